@@ -1,0 +1,67 @@
+# Everything below `install` runs on a private copy of PostgreSQL and never touches the system's.
+
+SHELL      := /bin/bash
+USER_NAME  := $(shell id -un)
+SYSTEM_PG  := /usr/lib/postgresql/15/bin/pg_config
+PREFIX     ?= /tmp/merkle_log-$(USER_NAME)-pg15
+PRIVATE_PG := $(PREFIX)/lib/postgresql/15/bin/pg_config
+PG_CONFIG  ?= pg_config
+
+# pgrx keeps what it knows of PostgreSQL here instead of in the user's home.
+export PGRX_HOME := $(CURDIR)/target/pgrx
+export PGRX_PG_CONFIG_PATH := $(PRIVATE_PG)
+# PostgreSQL refuses root: as root, servers run as postgres, from a directory that it can reach.
+ifeq ($(shell id -u),0)
+export CARGO_PGRX_TEST_RUNAS := postgres
+export CARGO_PGRX_TEST_PGDATA := /tmp/merkle_log-$(USER_NAME)-pgdata
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup postgres private-install install demo demo-stop test lint test-crates test-extension test-server clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: private-install ## build, start a private cluster, log real rows, prove, tamper, detect
+	@examples/demo/demo.sh $(PRIVATE_PG)
+
+demo-stop: ## stop the cluster that the demo left running, and delete it
+	@examples/demo/stop.sh $(PRIVATE_PG)
+
+test: lint test-crates test-extension test-server ## run every check and every test
+
+install: setup ## install into the server of PG_CONFIG (default: pg_config on the PATH)
+	PGRX_PG_CONFIG_PATH=$(PG_CONFIG) cargo pgrx install --release --pg-config $(PG_CONFIG)
+
+setup:
+	@scripts/setup.sh
+
+postgres: setup
+	@scripts/private-postgres.sh $(SYSTEM_PG) $(PREFIX)
+	@mkdir -p $(PGRX_HOME)
+	@grep -qs '$(PRIVATE_PG)' $(PGRX_HOME)/config.toml || cargo pgrx init --pg15 $(PRIVATE_PG) >$(PGRX_HOME)/init.log 2>&1 || { cat $(PGRX_HOME)/init.log; exit 1; }
+
+private-install: postgres
+	@echo "building merkle_log (the log is target/build.log)"
+	@cargo pgrx install --release --pg-config $(PRIVATE_PG) >target/build.log 2>&1 || { tail -40 target/build.log; exit 1; }
+
+lint: postgres
+	@scripts/setup.sh lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	scripts/deny.sh
+
+test-crates: setup
+	cargo test -p merkle-tree -p leaf-format
+	python3 docs/leaf-format-check.py
+
+test-extension: postgres
+	@rm -rf "$(CARGO_PGRX_TEST_PGDATA)"
+	cargo pgrx test pg15
+
+test-server: private-install
+	MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG) cargo test -p server-tests -- --test-threads=2
+
+clean: ## delete what was built, and the private PostgreSQL
+	cargo clean
+	rm -rf $(PREFIX) "$(CARGO_PGRX_TEST_PGDATA)"

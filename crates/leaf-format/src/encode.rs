@@ -1,0 +1,138 @@
+//! Whole entries: header, column names and values in their one order.
+
+use crate::value::key_order;
+use crate::{Error, Value};
+use serde::Serialize;
+use serde_cbor::ser::IoWrite;
+use sha2::{Digest, Sha256};
+
+/// The longest leaf data, in bytes: the length prefix of a C2SP entry bundle has 16 bits.
+pub const MAX_LEAF_DATA: usize = 65_535;
+
+const FORMAT: u8 = 1;
+
+/// What an entry says happened to its row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Insert,
+    Update,
+    Delete,
+    Truncate,
+    /// The row brought its own hash.
+    Hash,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Insert => "insert",
+            Kind::Update => "update",
+            Kind::Delete => "delete",
+            Kind::Truncate => "truncate",
+            Kind::Hash => "hash",
+        }
+    }
+}
+
+impl TryFrom<&str> for Kind {
+    type Error = Error;
+
+    fn try_from(name: &str) -> Result<Kind, Error> {
+        [
+            Kind::Insert,
+            Kind::Update,
+            Kind::Delete,
+            Kind::Truncate,
+            Kind::Hash,
+        ]
+        .into_iter()
+        .find(|kind| kind.as_str() == name)
+        .ok_or_else(|| Error::Kind(name.to_owned()))
+    }
+}
+
+/// Encodes rows of one source, kind and set of columns.
+#[derive(Clone, Debug)]
+pub struct Encoder {
+    /// All that comes before the map of columns.
+    header: Vec<u8>,
+    /// In map order: where the column's value is among those given, and its encoded name.
+    columns: Vec<(usize, Vec<u8>)>,
+}
+
+impl Encoder {
+    /// # Errors
+    /// If a column name is there twice.
+    pub fn new<S: AsRef<str>>(source: &str, kind: Kind, columns: &[S]) -> Result<Encoder, Error> {
+        let mut sorted: Vec<(usize, &str)> =
+            columns.iter().map(AsRef::as_ref).enumerate().collect();
+        sorted.sort_by(|(_, a), (_, b)| key_order(a, b));
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0].1 == pair[1].1) {
+            return Err(Error::DuplicateColumn(pair[0].1.to_owned()));
+        }
+        let mut header = vec![0x84, FORMAT];
+        write(&mut header, source)?;
+        write(&mut header, kind.as_str())?;
+        let columns = sorted
+            .into_iter()
+            .map(|(place, name)| {
+                let mut key = Vec::with_capacity(name.len() + 2);
+                write(&mut key, name).map(|()| (place, key))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Encoder { header, columns })
+    }
+
+    /// Writes the leaf data of a row to `leaf_data`, which is cleared first; `values` are in the
+    /// order in which the columns were named.
+    ///
+    /// # Errors
+    /// If there are not as many values as columns, or one has no encoding.
+    pub fn encode(&self, values: &[Value], leaf_data: &mut Vec<u8>) -> Result<(), Error> {
+        if values.len() != self.columns.len() {
+            return Err(Error::ColumnCount {
+                wanted: self.columns.len(),
+                got: values.len(),
+            });
+        }
+        leaf_data.clear();
+        leaf_data.extend_from_slice(&self.header);
+        let present = values.iter().filter(|v| **v != Value::Null).count();
+        write_map_header(leaf_data, present);
+        for (place, key) in &self.columns {
+            if values[*place] != Value::Null {
+                leaf_data.extend_from_slice(key);
+                write(leaf_data, &values[*place])?;
+            }
+        }
+        if leaf_data.len() > MAX_LEAF_DATA {
+            let digest = Sha256::digest(&leaf_data[self.header.len()..]);
+            leaf_data.truncate(self.header.len());
+            leaf_data.extend_from_slice(&[0x58, 32]);
+            leaf_data.extend_from_slice(&digest);
+        }
+        Ok(())
+    }
+}
+
+fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<(), Error> {
+    value
+        .serialize(&mut serde_cbor::Serializer::new(IoWrite::new(out)))
+        .map_err(|error| Error::Value(error.to_string()))
+}
+
+/// A map's head: major type 5 with the shortest length. (A table has at most 1,600 columns.)
+fn write_map_header(out: &mut Vec<u8>, length: usize) {
+    match length {
+        0..=23 => out.push(0xa0 | length as u8),
+        24..=255 => out.extend_from_slice(&[0xb8, length as u8]),
+        256..=65_535 => {
+            out.push(0xb9);
+            out.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        _ => {
+            out.push(0xba);
+            out.extend_from_slice(&(length as u32).to_be_bytes());
+        }
+    }
+}

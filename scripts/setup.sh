@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Installs what building and testing need and is missing: Debian packages, cargo-pgrx, cargo-deny.
+set -euo pipefail
+
+packages=(postgresql-15 postgresql-server-dev-15 clang libclang-dev gcc make pkg-config libssl-dev)
+[ "$(id -u)" -eq 0 ] && packages+=(sudo)
+missing=()
+for package in "${packages[@]}"; do
+    dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        if ! sudo -n true 2>/dev/null && ! [ -t 0 ]; then
+            echo "Missing Debian packages, and no way to become root: apt-get install ${missing[*]}" >&2
+            exit 1
+        fi
+        as_root=(sudo)
+    fi
+    echo "installing ${missing[*]}"
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+
+if ! command -v cargo >/dev/null; then
+    echo "Rust is missing: install 1.95 or later from your distribution or with rustup." >&2
+    exit 1
+fi
+if [ "$(cargo pgrx --version 2>/dev/null)" != "cargo-pgrx 0.18.1" ]; then
+    cargo install cargo-pgrx --version 0.18.1 --locked
+fi
+if [ "${1:-}" = lint ] && ! cargo deny --version >/dev/null 2>&1; then
+    cargo install cargo-deny --locked
+fi

@@ -1,0 +1,99 @@
+-- The tables of merkle_log. All are configuration tables of the extension, so
+-- that pg_dump carries their rows and a restored database goes on from there.
+
+CREATE TABLE @extschema@.verification_logs (
+    log_id        integer     GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    log_name      text        COLLATE "C" NOT NULL UNIQUE,
+    enabled       boolean     NOT NULL DEFAULT true,
+    order_domain  text        CHECK (order_domain IN ('time', 'number', 'uuid')),
+    batch_size    integer     NOT NULL CHECK (batch_size > 0),
+    settle        interval    NOT NULL CHECK (settle >= interval '0'),
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    last_error    text,
+    last_error_at timestamptz,
+    waiting_for   text
+);
+
+CREATE TABLE @extschema@.verification_sources (
+    source_id    integer     GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    log_id       integer     NOT NULL REFERENCES @extschema@.verification_logs ON DELETE CASCADE,
+    source_table text        NOT NULL,
+    relation     regclass    NOT NULL,
+    bound_to     text        NOT NULL,
+    capture      text        NOT NULL CHECK (capture = 'watermark'),
+    order_column text        NOT NULL,
+    key_columns  text[]      NOT NULL,
+    columns      text[],
+    hash_column  text,
+    watermark    text[],
+    added_at     timestamptz NOT NULL DEFAULT now(),
+    removed_at   timestamptz
+);
+
+CREATE UNIQUE INDEX verification_sources_relation
+    ON @extschema@.verification_sources (log_id, relation) WHERE removed_at IS NULL;
+
+CREATE TABLE @extschema@.verification_source_versions (
+    source_id       integer     NOT NULL REFERENCES @extschema@.verification_sources ON DELETE CASCADE,
+    version         integer     NOT NULL,
+    from_leaf_index bigint      NOT NULL,
+    hash_column     text,
+    change          text        NOT NULL,
+    recorded_at     timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (source_id, version)
+);
+
+CREATE TABLE @extschema@.verification_source_columns (
+    source_id   integer  NOT NULL,
+    version     integer  NOT NULL,
+    column_name text     NOT NULL,
+    column_type text     NOT NULL,
+    attnum      smallint,
+    logged      boolean  NOT NULL,
+    PRIMARY KEY (source_id, version, column_name),
+    FOREIGN KEY (source_id, version)
+        REFERENCES @extschema@.verification_source_versions ON DELETE CASCADE
+);
+
+-- No foreign keys below: an entry is checked by its hash, and a check a row
+-- would cost more than the row.
+CREATE TABLE @extschema@.merkle_log (
+    log_id      integer NOT NULL,
+    source_id   integer NOT NULL,
+    leaf_index  bigint  NOT NULL,
+    source_key  text    COLLATE "C" NOT NULL,
+    order_value text    COLLATE "C" NOT NULL,
+    leaf_hash   bytea   NOT NULL,
+    PRIMARY KEY (log_id, leaf_index)
+);
+
+CREATE INDEX merkle_log_source_key ON @extschema@.merkle_log (source_key, source_id);
+
+CREATE TABLE @extschema@.merkle_tile (
+    log_id     integer  NOT NULL,
+    level      smallint NOT NULL CHECK (level > 0),
+    tile_index bigint   NOT NULL,
+    hashes     bytea    NOT NULL,
+    PRIMARY KEY (log_id, level, tile_index)
+);
+
+-- Hashes do not compress; EXTERNAL lets one hash be read without the other 255.
+ALTER TABLE @extschema@.merkle_tile ALTER COLUMN hashes SET STORAGE EXTERNAL;
+
+CREATE TABLE @extschema@.merkle_tree_head (
+    log_id     integer     NOT NULL,
+    tree_size  bigint      NOT NULL,
+    root_hash  bytea       NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (log_id, tree_size)
+);
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs_log_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_sources', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_sources_source_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_source_versions', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_source_columns', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_log', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tile', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tree_head', '');

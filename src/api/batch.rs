@@ -1,0 +1,144 @@
+//! Running batches, and waiting for one.
+
+use super::proofs::{InclusionRow, prove_row};
+use super::required;
+use crate::batch::{self, Batch};
+use crate::error::Error;
+use crate::pg::regclass::RegClass;
+use crate::pg::spi::Snapshot;
+use crate::pg::wait;
+use crate::session::Session;
+use crate::settings;
+use pgrx::datum::Interval;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use std::time::{Duration, Instant};
+
+const POLL: Duration = Duration::from_millis(20);
+
+#[pg_extern(parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+#[allow(clippy::type_complexity)] // the columns of the SQL function
+fn process_next_batch(
+    log: default!(Option<String>, "NULL"),
+    wait: default!(Option<bool>, true),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(log_name, String),
+            name!(entries, i64),
+            name!(tree_size, i64),
+            name!(root_hash, Vec<u8>),
+            name!(duration, Interval),
+            name!(waiting_for, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    Session::enter(|session| {
+        let (wait, timeout) = (wait.unwrap_or(true), settings::fence_timeout());
+        let batches = match log {
+            Some(name) => batch::run(session, &name, wait, timeout)?
+                .into_iter()
+                .collect(),
+            None => batch::run_all(session, wait, timeout)?,
+        };
+        for batch in &batches {
+            if let Some(blocker) = &batch.waiting_for {
+                pgrx::notice!(
+                    "log \"{}\" waits for {blocker}, which is still writing to a source",
+                    batch.log
+                );
+            }
+        }
+        Ok(TableIterator::new(batches.into_iter().map(row)))
+    })
+}
+
+fn row(batch: Batch) -> (String, i64, i64, Vec<u8>, Interval, Option<String>) {
+    let head = batch.appended.head;
+    (
+        batch.log,
+        batch.appended.entries,
+        head.tree_size,
+        head.root.as_bytes().to_vec(),
+        Interval::from_micros(batch.duration.as_micros() as i64),
+        batch.waiting_for,
+    )
+}
+
+#[pg_extern(parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+#[allow(clippy::type_complexity)]
+fn reconcile(
+    log: Option<String>,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(source_table, String),
+            name!(source_key, String),
+            name!(leaf_index, i64),
+        ),
+    >,
+    ErrorReport,
+> {
+    Session::enter(|session| {
+        let late = batch::reconcile(session, &required("log", log)?, settings::fence_timeout())?;
+        let rows = late
+            .into_iter()
+            .map(|l| (l.source_table, l.key, l.leaf_index));
+        Ok(TableIterator::new(rows))
+    })
+}
+
+#[pg_extern(parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+#[allow(clippy::type_complexity)]
+fn wait_for_inclusion(
+    log: Option<String>,
+    source_table: Option<RegClass>,
+    key: Option<String>,
+    timeout: default!(Option<Interval>, "'10 s'"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(leaf_index, i64),
+            name!(tree_size, i64),
+            name!(leaf_hash, Vec<u8>),
+            name!(root_hash, Vec<u8>),
+            name!(path, Vec<Vec<u8>>),
+        ),
+    >,
+    ErrorReport,
+> {
+    Session::enter(|session| {
+        let log = required("log", log)?;
+        let relation = required("source_table", source_table)?.0;
+        let key = required("key", key)?;
+        let timeout = required("timeout", timeout)?;
+        batch::check_read_committed(&log)?;
+        let micros = timeout.as_micros().clamp(0, i64::MAX.into()) as u64;
+        let deadline = Instant::now() + Duration::from_micros(micros.min(u64::MAX / 4));
+        loop {
+            match prove_row(session, Snapshot::Fresh, &log, relation, &key, None) {
+                Ok(proof) => return Ok(TableIterator::once(InclusionRow::columns(proof))),
+                Err(Error::RowNotLogged { log, table, key }) if Instant::now() >= deadline => {
+                    let timeout = format!("{} s", micros as f64 / 1e6);
+                    return Err(Error::InclusionTimeout {
+                        log,
+                        table,
+                        key,
+                        timeout,
+                    });
+                }
+                Err(Error::RowNotLogged { .. }) => {
+                    wait::sleep(POLL.min(deadline.saturating_duration_since(Instant::now())));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    })
+}

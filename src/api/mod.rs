@@ -1,0 +1,15 @@
+//! The SQL functions, one file a group: parse, call, return.
+
+pub mod batch;
+pub mod logs;
+pub mod ops;
+pub mod proofs;
+pub mod sources;
+pub mod verify;
+
+use crate::error::Error;
+
+/// An argument that has a value for every call.
+fn required<T>(name: &'static str, value: Option<T>) -> Result<T, Error> {
+    value.ok_or(Error::Null { name })
+}

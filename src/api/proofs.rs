@@ -1,0 +1,435 @@
+//! Roots, heads and proofs; and checking proofs.
+
+use super::required;
+use crate::capture::scan::{self, Scan};
+use crate::capture::shape::Shape;
+use crate::capture::statement;
+use crate::catalog::logs::{self, Log};
+use crate::catalog::sources;
+use crate::error::Error;
+use crate::pg::regclass::RegClass;
+use crate::pg::spi::Snapshot;
+use crate::session::Session;
+use crate::store::tree::{TreeReader, tree_error, tree_size};
+use crate::store::{entries, heads};
+use merkle_tree::{Hash, HashReader, LeafIndex, TILE_WIDTH, TileId, TreeSize};
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+#[pg_extern(stable, parallel_restricted)]
+#[search_path(pg_catalog, pg_temp)]
+fn merkle_root(
+    log: Option<String>,
+    tree_size: default!(Option<i64>, "NULL"),
+) -> Result<Vec<u8>, ErrorReport> {
+    Session::enter(|session| {
+        let log = named(session, log)?;
+        let size = tree_size.map_or_else(|| current_size(session, &log), Ok)?;
+        Ok(bytes(&heads::root_at(
+            session,
+            Snapshot::Statement,
+            &log,
+            size,
+        )?))
+    })
+}
+
+#[pg_extern(stable, parallel_restricted)]
+#[search_path(pg_catalog, pg_temp)]
+fn merkle_size(log: Option<String>) -> Result<i64, ErrorReport> {
+    Session::enter(|session| {
+        let log = named(session, log)?;
+        current_size(session, &log)
+    })
+}
+
+type HeadColumns = (i64, Vec<u8>, Option<TimestampWithTimeZone>);
+
+#[pg_extern(stable, parallel_restricted)]
+#[search_path(pg_catalog, pg_temp)]
+#[allow(clippy::type_complexity)]
+fn tree_head(
+    log: Option<String>,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(tree_size, i64),
+            name!(root_hash, Vec<u8>),
+            name!(created_at, Option<TimestampWithTimeZone>),
+        ),
+    >,
+    ErrorReport,
+> {
+    Session::enter(|session| {
+        let log = named(session, log)?;
+        let head = heads::latest(session, Snapshot::Statement, &log)?;
+        Ok(TableIterator::once((
+            head.tree_size,
+            bytes(&head.root),
+            head.created_at,
+        )))
+    })
+}
+
+#[pg_extern(stable, parallel_restricted)]
+#[search_path(pg_catalog, pg_temp)]
+#[allow(clippy::type_complexity)]
+fn tree_heads(
+    log: Option<String>,
+    from_size: default!(Option<i64>, 0),
+    to_size: default!(Option<i64>, "NULL"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(tree_size, i64),
+            name!(root_hash, Vec<u8>),
+            name!(created_at, Option<TimestampWithTimeZone>),
+        ),
+    >,
+    ErrorReport,
+> {
+    Session::enter(|session| {
+        let log = named(session, log)?;
+        let (from, to) = (from_size.unwrap_or(0), to_size.unwrap_or(i64::MAX));
+        let heads: Vec<HeadColumns> = heads::between(session, &log, from, to, i64::MAX);
+        Ok(TableIterator::new(heads))
+    })
+}
+
+/// An inclusion proof as SQL returns it.
+pub struct InclusionRow {
+    index: i64,
+    size: i64,
+    leaf: Hash,
+    root: Hash,
+    path: Vec<Hash>,
+}
+
+impl InclusionRow {
+    #[allow(clippy::type_complexity)]
+    pub fn columns(self) -> (i64, i64, Vec<u8>, Vec<u8>, Vec<Vec<u8>>) {
+        let path = self.path.iter().map(bytes).collect();
+        (
+            self.index,
+            self.size,
+            bytes(&self.leaf),
+            bytes(&self.root),
+            path,
+        )
+    }
+}
+
+#[pg_extern(stable, parallel_restricted)]
+#[search_path(pg_catalog, pg_temp)]
+#[allow(clippy::type_complexity)]
+fn inclusion_proof(
+    log: Option<String>,
+    leaf_index: Option<i64>,
+    tree_size: default!(Option<i64>, "NULL"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(leaf_index, i64),
+            name!(tree_size, i64),
+            name!(leaf_hash, Vec<u8>),
+            name!(root_hash, Vec<u8>),
+            name!(path, Vec<Vec<u8>>),
+        ),
+    >,
+    ErrorReport,
+> {
+    Session::enter(|session| {
+        let log = named(session, log)?;
+        let index = required("leaf_index", leaf_index)?;
+        let proof = prove_index(session, Snapshot::Statement, &log, index, tree_size)?;
+        Ok(TableIterator::once(proof.columns()))
+    })
+}
+
+#[pg_extern(stable, parallel_restricted, name = "inclusion_proof")]
+#[search_path(pg_catalog, pg_temp)]
+#[allow(clippy::type_complexity)]
+fn inclusion_proof_of_row(
+    log: Option<String>,
+    source_table: Option<RegClass>,
+    key: Option<String>,
+    tree_size: default!(Option<i64>, "NULL"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(leaf_index, i64),
+            name!(tree_size, i64),
+            name!(leaf_hash, Vec<u8>),
+            name!(root_hash, Vec<u8>),
+            name!(path, Vec<Vec<u8>>),
+        ),
+    >,
+    ErrorReport,
+> {
+    Session::enter(|session| {
+        let log = required("log", log)?;
+        let relation = required("source_table", source_table)?.0;
+        let key = required("key", key)?;
+        let proof = prove_row(
+            session,
+            Snapshot::Statement,
+            &log,
+            relation,
+            &key,
+            tree_size,
+        )?;
+        Ok(TableIterator::once(proof.columns()))
+    })
+}
+
+#[pg_extern(stable, parallel_restricted)]
+#[search_path(pg_catalog, pg_temp)]
+#[allow(clippy::type_complexity)]
+fn consistency_proof(
+    log: Option<String>,
+    old_size: Option<i64>,
+    new_size: default!(Option<i64>, "NULL"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(old_size, i64),
+            name!(new_size, i64),
+            name!(old_root, Vec<u8>),
+            name!(new_root, Vec<u8>),
+            name!(path, Vec<Vec<u8>>),
+        ),
+    >,
+    ErrorReport,
+> {
+    Session::enter(|session| {
+        let log = named(session, log)?;
+        let old = required("old_size", old_size)?;
+        let new = new_size.map_or_else(|| current_size(session, &log), Ok)?;
+        let new_root = heads::root_at(session, Snapshot::Statement, &log, new)?;
+        let old_root = match old <= new {
+            true => heads::root_at(session, Snapshot::Statement, &log, old)?,
+            false => {
+                return Err(Error::SizesReversed {
+                    log: log.name,
+                    old,
+                    new,
+                });
+            }
+        };
+        let path = merkle_tree::consistency_proof(
+            &mut TreeReader::new(session, &log, Snapshot::Statement),
+            tree_size(&log, old)?,
+            tree_size(&log, new)?,
+        )
+        .map_err(|e| tree_error(&log, e))?;
+        let path = path.iter().map(bytes).collect();
+        Ok(TableIterator::once((
+            old,
+            new,
+            bytes(&old_root),
+            bytes(&new_root),
+            path,
+        )))
+    })
+}
+
+#[pg_extern(immutable, strict, parallel_safe)]
+#[search_path(pg_catalog, pg_temp)]
+fn verify_inclusion(
+    leaf_hash: Vec<u8>,
+    leaf_index: i64,
+    tree_size: i64,
+    path: pgrx::Array<&[u8]>,
+    root_hash: Vec<u8>,
+) -> Result<bool, ErrorReport> {
+    let (leaf, root) = (
+        hash("leaf_hash", &leaf_hash)?,
+        hash("root_hash", &root_hash)?,
+    );
+    let path = hashes("path", path)?;
+    let index = u64::try_from(leaf_index)
+        .ok()
+        .and_then(|i| LeafIndex::new(i).ok());
+    let size = u64::try_from(tree_size)
+        .ok()
+        .and_then(|n| TreeSize::new(n).ok());
+    Ok(index.zip(size).is_some_and(|(index, size)| {
+        merkle_tree::verify_inclusion(&leaf, index, size, &path, &root).is_ok()
+    }))
+}
+
+#[pg_extern(immutable, strict, parallel_safe)]
+#[search_path(pg_catalog, pg_temp)]
+fn verify_consistency(
+    old_size: i64,
+    new_size: i64,
+    old_root: Vec<u8>,
+    new_root: Vec<u8>,
+    path: pgrx::Array<&[u8]>,
+) -> Result<bool, ErrorReport> {
+    let (old_root, new_root) = (hash("old_root", &old_root)?, hash("new_root", &new_root)?);
+    let path = hashes("path", path)?;
+    let size = |n: i64| u64::try_from(n).ok().and_then(|n| TreeSize::new(n).ok());
+    Ok(size(old_size)
+        .zip(size(new_size))
+        .is_some_and(|(old, new)| {
+            merkle_tree::verify_consistency(old, new, &old_root, &new_root, &path).is_ok()
+        }))
+}
+
+#[pg_extern(stable, parallel_restricted)]
+#[search_path(pg_catalog, pg_temp)]
+fn leaf_data(log: Option<String>, leaf_index: Option<i64>) -> Result<Vec<u8>, ErrorReport> {
+    Session::enter(|session| {
+        let log = named(session, log)?;
+        let index = required("leaf_index", leaf_index)?;
+        let size = current_size(session, &log)?;
+        let entry = (0..size)
+            .contains(&index)
+            .then(|| entries::between(session, &log, index, index + 1).pop())
+            .flatten()
+            .ok_or(Error::IndexOutOfRange {
+                log: log.name.clone(),
+                index,
+                size,
+            })?;
+        let source = sources::all(session, &log)
+            .into_iter()
+            .find(|s| s.id == entry.source_id)
+            .ok_or_else(|| Error::Damaged {
+                log: log.name.clone(),
+                problem: format!(
+                    "entry {index} is of source {}, which does not exist",
+                    entry.source_id
+                ),
+            })?;
+        let shape = Shape::load(session, &log, &source)?;
+        session.check_caller_reads(&log, source.relation)?;
+        let mut scan = Scan::new(&log, &shape, shape.version_of(index))?;
+        if !scan.missing.is_empty() {
+            let reason = format!("columns that are gone: {}", scan.missing.join(", "));
+            return Err(Error::ShapeChanged {
+                log: log.name,
+                index,
+                reason,
+            });
+        }
+        let key = scan::key_parts(&shape, &entry.key)?;
+        let statement = statement::rows_by_key(&shape, scan.attributes(), &[key]);
+        scan.leaf_data(&statement)?.ok_or(Error::RowGone {
+            log: log.name.clone(),
+            table: source.name,
+            key: entry.key,
+            index,
+        })
+    })
+}
+
+fn prove_index(
+    session: &Session,
+    snapshot: Snapshot,
+    log: &Log,
+    index: i64,
+    size: Option<i64>,
+) -> Result<InclusionRow, Error> {
+    let current = heads::latest(session, snapshot, log)?.tree_size;
+    if !(0..current).contains(&index) {
+        return Err(Error::IndexOutOfRange {
+            log: log.name.clone(),
+            index,
+            size: current,
+        });
+    }
+    let size = size.unwrap_or(current);
+    let root = heads::root_at(session, snapshot, log, size)?;
+    if index >= size {
+        return Err(Error::IndexBeyondSize {
+            log: log.name.clone(),
+            index,
+            size,
+        });
+    }
+    let leaf_index = LeafIndex::new(index as u64).map_err(|e| Error::Damaged {
+        log: log.name.clone(),
+        problem: e.to_string(),
+    })?;
+    let mut reader = TreeReader::new(session, log, snapshot);
+    let path = merkle_tree::inclusion_proof(&mut reader, leaf_index, tree_size(log, size)?)
+        .map_err(|e| tree_error(log, e))?;
+    let tile = TileId {
+        level: 0,
+        index: leaf_index.get() / TILE_WIDTH,
+    };
+    let leaf = reader.read(tile, (leaf_index.get() % TILE_WIDTH) as u8, 1)?;
+    let leaf = *leaf.first().ok_or_else(|| Error::Damaged {
+        log: log.name.clone(),
+        problem: format!("entry {index} is missing"),
+    })?;
+    Ok(InclusionRow {
+        index,
+        size,
+        leaf,
+        root,
+        path,
+    })
+}
+
+/// The proof of a row's latest entry, by the row's key.
+pub fn prove_row(
+    session: &Session,
+    snapshot: Snapshot,
+    log: &str,
+    relation: pg_sys::Oid,
+    key: &str,
+    size: Option<i64>,
+) -> Result<InclusionRow, Error> {
+    let log = logs::by_name(session, snapshot, log)?;
+    let of_table: Vec<_> = sources::all(session, &log)
+        .into_iter()
+        .filter(|s| s.relation == relation)
+        .collect();
+    let latest = of_table.last().ok_or_else(|| Error::NoSuchSource {
+        log: log.name.clone(),
+        table: sources::relation_name(session, relation),
+    })?;
+    session.check_caller_reads(&log, relation)?;
+    let key = scan::normalize_key(&Shape::load(session, &log, latest)?, key)?;
+    let index = of_table
+        .iter()
+        .filter_map(|s| entries::latest_of(session, snapshot, s.id, &key))
+        .max()
+        .ok_or_else(|| Error::RowNotLogged {
+            log: log.name.clone(),
+            table: latest.name.clone(),
+            key: key.clone(),
+        })?;
+    prove_index(session, snapshot, &log, index, size)
+}
+
+fn named(session: &Session, log: Option<String>) -> Result<Log, Error> {
+    logs::by_name(session, Snapshot::Statement, &required("log", log)?)
+}
+
+fn current_size(session: &Session, log: &Log) -> Result<i64, Error> {
+    Ok(heads::latest(session, Snapshot::Statement, log)?.tree_size)
+}
+
+fn bytes(hash: &Hash) -> Vec<u8> {
+    hash.as_bytes().to_vec()
+}
+
+fn hash(name: &'static str, bytes: &[u8]) -> Result<Hash, Error> {
+    Hash::try_from(bytes).map_err(|e| Error::HashLength { name, length: e.0 })
+}
+
+fn hashes(name: &'static str, path: pgrx::Array<&[u8]>) -> Result<Vec<Hash>, Error> {
+    path.iter()
+        .map(|element| hash(name, required(name, element)?))
+        .collect()
+}

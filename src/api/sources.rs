@@ -1,0 +1,262 @@
+//! Adding, changing and removing the tables that feed a log.
+
+use super::logs::check_settle_domain;
+use super::required;
+use crate::capture::order::Domain;
+use crate::capture::shape::{self, Shape};
+use crate::capture::table::{Attribute, Table};
+use crate::catalog::logs::{self, Log};
+use crate::catalog::sources::{self, Source};
+use crate::catalog::versions::{self, Version};
+use crate::error::Error;
+use crate::pg::regclass::RegClass;
+use crate::pg::spi::Snapshot;
+use crate::session::Session;
+use crate::store::heads;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+#[pg_extern(parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+#[allow(clippy::too_many_arguments)] // the SQL function's named arguments
+fn add_source(
+    log: Option<String>,
+    source_table: Option<RegClass>,
+    order_column: Option<String>,
+    key_columns: default!(Option<Vec<String>>, "NULL"),
+    columns: default!(Option<Vec<String>>, "NULL"),
+    hash_column: default!(Option<String>, "NULL"),
+    capture: default!(Option<String>, "NULL"),
+) -> Result<i32, ErrorReport> {
+    Session::enter(|session| {
+        let log = logs::lock_and_wait(session, &required("log", log)?)?;
+        let relation = required("source_table", source_table)?.0;
+        let order_column = required("order_column", order_column)?;
+        let table = Table::load(session, relation).ok_or_else(|| Error::SourceGone {
+            log: log.name.clone(),
+            table: sources::relation_name(session, relation),
+        })?;
+        table.check_fit(&log.name)?;
+        check_owner(session, &log, &table)?;
+        if sources::active(session, &log)
+            .iter()
+            .any(|s| s.relation == relation)
+        {
+            return Err(Error::SourceExists {
+                log: log.name,
+                table: table.name,
+            });
+        }
+        let order = table.attribute_named(&order_column)?.clone();
+        table.check_order(session, &log.name, &order)?;
+        let key = choose_key(session, &table, key_columns)?;
+        check_capture(session, &table, &order, capture)?;
+        fix_domain(session, &log, &table, &order)?;
+        let source = Source {
+            id: 0,
+            name: table.name.clone(),
+            relation,
+            bound_to: shape::identity(session, relation),
+            order_column,
+            key_columns: key.iter().map(|a| a.name.clone()).collect(),
+            columns: columns.filter(|c| !c.is_empty()),
+            hash_column,
+            watermark: None,
+            removed: false,
+        };
+        let version = Version {
+            number: 1,
+            from_leaf_index: heads::latest(session, Snapshot::Fresh, &log)?.tree_size,
+            hash_column: source.hash_column.clone(),
+            columns: shape::columns(&table, &source, &key, &order)?,
+        };
+        let id = sources::insert(session, &log, &source);
+        versions::insert(session, id, &version, "first version");
+        Ok(id)
+    })
+}
+
+#[pg_extern(parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+fn alter_source(
+    log: Option<String>,
+    source_table: Option<RegClass>,
+    columns: default!(Option<Vec<String>>, "NULL"),
+    hash_column: default!(Option<String>, "NULL"),
+) -> Result<i32, ErrorReport> {
+    Session::enter(|session| {
+        let log = logs::lock_and_wait(session, &required("log", log)?)?;
+        let relation = required("source_table", source_table)?.0;
+        let source = sources::by_relation(session, &log, relation)?;
+        let size = heads::latest(session, Snapshot::Fresh, &log)?.tree_size;
+        let mut shape = Shape::load(session, &log, &source)?;
+        check_owner(session, &log, &shape.table)?;
+        // What happened to the table so far belongs to a version of its own.
+        shape.record(session, size)?;
+        if let Some(columns) = columns {
+            shape.source.columns = (!columns.is_empty()).then_some(columns);
+        }
+        if let Some(hash_column) = hash_column {
+            shape.source.hash_column = (!hash_column.is_empty()).then_some(hash_column);
+        }
+        sources::update(session, &shape.source);
+        shape.record(session, size)?;
+        Ok(shape.current().number)
+    })
+}
+
+#[pg_extern(parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+fn remove_source(log: Option<String>, source_table: Option<RegClass>) -> Result<(), ErrorReport> {
+    Session::enter(|session| {
+        let log = logs::lock_and_wait(session, &required("log", log)?)?;
+        let relation = required("source_table", source_table)?.0;
+        let source = sources::by_relation(session, &log, relation)?;
+        if let Some(table) = Table::load(session, relation) {
+            check_owner(session, &log, &table)?;
+        }
+        sources::remove(session, &source);
+        Ok(())
+    })
+}
+
+fn check_owner(session: &Session, log: &Log, table: &Table) -> Result<(), Error> {
+    let owns = session.fresh_one(
+        "SELECT pg_catalog.pg_has_role($1, $2, 'USAGE')",
+        &[session.caller().into(), table.owner.into()],
+        |row| row.required(0),
+    );
+    match owns {
+        Some(true) => Ok(()),
+        _ => Err(Error::NotOwner {
+            log: log.name.clone(),
+            table: table.name.clone(),
+        }),
+    }
+}
+
+fn choose_key(
+    session: &Session,
+    table: &Table,
+    named: Option<Vec<String>>,
+) -> Result<Vec<Attribute>, Error> {
+    let key: Vec<Attribute> = match named {
+        Some(names) => names
+            .iter()
+            .map(|name| table.attribute_named(name).cloned())
+            .collect::<Result<_, _>>()?,
+        None => {
+            let keys = table.keys(session);
+            let first = keys.first().ok_or_else(|| Error::NoKey {
+                table: table.name.clone(),
+            })?;
+            first
+                .iter()
+                .filter_map(|n| table.attribute(*n).cloned())
+                .collect()
+        }
+    };
+    table.check_key(session, &key.iter().collect::<Vec<_>>())?;
+    Ok(key)
+}
+
+/// Where an order value is drawn inside the INSERT, the fence misses no row; where its writer brings
+/// it, rows may come late, and whoever adds the source must say that this is understood.
+fn check_capture(
+    session: &Session,
+    table: &Table,
+    order: &Attribute,
+    capture: Option<String>,
+) -> Result<(), Error> {
+    let named = match capture.as_deref() {
+        None => false,
+        Some("watermark") => true,
+        Some(other) => return Err(Error::CaptureMode(other.to_owned())),
+    };
+    let sequences = check_sequences(session, table, order)?;
+    let clock = session.fresh_one(
+        "SELECT true FROM pg_catalog.pg_attrdef d
+          WHERE d.adrelid = $1 AND d.adnum = $2
+            AND pg_catalog.pg_get_expr(d.adbin, d.adrelid) = 'clock_timestamp()'",
+        &[table.oid.into(), order.attnum.into()],
+        |row| row.required::<bool>(0),
+    );
+    match named || sequences || clock.is_some() {
+        true => Ok(()),
+        false => Err(Error::CaptureNotNamed {
+            table: table.name.clone(),
+            column: order.name.clone(),
+        }),
+    }
+}
+
+/// True if the column is an identity column, or its default is a sequence's next value; an error if
+/// the sequence hands out values in another order than it draws them.
+fn check_sequences(session: &Session, table: &Table, order: &Attribute) -> Result<bool, Error> {
+    let sequences = session.fresh(
+        "SELECT q.seqrelid::pg_catalog.regclass::pg_catalog.text, q.seqcache, q.seqincrement, q.seqcycle,
+                a.attidentity <> '' OR pg_catalog.pg_get_expr(d.adbin, d.adrelid) ~ '^nextval\\(''.*''::regclass\\)$'
+           FROM pg_catalog.pg_attribute a
+           LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+           JOIN pg_catalog.pg_depend p
+             ON p.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND p.deptype = 'i'
+                AND p.refclassid = p.classid AND p.refobjid = a.attrelid AND p.refobjsubid = a.attnum
+             OR p.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND p.objid = d.oid
+           JOIN pg_catalog.pg_sequence q
+             ON q.seqrelid = CASE p.deptype WHEN 'i' THEN p.objid ELSE p.refobjid END
+          WHERE a.attrelid = $1 AND a.attnum = $2",
+        &[table.oid.into(), order.attnum.into()],
+        |row| {
+            let numbers: (i64, i64, bool) = (row.required(1), row.required(2), row.required(3));
+            (row.required::<String>(0), numbers, row.required::<bool>(4))
+        },
+    );
+    for (sequence, (cache, increment, cycle), _) in &sequences {
+        let (problem, fix) = match (cache, increment, cycle) {
+            (2.., _, _) => (
+                format!("hands out {cache} values to each session at once (CACHE {cache})"),
+                "CACHE 1",
+            ),
+            (_, ..0, _) => ("counts down".to_owned(), "INCREMENT 1"),
+            (_, _, true) => ("starts over at its end".to_owned(), "NO CYCLE"),
+            _ => continue,
+        };
+        return Err(Error::Sequence {
+            table: table.name.clone(),
+            column: order.name.clone(),
+            sequence: sequence.clone(),
+            problem,
+            hint: format!(
+                "Run ALTER SEQUENCE {sequence} {fix}; sessions that are open keep what they have."
+            ),
+        });
+    }
+    Ok(sequences.iter().any(|(_, _, assigns)| *assigns))
+}
+
+/// The first source fixes what the log is ordered by.
+fn fix_domain(session: &Session, log: &Log, table: &Table, order: &Attribute) -> Result<(), Error> {
+    let Some(domain) = Domain::of_type(order.base_type) else {
+        return table.check_order(session, &log.name, order);
+    };
+    match log.domain {
+        Some(fixed) if fixed != domain => Err(Error::OrderDomain {
+            log: log.name.clone(),
+            domain: fixed.name(),
+            table: table.name.clone(),
+            column: order.name.clone(),
+            other: domain.name(),
+        }),
+        Some(_) => Ok(()),
+        None => {
+            if let Some(settle) = log.settle {
+                check_settle_domain(log, Some(domain), settle)?;
+            }
+            session.execute(
+                "UPDATE @extschema@.verification_logs SET order_domain = $2 WHERE log_id = $1",
+                &[log.id.into(), domain.name().into()],
+            );
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The fence: waiting out every transaction that may still be writing below a bound.
+//!
+//! A sequence's values become visible in commit order, not in their own. But a writer takes its lock
+//! on the table before it draws a value, and holds it until it ends. So once a row with value `b` is
+//! visible, whoever holds or will hold a value below `b` that was drawn earlier is among the lock
+//! holders of that moment: when these have ended, everything below `b` that will ever commit has
+//! committed, and a snapshot taken then sees it. Writers that come later draw values above `b` and
+//! need not be waited for, so the fence blocks nobody.
+//!
+//! Only RowExclusiveLock is a writer's; VACUUM, ANALYZE and index builds hold others. A prepared
+//! transaction keeps its virtual transaction id, or is listed under its own id after a restart.
+
+use crate::pg::{lock, wait};
+use crate::session::Session;
+use pgrx::pg_sys;
+use std::time::{Duration, Instant};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+const WRITERS: &str = "pg_catalog.pg_locks l
+    WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
+      AND l.relation = ANY ($1)
+      AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())";
+
+/// What stood in the way when time was up, in words.
+pub struct Blocked(pub String);
+
+/// True if the calling transaction itself has written to one of `relations`: then another batch may
+/// be waiting for it, and it must not wait for anyone.
+pub fn caller_is_writing(session: &Session, relations: &[pg_sys::Oid]) -> bool {
+    session
+        .fresh_one(
+            &format!(
+                "SELECT EXISTS (SELECT FROM {WRITERS} AND l.pid = pg_catalog.pg_backend_pid())"
+            ),
+            &[relations.to_vec().into()],
+            |row| row.required(0),
+        )
+        .unwrap_or(false)
+}
+
+/// Keeps the tables from being altered until the end of the transaction.
+pub fn hold_tables(
+    session: &Session,
+    relations: &[pg_sys::Oid],
+    deadline: Instant,
+) -> Result<(), Blocked> {
+    for &oid in relations {
+        until(deadline, || lock::try_access_share(oid)).map_err(|()| {
+            Blocked(describe(
+                session,
+                "l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.relation = ANY ($1)",
+                &[oid],
+                &[],
+            ))
+        })?;
+    }
+    Ok(())
+}
+
+/// Waits until every transaction that is writing to `relations` now has ended.
+pub fn wait_for_writers(
+    session: &Session,
+    relations: &[pg_sys::Oid],
+    deadline: Instant,
+) -> Result<(), Blocked> {
+    if relations.is_empty() {
+        return Ok(());
+    }
+    let writers: Vec<String> = session.fresh(
+        &format!("SELECT DISTINCT l.virtualtransaction FROM {WRITERS} AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()"),
+        &[relations.to_vec().into()],
+        |row| row.required(0),
+    );
+    let gone = || {
+        writers.is_empty()
+            || !session
+                .fresh_one(
+                    &format!(
+                        "SELECT EXISTS (SELECT FROM {WRITERS} AND l.virtualtransaction = ANY ($2))"
+                    ),
+                    &[relations.to_vec().into(), writers.clone().into()],
+                    |row| row.required(0),
+                )
+                .unwrap_or(true)
+    };
+    until(deadline, gone).map_err(|()| {
+        Blocked(describe(
+            session,
+            "l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
+             AND l.relation = ANY ($1) AND l.virtualtransaction = ANY ($2)",
+            relations,
+            &writers,
+        ))
+    })
+}
+
+/// Asks again, at growing intervals, until `done` or the deadline.
+fn until(deadline: Instant, mut done: impl FnMut() -> bool) -> Result<(), ()> {
+    let mut pause = FIRST_PAUSE;
+    while !done() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(());
+        }
+        wait::sleep(pause.min(left));
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    Ok(())
+}
+
+/// Names the holders of locks: "pid 4711", "prepared transaction 'x'".
+fn describe(
+    session: &Session,
+    condition: &str,
+    relations: &[pg_sys::Oid],
+    transactions: &[String],
+) -> String {
+    session
+        .fresh_one(
+            &format!(
+                "SELECT pg_catalog.string_agg(DISTINCT CASE
+                            WHEN l.pid IS NOT NULL THEN 'pid ' || l.pid
+                            ELSE COALESCE('prepared transaction ' || pg_catalog.quote_literal(p.gid),
+                                          'transaction ' || l.virtualtransaction) END, ', ')
+                   FROM pg_catalog.pg_locks l
+                   LEFT JOIN pg_catalog.pg_locks x
+                     ON l.pid IS NULL AND x.locktype = 'transactionid' AND x.virtualtransaction = l.virtualtransaction
+                   LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = x.transactionid
+                  WHERE {condition} AND $2 IS NOT NULL"
+            ),
+            &[relations.to_vec().into(), transactions.to_vec().into()],
+            |row| row.get(0),
+        )
+        .flatten()
+        .unwrap_or_else(|| "a transaction that has just ended".to_owned())
+}

@@ -1,0 +1,203 @@
+//! The statements that read source tables: the only SQL that is put together at run time.
+//!
+//! Names come quoted from the server's catalogs, operators are those of `pg_catalog`, and values are
+//! always parameters, typed like the column they are compared with.
+
+use super::shape::Shape;
+use super::table::{Attribute, Table};
+use crate::pg::datum;
+use pgrx::datum::{DatumWithOid, Interval};
+use pgrx::pg_sys;
+
+/// SQL and its parameters.
+pub struct Statement {
+    pub sql: String,
+    pub args: Vec<DatumWithOid<'static>>,
+}
+
+/// Which rows of a source to read, all in the order of its sort columns.
+pub enum Rows<'a> {
+    /// After the watermark, up to an order value.
+    Ahead { upto: &'a str },
+    /// At or behind the watermark, and those whose order value is no point on the line (infinity,
+    /// NaN), which no watermark ever passes.
+    Behind { watermark: Option<&'a [String]> },
+}
+
+/// `attributes` of the rows after `after` (text forms of the sort columns), at most `limit`.
+pub fn rows(
+    shape: &Shape,
+    attributes: &[Attribute],
+    after: Option<&[String]>,
+    which: Rows,
+    limit: i64,
+) -> Statement {
+    let mut args = Vec::new();
+    let mut conditions = Vec::new();
+    if let Some(after) = after {
+        conditions.push(compare(shape, ">", after, &mut args));
+    }
+    match which {
+        Rows::Ahead { upto } => {
+            args.push(datum::input(shape.order().base_type, upto));
+            conditions.push(format!(
+                "s.{} OPERATOR(pg_catalog.<=) ${}",
+                shape.order().quoted,
+                args.len()
+            ));
+            conditions.extend(finite(shape.order()));
+        }
+        Rows::Behind { watermark } => {
+            let behind = watermark.map(|w| compare(shape, "<=", w, &mut args));
+            let off_line = finite(shape.order()).map(|f| format!("NOT ({f})"));
+            let either: Vec<String> = behind.into_iter().chain(off_line).collect();
+            conditions.push(match either.is_empty() {
+                true => "false".to_owned(),
+                false => format!("({})", either.join(" OR ")),
+            });
+        }
+    }
+    args.push(limit.into());
+    Statement {
+        sql: format!(
+            "SELECT {} {} WHERE {} ORDER BY {} LIMIT ${}",
+            select_list(attributes),
+            from(&shape.table),
+            conditions.join(" AND "),
+            sort_expressions(shape).join(", "),
+            args.len()
+        ),
+        args,
+    }
+}
+
+/// The highest order value after the watermark that is at least `settle` old.
+pub fn highest(shape: &Shape, settle: Option<Interval>) -> Statement {
+    let order = shape.order();
+    let mut args = Vec::new();
+    let mut conditions = vec!["true".to_owned()];
+    if let Some(watermark) = &shape.source.watermark {
+        conditions.push(compare(shape, ">", watermark, &mut args));
+    }
+    conditions.extend(finite(order));
+    if let Some(settle) = settle {
+        args.push(settle.into());
+        let now = format!(
+            "pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) ${}",
+            args.len()
+        );
+        let cutoff = match order.base_type {
+            pg_sys::TIMESTAMPTZOID => now,
+            pg_sys::TIMESTAMPOID => format!("pg_catalog.timezone('UTC', {now})"),
+            _ => format!("pg_catalog.date(pg_catalog.timezone('UTC', {now}))"),
+        };
+        conditions.push(format!(
+            "s.{} OPERATOR(pg_catalog.<=) (SELECT {cutoff})",
+            order.quoted
+        ));
+    }
+    Statement {
+        sql: format!(
+            "SELECT s.{0} {1} WHERE {2} ORDER BY s.{0} DESC LIMIT 1",
+            order.quoted,
+            from(&shape.table),
+            conditions.join(" AND ")
+        ),
+        args,
+    }
+}
+
+/// `attributes` of the rows with any of `keys`, each the text forms of the key columns.
+pub fn rows_by_key(shape: &Shape, attributes: &[Attribute], keys: &[Vec<String>]) -> Statement {
+    let mut args = Vec::new();
+    let mut conditions = Vec::new();
+    for (place, column) in shape.key.iter().enumerate() {
+        let array = datum::array_type(column.base_type).unwrap_or(pg_sys::TEXTARRAYOID);
+        let values = datum::array_literal(keys.iter().map(|key| &key[place]));
+        args.push(datum::input(array, &values));
+        let collate = column
+            .collation
+            .as_ref()
+            .map(|c| format!(" COLLATE {c}"))
+            .unwrap_or_default();
+        conditions.push(format!(
+            "s.{} OPERATOR(pg_catalog.=) k.k{place}{collate}",
+            column.quoted
+        ));
+    }
+    let unnest: Vec<String> = (1..=args.len())
+        .map(|n| format!("pg_catalog.unnest(${n})"))
+        .collect();
+    let names: Vec<String> = (0..args.len()).map(|n| format!("k{n}")).collect();
+    Statement {
+        sql: format!(
+            "SELECT {} {}, ROWS FROM ({}) k ({}) WHERE {}",
+            select_list(attributes),
+            from(&shape.table),
+            unnest.join(", "),
+            names.join(", "),
+            conditions.join(" AND ")
+        ),
+        args,
+    }
+}
+
+/// Rows of tables that inherit from a source are not its rows; those of its partitions are.
+fn from(table: &Table) -> String {
+    let only = if table.partitioned { "" } else { "ONLY " };
+    format!("FROM {only}{} s", table.name)
+}
+
+fn select_list(attributes: &[Attribute]) -> String {
+    let columns: Vec<String> = attributes
+        .iter()
+        .map(|a| format!("s.{}", a.quoted))
+        .collect();
+    columns.join(", ")
+}
+
+/// Texts are ordered by their bytes: no collation version can reorder a log.
+fn sort_expressions(shape: &Shape) -> Vec<String> {
+    let bytewise = |a: &Attribute| match a.collation {
+        Some(_) => format!("s.{} COLLATE pg_catalog.\"C\"", a.quoted),
+        None => format!("s.{}", a.quoted),
+    };
+    shape.sort.iter().map(bytewise).collect()
+}
+
+fn compare(
+    shape: &Shape,
+    operator: &str,
+    position: &[String],
+    args: &mut Vec<DatumWithOid<'static>>,
+) -> String {
+    let parameters: Vec<String> = shape
+        .sort
+        .iter()
+        .zip(position)
+        .map(|(column, text)| {
+            args.push(datum::input(column.base_type, text));
+            format!("${}", args.len())
+        })
+        .collect();
+    format!(
+        "ROW({}) OPERATOR(pg_catalog.{operator}) ROW({})",
+        sort_expressions(shape).join(", "),
+        parameters.join(", ")
+    )
+}
+
+/// The condition that an order value is a point on the line; `None` where every value is.
+fn finite(order: &Attribute) -> Option<String> {
+    match order.base_type {
+        pg_sys::DATEOID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID => {
+            Some(format!("pg_catalog.isfinite(s.{})", order.quoted))
+        }
+        pg_sys::NUMERICOID => Some(format!(
+            "s.{0} OPERATOR(pg_catalog.>) '-Infinity'::pg_catalog.numeric
+                AND s.{0} OPERATOR(pg_catalog.<) 'Infinity'::pg_catalog.numeric",
+            order.quoted
+        )),
+        _ => None,
+    }
+}

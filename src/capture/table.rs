@@ -1,0 +1,266 @@
+//! A source table as the server's catalogs describe it now, and whether it can be a source.
+
+use crate::error::Error;
+use crate::pg::datum;
+use crate::session::Session;
+use pgrx::pg_sys;
+
+/// A column of the table as it is now.
+#[derive(Clone, Debug)]
+pub struct Attribute {
+    pub attnum: i16,
+    pub name: String,
+    pub quoted: String,
+    /// The type under any domains.
+    pub base_type: pg_sys::Oid,
+    pub type_name: String,
+    pub not_null: bool,
+    /// The column's collation, qualified and quoted; `None` for a type without one.
+    pub collation: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Table {
+    pub oid: pg_sys::Oid,
+    /// `schema.table`, quoted where needed.
+    pub name: String,
+    pub owner: pg_sys::Oid,
+    pub attributes: Vec<Attribute>,
+    pub partitioned: bool,
+    /// Why it cannot be a source, if it cannot.
+    unfit: Option<&'static str>,
+    forced_row_security: bool,
+    /// The relations whose writers may be writing rows of this table: itself, its partitions, and
+    /// the tables it is a partition of (a row's default values are computed before the lock on the
+    /// partition it goes to is taken).
+    pub written_through: Vec<pg_sys::Oid>,
+}
+
+impl Table {
+    /// `None` if there is no such table.
+    pub fn load(session: &Session, oid: pg_sys::Oid) -> Option<Table> {
+        let table = session.fresh_one(
+            "SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),
+                    c.relowner, c.relkind::pg_catalog.text, c.relpersistence::pg_catalog.text,
+                    c.relrowsecurity AND c.relforcerowsecurity AND NOT (r.rolsuper OR r.rolbypassrls),
+                    c.oid::pg_catalog.int8 < 16384,
+                    EXISTS (SELECT FROM pg_catalog.pg_depend d
+                             WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                               AND d.objid = c.oid AND d.deptype = 'e' AND d.refobjid = $2)
+               FROM pg_catalog.pg_class c
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
+              WHERE c.oid = $1",
+            &[oid.into(), session.extension().into()],
+            |row| {
+                let (kind, persistence): (String, String) = (row.required(2), row.required(3));
+                Table {
+                    oid,
+                    name: row.required(0),
+                    owner: row.required(1),
+                    partitioned: kind == "p",
+                    unfit: unfit(&kind, &persistence, row.required(5), row.required(6)),
+                    forced_row_security: row.required(4),
+                    attributes: Vec::new(),
+                    written_through: Vec::new(),
+                }
+            },
+        )?;
+        Some(Table {
+            attributes: attributes(session, oid),
+            written_through: written_through(session, oid),
+            ..table
+        })
+    }
+
+    pub fn attribute(&self, attnum: i16) -> Option<&Attribute> {
+        self.attributes.iter().find(|a| a.attnum == attnum)
+    }
+
+    pub fn attribute_named(&self, name: &str) -> Result<&Attribute, Error> {
+        self.attributes
+            .iter()
+            .find(|a| a.name == name)
+            .ok_or_else(|| Error::NoSuchColumn {
+                table: self.name.clone(),
+                column: name.to_owned(),
+            })
+    }
+
+    /// That every row of it can be read and kept track of.
+    pub fn check_fit(&self, log: &str) -> Result<(), Error> {
+        if let Some(what) = self.unfit {
+            return Err(Error::NotATable {
+                table: self.name.clone(),
+                what,
+            });
+        }
+        if self.forced_row_security {
+            return Err(Error::ForcedRowSecurity {
+                log: log.to_owned(),
+                table: self.name.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// That the order column has a usable type, no nulls, and an index to read it by.
+    pub fn check_order(
+        &self,
+        session: &Session,
+        log: &str,
+        order: &Attribute,
+    ) -> Result<(), Error> {
+        if super::order::Domain::of_type(order.base_type).is_none() {
+            return Err(Error::OrderType {
+                log: log.to_owned(),
+                table: self.name.clone(),
+                column: order.name.clone(),
+                type_name: order.type_name.clone(),
+            });
+        }
+        if !order.not_null {
+            return Err(Error::OrderNullable {
+                table: self.name.clone(),
+                column: order.name.clone(),
+            });
+        }
+        let indexed = session.fresh_one(
+            "SELECT true FROM pg_catalog.pg_index i
+               JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+               JOIN pg_catalog.pg_am m ON m.oid = x.relam
+              WHERE i.indrelid = $1 AND i.indisvalid AND i.indpred IS NULL
+                AND i.indkey[0] = $2 AND m.amname = 'btree' LIMIT 1",
+            &[self.oid.into(), order.attnum.into()],
+            |row| row.required::<bool>(0),
+        );
+        match indexed {
+            Some(_) => Ok(()),
+            None => Err(Error::OrderIndex {
+                table: self.name.clone(),
+                quoted_table: self.name.clone(),
+                column: order.name.clone(),
+                quoted_column: order.quoted.clone(),
+            }),
+        }
+    }
+
+    /// The keys of the table: attribute numbers of its primary key, then of its other unique
+    /// indexes over not-null columns.
+    pub fn keys(&self, session: &Session) -> Vec<Vec<i16>> {
+        session
+            .fresh(
+                "SELECT (SELECT pg_catalog.array_agg(k.attnum ORDER BY k.place)
+                           FROM pg_catalog.unnest(i.indkey) WITH ORDINALITY k (attnum, place)
+                          WHERE k.place <= i.indnkeyatts)
+                   FROM pg_catalog.pg_index i
+                  WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate
+                    AND i.indpred IS NULL AND i.indexprs IS NULL
+                  ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid",
+                &[self.oid.into()],
+                |row| row.required::<Vec<i16>>(0),
+            )
+            .into_iter()
+            .filter(|key| {
+                key.iter()
+                    .all(|n| self.attribute(*n).is_some_and(|a| a.not_null))
+            })
+            .collect()
+    }
+
+    /// That `columns` are a key, in any order, of types whose order is built into the server.
+    pub fn check_key(&self, session: &Session, columns: &[&Attribute]) -> Result<(), Error> {
+        let mut wanted: Vec<i16> = columns.iter().map(|a| a.attnum).collect();
+        wanted.sort_unstable();
+        let is_key = self.keys(session).into_iter().any(|mut key| {
+            key.sort_unstable();
+            key == wanted
+        });
+        if !is_key {
+            let names: Vec<&str> = columns.iter().map(|a| a.name.as_str()).collect();
+            return Err(Error::NotAKey {
+                table: self.name.clone(),
+                columns: names.join(", "),
+            });
+        }
+        match columns
+            .iter()
+            .find(|a| !has_builtin_order(session, a.base_type))
+        {
+            None => Ok(()),
+            Some(a) => Err(Error::KeyType {
+                table: self.name.clone(),
+                column: a.name.clone(),
+                type_name: a.type_name.clone(),
+            }),
+        }
+    }
+}
+
+fn unfit(kind: &str, persistence: &str, system: bool, own: bool) -> Option<&'static str> {
+    match (kind, persistence) {
+        _ if own => Some("a table of the extension itself"),
+        _ if system => Some("a system catalog"),
+        ("v", _) => Some("a view"),
+        ("m", _) => Some("a materialized view"),
+        ("f", _) => Some("a foreign table"),
+        ("r" | "p", "t") => Some("a temporary table"),
+        ("r" | "p", "u") => Some("an unlogged table, which a crash empties"),
+        ("r" | "p", _) => None,
+        _ => Some("not a table"),
+    }
+}
+
+/// Key columns are compared by the server while the rows are read, so no one else's operators
+/// may be among them.
+fn has_builtin_order(session: &Session, type_oid: pg_sys::Oid) -> bool {
+    session
+        .fresh_one(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_type t
+                             WHERE t.oid = $1 AND (t.oid::pg_catalog.int8 < 16384 OR t.typtype = 'e'))
+                AND EXISTS (SELECT FROM pg_catalog.pg_opclass o
+                              JOIN pg_catalog.pg_am m ON m.oid = o.opcmethod
+                              JOIN pg_catalog.pg_type t ON t.oid = $1
+                             WHERE m.amname = 'btree' AND o.opcdefault
+                               AND (o.opcintype = t.oid
+                                 OR t.typtype = 'e' AND o.opcintype = 'pg_catalog.anyenum'::pg_catalog.regtype
+                                 OR EXISTS (SELECT FROM pg_catalog.pg_cast c
+                                             WHERE c.castsource = t.oid AND c.casttarget = o.opcintype
+                                               AND c.castmethod = 'b' AND c.castcontext = 'i')))",
+            &[type_oid.into()],
+            |row| row.required(0),
+        )
+        .unwrap_or(false)
+}
+
+fn attributes(session: &Session, oid: pg_sys::Oid) -> Vec<Attribute> {
+    session.fresh(
+        "SELECT a.attnum, a.attname::pg_catalog.text, pg_catalog.quote_ident(a.attname), a.atttypid,
+                pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,
+                (SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(l.collname)
+                   FROM pg_catalog.pg_collation l JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace
+                  WHERE l.oid = a.attcollation)
+           FROM pg_catalog.pg_attribute a
+          WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+          ORDER BY a.attnum",
+        &[oid.into()],
+        |row| Attribute {
+            attnum: row.required(0),
+            name: row.required(1),
+            quoted: row.required(2),
+            base_type: datum::base_type(row.required(3)),
+            type_name: row.required(4),
+            not_null: row.required(5),
+            collation: row.get(6),
+        },
+    )
+}
+
+fn written_through(session: &Session, oid: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    session.fresh(
+        "SELECT $1 UNION SELECT t.relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) t
+         UNION SELECT a.relid::pg_catalog.oid FROM pg_catalog.pg_partition_ancestors($1::pg_catalog.regclass) a",
+        &[oid.into()],
+        |row| row.required(0),
+    )
+}

@@ -1,0 +1,5 @@
+//! Rows of the extension's own tables as Rust types: load and store.
+
+pub mod logs;
+pub mod sources;
+pub mod versions;

@@ -1,0 +1,124 @@
+//! From the server's datums to leaf values (`docs/leaf-format.md`), one family of types a file.
+//!
+//! How a column is read is decided once, from its type; no cast and no function that belongs to a
+//! table's owner takes part.
+
+mod container;
+mod numeric;
+mod text;
+pub mod time;
+
+use crate::capture::table::Attribute;
+use container::{ArrayType, CompositeType, RangeType};
+use leaf_format::Value;
+use pgrx::{FromDatum, pg_sys};
+
+/// How values of one type are read.
+#[derive(Clone, Debug)]
+pub enum Decoder {
+    Bool,
+    Int2,
+    Int4,
+    Int8,
+    Oid,
+    Float4,
+    Float8,
+    Numeric,
+    Text,
+    Name,
+    Bytea,
+    Uuid,
+    Date,
+    Timestamp,
+    Time,
+    TimeTz,
+    Interval,
+    Enum,
+    Array(Box<ArrayType>),
+    Range(Box<RangeType>),
+    Multirange(Box<RangeType>),
+    Composite(Box<CompositeType>),
+    /// Any other type, by its output function.
+    Output(pg_sys::Oid),
+}
+
+impl Decoder {
+    pub fn of_column(attribute: &Attribute) -> Decoder {
+        Decoder::of_type(attribute.base_type)
+    }
+
+    /// The decoder of a type; a domain is read as what it is over.
+    pub fn of_type(type_oid: pg_sys::Oid) -> Decoder {
+        let type_oid = crate::pg::datum::base_type(type_oid);
+        match type_oid {
+            pg_sys::BOOLOID => Decoder::Bool,
+            pg_sys::INT2OID => Decoder::Int2,
+            pg_sys::INT4OID => Decoder::Int4,
+            pg_sys::INT8OID | pg_sys::MONEYOID => Decoder::Int8,
+            pg_sys::OIDOID => Decoder::Oid,
+            pg_sys::FLOAT4OID => Decoder::Float4,
+            pg_sys::FLOAT8OID => Decoder::Float8,
+            pg_sys::NUMERICOID => Decoder::Numeric,
+            pg_sys::TEXTOID
+            | pg_sys::VARCHAROID
+            | pg_sys::BPCHAROID
+            | pg_sys::JSONOID
+            | pg_sys::XMLOID => Decoder::Text,
+            pg_sys::NAMEOID => Decoder::Name,
+            pg_sys::BYTEAOID => Decoder::Bytea,
+            pg_sys::UUIDOID => Decoder::Uuid,
+            pg_sys::DATEOID => Decoder::Date,
+            pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID => Decoder::Timestamp,
+            pg_sys::TIMEOID => Decoder::Time,
+            pg_sys::TIMETZOID => Decoder::TimeTz,
+            pg_sys::INTERVALOID => Decoder::Interval,
+            _ => container::decoder(type_oid),
+        }
+    }
+
+    /// The value of a column.
+    ///
+    /// # Safety
+    /// `datum` must be a live value of the type the decoder was made for; the value borrows from it
+    /// and from the current memory context.
+    pub unsafe fn decode<'a>(&self, datum: Option<pg_sys::Datum>) -> Value<'a> {
+        match datum {
+            None => Value::Null,
+            // SAFETY: passed on to the caller.
+            Some(datum) => unsafe { self.decode_not_null(datum) },
+        }
+    }
+
+    unsafe fn decode_not_null<'a>(&self, datum: pg_sys::Datum) -> Value<'a> {
+        // SAFETY: each arm reads the datum as the representation of the decoder's type.
+        unsafe {
+            match self {
+                Decoder::Bool => Value::Bool(datum.value() as u8 != 0),
+                Decoder::Int2 => Value::Int((datum.value() as i16).into()),
+                Decoder::Int4 => Value::Int((datum.value() as i32).into()),
+                Decoder::Int8 => Value::Int((datum.value() as i64).into()),
+                Decoder::Oid => Value::Int((datum.value() as u32).into()),
+                Decoder::Float4 => Value::Float(f32::from_bits(datum.value() as u32).into()),
+                Decoder::Float8 => Value::Float(f64::from_bits(datum.value() as u64)),
+                Decoder::Numeric => numeric::decode(datum),
+                Decoder::Text => text::decode(datum),
+                Decoder::Name => text::decode_c_string(datum.cast_mut_ptr()),
+                Decoder::Bytea => Value::Bytes(text::bytes(datum).into()),
+                Decoder::Uuid => Value::Uuid(*(datum.cast_mut_ptr::<[u8; 16]>())),
+                Decoder::Date => time::date(datum.value() as i32),
+                Decoder::Timestamp => time::timestamp(datum.value() as i64),
+                Decoder::Time => Value::Int((datum.value() as i64).into()),
+                Decoder::TimeTz => time::timetz(&*datum.cast_mut_ptr()),
+                Decoder::Interval => time::interval(&*datum.cast_mut_ptr()),
+                Decoder::Enum => text::enum_label(pg_sys::Oid::from_datum(datum, false)),
+                Decoder::Array(array) => array.decode(datum),
+                Decoder::Range(range) => range.decode(datum),
+                Decoder::Multirange(range) => range.decode_multirange(datum),
+                Decoder::Composite(composite) => composite.decode(datum),
+                Decoder::Output(function) => {
+                    text::decode_c_string(pg_sys::OidOutputFunctionCall(*function, datum))
+                }
+            }
+        }
+    }
+}

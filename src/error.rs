@@ -1,0 +1,339 @@
+//! Everything that can be wrong, and what to do about it.
+//!
+//! A variant holds the names its reader needs; SQLSTATE and HINT are decided here and nowhere else.
+
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::panic::ErrorReport;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("extension \"merkle_log\" is not installed in this database")]
+    NotInstalled,
+    #[error("log \"{0}\" does not exist")]
+    NoSuchLog(String),
+    #[error("log \"{0}\" already exists")]
+    LogExists(String),
+    #[error("log name \"{name}\" is not valid: {problem}")]
+    LogName { name: String, problem: &'static str },
+    #[error("{name} must not be null")]
+    Null { name: &'static str },
+    #[error("{name} must be {must}, not {value}")]
+    Argument {
+        name: &'static str,
+        must: &'static str,
+        value: String,
+    },
+    #[error(
+        "log \"{log}\" has {entries} entries, {sources} sources and {heads} tree heads, which would all be deleted"
+    )]
+    DropNotConfirmed {
+        log: String,
+        entries: i64,
+        sources: i64,
+        heads: i64,
+    },
+    #[error("table \"{table}\" is not a source of log \"{log}\"")]
+    NoSuchSource { log: String, table: String },
+    #[error("table \"{table}\" is already a source of log \"{log}\"")]
+    SourceExists { log: String, table: String },
+    #[error("source \"{table}\" of log \"{log}\" no longer exists")]
+    SourceGone { log: String, table: String },
+    #[error("\"{table}\" cannot be a source: it is {what}")]
+    NotATable { table: String, what: &'static str },
+    #[error("must be owner of table \"{table}\" to make it a source of log \"{log}\"")]
+    NotOwner { log: String, table: String },
+    #[error("permission denied for table \"{table}\", a source of log \"{log}\"")]
+    MayNotRead { log: String, table: String },
+    #[error(
+        "table \"{table}\" forces row-level security on its owner, who could then not read every row for log \"{log}\""
+    )]
+    ForcedRowSecurity { log: String, table: String },
+    #[error("column \"{column}\" of table \"{table}\" does not exist")]
+    NoSuchColumn { table: String, column: String },
+    #[error(
+        "column \"{column}\" of table \"{table}\" has type {type_name}, which cannot order log \"{log}\""
+    )]
+    OrderType {
+        log: String,
+        table: String,
+        column: String,
+        type_name: String,
+    },
+    #[error("order column \"{column}\" of table \"{table}\" can be null")]
+    OrderNullable { table: String, column: String },
+    #[error(
+        "order column \"{column}\" of table \"{table}\" has no btree index that begins with it"
+    )]
+    OrderIndex {
+        table: String,
+        quoted_table: String,
+        column: String,
+        quoted_column: String,
+    },
+    #[error(
+        "log \"{log}\" is ordered by {domain}, but column \"{column}\" of table \"{table}\" is of the domain {other}"
+    )]
+    OrderDomain {
+        log: String,
+        domain: &'static str,
+        table: String,
+        column: String,
+        other: &'static str,
+    },
+    #[error(
+        "order column \"{column}\" of table \"{table}\" takes its values from sequence \"{sequence}\", which {problem}"
+    )]
+    Sequence {
+        table: String,
+        column: String,
+        sequence: String,
+        problem: String,
+        hint: String,
+    },
+    #[error(
+        "the values of order column \"{column}\" of table \"{table}\" come from its writers, so rows may commit behind the watermark"
+    )]
+    CaptureNotNamed { table: String, column: String },
+    #[error("capture mode \"{0}\" does not exist")]
+    CaptureMode(String),
+    #[error(
+        "table \"{table}\" has no primary key and no unique index on columns that are not null"
+    )]
+    NoKey { table: String },
+    #[error(
+        "columns ({columns}) of table \"{table}\" are not a key: no primary key or unique index on exactly these not-null columns"
+    )]
+    NotAKey { table: String, columns: String },
+    #[error(
+        "key column \"{column}\" of table \"{table}\" has type {type_name}, whose order is not built into the server"
+    )]
+    KeyType {
+        table: String,
+        column: String,
+        type_name: String,
+    },
+    #[error("key column \"{column}\" of table \"{table}\", a source of log \"{log}\", was dropped")]
+    KeyDropped {
+        log: String,
+        table: String,
+        column: String,
+    },
+    #[error(
+        "hash column \"{column}\" of table \"{table}\" has type {type_name}, not bytea or text"
+    )]
+    HashType {
+        table: String,
+        column: String,
+        type_name: String,
+    },
+    #[error("settle needs a log ordered by time, and log \"{log}\" is ordered by {domain}")]
+    SettleDomain { log: String, domain: &'static str },
+    #[error("log \"{log}\" cannot be written under isolation level {level}")]
+    Isolation { log: String, level: &'static str },
+    #[error("log \"{log}\" cannot be written during recovery")]
+    ReadOnly { log: String },
+    #[error("log \"{log}\" has {size} entries: leaf index {index} does not exist")]
+    IndexOutOfRange { log: String, index: i64, size: i64 },
+    #[error("log \"{log}\" has {size} entries: tree size {wanted} does not exist")]
+    SizeOutOfRange { log: String, wanted: i64, size: i64 },
+    #[error("leaf index {index} is not in the first {size} entries of log \"{log}\"")]
+    IndexBeyondSize { log: String, index: i64, size: i64 },
+    #[error("old size {old} is greater than new size {new} of log \"{log}\"")]
+    SizesReversed { log: String, old: i64, new: i64 },
+    #[error("row {key} of table \"{table}\" is not in log \"{log}\"")]
+    RowNotLogged {
+        log: String,
+        table: String,
+        key: String,
+    },
+    #[error("row {key} of table \"{table}\" was not in log \"{log}\" within {timeout}")]
+    InclusionTimeout {
+        log: String,
+        table: String,
+        key: String,
+        timeout: String,
+    },
+    #[error("key {key} does not fit table \"{table}\": {problem}")]
+    Key {
+        table: String,
+        key: String,
+        problem: String,
+    },
+    #[error("row {key} of table \"{table}\", entry {index} of log \"{log}\", no longer exists")]
+    RowGone {
+        log: String,
+        table: String,
+        key: String,
+        index: i64,
+    },
+    #[error("entry {index} of log \"{log}\" cannot be computed any more: {reason}")]
+    ShapeChanged {
+        log: String,
+        index: i64,
+        reason: String,
+    },
+    #[error("the tree of log \"{log}\" is damaged: {problem}")]
+    Damaged { log: String, problem: String },
+    #[error("log \"{log}\" waits for {by}, which keeps a source table locked")]
+    Blocked { log: String, by: String },
+    #[error("{name} must be 32 bytes, not {length}")]
+    HashLength { name: &'static str, length: usize },
+    #[error("row {key} of table \"{table}\" cannot be encoded for log \"{log}\": {problem}")]
+    Encode {
+        log: String,
+        table: String,
+        key: String,
+        problem: String,
+    },
+}
+
+impl Error {
+    fn sqlstate(&self) -> PgSqlErrorCode {
+        use Error::*;
+        use PgSqlErrorCode as C;
+        match self {
+            NotInstalled | NoSuchLog(_) | NoSuchSource { .. } | SourceGone { .. } => {
+                C::ERRCODE_UNDEFINED_OBJECT
+            }
+            LogExists(_) | SourceExists { .. } => C::ERRCODE_DUPLICATE_OBJECT,
+            LogName { .. } => C::ERRCODE_INVALID_NAME,
+            Null { .. } => C::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            Argument { .. } | CaptureMode(_) | HashLength { .. } | Key { .. } => {
+                C::ERRCODE_INVALID_PARAMETER_VALUE
+            }
+            DropNotConfirmed { .. }
+            | ForcedRowSecurity { .. }
+            | OrderNullable { .. }
+            | OrderIndex { .. }
+            | OrderDomain { .. }
+            | Sequence { .. }
+            | CaptureNotNamed { .. }
+            | NoKey { .. }
+            | NotAKey { .. }
+            | KeyDropped { .. }
+            | SettleDomain { .. }
+            | ShapeChanged { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            NotATable { .. } => C::ERRCODE_WRONG_OBJECT_TYPE,
+            NotOwner { .. } | MayNotRead { .. } => C::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            NoSuchColumn { .. } => C::ERRCODE_UNDEFINED_COLUMN,
+            OrderType { .. } | KeyType { .. } | HashType { .. } => C::ERRCODE_DATATYPE_MISMATCH,
+            Isolation { .. } | ReadOnly { .. } => C::ERRCODE_FEATURE_NOT_SUPPORTED,
+            IndexOutOfRange { .. }
+            | SizeOutOfRange { .. }
+            | IndexBeyondSize { .. }
+            | SizesReversed { .. } => C::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+            RowNotLogged { .. } | RowGone { .. } => C::ERRCODE_NO_DATA_FOUND,
+            InclusionTimeout { .. } | Blocked { .. } => C::ERRCODE_LOCK_NOT_AVAILABLE,
+            Damaged { .. } => C::ERRCODE_DATA_CORRUPTED,
+            Encode { .. } => C::ERRCODE_DATA_EXCEPTION,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        use Error::*;
+        Some(match self {
+            NotInstalled => "Run CREATE EXTENSION merkle_log.".into(),
+            NoSuchLog(_) => "The logs are in verification_logs; create_log makes a new one.".into(),
+            LogExists(_) => "Choose another name, or drop_log the old one.".into(),
+            LogName { .. } => "A log name has 1 to 63 bytes and no control characters.".into(),
+            Null { name } => format!("Give a value for {name}."),
+            Argument { name, must, .. } => format!("Give {name} as {must}."),
+            DropNotConfirmed { log, .. } => {
+                format!("Call drop_log({}, confirm => true) to delete them.", literal(log))
+            }
+            NoSuchSource { log, .. } => format!(
+                "The sources of the log are in verification_sources; add_source({}, …) adds one.",
+                literal(log)
+            ),
+            SourceExists { .. } => "Use alter_source to change it.".into(),
+            SourceGone { log, .. } => format!(
+                "Its entries stay provable. To go on with the other sources, call remove_source({}, relation) with the relation that verification_sources shows.",
+                literal(log)
+            ),
+            NotATable { .. } => "A source is an ordinary or partitioned permanent table outside this extension.".into(),
+            NotOwner { .. } => "Let the table's owner add it, or a member of the owner's role.".into(),
+            MayNotRead { .. } => {
+                "This shows keys and content of the table: it needs SELECT on all of it, free of row-level security.".into()
+            }
+            ForcedRowSecurity { .. } => {
+                "Run ALTER TABLE … NO FORCE ROW LEVEL SECURITY, or give the owner BYPASSRLS.".into()
+            }
+            NoSuchColumn { table, .. } => format!("See \\d {table} for its columns."),
+            OrderType { .. } => "Use a column of type smallint, integer, bigint, numeric, date, timestamp, timestamptz or uuid.".into(),
+            OrderNullable { column, .. } => {
+                format!("Run ALTER TABLE … ALTER COLUMN {column} SET NOT NULL.")
+            }
+            OrderIndex { quoted_table, quoted_column, .. } => {
+                format!("Run CREATE INDEX ON {quoted_table} ({quoted_column});")
+            }
+            OrderDomain { domain, .. } => format!(
+                "Order it by a {domain} column, or create another log for it: values of different domains cannot be compared."
+            ),
+            Sequence { hint, .. } => hint.clone(),
+            CaptureNotNamed { .. } => {
+                "Name the mode, capture => 'watermark', if you accept that a late row is logged by reconcile() only. Complete without it are identity and serial columns, and DEFAULT clock_timestamp().".into()
+            }
+            CaptureMode(_) => "Use capture => 'watermark'.".into(),
+            NoKey { .. } => "Add a primary key: entries name their row by it.".into(),
+            NotAKey { .. } => "Name the columns of a primary key, or of a unique index on not-null columns without a predicate.".into(),
+            KeyType { .. } => "Choose a key of built-in types or enums with key_columns.".into(),
+            KeyDropped { .. } => "Remove the source and add it again with another key.".into(),
+            HashType { .. } => "Store the hash as bytea (or text).".into(),
+            SettleDomain { .. } => "Set settle to 0, or use a log ordered by time.".into(),
+            Isolation { .. } => {
+                "Use READ COMMITTED: what is behind the fence must be read with a snapshot taken after it.".into()
+            }
+            ReadOnly { .. } => "Run it on the primary; roots, proofs and verify_log answer here too.".into(),
+            IndexOutOfRange { size: 0, .. } | SizeOutOfRange { size: 0, .. } => {
+                "The log is empty: run process_next_batch first.".into()
+            }
+            IndexOutOfRange { size, .. } => format!("Use a leaf index from 0 to {}.", size - 1),
+            SizeOutOfRange { size, .. } => format!("Use a tree size from 0 to {size}."),
+            IndexBeyondSize { index, .. } => format!("Use a tree size of at least {}.", index + 1),
+            SizesReversed { .. } => "Give the older, smaller size first.".into(),
+            RowNotLogged { log, .. } => format!(
+                "Run process_next_batch({0}); for a row behind the watermark, reconcile({0}).",
+                literal(log)
+            ),
+            InclusionTimeout { log, .. } => format!(
+                "See that something runs process_next_batch({}), or give a longer timeout.",
+                literal(log)
+            ),
+            Key { .. } => "Give the key column's text form; for a composite key the text form of a text[], such as '{7,42}'.".into(),
+            RowGone { log, .. } => format!("Run verify_log({}).", literal(log)),
+            ShapeChanged { .. } => "The entry stays provable by its leaf hash; its leaf data must come from a copy of the row as it was.".into(),
+            Damaged { log, .. } => format!("Run verify_log({}) to find what was altered.", literal(log)),
+            Blocked { .. } => "Wait for it to end, or see pg_stat_activity and end it.".into(),
+            HashLength { .. } => "Give a SHA-256 hash.".into(),
+            Encode { .. } => "Leave the column out with add_source(…, columns => …).".into(),
+        })
+    }
+}
+
+impl Error {
+    /// Raises the error at once, for code that runs in a subtransaction.
+    pub fn raise(self) -> ! {
+        Error::raise_report(ErrorReport::from(self))
+    }
+
+    pub fn raise_report(report: ErrorReport) -> ! {
+        report.report(pgrx::PgLogLevel::ERROR);
+        unreachable!("an error report does not return")
+    }
+}
+
+/// A text as an SQL literal, for hints that can be pasted.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+impl From<Error> for ErrorReport {
+    #[track_caller]
+    fn from(error: Error) -> ErrorReport {
+        let report = ErrorReport::new(error.sqlstate(), error.to_string(), "merkle_log");
+        match error.hint() {
+            Some(hint) => report.set_hint(hint),
+            None => report,
+        }
+    }
+}

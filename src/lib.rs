@@ -1,0 +1,47 @@
+//! merkle_log: rows of ordinary tables in append-only RFC 6962 Merkle logs.
+//!
+//! One direction of data flow: `capture` reads rows in order, `encode` turns them into leaves,
+//! `store` appends leaves to a tree. `batch` drives it, `verify` walks it again; `api` is the SQL
+//! surface over both.
+
+::pgrx::pg_module_magic!(name, version);
+
+mod api;
+mod batch;
+mod capture;
+mod catalog;
+mod encode;
+mod error;
+mod pg;
+mod session;
+mod settings;
+mod store;
+mod verify;
+
+pgrx::extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
+pgrx::extension_sql_file!(
+    "../sql/views.sql",
+    name = "views",
+    requires = ["tables", api::ops::running_commands]
+);
+pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
+
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    settings::register();
+}
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pgrx::pg_schema]
+mod tests;
+
+/// What `cargo pgrx test` needs to start a server.
+#[cfg(test)]
+pub mod pg_test {
+    pub fn setup(_options: Vec<&str>) {}
+
+    #[must_use]
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec!["max_prepared_transactions = 10"]
+    }
+}

@@ -1,0 +1,149 @@
+//! Values of any type as text and back, through the types' own functions.
+
+use pgrx::datum::DatumWithOid;
+use pgrx::{IntoDatum, pg_sys};
+use std::ffi::{CStr, CString};
+
+/// The text form of a value, by its type's output function, under whatever settings are in force.
+///
+/// # Safety
+/// `datum` must be a live, non-null value of type `type_oid`.
+pub unsafe fn output(type_oid: pg_sys::Oid, datum: pg_sys::Datum) -> String {
+    let mut function = pg_sys::InvalidOid;
+    let mut is_varlena = false;
+    // SAFETY: the caller vouches for the pair; the result is a fresh C string.
+    unsafe {
+        pg_sys::getTypeOutputInfo(type_oid, &mut function, &mut is_varlena);
+        let text = pg_sys::OidOutputFunctionCall(function, datum);
+        let owned = to_utf8(CStr::from_ptr(text).to_bytes());
+        pg_sys::pfree(text.cast());
+        owned
+    }
+}
+
+/// A parameter of type `type_oid` read from its text form; raises the type's own error where the
+/// text is not a value of the type.
+pub fn input<'a>(type_oid: pg_sys::Oid, text: &str) -> DatumWithOid<'a> {
+    let text = CString::new(text).expect("a text of the server's holds no NUL");
+    let (mut function, mut io_parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
+    // SAFETY: the input function gets what its type asks for; the result is a value of that type,
+    // in the current memory context, which outlives the statement that takes the parameter.
+    unsafe {
+        pg_sys::getTypeInputInfo(type_oid, &mut function, &mut io_parameter);
+        let datum =
+            pg_sys::OidInputFunctionCall(function, text.as_ptr().cast_mut(), io_parameter, -1);
+        DatumWithOid::new(Raw(datum), type_oid)
+    }
+}
+
+/// The type under any stack of domains.
+pub fn base_type(type_oid: pg_sys::Oid) -> pg_sys::Oid {
+    // SAFETY: a catalog look-up.
+    unsafe { pg_sys::getBaseType(type_oid) }
+}
+
+/// The array type over `element`; `None` where there is none.
+pub fn array_type(element: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: a catalog look-up.
+    let oid = unsafe { pg_sys::get_array_type(element) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// The text form of a one-dimensional array of texts, as `array_out` writes it.
+pub fn array_literal<S: AsRef<str>>(elements: impl IntoIterator<Item = S>) -> String {
+    let quote = |text: &str| {
+        let plain = !text.is_empty()
+            && !text.eq_ignore_ascii_case("null")
+            && !text.contains(|c: char| {
+                matches!(
+                    c,
+                    '"' | '\\' | '{' | '}' | ',' | ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c'
+                )
+            });
+        match plain {
+            true => text.to_owned(),
+            false => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
+        }
+    };
+    let quoted: Vec<String> = elements.into_iter().map(|e| quote(e.as_ref())).collect();
+    format!("{{{}}}", quoted.join(","))
+}
+
+/// The elements of a one-dimensional array of texts, none of them NULL, from its text form: the
+/// inverse of `array_literal`, a little more lenient about spaces.
+pub fn array_elements(literal: &str) -> Option<Vec<String>> {
+    let mut rest = literal
+        .trim()
+        .strip_prefix('{')?
+        .strip_suffix('}')?
+        .chars()
+        .peekable();
+    let mut elements = Vec::new();
+    loop {
+        while rest.next_if(char::is_ascii_whitespace).is_some() {}
+        let mut element = String::new();
+        if rest.next_if_eq(&'"').is_some() {
+            loop {
+                match rest.next()? {
+                    '"' => break,
+                    '\\' => element.push(rest.next()?),
+                    c => element.push(c),
+                }
+            }
+            while rest.next_if(char::is_ascii_whitespace).is_some() {}
+        } else {
+            while let Some(c) = rest.next_if(|c| *c != ',') {
+                match c {
+                    '"' | '{' | '}' => return None,
+                    '\\' => element.push(rest.next()?),
+                    c => element.push(c),
+                }
+            }
+            element.truncate(element.trim_end().len());
+            if element.is_empty() || element.eq_ignore_ascii_case("null") {
+                return None;
+            }
+        }
+        elements.push(element);
+        match rest.next() {
+            None => return Some(elements),
+            Some(',') => {}
+            Some(_) => return None,
+        }
+    }
+}
+
+/// Server-encoded bytes as UTF-8. Bytes that are no text in the server's encoding (possible in a
+/// SQL_ASCII database) come out with replacement characters: this is for keys and messages, not
+/// for leaf data.
+fn to_utf8(bytes: &[u8]) -> String {
+    // SAFETY: reads a global.
+    if unsafe { pg_sys::GetDatabaseEncoding() } == pg_sys::pg_enc::PG_UTF8 as i32 {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
+    // SAFETY: converts `bytes.len()` bytes; returns its argument where there is nothing to do, else
+    // a fresh C string.
+    unsafe {
+        let start = bytes.as_ptr().cast();
+        let converted =
+            pg_sys::pg_server_to_any(start, bytes.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32);
+        if converted.cast_const() == start {
+            String::from_utf8_lossy(bytes).into_owned()
+        } else {
+            CStr::from_ptr(converted).to_string_lossy().into_owned()
+        }
+    }
+}
+
+/// A datum passed on as it is.
+struct Raw(pg_sys::Datum);
+
+impl IntoDatum for Raw {
+    fn into_datum(self) -> Option<pg_sys::Datum> {
+        Some(self.0)
+    }
+
+    fn type_oid() -> pg_sys::Oid {
+        pg_sys::InvalidOid
+    }
+}

@@ -1,0 +1,69 @@
+//! Settings that last as long as a scope.
+//!
+//! Whatever is turned into text while a log is written or checked (keys, order
+//! values, types without an encoding of their own) must come out the same in
+//! every session, so it is turned under these settings and no other.
+
+use pgrx::pg_sys;
+use std::ffi::{CStr, c_int};
+
+const PINNED: &[(&CStr, &CStr)] = &[
+    (c"search_path", c"pg_catalog, pg_temp"),
+    (c"row_security", c"off"),
+    (c"DateStyle", c"ISO, YMD"),
+    (c"IntervalStyle", c"postgres"),
+    (c"TimeZone", c"UTC"),
+    (c"extra_float_digits", c"1"),
+    (c"bytea_output", c"hex"),
+    (c"lc_monetary", c"C"),
+    (c"quote_all_identifiers", c"off"),
+];
+
+/// Runs `f` under the pinned settings.
+pub fn pinned<T>(f: impl FnOnce() -> T) -> T {
+    let level = Level::open();
+    for (name, value) in PINNED {
+        level.set(name, value);
+    }
+    f()
+}
+
+/// A nesting level of settings: whatever is set within it is undone at its end.
+pub struct Level {
+    nest: c_int,
+}
+
+impl Level {
+    pub fn open() -> Level {
+        // SAFETY: counts up; undone in `drop`, or by the abort of the (sub)transaction.
+        Level {
+            nest: unsafe { pg_sys::NewGUCNestLevel() },
+        }
+    }
+
+    fn set(&self, name: &CStr, value: &CStr) {
+        // SAFETY: both strings are NUL-terminated; GUC_ACTION_SAVE ties the value to this level.
+        unsafe {
+            pg_sys::set_config_option(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            )
+        };
+    }
+}
+
+impl Drop for Level {
+    fn drop(&mut self) {
+        // While an error unwinds, the abort undoes the level, and in the right order.
+        if !std::thread::panicking() {
+            // SAFETY: `nest` was opened by this value and is the innermost level again.
+            unsafe { pg_sys::AtEOXact_GUC(false, self.nest) };
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Running SQL from inside the server.
+//!
+//! Unlike pgrx's own client, every call says which snapshot it reads with: the
+//! fence of watermark capture is only right if what follows it is read with a
+//! snapshot taken after it. Results are mapped to owned values while the SPI
+//! connection is open, so nothing outlives its memory.
+
+use pgrx::datum::DatumWithOid;
+use pgrx::{FromDatum, Spi, pg_sys};
+use std::ffi::{CString, c_char, c_int};
+
+/// Which committed rows a statement sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Snapshot {
+    /// The snapshot of the calling statement: one consistent view for a whole proof or verification.
+    Statement,
+    /// A snapshot taken now (in READ COMMITTED), after the effects of earlier commands.
+    Fresh,
+}
+
+/// One result row; `get` and `datum` count columns from 0.
+pub struct Row<'a> {
+    values: &'a [pg_sys::Datum],
+    nulls: &'a [bool],
+}
+
+impl Row<'_> {
+    /// The column as a Rust value; `None` for NULL.
+    pub fn get<T: FromDatum>(&self, column: usize) -> Option<T> {
+        // SAFETY: the statement's author pairs column and type; the datum lives as long as the row.
+        unsafe { T::from_datum(self.values[column], self.nulls[column]) }
+    }
+
+    /// A column declared NOT NULL.
+    pub fn required<T: FromDatum>(&self, column: usize) -> T {
+        self.get(column)
+            .unwrap_or_else(|| panic!("column {column} of a catalog row is NULL"))
+    }
+
+    /// The raw datum, valid while the row is; `None` for NULL.
+    pub fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
+        (!self.nulls[column]).then(|| self.values[column])
+    }
+}
+
+/// Runs `sql` and maps each row.
+pub fn query<T>(
+    snapshot: Snapshot,
+    sql: &str,
+    args: &[DatumWithOid],
+    map: impl FnMut(&Row) -> T,
+) -> Vec<T> {
+    let sql = c_string(sql);
+    let mut args = Args::new(args);
+    Spi::connect(|_| {
+        // SAFETY: SPI is connected; the arrays are as long as `nargs` says and outlive the call.
+        let status = unsafe {
+            pg_sys::SPI_execute_with_args(
+                sql.as_ptr(),
+                args.len(),
+                args.types.as_mut_ptr(),
+                args.values.as_mut_ptr(),
+                args.nulls.as_ptr(),
+                snapshot == Snapshot::Statement,
+                0,
+            )
+        };
+        Spi::check_status(status).expect("SPI refuses only malformed calls");
+        take_rows(map)
+    })
+}
+
+/// Runs `sql` and maps its first row, if there is one.
+pub fn query_one<T>(
+    snapshot: Snapshot,
+    sql: &str,
+    args: &[DatumWithOid],
+    map: impl FnMut(&Row) -> T,
+) -> Option<T> {
+    query(snapshot, sql, args, map).into_iter().next()
+}
+
+/// A server-side cursor that outlives the SPI connection that opened it.
+pub struct Cursor {
+    portal: pg_sys::Portal,
+}
+
+impl Cursor {
+    /// Opens `sql` with a fresh snapshot.
+    pub fn open(sql: &str, args: &[DatumWithOid]) -> Cursor {
+        let sql = c_string(sql);
+        let mut args = Args::new(args);
+        Spi::connect(|_| {
+            // SAFETY: as in `query`; a portal keeps its own copy of plan and parameters.
+            let portal = unsafe {
+                pg_sys::SPI_cursor_open_with_args(
+                    std::ptr::null(),
+                    sql.as_ptr(),
+                    args.len(),
+                    args.types.as_mut_ptr(),
+                    args.values.as_mut_ptr(),
+                    args.nulls.as_ptr(),
+                    false,
+                    0,
+                )
+            };
+            Cursor { portal }
+        })
+    }
+
+    /// The next `count` rows at most; none when the cursor is at its end.
+    pub fn fetch<T>(&mut self, count: i64, map: impl FnMut(&Row) -> T) -> Vec<T> {
+        Spi::connect(|_| {
+            // SAFETY: the portal lives until `drop`.
+            unsafe { pg_sys::SPI_cursor_fetch(self.portal, true, count) };
+            take_rows(map)
+        })
+    }
+}
+
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        // While an error unwinds, the aborting transaction drops the portal itself.
+        if !std::thread::panicking() {
+            // SAFETY: opened by `open`, closed only here.
+            Spi::connect(|_| unsafe { pg_sys::SPI_cursor_close(self.portal) });
+        }
+    }
+}
+
+fn take_rows<T>(mut map: impl FnMut(&Row) -> T) -> Vec<T> {
+    // SAFETY: SPI_tuptable is this connection's latest result, or null for a statement without one.
+    let Some(table) = (unsafe { pg_sys::SPI_tuptable.as_mut() }) else {
+        return Vec::new();
+    };
+    let tupdesc = table.tupdesc;
+    // SAFETY: a tuple table always has a descriptor.
+    let width = unsafe { (*tupdesc).natts } as usize;
+    let mut values = vec![pg_sys::Datum::from(0); width];
+    let mut nulls = vec![true; width];
+    let mut rows = Vec::with_capacity(table.numvals as usize);
+    for i in 0..table.numvals as usize {
+        // SAFETY: `i` is below numvals; both arrays have one slot a column.
+        unsafe {
+            let tuple = *table.vals.add(i);
+            pg_sys::heap_deform_tuple(tuple, tupdesc, values.as_mut_ptr(), nulls.as_mut_ptr());
+        }
+        rows.push(map(&Row {
+            values: &values,
+            nulls: &nulls,
+        }));
+    }
+    // SAFETY: the table belongs to the open connection and no row refers to it any more.
+    unsafe { pg_sys::SPI_freetuptable(table) };
+    rows
+}
+
+/// Arguments in the three parallel arrays that SPI takes.
+struct Args {
+    types: Vec<pg_sys::Oid>,
+    values: Vec<pg_sys::Datum>,
+    nulls: Vec<c_char>,
+}
+
+impl Args {
+    fn new(args: &[DatumWithOid]) -> Self {
+        Args {
+            types: args.iter().map(|a| a.oid()).collect(),
+            values: args
+                .iter()
+                .map(|a| {
+                    a.datum()
+                        .map_or(pg_sys::Datum::from(0), |d| d.sans_lifetime())
+                })
+                .collect(),
+            nulls: args
+                .iter()
+                .map(|a| if a.datum().is_some() { b' ' } else { b'n' } as c_char)
+                .collect(),
+        }
+    }
+
+    fn len(&self) -> c_int {
+        self.types.len() as c_int
+    }
+}
+
+fn c_string(sql: &str) -> CString {
+    CString::new(sql).expect("a statement holds no NUL byte")
+}

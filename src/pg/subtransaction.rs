@@ -1,0 +1,68 @@
+//! Code that may fail without taking its surroundings down.
+
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
+use std::panic::AssertUnwindSafe;
+
+/// Why a subtransaction was rolled back.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub sqlstate: PgSqlErrorCode,
+    pub message: String,
+}
+
+/// Runs `f` in a subtransaction, which is committed when `f` returns and rolled back when `f`
+/// raises an error or panics. As in PL/pgSQL, a cancelled or terminated query is not caught.
+pub fn run<T>(f: impl FnOnce() -> T) -> Result<T, Failure> {
+    // SAFETY: saved here, restored on both ways out, as a subtransaction's end leaves its own.
+    let (context, owner) = unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
+    let restore = move || {
+        // SAFETY: both outlive the subtransaction: they were current before it.
+        unsafe {
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::CurrentResourceOwner = owner;
+        }
+    };
+    let body = move || {
+        // SAFETY: begun and ended on every path; `f` runs in the caller's memory context.
+        unsafe {
+            pg_sys::BeginInternalSubTransaction(std::ptr::null());
+            pg_sys::MemoryContextSwitchTo(context);
+        }
+        let value = f();
+        // SAFETY: ends the subtransaction begun above.
+        unsafe { pg_sys::ReleaseCurrentSubTransaction() };
+        restore();
+        Ok(value)
+    };
+    PgTryBuilder::new(AssertUnwindSafe(body))
+        .catch_others(move |caught| {
+            // SAFETY: the error is out of the error stack by now; ends the failed subtransaction.
+            unsafe {
+                pg_sys::MemoryContextSwitchTo(context);
+                pg_sys::RollbackAndReleaseCurrentSubTransaction();
+            }
+            restore();
+            let failure = Failure::of(&caught);
+            match failure.sqlstate {
+                PgSqlErrorCode::ERRCODE_QUERY_CANCELED | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN => {
+                    caught.rethrow()
+                }
+                _ => Err(failure),
+            }
+        })
+        .execute()
+}
+
+impl Failure {
+    fn of(caught: &CaughtError) -> Failure {
+        let report = match caught {
+            CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
+            CaughtError::RustPanic { ereport, .. } => ereport,
+        };
+        Failure {
+            sqlstate: report.sql_error_code(),
+            message: report.message().to_owned(),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! `merkle_tree_head`: one row a batch.
+
+use super::tree::{TreeReader, hashes, tree_error, tree_size};
+use crate::catalog::logs::Log;
+use crate::error::Error;
+use crate::pg::spi::{Row, Snapshot};
+use crate::session::Session;
+use merkle_tree::{EMPTY_ROOT, Hash, root};
+use pgrx::datum::TimestampWithTimeZone;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    pub tree_size: i64,
+    pub root: Hash,
+    /// `None` for the empty tree, which no batch made.
+    pub created_at: Option<TimestampWithTimeZone>,
+}
+
+impl Head {
+    const EMPTY: Head = Head {
+        tree_size: 0,
+        root: EMPTY_ROOT,
+        created_at: None,
+    };
+}
+
+const COLUMNS: &str = "h.tree_size, h.root_hash, h.created_at";
+
+const LATEST: &str =
+    "SELECT h.tree_size, h.root_hash, h.created_at FROM @extschema@.merkle_tree_head h
+    WHERE h.log_id = $1 ORDER BY h.tree_size DESC LIMIT 1";
+
+/// Size, root and time, as stored.
+pub type Columns = (i64, Vec<u8>, Option<TimestampWithTimeZone>);
+
+fn from_row(row: &Row) -> Columns {
+    (row.required(0), row.required(1), row.get(2))
+}
+
+fn head(log: &Log, (tree_size, root, created_at): Columns) -> Result<Head, Error> {
+    match hashes(log, &root)?.as_slice() {
+        [root] => Ok(Head {
+            tree_size,
+            root: *root,
+            created_at,
+        }),
+        _ => Err(Error::Damaged {
+            log: log.name.clone(),
+            problem: format!("the root at size {tree_size} is no hash"),
+        }),
+    }
+}
+
+/// The latest head.
+pub fn latest(session: &Session, snapshot: Snapshot, log: &Log) -> Result<Head, Error> {
+    let row = session
+        .query(snapshot, LATEST, &[log.id.into()], from_row)
+        .pop();
+    row.map_or(Ok(Head::EMPTY), |row| head(log, row))
+}
+
+/// The heads with sizes in `from ..= to`, smallest first, at most `limit`.
+pub fn between(session: &Session, log: &Log, from: i64, to: i64, limit: i64) -> Vec<Columns> {
+    session.read(
+        &format!(
+            "SELECT {COLUMNS} FROM @extschema@.merkle_tree_head h
+              WHERE h.log_id = $1 AND h.tree_size >= $2 AND h.tree_size <= $3
+              ORDER BY h.tree_size LIMIT $4"
+        ),
+        &[log.id.into(), from.into(), to.into(), limit.into()],
+        from_row,
+    )
+}
+
+/// The root at any size up to the log's: the stored one where a batch ended there, else computed.
+pub fn root_at(session: &Session, snapshot: Snapshot, log: &Log, size: i64) -> Result<Hash, Error> {
+    let latest = latest(session, snapshot, log)?;
+    if size == latest.tree_size {
+        return Ok(latest.root);
+    }
+    if size < 0 || size > latest.tree_size {
+        return Err(Error::SizeOutOfRange {
+            log: log.name.clone(),
+            wanted: size,
+            size: latest.tree_size,
+        });
+    }
+    root(
+        &mut TreeReader::new(session, log, snapshot),
+        tree_size(log, size)?,
+    )
+    .map_err(|e| tree_error(log, e))
+}
+
+/// Commits the tree to a new size.
+pub fn insert(session: &Session, log: &Log, tree_size: i64, root: &Hash) {
+    session.execute(
+        "INSERT INTO @extschema@.merkle_tree_head (log_id, tree_size, root_hash) VALUES ($1, $2, $3)",
+        &[log.id.into(), tree_size.into(), root.as_bytes().as_slice().into()],
+    );
+}

@@ -1,0 +1,6 @@
+//! Entries, tiles and tree heads in their tables.
+
+pub mod append;
+pub mod entries;
+pub mod heads;
+pub mod tree;

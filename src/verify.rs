@@ -1,0 +1,251 @@
+//! `verify_log`: everything computed again, from the source rows up.
+//!
+//! Three witnesses are compared for every tile of 256 entries: the source rows as they are now, the
+//! entries' leaf hashes, and the tree above them (tiles and heads). What two of them agree on tells
+//! which one was altered. The work is cut into chunks that keep nothing but findings, so memory
+//! does not grow with the log; everything is read with the snapshot of the calling statement.
+
+mod rows;
+mod tiles;
+mod unlogged;
+
+use crate::catalog::logs::{self, Log};
+use crate::catalog::sources;
+use crate::error::Error;
+use crate::pg::progress::{Command, Progress};
+use crate::pg::spi::Snapshot;
+use crate::session::Session;
+use crate::store::heads::{self, Head};
+use crate::store::tree::{TreeReader, tree_error, tree_size};
+use merkle_tree::{Frontier, Hash};
+use rows::Rows;
+use std::collections::HashMap;
+
+/// Entries that are checked at once: 16 tiles.
+const CHUNK: i64 = 4096;
+/// Findings that wait for an explanation at most.
+const PENDING: usize = 10_000;
+
+/// What is wrong, as `verify_log` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Modified,
+    Deleted,
+    Unlogged,
+    EntryAltered,
+    EntryMissing,
+    TileMismatch,
+    HeadMismatch,
+    SchemaChanged,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Modified => "modified",
+            Kind::Deleted => "deleted",
+            Kind::Unlogged => "unlogged",
+            Kind::EntryAltered => "entry_altered",
+            Kind::EntryMissing => "entry_missing",
+            Kind::TileMismatch => "tile_mismatch",
+            Kind::HeadMismatch => "head_mismatch",
+            Kind::SchemaChanged => "schema_changed",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Finding {
+    pub kind: Kind,
+    pub source_table: Option<String>,
+    pub source_key: Option<String>,
+    pub leaf_index: Option<i64>,
+    pub expected: Option<Vec<u8>>,
+    pub actual: Option<Vec<u8>>,
+    pub detail: String,
+}
+
+impl Finding {
+    fn of_log(kind: Kind, leaf_index: Option<i64>, detail: String) -> Finding {
+        Finding {
+            kind,
+            source_table: None,
+            source_key: None,
+            leaf_index,
+            expected: None,
+            actual: None,
+            detail,
+        }
+    }
+
+    fn hashes(mut self, expected: Option<&Hash>, actual: Option<&Hash>) -> Finding {
+        self.expected = expected.map(|h| h.as_bytes().to_vec());
+        self.actual = actual.map(|h| h.as_bytes().to_vec());
+        self
+    }
+}
+
+/// How much was checked: nothing found means nothing if nothing was looked at.
+#[derive(Clone, Copy, Debug, Default)]
+struct Checked {
+    entries: u64,
+    rows: u64,
+    tiles: u64,
+    heads: u64,
+    scanned: u64,
+}
+
+enum Stage {
+    Entries,
+    Unlogged {
+        source: usize,
+        after: Option<Vec<String>>,
+    },
+    Done,
+}
+
+/// A verification under way.
+pub struct Verification {
+    log: Log,
+    head: Head,
+    /// The next leaf index, and the end; both at tile borders, or the end at the log's.
+    next: i64,
+    end: i64,
+    /// The leaf indexes that were asked for.
+    from: i64,
+    to: i64,
+    whole: bool,
+    /// The tree of the entries before `next`; `None` once a gap makes it unknowable.
+    frontier: Option<Frontier>,
+    rows: Rows,
+    stage: Stage,
+    /// Rows that differ from an entry, by that entry's leaf hash: if another row has that hash, it
+    /// is the entry's key that was altered.
+    pending: HashMap<Hash, Vec<Finding>>,
+    pending_count: usize,
+    checked: Checked,
+    progress: Progress,
+}
+
+impl Verification {
+    /// Begins to verify the leaf indexes `from .. to` (the whole log if `from` is 0 and `to` none).
+    pub fn start(
+        session: &Session,
+        name: &str,
+        from: i64,
+        to: Option<i64>,
+    ) -> Result<Verification, Error> {
+        let log = logs::by_name(session, Snapshot::Statement, name)?;
+        for source in sources::all(session, &log).iter().filter(|s| !s.removed) {
+            if crate::capture::table::Table::load(session, source.relation).is_some() {
+                session.check_caller_reads(&log, source.relation)?;
+            }
+        }
+        let head = heads::latest(session, Snapshot::Statement, &log)?;
+        let size = head.tree_size;
+        let last = to.unwrap_or(size);
+        if from < 0 || from > size {
+            return Err(Error::IndexOutOfRange {
+                log: log.name,
+                index: from,
+                size,
+            });
+        }
+        if last < from || last > size {
+            return Err(Error::SizeOutOfRange {
+                log: log.name,
+                wanted: last,
+                size,
+            });
+        }
+        let next = from - from % CHUNK;
+        let end = size.min((last + 255) / 256 * 256);
+        let frontier = Frontier::load(
+            &mut TreeReader::new(session, &log, Snapshot::Statement),
+            tree_size(&log, next)?,
+        )
+        .map_err(|e| tree_error(&log, e))?;
+        Ok(Verification {
+            rows: Rows::load(session, &log)?,
+            progress: Progress::start(Command::Verify, log.id, (end - next) as u64),
+            whole: from == 0 && to.is_none(),
+            next,
+            end,
+            from,
+            to: last,
+            frontier: Some(frontier),
+            stage: Stage::Entries,
+            pending: HashMap::new(),
+            pending_count: 0,
+            checked: Checked::default(),
+            log,
+            head,
+        })
+    }
+
+    /// The findings of the next chunk; `None` when all is done.
+    pub fn step(&mut self, session: &Session) -> Result<Option<Vec<Finding>>, Error> {
+        pgrx::check_for_interrupts!();
+        let stage = std::mem::replace(&mut self.stage, Stage::Done);
+        match stage {
+            Stage::Entries if self.next < self.end => {
+                let findings = self.entries(session)?;
+                self.stage = Stage::Entries;
+                self.progress.done(self.checked.entries);
+                Ok(Some(findings))
+            }
+            Stage::Entries => {
+                let mut findings = self.rows.summary();
+                if self.whole {
+                    findings.extend(self.edges(session)?);
+                    self.stage = Stage::Unlogged {
+                        source: 0,
+                        after: None,
+                    };
+                } else {
+                    findings.extend(self.give_up_pending());
+                    self.report();
+                }
+                Ok(Some(findings))
+            }
+            Stage::Unlogged { source, after } => {
+                let findings = self.unlogged(session, source, after)?;
+                if matches!(self.stage, Stage::Done) {
+                    self.report();
+                }
+                Ok(Some(findings))
+            }
+            Stage::Done => Ok(None),
+        }
+    }
+
+    /// Findings about leaf indexes that were not asked for are not told.
+    fn asked_for(&self, leaf_index: i64) -> bool {
+        (self.from..self.to).contains(&leaf_index)
+    }
+
+    fn give_up_pending(&mut self) -> Vec<Finding> {
+        self.pending_count = 0;
+        let mut findings: Vec<_> = self.pending.drain().flat_map(|(_, f)| f).collect();
+        findings.sort_by_key(|f| f.leaf_index);
+        findings
+    }
+
+    fn report(&self) {
+        let Checked {
+            entries,
+            rows,
+            tiles,
+            heads,
+            scanned,
+        } = self.checked;
+        let scan = match self.whole {
+            true => format!(", {scanned} rows behind the watermark looked up"),
+            false => String::new(),
+        };
+        pgrx::notice!(
+            "log \"{}\": {entries} entries, {rows} source rows, {tiles} tile hashes and {heads} tree heads checked{scan}",
+            self.log.name
+        );
+    }
+}

@@ -1,0 +1,430 @@
+//! Entries against the tree above them, a tile at a time.
+
+use super::rows::Row;
+use super::{CHUNK, Finding, Kind, PENDING, Verification};
+use crate::error::Error;
+use crate::pg::spi::Snapshot;
+use crate::session::Session;
+use crate::store::entries::{self, Entry};
+use crate::store::heads;
+use crate::store::tree::{TreeReader, hashes};
+use merkle_tree::{Frontier, Hash, TILE_WIDTH, TileId, root, tile_hash};
+
+const WIDTH: i64 = TILE_WIDTH as i64;
+/// Every subset of so many suspicious entries is tried, to tell altered entries from altered rows.
+const SUSPECTS: usize = 10;
+
+/// An entry, or its absence, with what its source row says.
+struct Slot {
+    index: i64,
+    entry: Option<Entry>,
+    hash: Option<Hash>,
+    row: Row,
+}
+
+impl Slot {
+    /// The hash that the source row says the entry should have, where that is another.
+    fn other(&self) -> Option<Hash> {
+        match self.row {
+            Row::Is(hash) if self.hash != Some(hash) => Some(hash),
+            _ => None,
+        }
+    }
+}
+
+impl Verification {
+    /// Checks the next chunk of entries.
+    pub(super) fn entries(&mut self, session: &Session) -> Result<Vec<Finding>, Error> {
+        let (start, end) = (self.next, self.end.min(self.next + CHUNK));
+        self.next = end;
+        let entries = entries::between(session, &self.log, start, end);
+        let rows = self.rows.look_up(&self.log, &entries)?;
+        self.checked.entries += entries.len() as u64;
+        self.checked.rows += rows.iter().filter(|r| matches!(r, Row::Is(_))).count() as u64;
+        let mut slots = slots(start, end, entries, rows);
+        let stored = self.stored_hashes(session, start, end)?;
+        let mut findings = Vec::new();
+        let mut place = 0;
+        while !slots.is_empty() {
+            let rest = slots.split_off(slots.len().min(WIDTH as usize));
+            let tile = std::mem::replace(&mut slots, rest);
+            findings.extend(self.tile(session, tile, stored.get(place).copied())?);
+            place += 1;
+        }
+        findings.extend(self.upper_tiles(session)?);
+        Ok(findings)
+    }
+
+    /// Checks one tile of entries against its stored hash and the heads within it.
+    fn tile(
+        &mut self,
+        session: &Session,
+        slots: Vec<Slot>,
+        stored: Option<Hash>,
+    ) -> Result<Vec<Finding>, Error> {
+        let mut findings = Vec::new();
+        let first = slots[0].index;
+        let complete = slots.len() as i64 == WIDTH;
+        let present: Option<Vec<Hash>> = slots.iter().map(|s| s.hash).collect();
+        let vouched =
+            |hashes: &[Hash], frontier: &Option<Frontier>| match (complete, stored, frontier) {
+                (true, Some(stored), _) => tile_hash(hashes) == stored,
+                (false, _, Some(frontier)) => {
+                    grown(frontier, hashes).is_some_and(|f| f.root() == self.head.root)
+                }
+                _ => false,
+            };
+        let mut altered = Vec::new();
+        let trusted = match present {
+            None => None,
+            Some(hashes) if vouched(&hashes, &self.frontier) => Some(hashes),
+            Some(hashes) => match explain(&slots, &hashes, |h| vouched(h, &self.frontier)) {
+                Some((places, mended)) => {
+                    altered = places;
+                    Some(mended)
+                }
+                None if complete
+                    && stored.is_some()
+                    && self.vouched_above(session, first / WIDTH)? =>
+                {
+                    findings.push(
+                        Finding::of_log(Kind::EntryAltered, Some(first), format!(
+                            "leaf hashes among entries {first} to {} were altered; the tile above them and the tree agree with each other",
+                            first + WIDTH - 1
+                        ))
+                        .hashes(stored.as_ref(), Some(&tile_hash(&hashes))),
+                    );
+                    None
+                }
+                None => {
+                    if complete {
+                        findings.push(tile_mismatch(
+                            1,
+                            first / WIDTH,
+                            &tile_hash(&hashes),
+                            stored.as_ref(),
+                        ));
+                    }
+                    Some(hashes)
+                }
+            },
+        };
+        self.checked.tiles += u64::from(complete && stored.is_some());
+        for (place, slot) in slots.iter().enumerate() {
+            self.slot(slot, altered.contains(&place), &mut findings);
+        }
+        findings.extend(self.heads(session, first, slots.len() as i64, trusted.as_deref()));
+        self.frontier = match (self.frontier.take(), trusted, stored) {
+            (Some(frontier), Some(hashes), _) => grown(&frontier, &hashes),
+            (Some(mut frontier), None, Some(stored)) if complete => {
+                frontier.push_tile(stored).ok().map(|()| frontier)
+            }
+            _ => None,
+        };
+        Ok(findings)
+    }
+
+    /// What is to be said about one entry.
+    fn slot(&mut self, slot: &Slot, altered: bool, findings: &mut Vec<Finding>) {
+        if !self.asked_for(slot.index) {
+            return;
+        }
+        let Some(entry) = &slot.entry else {
+            let detail = format!("entry {} does not exist", slot.index);
+            findings.push(Finding::of_log(
+                Kind::EntryMissing,
+                Some(slot.index),
+                detail,
+            ));
+            return;
+        };
+        let finding = |kind, detail: String, expected: Option<&Hash>, actual: Option<&Hash>| {
+            Finding {
+                source_table: self.rows.name_of(entry.source_id),
+                source_key: Some(entry.key.clone()),
+                ..Finding::of_log(kind, Some(slot.index), detail)
+            }
+            .hashes(expected, actual)
+        };
+        let logged = slot.hash.as_ref();
+        let found = match &slot.row {
+            Row::Impossible(why) => finding(
+                Kind::EntryAltered,
+                format!("the entry cannot belong to a row: {why}"),
+                None,
+                logged,
+            ),
+            Row::Is(now) if altered => finding(
+                Kind::EntryAltered,
+                "the entry's leaf hash was altered; its row and the tree agree".into(),
+                Some(now),
+                logged,
+            ),
+            Row::Is(now) if logged != Some(now) => finding(
+                Kind::Modified,
+                "the row is not what was logged".into(),
+                logged,
+                Some(now),
+            ),
+            Row::Gone => finding(
+                Kind::Deleted,
+                "the row was logged and does not exist".into(),
+                logged,
+                None,
+            ),
+            Row::Is(_) | Row::Unknown => return,
+        };
+        match (found.kind, logged) {
+            (Kind::Modified | Kind::Deleted, Some(hash)) if self.pending_count < PENDING => {
+                self.pending_count += 1;
+                self.pending.entry(*hash).or_default().push(found);
+            }
+            _ => findings.push(found),
+        }
+    }
+
+    /// Checks the heads that were committed within a tile.
+    fn heads(
+        &mut self,
+        session: &Session,
+        first: i64,
+        count: i64,
+        trusted: Option<&[Hash]>,
+    ) -> Vec<Finding> {
+        let heads = heads::between(session, &self.log, first + 1, first + count, WIDTH);
+        let (Some(frontier), Some(hashes)) = (&self.frontier, trusted) else {
+            return Vec::new();
+        };
+        let mut findings = Vec::new();
+        let mut probe = frontier.clone();
+        let mut pushed = 0;
+        for (size, stored, _) in heads {
+            let upto = (size - first) as usize;
+            if hashes[pushed..upto].iter().any(|h| probe.push(*h).is_err()) {
+                break;
+            }
+            pushed = upto;
+            self.checked.heads += 1;
+            let root = probe.root();
+            if root.as_bytes().as_slice() != stored && self.asked_for(size - 1) {
+                findings.push(Finding {
+                    expected: Some(root.as_bytes().to_vec()),
+                    actual: Some(stored),
+                    ..Finding::of_log(
+                        Kind::HeadMismatch,
+                        Some(size - 1),
+                        format!("the root recorded at tree size {size} is not that of the entries"),
+                    )
+                });
+            }
+        }
+        findings
+    }
+
+    /// Compares the tiles of level 2 and above that the chunk touched.
+    fn upper_tiles(&mut self, session: &Session) -> Result<Vec<Finding>, Error> {
+        let Some(frontier) = &mut self.frontier else {
+            return Ok(Vec::new());
+        };
+        let mut findings = Vec::new();
+        for (tile, computed) in frontier
+            .take_tiles()
+            .into_iter()
+            .filter(|(t, _)| t.level > 1)
+        {
+            let stored = stored_tile(session, &self.log, tile)?;
+            for (place, hash) in computed.iter().enumerate() {
+                self.checked.tiles += 1;
+                if stored.get(place) != Some(hash) {
+                    let index = tile.index as i64 * WIDTH + place as i64;
+                    findings.push(tile_mismatch(
+                        tile.level.into(),
+                        index,
+                        hash,
+                        stored.get(place),
+                    ));
+                }
+            }
+        }
+        Ok(findings)
+    }
+
+    /// After the last entry: nothing may be stored beyond the last head.
+    pub(super) fn edges(&mut self, session: &Session) -> Result<Vec<Finding>, Error> {
+        let size = self.head.tree_size;
+        let beyond: i64 = session
+            .read_one(
+                "SELECT pg_catalog.count(*) FROM @extschema@.merkle_log m WHERE m.log_id = $1 AND (m.leaf_index >= $2 OR m.leaf_index < 0)",
+                &[self.log.id.into(), size.into()],
+                |row| row.required(0),
+            )
+            .unwrap_or(0);
+        let mut findings = Vec::new();
+        if beyond > 0 {
+            let detail =
+                format!("{beyond} entries are not covered by the last tree head, of size {size}");
+            findings.push(Finding::of_log(Kind::HeadMismatch, Some(size), detail));
+        }
+        let surplus = session.read(
+            "SELECT t.level, t.tile_index FROM @extschema@.merkle_tile t
+              WHERE t.log_id = $1
+                AND (t.tile_index < 0 OR t.level NOT BETWEEN 1 AND 7
+                     OR t.tile_index * 256 + pg_catalog.octet_length(t.hashes) / 32.0
+                        > $2 / pg_catalog.power(256::pg_catalog.numeric, t.level::pg_catalog.numeric))",
+            &[self.log.id.into(), size.into()],
+            |row| (row.required::<i16>(0), row.required::<i64>(1)),
+        );
+        findings.extend(surplus.into_iter().map(|(level, index)| {
+            let detail =
+                format!("tile {index} of level {level} holds hashes of leaves that do not exist");
+            Finding::of_log(Kind::TileMismatch, None, detail)
+        }));
+        Ok(findings)
+    }
+
+    /// The stored hashes of the level-0 tiles from `start` to `end`, as many as there are.
+    fn stored_hashes(&self, session: &Session, start: i64, end: i64) -> Result<Vec<Hash>, Error> {
+        let first = start / WIDTH;
+        let tile = TileId {
+            level: 1,
+            index: (first / WIDTH) as u64,
+        };
+        let stored = stored_tile(session, &self.log, tile)?;
+        let skip = (first % WIDTH) as usize;
+        Ok(stored
+            .into_iter()
+            .skip(skip)
+            .take(((end - start) / WIDTH) as usize)
+            .collect())
+    }
+
+    /// True if the stored hash of level-0 tile `index` fits what is stored above it.
+    fn vouched_above(&self, session: &Session, index: i64) -> Result<bool, Error> {
+        let parent = TileId {
+            level: 1,
+            index: (index / WIDTH) as u64,
+        };
+        let siblings = stored_tile(session, &self.log, parent)?;
+        if siblings.len() as i64 == WIDTH {
+            let above = TileId {
+                level: 2,
+                index: parent.index / TILE_WIDTH,
+            };
+            let stored = stored_tile(session, &self.log, above)?;
+            let place = (parent.index % TILE_WIDTH) as usize;
+            return Ok(stored.get(place) == Some(&tile_hash(&siblings)));
+        }
+        let size = crate::store::tree::tree_size(&self.log, self.head.tree_size)?;
+        let root = root(
+            &mut TreeReader::new(session, &self.log, Snapshot::Statement),
+            size,
+        );
+        Ok(root.is_ok_and(|root| root == self.head.root))
+    }
+}
+
+/// One slot a leaf index, whether or not there is an entry.
+fn slots(start: i64, end: i64, entries: Vec<Entry>, rows: Vec<Row>) -> Vec<Slot> {
+    let mut given = entries.into_iter().zip(rows).peekable();
+    (start..end)
+        .map(
+            |index| match given.next_if(|(entry, _)| entry.leaf_index == index) {
+                Some((entry, row)) => Slot {
+                    index,
+                    hash: Hash::try_from(entry.leaf_hash.as_slice()).ok(),
+                    entry: Some(entry),
+                    row,
+                },
+                None => Slot {
+                    index,
+                    entry: None,
+                    hash: None,
+                    row: Row::Unknown,
+                },
+            },
+        )
+        .collect()
+}
+
+/// The smallest set of entries that, given their rows' hashes, make the tile fit the tree: these
+/// entries were altered. Returns their places, and the hashes with theirs put right.
+fn explain(
+    slots: &[Slot],
+    hashes: &[Hash],
+    fits: impl Fn(&[Hash]) -> bool,
+) -> Option<(Vec<usize>, Vec<Hash>)> {
+    let suspects: Vec<(usize, Hash)> = slots
+        .iter()
+        .enumerate()
+        .filter_map(|(place, s)| Some((place, s.other()?)))
+        .collect();
+    let all = (1u64 << suspects.len().min(63)) - 1;
+    let mut subsets: Vec<u64> = match suspects.len() {
+        0 => return None,
+        1..=SUSPECTS => (1..=all).collect(),
+        _ => vec![all],
+    };
+    subsets.sort_by_key(|s| s.count_ones());
+    subsets.into_iter().find_map(|subset| {
+        let chosen = suspects
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| suspects.len() > 63 || subset >> i & 1 == 1);
+        let mut mended = hashes.to_vec();
+        let places = chosen
+            .map(|(_, (place, hash))| {
+                mended[*place] = *hash;
+                *place
+            })
+            .collect();
+        fits(&mended).then_some((places, mended))
+    })
+}
+
+fn grown(frontier: &Frontier, hashes: &[Hash]) -> Option<Frontier> {
+    let mut frontier = frontier.clone();
+    hashes
+        .iter()
+        .try_for_each(|h| frontier.push(*h))
+        .ok()
+        .map(|()| frontier)
+}
+
+fn stored_tile(
+    session: &Session,
+    log: &crate::catalog::logs::Log,
+    tile: TileId,
+) -> Result<Vec<Hash>, Error> {
+    let bytes: Vec<u8> = session
+        .read_one(
+            "SELECT t.hashes FROM @extschema@.merkle_tile t
+              WHERE t.log_id = $1 AND t.level = $2 AND t.tile_index = $3",
+            &[
+                log.id.into(),
+                i16::from(tile.level).into(),
+                (tile.index as i64).into(),
+            ],
+            |row| row.required(0),
+        )
+        .unwrap_or_default();
+    // A torn hash at the end is as good as none.
+    hashes(log, &bytes[..bytes.len() - bytes.len() % 32])
+}
+
+/// `index` counts the hashes of `level`.
+fn tile_mismatch(level: i64, index: i64, expected: &Hash, actual: Option<&Hash>) -> Finding {
+    let leaves = WIDTH.saturating_pow(level as u32);
+    let detail = format!(
+        "hash {} of tile {} of level {level} is not that of the entries {} to {}",
+        index % WIDTH,
+        index / WIDTH,
+        index.saturating_mul(leaves),
+        (index + 1).saturating_mul(leaves) - 1
+    );
+    Finding::of_log(
+        Kind::TileMismatch,
+        Some(index.saturating_mul(leaves)),
+        detail,
+    )
+    .hashes(Some(expected), actual)
+}
