@@ -1,0 +1,100 @@
+//! What holds for every value.
+
+use leaf_format::{Decimal, Dimension, Encoder, Error, Kind, MAX_LEAF_DATA, Value};
+use proptest::prelude::*;
+
+fn values() -> impl Strategy<Value = Value<'static>> {
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(Value::Bool),
+        any::<i64>().prop_map(|n| Value::Int(n.into())),
+        any::<f64>().prop_map(Value::Float),
+        ".{0,40}".prop_map(|s: String| Value::Text(s.into())),
+        any::<Vec<u8>>().prop_map(|b| Value::Bytes(b.into())),
+        any::<[u8; 16]>().prop_map(Value::Uuid),
+        any::<i64>().prop_map(|n| Value::Decimal(n.into())),
+    ];
+    leaf.prop_recursive(3, 32, 8, |inner| {
+        prop::collection::vec(inner, 0..8).prop_map(Value::List)
+    })
+}
+
+/// A number as base-10000 digits, written out differently each time.
+fn decimal(n: i128, scale: u32) -> Decimal {
+    let mut rest = n.unsigned_abs() * 10_000u128.pow(2);
+    let mut digits = vec![0; scale as usize];
+    while rest > 0 {
+        digits.push((rest % 10_000) as u16);
+        rest /= 10_000;
+    }
+    digits.reverse();
+    let weight = digits.len() as i32 - 1 - 2 - scale as i32;
+    Decimal::from_base_10000(n < 0, weight, &digits).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn encoding_is_well_formed_cbor_of_four_elements(columns in prop::collection::vec(values(), 0..30)) {
+        let names: Vec<String> = (0..columns.len()).map(|i| format!("c{i}")).collect();
+        let encoder = Encoder::new("public.t", Kind::Insert, &names).unwrap();
+        let mut data = Vec::new();
+        encoder.encode(&columns, &mut data).unwrap();
+        prop_assert!(data.len() <= MAX_LEAF_DATA);
+        let decoded: Vec<serde_cbor::Value> = serde_cbor::from_slice(&data).unwrap();
+        prop_assert_eq!(decoded.len(), 4);
+        prop_assert_eq!(&decoded[1], &serde_cbor::Value::Text("public.t".into()));
+    }
+
+    #[test]
+    fn column_order_does_not_matter(columns in prop::collection::vec(values(), 1..20), turn in any::<usize>()) {
+        let mut named: Vec<(String, Value)> =
+            columns.into_iter().enumerate().map(|(i, v)| (format!("column{}", i * 7 % 20), v)).collect();
+        named.dedup_by(|a, b| a.0 == b.0);
+        let encode = |named: &[(String, Value<'static>)]| {
+            let (names, values): (Vec<_>, Vec<_>) = named.iter().cloned().unzip();
+            let mut data = Vec::new();
+            Encoder::new("s.t", Kind::Insert, &names).unwrap().encode(&values, &mut data).unwrap();
+            data
+        };
+        let before = encode(&named);
+        let places = named.len();
+        named.rotate_left(turn % places);
+        prop_assert_eq!(before, encode(&named));
+    }
+
+    #[test]
+    fn decimals_are_ordered_as_numbers(a in any::<i64>(), b in any::<i64>(), x in 0..3u32, y in 0..3u32) {
+        let (left, right) = (decimal(a.into(), x), decimal(b.into(), y));
+        prop_assert_eq!(left.cmp(&right), a.cmp(&b));
+        prop_assert_eq!(&left, &Decimal::from(a));
+    }
+
+    #[test]
+    fn decimals_of_any_digits_do_not_panic(negative: bool, weight: i32, digits: Vec<u16>) {
+        if let Ok(decimal) = Decimal::from_base_10000(negative, weight, &digits) {
+            serde_cbor::to_vec(&Value::Decimal(decimal)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn malformed_input_is_an_error() {
+    let twice = Encoder::new("s.t", Kind::Insert, &["a", "b", "a"]).unwrap_err();
+    assert_eq!(twice, Error::DuplicateColumn("a".into()));
+    let encoder = Encoder::new("s.t", Kind::Insert, &["a"]).unwrap();
+    let count = encoder.encode(&[], &mut Vec::new()).unwrap_err();
+    assert_eq!(count, Error::ColumnCount { wanted: 1, got: 0 });
+    let wide = [Value::Int(i128::from(u64::MAX) + 1)];
+    assert!(matches!(
+        encoder.encode(&wide, &mut Vec::new()),
+        Err(Error::Value(_))
+    ));
+    let dimensions = vec![Dimension {
+        size: 2,
+        lower_bound: 1,
+    }];
+    assert_eq!(
+        Value::array(dimensions, vec![]),
+        Err(Error::Dimensions { elements: 0 })
+    );
+    assert_eq!(Kind::try_from("upsert"), Err(Error::Kind("upsert".into())));
+}
