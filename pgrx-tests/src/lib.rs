@@ -1,1 +1,74 @@
-//! Whole-server test harness.
+//! Real servers to try merkle_log on from outside: `#[pg_test]` runs inside one transaction of one
+//! session, which is rolled back, so commits, crashes, several sessions, dumps and standbys are
+//! tested here.
+//!
+//! `MERKLE_LOG_PG_CONFIG` names the `pg_config` of an installation that has the extension.
+
+mod cluster;
+pub mod oracle;
+
+pub use cluster::Cluster;
+pub use postgres::{Client, Row};
+
+/// One value of a query's only row.
+pub fn one<T: for<'a> postgres::types::FromSql<'a>>(client: &mut Client, sql: &str) -> T {
+    client
+        .query_one(sql, &[])
+        .unwrap_or_else(|e| panic!("{sql}: {e:?}"))
+        .get(0)
+}
+
+/// The first column of all rows.
+pub fn column<T: for<'a> postgres::types::FromSql<'a>>(client: &mut Client, sql: &str) -> Vec<T> {
+    let rows = client
+        .query(sql, &[])
+        .unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Runs statements that must succeed.
+pub fn run(client: &mut Client, sql: &str) {
+    client
+        .batch_execute(sql)
+        .unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+}
+
+/// The message of a statement that must fail, with its hint.
+pub fn error(client: &mut Client, sql: &str) -> String {
+    let error = client.batch_execute(sql).expect_err(sql);
+    let db = error
+        .as_db_error()
+        .unwrap_or_else(|| panic!("{sql}: {error}"));
+    format!(
+        "{} {} {}",
+        db.code().code(),
+        db.message(),
+        db.hint().unwrap_or_default()
+    )
+}
+
+/// `verify_log` as lines of "kind table key leaf_index".
+pub fn findings(client: &mut Client, log: &str) -> Vec<String> {
+    let sql = "SELECT pg_catalog.concat_ws(' ', kind, source_table, source_key, leaf_index) FROM verify_log($1)";
+    client
+        .query(sql, &[&log])
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect()
+}
+
+/// Runs batches until one appends nothing; returns the tree size.
+pub fn drain(client: &mut Client, log: &str) -> i64 {
+    loop {
+        let row = client
+            .query_one(
+                "SELECT entries, tree_size FROM process_next_batch($1)",
+                &[&log],
+            )
+            .unwrap_or_else(|e| panic!("{e:?}"));
+        if row.get::<_, i64>(0) == 0 {
+            return row.get(1);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! A cluster of its own for each test, in a temporary directory, on a Unix socket.
+
+use postgres::{Client, Config, NoTls};
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+pub struct Cluster {
+    bin: PathBuf,
+    dir: TempDir,
+}
+
+impl Cluster {
+    /// A running cluster with the extension in database `postgres`.
+    pub fn start() -> Cluster {
+        let cluster = Cluster::empty();
+        cluster.tool(
+            "initdb",
+            [
+                "-D",
+                &cluster.data(),
+                "-A",
+                "trust",
+                "-U",
+                "postgres",
+                "-E",
+                "UTF8",
+                "--locale=C.UTF-8",
+            ],
+        );
+        cluster.configure();
+        cluster.restart();
+        crate::run(
+            &mut cluster.client("postgres"),
+            "CREATE EXTENSION merkle_log",
+        );
+        cluster
+    }
+
+    /// A running standby that streams from `primary`.
+    pub fn standby_of(primary: &Cluster) -> Cluster {
+        let cluster = Cluster::empty();
+        let from = format!("host={} user=postgres", primary.socket().display());
+        cluster.tool(
+            "pg_basebackup",
+            [
+                "-D",
+                &cluster.data(),
+                "-d",
+                &from,
+                "-R",
+                "-X",
+                "stream",
+                "-c",
+                "fast",
+            ],
+        );
+        cluster.configure();
+        cluster.restart();
+        cluster
+    }
+
+    fn empty() -> Cluster {
+        let pg_config = std::env::var("MERKLE_LOG_PG_CONFIG").expect(
+            "MERKLE_LOG_PG_CONFIG names the pg_config to test with: use `make test-server`",
+        );
+        let bin = Path::new(&pg_config).parent().unwrap().to_owned();
+        // Directly under /tmp: a socket's path is short, and the server's user can reach it.
+        let dir = tempfile::Builder::new()
+            .prefix("merkle_log-")
+            .tempdir_in("/tmp")
+            .unwrap();
+        if as_root() {
+            check(Command::new("chown").arg("postgres").arg(dir.path()));
+        }
+        Cluster { bin, dir }
+    }
+
+    fn configure(&self) {
+        let settings = format!(
+            "listen_addresses = ''\nunix_socket_directories = '{}'\nmax_prepared_transactions = 10\n\
+             max_connections = 60\nlog_min_messages = warning\nlogging_collector = off\n",
+            self.socket().display()
+        );
+        fs::write(self.dir.path().join("test.conf"), &settings).unwrap();
+        let include = format!(
+            "include '{}'\n",
+            self.dir.path().join("test.conf").display()
+        );
+        let file = self.dir.path().join("data/postgresql.conf");
+        let mut text = fs::read_to_string(&file).unwrap();
+        if let Some(at) = text.find("include '/tmp/merkle_log-") {
+            text.truncate(at);
+        }
+        fs::write(file, text + &include).unwrap();
+    }
+
+    /// Starts the server, after a stop or a crash.
+    pub fn restart(&self) {
+        let log = self.dir.path().join("log").display().to_string();
+        self.tool(
+            "pg_ctl",
+            ["-D", &self.data(), "-l", &log, "-w", "-t", "120", "start"],
+        );
+    }
+
+    pub fn stop(&self) {
+        self.tool("pg_ctl", ["-D", &self.data(), "-w", "-m", "fast", "stop"]);
+    }
+
+    /// As a power cut for the processes: none of them gets to do anything any more.
+    pub fn kill_9(&self) {
+        let pid = fs::read_to_string(self.dir.path().join("data/postmaster.pid")).unwrap();
+        let pid = pid.lines().next().unwrap().to_owned();
+        let children = Command::new("pgrep").args(["-P", &pid]).output().unwrap();
+        let children = String::from_utf8(children.stdout).unwrap();
+        let all: Vec<&str> = std::iter::once(pid.as_str())
+            .chain(children.lines())
+            .collect();
+        // One may end by itself meanwhile, so the exit code says nothing.
+        Command::new("kill").arg("-9").args(&all).output().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while all.iter().any(|pid| alive(pid)) {
+            assert!(
+                Instant::now() < deadline,
+                "killed processes are still there"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn client(&self, database: &str) -> Client {
+        self.client_as(database, "postgres")
+    }
+
+    pub fn client_as(&self, database: &str, user: &str) -> Client {
+        self.config(database, user)
+            .connect(NoTls)
+            .unwrap_or_else(|e| panic!("{e:?}\n{}", self.log()))
+    }
+
+    fn config(&self, database: &str, user: &str) -> Config {
+        let mut config = Config::new();
+        config.host_path(self.socket()).user(user).dbname(database);
+        config
+    }
+
+    /// Runs a shell command line with the installation's programs, PGHOST and PGUSER set.
+    pub fn shell(&self, line: &str) -> Output {
+        let path = format!("{}:{}", self.bin.display(), std::env::var("PATH").unwrap());
+        let mut command = Command::new("bash");
+        command.args(["-c", &format!("set -eo pipefail; {line}")]);
+        command
+            .env("PATH", path)
+            .env("PGHOST", self.socket())
+            .env("PGUSER", "postgres");
+        check(&mut command)
+    }
+
+    pub fn socket(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    fn data(&self) -> String {
+        self.dir.path().join("data").display().to_string()
+    }
+
+    /// Runs one of the installation's programs as a user that a server may run as.
+    fn tool<S: AsRef<OsStr>>(&self, name: &str, args: impl IntoIterator<Item = S>) {
+        let program = self.bin.join(name);
+        let mut command = match as_root() {
+            true => {
+                let mut command = Command::new("runuser");
+                command.args(["-u", "postgres", "--"]).arg(program);
+                command
+            }
+            false => Command::new(program),
+        };
+        check(command.args(args).current_dir("/tmp"));
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!(
+                "the server's last words, newest first:\n{}",
+                tail.join("\n")
+            );
+        }
+        if self.dir.path().join("data/postmaster.pid").exists() {
+            self.kill_9();
+        }
+    }
+}
+
+fn as_root() -> bool {
+    fs::metadata("/proc/self")
+        .map(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
+        .unwrap_or(false)
+}
+
+fn alive(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !stat.is_empty() && !stat.contains(") Z")
+}
+
+fn check(command: &mut Command) -> Output {
+    // The server goes on with the descriptors it was started with: it must not get the test's.
+    let output = command.stdin(std::process::Stdio::null());
+    let file = tempfile::tempfile().unwrap();
+    let (out, err) = (file.try_clone().unwrap(), file.try_clone().unwrap());
+    let status = output
+        .stdout(out)
+        .stderr(err)
+        .status()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let mut text = Vec::new();
+    let mut file = file;
+    std::io::Seek::rewind(&mut file).unwrap();
+    std::io::Read::read_to_end(&mut file, &mut text).unwrap();
+    assert!(
+        status.success(),
+        "{command:?}:\n{}",
+        String::from_utf8_lossy(&text)
+    );
+    Output {
+        status,
+        stdout: text,
+        stderr: Vec::new(),
+    }
+}
