@@ -1,5 +1,7 @@
 -- The tables of merkle_log. All are configuration tables of the extension, so
 -- that pg_dump carries their rows and a restored database goes on from there.
+-- They have no foreign keys: a parallel restore loads them in any order, into
+-- tables whose constraints CREATE EXTENSION has already made.
 
 CREATE TABLE @extschema@.verification_logs (
     log_id        integer     GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -16,7 +18,7 @@ CREATE TABLE @extschema@.verification_logs (
 
 CREATE TABLE @extschema@.verification_sources (
     source_id    integer     GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    log_id       integer     NOT NULL REFERENCES @extschema@.verification_logs ON DELETE CASCADE,
+    log_id       integer     NOT NULL,
     source_table text        NOT NULL,
     relation     regclass    NOT NULL,
     bound_to     text        NOT NULL,
@@ -34,7 +36,7 @@ CREATE UNIQUE INDEX verification_sources_relation
     ON @extschema@.verification_sources (log_id, relation) WHERE removed_at IS NULL;
 
 CREATE TABLE @extschema@.verification_source_versions (
-    source_id       integer     NOT NULL REFERENCES @extschema@.verification_sources ON DELETE CASCADE,
+    source_id       integer     NOT NULL,
     version         integer     NOT NULL,
     from_leaf_index bigint      NOT NULL,
     hash_column     text,
@@ -50,13 +52,9 @@ CREATE TABLE @extschema@.verification_source_columns (
     column_type text     NOT NULL,
     attnum      smallint,
     logged      boolean  NOT NULL,
-    PRIMARY KEY (source_id, version, column_name),
-    FOREIGN KEY (source_id, version)
-        REFERENCES @extschema@.verification_source_versions ON DELETE CASCADE
+    PRIMARY KEY (source_id, version, column_name)
 );
 
--- No foreign keys below: an entry is checked by its hash, and a check a row
--- would cost more than the row.
 CREATE TABLE @extschema@.merkle_log (
     log_id      integer NOT NULL,
     source_id   integer NOT NULL,

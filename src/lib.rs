@@ -24,7 +24,24 @@ pgrx::extension_sql_file!(
     name = "views",
     requires = ["tables", api::ops::running_commands]
 );
-pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
+pgrx::extension_sql_file!(
+    "../sql/grants.sql",
+    name = "grants",
+    requires = [
+        "views",
+        api::logs::create_log,
+        api::logs::alter_log,
+        api::logs::enable_log,
+        api::logs::disable_log,
+        api::logs::drop_log,
+        api::sources::add_source,
+        api::sources::alter_source,
+        api::sources::remove_source,
+        api::batch::process_next_batch,
+        api::batch::reconcile
+    ]
+);
+pgrx::extension_sql_file!("../sql/comments.sql", name = "comments", finalize);
 
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {

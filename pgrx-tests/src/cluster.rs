@@ -130,6 +130,10 @@ impl Cluster {
             );
             std::thread::sleep(Duration::from_millis(10));
         }
+        // Where nobody has collected the dead postmaster yet, its pid still looks taken.
+        for lock in ["data/postmaster.pid", ".s.PGSQL.5432.lock"] {
+            fs::remove_file(self.dir.path().join(lock)).unwrap();
+        }
     }
 
     pub fn client(&self, database: &str) -> Client {

@@ -8,7 +8,7 @@ use crate::session::Session;
 use crate::store::entries::{self, Entry};
 use crate::store::heads;
 use crate::store::tree::{TreeReader, hashes};
-use merkle_tree::{Frontier, Hash, TILE_WIDTH, TileId, root, tile_hash};
+use merkle_tree::{EMPTY_ROOT, Frontier, Hash, TILE_WIDTH, TileId, root, tile_hash};
 
 const WIDTH: i64 = TILE_WIDTH as i64;
 /// Every subset of so many suspicious entries is tried, to tell altered entries from altered rows.
@@ -23,6 +23,12 @@ struct Slot {
 }
 
 impl Slot {
+    /// What the entry stands for in the tree, if there is one: something that is no hash stands for
+    /// nothing that could be right.
+    fn claim(&self) -> Option<Hash> {
+        self.entry.as_ref().map(|_| self.hash.unwrap_or(EMPTY_ROOT))
+    }
+
     /// The hash that the source row says the entry should have, where that is another.
     fn other(&self) -> Option<Hash> {
         match self.row {
@@ -65,7 +71,7 @@ impl Verification {
         let mut findings = Vec::new();
         let first = slots[0].index;
         let complete = slots.len() as i64 == WIDTH;
-        let present: Option<Vec<Hash>> = slots.iter().map(|s| s.hash).collect();
+        let present: Option<Vec<Hash>> = slots.iter().map(Slot::claim).collect();
         let vouched =
             |hashes: &[Hash], frontier: &Option<Frontier>| match (complete, stored, frontier) {
                 (true, Some(stored), _) => tile_hash(hashes) == stored,

@@ -1,0 +1,22 @@
+CREATE TABLE orders (
+    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    customer uuid NOT NULL,
+    amount   numeric(12, 2) NOT NULL,
+    placed   timestamptz NOT NULL DEFAULT now(),
+    items    jsonb,
+    tags     text[]
+);
+
+CREATE TABLE payments (
+    id       bigserial PRIMARY KEY,
+    order_id bigint,
+    amount   numeric(12, 2) NOT NULL,
+    method   text NOT NULL,
+    paid_on  date NOT NULL DEFAULT current_date,
+    receipt  bytea
+);
+
+CREATE EXTENSION merkle_log;
+SELECT create_log('audit') \g /dev/null
+SELECT add_source('audit', 'orders', order_column => 'id') \g /dev/null
+SELECT add_source('audit', 'payments', order_column => 'id') \g /dev/null

@@ -1,0 +1,244 @@
+//! Who may do what, and that nobody's code runs as somebody else.
+
+use server_tests::*;
+
+#[test]
+fn writing_is_granted_and_reading_asks_for_the_source() {
+    let cluster = Cluster::start();
+    let mut admin = cluster.client("postgres");
+    run(
+        &mut admin,
+        "CREATE ROLE owner LOGIN; CREATE ROLE reader LOGIN; CREATE ROLE nobody LOGIN; GRANT CREATE ON SCHEMA public TO owner;
+         SET ROLE owner; CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, secret text);
+         INSERT INTO orders (secret) VALUES ('a'), ('b'); GRANT SELECT ON orders TO reader; RESET ROLE;
+         SELECT create_log('audit')",
+    );
+    let mut nobody = cluster.client_as("postgres", "nobody");
+    for call in [
+        "create_log('x')",
+        "drop_log('audit')",
+        "alter_log('audit')",
+        "enable_log('audit')",
+        "disable_log('audit')",
+        "reconcile('audit')",
+        "add_source('audit', 'orders', 'id')",
+        "alter_source('audit', 'orders')",
+        "remove_source('audit', 'orders')",
+        "process_next_batch('audit')",
+    ] {
+        assert!(
+            error(&mut nobody, &format!("SELECT {call}")).starts_with("42501"),
+            "{call}"
+        );
+    }
+    for table in [
+        "verification_logs",
+        "verification_sources",
+        "verification_source_versions",
+        "verification_source_columns",
+        "merkle_log",
+        "merkle_tile",
+        "merkle_tree_head",
+    ] {
+        for statement in ["SELECT * FROM", "DELETE FROM"] {
+            assert!(
+                error(&mut nobody, &format!("{statement} {table}")).starts_with("42501"),
+                "{statement} {table}"
+            );
+        }
+    }
+    run(
+        &mut admin,
+        "GRANT EXECUTE ON FUNCTION add_source, process_next_batch TO owner, nobody",
+    );
+    let refused = error(
+        &mut nobody,
+        "SELECT add_source('audit', 'orders', order_column => 'id')",
+    );
+    assert!(
+        refused.starts_with("42501") && refused.contains("owner of table"),
+        "{refused}"
+    );
+    let mut owner = cluster.client_as("postgres", "owner");
+    run(
+        &mut owner,
+        "SELECT add_source('audit', 'orders', order_column => 'id')",
+    );
+    // A role that may run batches logs tables that it cannot read.
+    assert_eq!(
+        one::<i64>(
+            &mut nobody,
+            "SELECT entries FROM process_next_batch('audit')"
+        ),
+        2
+    );
+
+    run(
+        &mut nobody,
+        "SELECT merkle_root('audit'), merkle_size('audit'); SELECT * FROM inclusion_proof('audit', 1); SELECT * FROM consistency_proof('audit', 1); SELECT * FROM merkle_log_status",
+    );
+    for call in [
+        "verify_log('audit')",
+        "leaf_data('audit', 0)",
+        "inclusion_proof('audit', 'orders', '1')",
+        "wait_for_inclusion('audit', 'orders', '1')",
+    ] {
+        let refused = error(&mut nobody, &format!("SELECT {call}"));
+        assert!(
+            refused.starts_with("42501") && refused.contains("orders"),
+            "{call}: {refused}"
+        );
+        run(
+            &mut cluster.client_as("postgres", "reader"),
+            &format!("SELECT {call}"),
+        );
+    }
+    run(
+        &mut owner,
+        "ALTER TABLE orders ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON orders FOR SELECT TO reader USING (id = 1)",
+    );
+    let refused = error(
+        &mut cluster.client_as("postgres", "reader"),
+        "SELECT leaf_data('audit', 1)",
+    );
+    assert!(
+        refused.starts_with("42501"),
+        "a reader of some rows must not be shown the others: {refused}"
+    );
+    assert_eq!(
+        one::<i64>(&mut owner, "SELECT count(*) FROM verify_log('audit')"),
+        0
+    );
+}
+
+/// Everything that an owner can attach code to, around a table that a superuser then logs and checks.
+#[test]
+fn no_code_of_an_owner_runs_as_someone_else() {
+    let cluster = Cluster::start();
+    let mut admin = cluster.client("postgres");
+    run(
+        &mut admin,
+        "CREATE ROLE mallory LOGIN; CREATE SCHEMA evil AUTHORIZATION mallory; CREATE TABLE public.trap (who text, at text);
+         GRANT INSERT ON public.trap TO PUBLIC; GRANT CREATE ON SCHEMA public TO mallory; SET ROLE mallory;
+         CREATE FUNCTION evil.spring(at text) RETURNS void LANGUAGE plpgsql VOLATILE AS
+           $$ BEGIN INSERT INTO public.trap VALUES (current_user, at);
+              IF current_user <> 'mallory' THEN ALTER ROLE mallory SUPERUSER; END IF; EXCEPTION WHEN OTHERS THEN NULL; END $$;
+         CREATE FUNCTION evil.f(x text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM evil.spring('index'); RETURN x; END $$;
+         CREATE TYPE evil.mood AS ENUM ('a', 'b');
+         CREATE FUNCTION evil.to_mood(t text) RETURNS evil.mood LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.spring('cast'); RETURN 'a'; END $$;
+         CREATE CAST (text AS evil.mood) WITH FUNCTION evil.to_mood(text) AS IMPLICIT;
+         CREATE FUNCTION evil.gt(a evil.mood, b evil.mood) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.spring('operator'); RETURN a::text > b::text; END $$;
+         CREATE OPERATOR evil.> (LEFTARG = evil.mood, RIGHTARG = evil.mood, FUNCTION = evil.gt);
+         CREATE FUNCTION evil.eq8(a bigint, b bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.spring('operator'); RETURN true; END $$;
+         CREATE OPERATOR public.<= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = evil.eq8);
+         CREATE FUNCTION public.unnest(anyarray) RETURNS SETOF text LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.spring('function'); END $$;
+         CREATE DOMAIN evil.checked AS text CHECK (evil.f(VALUE) IS NOT NULL);
+         CREATE TABLE evil.t (id bigint GENERATED ALWAYS AS IDENTITY, m evil.mood, c evil.checked, x text, PRIMARY KEY (id, m));
+         CREATE INDEX ON evil.t (evil.f(x)); CREATE INDEX ON evil.t (id) WHERE evil.f(x) = 'y';
+         CREATE FUNCTION evil.policy() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.spring('policy'); RETURN true; END $$;
+         CREATE POLICY p ON evil.t USING (evil.policy()); ALTER TABLE evil.t ENABLE ROW LEVEL SECURITY;
+         CREATE STATISTICS evil.s ON evil.f(x), id FROM evil.t;
+         INSERT INTO evil.t (m, c, x) SELECT 'a'::evil.mood, 'c', 'x' || i FROM generate_series(1, 1000) i;
+         RESET ROLE; TRUNCATE public.trap; SELECT create_log('audit')",
+    );
+    run(
+        &mut admin,
+        "SET search_path = evil, public, pg_temp; CREATE TEMP TABLE pg_class AS SELECT 1 AS oid; CREATE TEMP VIEW pg_locks AS SELECT 1 AS x",
+    );
+    run(
+        &mut admin,
+        "SELECT add_source('audit', 'evil.t', order_column => 'id'); SELECT process_next_batch('audit'); SELECT * FROM verify_log('audit');
+         SELECT leaf_data('audit', 3); SELECT * FROM inclusion_proof('audit', 'evil.t', '{4,a}'); SELECT * FROM reconcile('audit'); SELECT * FROM merkle_log_status",
+    );
+    let others: Vec<String> = column(
+        &mut admin,
+        "SELECT who || ' at ' || at FROM public.trap WHERE who <> 'mallory'",
+    );
+    assert_eq!(others, Vec::<String>::new());
+    assert!(!one::<bool>(
+        &mut admin,
+        "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = 'mallory'"
+    ));
+    assert_eq!(one::<i64>(&mut admin, "SELECT merkle_size('audit')"), 1000);
+}
+
+#[test]
+fn hostile_names_are_only_names() {
+    let cluster = Cluster::start();
+    let mut client = cluster.client("postgres");
+    run(&mut client, "CREATE TABLE precious (x int)");
+    for (n, name) in [
+        "x'; DROP TABLE precious; --",
+        "\"; DROP TABLE precious; --",
+        "select",
+        "A b",
+        "ünï 😀",
+        "$1",
+        "%s",
+        &"n".repeat(63),
+        "{\"a\"}",
+        "back\\slash",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let quoted = format!("\"{}\"", name.replace('"', "\"\""));
+        let literal = format!("E'{}'", name.replace('\\', "\\\\").replace('\'', "\\'"));
+        run(
+            &mut client,
+            &format!(
+                "CREATE SCHEMA s{n}; CREATE TABLE s{n}.{quoted} ({quoted} bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text);
+                 INSERT INTO s{n}.{quoted} (note) VALUES ('a'), ('b');
+                 SELECT create_log({literal}); SELECT add_source({literal}, {regclass}, order_column => {literal}); SELECT process_next_batch({literal})",
+                regclass = format!("E'{}'", format!("s{n}.{quoted}").replace('\\', "\\\\").replace('\'', "\\'")),
+            ),
+        );
+        assert_eq!(findings(&mut client, name), Vec::<String>::new(), "{name}");
+        let size: i64 = client
+            .query_one("SELECT merkle_size($1)", &[&name])
+            .unwrap()
+            .get(0);
+        assert_eq!(size, 2);
+        run(
+            &mut client,
+            &format!("UPDATE s{n}.{quoted} SET note = 'c' WHERE {quoted} = 2"),
+        );
+        assert_eq!(findings(&mut client, name).len(), 1, "{name}");
+    }
+    run(&mut client, "SELECT * FROM precious");
+}
+
+#[test]
+fn the_extension_lives_in_any_schema() {
+    let cluster = Cluster::start();
+    let mut client = cluster.client("postgres");
+    run(
+        &mut client,
+        "DROP EXTENSION merkle_log; CREATE SCHEMA \"My Proofs\"; CREATE EXTENSION merkle_log SCHEMA \"My Proofs\"",
+    );
+    run(
+        &mut client,
+        "CREATE TABLE orders (id bigserial PRIMARY KEY); INSERT INTO orders SELECT FROM generate_series(1, 300);
+         SELECT \"My Proofs\".create_log('audit'); SELECT \"My Proofs\".add_source('audit', 'orders', order_column => 'id');
+         SELECT \"My Proofs\".process_next_batch(); SELECT * FROM \"My Proofs\".merkle_log_status;",
+    );
+    assert_eq!(
+        one::<i64>(
+            &mut client,
+            "SELECT count(*) FROM \"My Proofs\".verify_log('audit')"
+        ),
+        0
+    );
+    assert_eq!(
+        one::<i64>(&mut client, "SELECT \"My Proofs\".merkle_size('audit')"),
+        300
+    );
+    run(
+        &mut client,
+        "DROP EXTENSION merkle_log; CREATE EXTENSION merkle_log",
+    );
+    assert_eq!(
+        column::<String>(&mut client, "SELECT log_name FROM verification_logs"),
+        Vec::<String>::new()
+    );
+}
