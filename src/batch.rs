@@ -6,6 +6,7 @@ use crate::capture::watermark::{self, Stream};
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources;
 use crate::error::Error;
+use crate::pg::memory::Scratch;
 use crate::pg::progress::{Command, Progress};
 use crate::pg::server;
 use crate::pg::spi::Snapshot;
@@ -193,8 +194,8 @@ pub fn reconcile(session: &Session, name: &str, timeout: Duration) -> Result<Vec
     };
     let size = heads::latest(session, Snapshot::Fresh, &log)?.tree_size;
     let progress = Progress::start(Command::Reconcile, log.id, size as u64);
-    let mut late = Vec::new();
-    let mut seen = 0;
+    let (mut late, mut seen) = (Vec::new(), 0);
+    let mut scratch = Scratch::new();
     for shape in &mut shapes {
         shape.record(session, size)?;
         let mut stream = Stream::behind(&log, shape)?;
@@ -207,7 +208,8 @@ pub fn reconcile(session: &Session, name: &str, timeout: Duration) -> Result<Vec
             progress.done(seen);
             pgrx::check_for_interrupts!();
             let keys = rows.iter().map(|r| r.key.clone()).collect();
-            let logged = entries::logged(session, Snapshot::Fresh, shape.source.id, keys);
+            let logged =
+                scratch.scope(|| entries::logged(session, Snapshot::Fresh, shape.source.id, keys));
             late.extend(
                 rows.into_iter()
                     .filter(|r| !logged.contains(&r.key))

@@ -49,8 +49,7 @@ pub extern "C-unwind" fn _PG_init() {
 }
 
 #[cfg(any(test, feature = "pg_test"))]
-#[pgrx::pg_schema]
-mod tests;
+mod sql_tests;
 
 /// What `cargo pgrx test` needs to start a server.
 #[cfg(test)]

@@ -6,7 +6,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 stop_cluster
 start_cluster
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+say() { printf '\n%s\n' "$*"; }
 sql() { psql -d shop -c "$1"; }
 value() { psql -d shop -At -c "$1"; }
 
@@ -20,7 +20,7 @@ for writer in 1 2 3 4 5 6 7 8; do
     writers+=($!)
 done
 batches=0
-while kill -0 "${writers[@]}" 2>/dev/null; do
+while [ -n "$(jobs -rp)" ]; do
     value "SELECT process_next_batch('audit')" >/dev/null 2>&1
     batches=$((batches + 1))
 done

@@ -12,7 +12,7 @@ fn kill_9_in_the_middle_of_batches_loses_nothing() {
         "CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text);
          SELECT create_log('audit', batch_size => 5000); SELECT add_source('audit', 'orders', order_column => 'id')",
     );
-    let heads: Arc<Mutex<Vec<(i64, Vec<u8>)>>> = Arc::default();
+    let heads = Arc::new(Mutex::new(Vec::<(i64, Vec<u8>)>::new()));
     let acknowledged: Arc<Mutex<Vec<i64>>> = Arc::default();
     for round in 0..20u64 {
         let writers: Vec<_> = (0..2)

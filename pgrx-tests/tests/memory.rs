@@ -30,7 +30,7 @@ fn growth(mut client: Client, sql: &'static str) -> (u64, Client) {
 }
 
 #[test]
-fn a_batch_of_a_million_rows_and_its_verification_stay_small() {
+fn a_batch_of_a_million_rows_and_its_checks_stay_small() {
     let cluster = Cluster::start();
     let mut client = cluster.client("postgres");
     run(
@@ -49,6 +49,11 @@ fn a_batch_of_a_million_rows_and_its_verification_stay_small() {
     assert!(
         verify < BOUND_KB,
         "verify_log of {ROWS} rows took {verify} kB"
+    );
+    let (reconcile, mut client) = growth(client, "SELECT reconcile('audit')");
+    assert!(
+        reconcile < BOUND_KB,
+        "reconcile of {ROWS} rows took {reconcile} kB"
     );
     assert!(findings(&mut client, "audit").is_empty());
 }

@@ -2,6 +2,7 @@
 
 use super::required;
 use crate::error::Error;
+use crate::pg::memory::Scratch;
 use crate::session::Session;
 use crate::verify::{Finding, Verification};
 use pgrx::pg_sys::panic::ErrorReport;
@@ -67,7 +68,7 @@ impl Iterator for Findings {
                 return Some(finding);
             }
             let step: Result<Option<Vec<Finding>>, ErrorReport> =
-                Session::enter(|session| self.verification.step(session));
+                Scratch::new().scope(|| Session::enter(|session| self.verification.step(session)));
             match step {
                 Ok(found) => self.found = found?.into_iter(),
                 Err(report) => Error::raise_report(report),

@@ -26,15 +26,19 @@ const WRITERS: &str = "pg_catalog.pg_locks l
 /// What stood in the way when time was up, in words.
 pub struct Blocked(pub String);
 
-/// True if the calling transaction itself has written to one of `relations`: then another batch may
-/// be waiting for it, and it must not wait for anyone.
-pub fn caller_is_writing(session: &Session, relations: &[pg_sys::Oid]) -> bool {
+/// True if the calling transaction itself has written to one of `sources` or their partitions: then
+/// another batch may be waiting for it, and it must not wait for anyone.
+pub fn caller_is_writing(session: &Session, sources: &[pg_sys::Oid]) -> bool {
     session
         .fresh_one(
-            &format!(
-                "SELECT EXISTS (SELECT FROM {WRITERS} AND l.pid = pg_catalog.pg_backend_pid())"
-            ),
-            &[relations.to_vec().into()],
+            "SELECT EXISTS (
+                SELECT FROM pg_catalog.pg_locks l
+                 WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
+                   AND l.pid = pg_catalog.pg_backend_pid()
+                   AND l.relation IN (
+                       SELECT pg_catalog.unnest($1)
+                       UNION SELECT t.relid FROM pg_catalog.unnest($1) s, pg_catalog.pg_partition_tree(s) t))",
+            &[sources.to_vec().into()],
             |row| row.required(0),
         )
         .unwrap_or(false)

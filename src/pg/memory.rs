@@ -1,23 +1,56 @@
 //! Memory of the server's that lasts for one row or one statement.
 
-use pgrx::PgMemoryContexts;
+use pgrx::pg_sys;
 
 /// A memory context that is emptied again and again, so that a long command does not grow.
-pub struct Scratch(PgMemoryContexts);
+pub struct Scratch(pg_sys::MemoryContext);
 
 impl Scratch {
     pub fn new() -> Scratch {
-        Scratch(PgMemoryContexts::new("merkle_log scratch"))
+        // SAFETY: the name is static, as the server asks; the parent outlives this value, which lives
+        // within one call.
+        Scratch(unsafe {
+            pg_sys::AllocSetContextCreateExtended(
+                pg_sys::CurrentMemoryContext,
+                c"merkle_log scratch".as_ptr(),
+                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            )
+        })
     }
 
     /// Runs `f` with all its server allocations freed afterwards; what it returns cannot borrow them.
     pub fn scope<T: 'static>(&mut self, f: impl FnOnce() -> T) -> T {
-        // SAFETY: the context lives as long as `self`; nothing allocated in it leaves the closure,
-        // since `T` is owned.
-        unsafe {
-            let value = self.0.switch_to(|_| f());
-            self.0.reset();
-            value
-        }
+        let restore = Current::switch(self.0);
+        let value = f();
+        drop(restore);
+        // SAFETY: not the current context any more, and nothing refers into it, since `T` is owned.
+        unsafe { pg_sys::MemoryContextReset(self.0) };
+        value
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, and not the current context: `scope` has switched back, also on
+        // unwinding.
+        unsafe { pg_sys::MemoryContextDelete(self.0) };
+    }
+}
+
+struct Current(pg_sys::MemoryContext);
+
+impl Current {
+    fn switch(context: pg_sys::MemoryContext) -> Current {
+        // SAFETY: a live context becomes current until the value is dropped.
+        Current(unsafe { pg_sys::MemoryContextSwitchTo(context) })
+    }
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        // SAFETY: the context that was current before is live: it is an ancestor's or a caller's.
+        unsafe { pg_sys::MemoryContextSwitchTo(self.0) };
     }
 }
