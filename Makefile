@@ -5,7 +5,7 @@ USER_NAME  := $(shell id -un)
 SYSTEM_PG  := /usr/lib/postgresql/15/bin/pg_config
 PREFIX     ?= /tmp/merkle_log-$(USER_NAME)-pg15
 PRIVATE_PG := $(PREFIX)/lib/postgresql/15/bin/pg_config
-PG_CONFIG  ?= pg_config
+PG_CONFIG  ?= $(shell command -v pg_config)
 
 # pgrx keeps what it knows of PostgreSQL here instead of in the user's home.
 export PGRX_HOME := $(CURDIR)/target/pgrx

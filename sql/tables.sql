@@ -1,3 +1,14 @@
+DO $$
+BEGIN
+    IF pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.<>) 'UTF8' THEN
+        RAISE EXCEPTION 'merkle_log needs a database with encoding UTF8, and this one has %',
+                        pg_catalog.getdatabaseencoding()
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'Run CREATE DATABASE … ENCODING ''UTF8'' TEMPLATE template0.';
+    END IF;
+END
+$$;
+
 -- The tables of merkle_log. All are configuration tables of the extension, so
 -- that pg_dump carries their rows and a restored database goes on from there.
 -- They have no foreign keys: a parallel restore loads them in any order, into

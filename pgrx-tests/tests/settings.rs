@@ -105,3 +105,19 @@ fn leaf_hashes_do_not_depend_on_session_settings() {
     );
     assert_eq!(findings(&mut other, "first"), Vec::<String>::new());
 }
+
+#[test]
+fn a_database_in_another_encoding_is_refused_clearly() {
+    let cluster = Cluster::start();
+    for encoding in ["LATIN1", "SQL_ASCII"] {
+        cluster.shell(&format!(
+            "createdb -E {encoding} --locale=C -T template0 other"
+        ));
+        let refused = error(&mut cluster.client("other"), "CREATE EXTENSION merkle_log");
+        assert!(
+            refused.starts_with("0A000") && refused.contains(encoding),
+            "{refused}"
+        );
+        cluster.shell("dropdb other");
+    }
+}

@@ -126,6 +126,17 @@ fn drop_log(
             });
         }
         for table in [
+            "verification_source_columns",
+            "verification_source_versions",
+        ] {
+            let sql = format!(
+                "DELETE FROM @extschema@.{table} t USING @extschema@.verification_sources s
+                  WHERE t.source_id = s.source_id AND s.log_id = $1"
+            );
+            session.execute(&sql, &[log.id.into()]);
+        }
+        for table in [
+            "verification_sources",
             "merkle_log",
             "merkle_tile",
             "merkle_tree_head",

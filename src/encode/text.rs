@@ -2,7 +2,6 @@
 
 use leaf_format::Value;
 use pgrx::pg_sys;
-use std::borrow::Cow;
 use std::ffi::{CStr, c_char};
 
 /// The content of a varlena, detoasted into the current memory context where it must be.
@@ -50,25 +49,10 @@ pub fn enum_label<'a>(value: Option<pg_sys::Oid>) -> Value<'a> {
     }
 }
 
-/// Text in the server's encoding as UTF-8; bytes where it is no text (possible under SQL_ASCII).
-///
-/// # Safety
-/// The converted text lives as long as the current memory context.
-unsafe fn to_value(bytes: &[u8]) -> Value<'_> {
-    let utf8 = pg_sys::pg_enc::PG_UTF8 as i32;
-    // SAFETY: `pg_server_to_any` reads `bytes.len()` bytes and returns either its argument, meaning
-    // that nothing was to convert, or a C string in the current memory context.
-    let converted = unsafe {
-        let start = bytes.as_ptr().cast::<c_char>();
-        let converted = pg_sys::pg_server_to_any(start, bytes.len() as i32, utf8);
-        if converted.cast_const() == start || converted.is_null() {
-            bytes
-        } else {
-            CStr::from_ptr(converted).to_bytes()
-        }
-    };
-    match std::str::from_utf8(converted) {
-        Ok(text) => Value::Text(Cow::Borrowed(text)),
-        Err(_) => Value::Bytes(Cow::Borrowed(converted)),
+/// The database is in UTF-8, but a function written in C can still have stored other bytes.
+fn to_value(bytes: &[u8]) -> Value<'_> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Value::Text(text.into()),
+        Err(_) => Value::Bytes(bytes.into()),
     }
 }

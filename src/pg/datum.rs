@@ -15,7 +15,7 @@ pub unsafe fn output(type_oid: pg_sys::Oid, datum: pg_sys::Datum) -> String {
     unsafe {
         pg_sys::getTypeOutputInfo(type_oid, &mut function, &mut is_varlena);
         let text = pg_sys::OidOutputFunctionCall(function, datum);
-        let owned = to_utf8(CStr::from_ptr(text).to_bytes());
+        let owned = CStr::from_ptr(text).to_string_lossy().into_owned();
         pg_sys::pfree(text.cast());
         owned
     }
@@ -109,28 +109,6 @@ pub fn array_elements(literal: &str) -> Option<Vec<String>> {
             None => return Some(elements),
             Some(',') => {}
             Some(_) => return None,
-        }
-    }
-}
-
-/// Server-encoded bytes as UTF-8. Bytes that are no text in the server's encoding (possible in a
-/// SQL_ASCII database) come out with replacement characters: this is for keys and messages, not
-/// for leaf data.
-fn to_utf8(bytes: &[u8]) -> String {
-    // SAFETY: reads a global.
-    if unsafe { pg_sys::GetDatabaseEncoding() } == pg_sys::pg_enc::PG_UTF8 as i32 {
-        return String::from_utf8_lossy(bytes).into_owned();
-    }
-    // SAFETY: converts `bytes.len()` bytes; returns its argument where there is nothing to do, else
-    // a fresh C string.
-    unsafe {
-        let start = bytes.as_ptr().cast();
-        let converted =
-            pg_sys::pg_server_to_any(start, bytes.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32);
-        if converted.cast_const() == start {
-            String::from_utf8_lossy(bytes).into_owned()
-        } else {
-            CStr::from_ptr(converted).to_string_lossy().into_owned()
         }
     }
 }
