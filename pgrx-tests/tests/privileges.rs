@@ -182,15 +182,17 @@ fn hostile_names_are_only_names() {
     .into_iter()
     .enumerate()
     {
+        let literal =
+            |text: &str| format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
         let quoted = format!("\"{}\"", name.replace('"', "\"\""));
-        let literal = format!("E'{}'", name.replace('\\', "\\\\").replace('\'', "\\'"));
+        let (table, log) = (format!("s{n}.{quoted}"), literal(name));
+        let relation = literal(&table);
         run(
             &mut client,
             &format!(
-                "CREATE SCHEMA s{n}; CREATE TABLE s{n}.{quoted} ({quoted} bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text);
-                 INSERT INTO s{n}.{quoted} (note) VALUES ('a'), ('b');
-                 SELECT create_log({literal}); SELECT add_source({literal}, {regclass}, order_column => {literal}); SELECT process_next_batch({literal})",
-                regclass = format!("E'{}'", format!("s{n}.{quoted}").replace('\\', "\\\\").replace('\'', "\\'")),
+                "CREATE SCHEMA s{n}; CREATE TABLE {table} ({quoted} bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text);
+                 INSERT INTO {table} (note) VALUES ('a'), ('b');
+                 SELECT create_log({log}); SELECT add_source({log}, {relation}, order_column => {log}); SELECT process_next_batch({log})"
             ),
         );
         assert_eq!(findings(&mut client, name), Vec::<String>::new(), "{name}");
