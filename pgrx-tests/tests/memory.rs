@@ -43,7 +43,7 @@ fn a_batch_of_a_million_rows_and_its_checks_stay_small() {
     );
     let (batch, mut client) = growth(client, "SELECT process_next_batch('audit')");
     assert_eq!(one::<i64>(&mut client, "SELECT merkle_size('audit')"), ROWS);
-    let (verify, mut client) = growth(client, "SELECT count(*) FROM verify_log('audit')");
+    let (verify, client) = growth(client, "SELECT count(*) FROM verify_log('audit')");
     println!("batch: {batch} kB, verify_log: {verify} kB above the backend's base");
     assert!(batch < BOUND_KB, "a batch of {ROWS} rows took {batch} kB");
     assert!(
