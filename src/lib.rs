@@ -4,6 +4,9 @@
 //! `store` appends leaves to a tree. `batch` drives it, `verify` walks it again; `api` is the SQL
 //! surface over both.
 
+// pgrx's ErrorReport is large, is what every SQL function returns, and ends the statement.
+#![allow(clippy::result_large_err)]
+
 ::pgrx::pg_module_magic!(name, version);
 
 mod api;
