@@ -60,12 +60,12 @@ impl OrderValue {
     pub fn new(base_type: pg_sys::Oid, value: &Value) -> OrderValue {
         match value {
             Value::Int(days) if base_type == pg_sys::DATEOID => {
-                OrderValue::Time(i128::from(*days) * i128::from(time::MICROS_PER_DAY))
+                OrderValue::Time(*days * i128::from(time::MICROS_PER_DAY))
             }
             Value::Int(n) if Domain::of_type(base_type) == Some(Domain::Number) => {
                 OrderValue::Number(Decimal::from(*n as i64))
             }
-            Value::Int(micros) => OrderValue::Time(i128::from(*micros)),
+            Value::Int(micros) => OrderValue::Time(*micros),
             Value::Decimal(decimal) => OrderValue::Number(decimal.clone()),
             Value::Uuid(bytes) => OrderValue::Uuid(*bytes),
             Value::NegInfinity => OrderValue::First,

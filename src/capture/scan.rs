@@ -155,9 +155,10 @@ impl Scan {
                 .unwrap_or_default()
         };
         let leaf = scratch.scope(|| {
-            // SAFETY: as above; the values are used up before the row's memory is freed.
-            let decode =
-                |place: &usize| -> Value { unsafe { decoders[*place].decode(row.datum(*place)) } };
+            let decode = |place: &usize| -> Value {
+                // SAFETY: as above; the values are used up before the row's memory is freed.
+                unsafe { decoders[*place].decode(row.datum(*place)) }
+            };
             let values: Vec<Value> = logged.iter().map(decode).collect();
             encoder.encode(&values, leaf_data).map(|()| Leaf {
                 order: OrderValue::new(attributes[sort[0]].base_type, &decode(&sort[0])),

@@ -36,9 +36,8 @@ pub struct Level {
 impl Level {
     pub fn open() -> Level {
         // SAFETY: counts up; undone in `drop`, or by the abort of the (sub)transaction.
-        Level {
-            nest: unsafe { pg_sys::NewGUCNestLevel() },
-        }
+        let nest = unsafe { pg_sys::NewGUCNestLevel() };
+        Level { nest }
     }
 
     fn set(&self, name: &CStr, value: &CStr) {
