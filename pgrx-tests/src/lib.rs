@@ -10,6 +10,14 @@ pub mod oracle;
 pub use cluster::Cluster;
 pub use postgres::{Client, Row};
 
+/// A seed for random choices, from the environment where a run is to be repeated; printed.
+pub fn seed() -> u64 {
+    let given = std::env::var("SEED").ok().and_then(|s| s.parse().ok());
+    let seed = given.unwrap_or_else(rand::random);
+    println!("SEED={seed}");
+    seed
+}
+
 /// One value of a query's only row.
 pub fn one<T: for<'a> postgres::types::FromSql<'a>>(client: &mut Client, sql: &str) -> T {
     client

@@ -425,6 +425,28 @@ fn cancelled_batch_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_verification_can_be_cancelled() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, ORDERS);
+    run(
+        &mut a,
+        "INSERT INTO orders (note) SELECT 'x' FROM generate_series(1, 100000); SELECT process_next_batch('audit')",
+    );
+    run(&mut a, "SET statement_timeout = 50");
+    let started = Instant::now();
+    let message = error(&mut a, "SELECT * FROM verify_log('audit')");
+    assert!(message.starts_with("57014"), "{message}");
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "a cancel must be heard"
+    );
+    run(&mut a, "SET statement_timeout = 0");
+    assert!(column::<i32>(&mut a, "SELECT pid FROM merkle_log_progress").is_empty());
+    assert!(findings(&mut a, "audit").is_empty());
+}
+
+#[test]
 fn repeatable_read_is_refused() {
     let cluster = Cluster::start();
     let mut a = cluster.client("postgres");

@@ -48,11 +48,7 @@ fn write(client: &mut Client, rng: &mut StdRng) -> bool {
 
 #[test]
 fn every_committed_row_is_logged_exactly_once() {
-    let seed: u64 = std::env::var("SEED")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or_else(rand::random);
-    println!("SEED={seed}");
+    let seed = seed();
     let cluster = Cluster::start();
     let mut main = cluster.client("postgres");
     run(

@@ -6,12 +6,7 @@ use server_tests::*;
 
 #[test]
 fn outside_root_and_proofs_agree() {
-    let seed: u64 = std::env::var("SEED")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or_else(rand::random);
-    println!("SEED={seed}");
-    let mut rng = StdRng::seed_from_u64(seed);
+    let mut rng = StdRng::seed_from_u64(seed());
     let cluster = Cluster::start();
     let mut client = cluster.client("postgres");
     run(

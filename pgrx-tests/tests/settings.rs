@@ -55,12 +55,7 @@ const SETTINGS: &[(&str, &[&str])] = &[
 
 #[test]
 fn leaf_hashes_do_not_depend_on_session_settings() {
-    let seed: u64 = std::env::var("SEED")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or_else(rand::random);
-    println!("SEED={seed}");
-    let mut rng = StdRng::seed_from_u64(seed);
+    let mut rng = StdRng::seed_from_u64(seed());
     let cluster = Cluster::start();
     let mut client = cluster.client("postgres");
     run(&mut client, TABLE);

@@ -13,3 +13,12 @@ use crate::error::Error;
 fn required<T>(name: &'static str, value: Option<T>) -> Result<T, Error> {
     value.ok_or(Error::Null { name })
 }
+
+/// An array argument without NULLs in it.
+fn elements(
+    name: &'static str,
+    values: Option<Vec<Option<String>>>,
+) -> Result<Option<Vec<String>>, Error> {
+    let all = |values: Vec<_>| values.into_iter().map(|v| required(name, v)).collect();
+    values.map(all).transpose()
+}

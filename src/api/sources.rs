@@ -1,7 +1,7 @@
 //! Adding, changing and removing the tables that feed a log.
 
 use super::logs::check_settle_domain;
-use super::required;
+use super::{elements, required};
 use crate::capture::order::Domain;
 use crate::capture::shape::{self, Shape};
 use crate::capture::table::{Attribute, Table};
@@ -23,8 +23,8 @@ fn add_source(
     log: Option<String>,
     source_table: Option<RegClass>,
     order_column: Option<String>,
-    key_columns: default!(Option<Vec<String>>, "NULL"),
-    columns: default!(Option<Vec<String>>, "NULL"),
+    key_columns: default!(Option<Vec<Option<String>>>, "NULL"),
+    columns: default!(Option<Vec<Option<String>>>, "NULL"),
     hash_column: default!(Option<String>, "NULL"),
     capture: default!(Option<String>, "NULL"),
 ) -> Result<i32, ErrorReport> {
@@ -32,6 +32,8 @@ fn add_source(
         let log = logs::lock_and_wait(session, &required("log", log)?)?;
         let relation = required("source_table", source_table)?.0;
         let order_column = required("order_column", order_column)?;
+        let columns = elements("columns", columns)?;
+        let key_columns = elements("key_columns", key_columns)?;
         let table = Table::load(session, relation).ok_or_else(|| Error::SourceGone {
             log: log.name.clone(),
             table: sources::relation_name(session, relation),
@@ -81,7 +83,7 @@ fn add_source(
 fn alter_source(
     log: Option<String>,
     source_table: Option<RegClass>,
-    columns: default!(Option<Vec<String>>, "NULL"),
+    columns: default!(Option<Vec<Option<String>>>, "NULL"),
     hash_column: default!(Option<String>, "NULL"),
 ) -> Result<i32, ErrorReport> {
     Session::enter(|session| {
@@ -93,7 +95,7 @@ fn alter_source(
         check_owner(session, &log, &shape.table)?;
         // What happened to the table so far belongs to a version of its own.
         shape.record(session, size)?;
-        if let Some(columns) = columns {
+        if let Some(columns) = elements("columns", columns)? {
             shape.source.columns = (!columns.is_empty()).then_some(columns);
         }
         if let Some(hash_column) = hash_column {
