@@ -106,12 +106,25 @@ def value(v):
     }[kind]()
 
 
+def context_map(context):
+    encoded = {
+        "at": lambda s: integer(int(s)),
+        "app": text,
+        "xid": lambda s: integer(int(s)),
+        "salt": lambda s: byte_string(bytes.fromhex(s)),
+        "user": text,
+    }
+    items = sorted((text(name), encoded[name](v)) for name, v in context.items())
+    return head(5, len(items)) + b"".join(k + v for k, v in items)
+
+
 def leaf_data(leaf):
-    start = b"\x84" + integer(1) + text(leaf["source"]) + text(leaf["kind"])
+    context = context_map(leaf["context"]) if leaf.get("context") else b""
+    start = head(4, 5 if context else 4) + integer(1) + text(leaf["source"]) + text(leaf["kind"])
     columns = mapping(leaf["columns"])
-    if len(start + columns) > MAX_LEAF_DATA:
+    if len(start + columns + context) > MAX_LEAF_DATA:
         columns = byte_string(hashlib.sha256(columns).digest())
-    return start + columns
+    return start + columns + context
 
 
 def main():

@@ -10,6 +10,9 @@ use sha2::{Digest, Sha256};
 pub const MAX_LEAF_DATA: usize = 65_535;
 
 const FORMAT: u8 = 1;
+/// Heads of an array of four, and of five, elements.
+const PLAIN: u8 = 0x84;
+const WITH_CONTEXT: u8 = 0x85;
 
 /// What an entry says happened to its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +23,8 @@ pub enum Kind {
     Truncate,
     /// The row brought its own hash.
     Hash,
+    /// An earlier entry's salt and leaf data were destroyed.
+    Redact,
 }
 
 impl Kind {
@@ -30,6 +35,7 @@ impl Kind {
             Kind::Delete => "delete",
             Kind::Truncate => "truncate",
             Kind::Hash => "hash",
+            Kind::Redact => "redact",
         }
     }
 }
@@ -44,10 +50,61 @@ impl TryFrom<&str> for Kind {
             Kind::Delete,
             Kind::Truncate,
             Kind::Hash,
+            Kind::Redact,
         ]
         .into_iter()
         .find(|kind| kind.as_str() == name)
         .ok_or_else(|| Error::Kind(name.to_owned()))
+    }
+}
+
+/// Who made a change, as a trigger sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin<'a> {
+    /// The transaction's 64-bit id.
+    pub transaction: u64,
+    /// The session's user.
+    pub user: &'a str,
+    /// The session's application_name.
+    pub application: &'a str,
+    /// When the statement began: microseconds since 1970-01-01 00:00 UTC.
+    pub at: i64,
+}
+
+/// What an entry says beside its row: the optional fifth element of its leaf data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Context<'a> {
+    pub origin: Option<Origin<'a>>,
+    /// Random bytes, without which the row cannot be guessed from the leaf hash.
+    pub salt: Option<&'a [u8]>,
+}
+
+impl Context<'_> {
+    fn is_empty(&self) -> bool {
+        self.origin.is_none() && self.salt.is_none()
+    }
+
+    /// The keys in their one order: at, app, xid, salt, user.
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), Error> {
+        let fields = 4 * usize::from(self.origin.is_some()) + usize::from(self.salt.is_some());
+        write_map_header(out, fields);
+        if let Some(origin) = &self.origin {
+            write(out, "at")?;
+            write(out, &origin.at)?;
+            write(out, "app")?;
+            write(out, origin.application)?;
+            write(out, "xid")?;
+            write(out, &origin.transaction)?;
+        }
+        if let Some(salt) = self.salt {
+            write(out, "salt")?;
+            write(out, &Value::Bytes(salt.into()))?;
+        }
+        if let Some(origin) = &self.origin {
+            write(out, "user")?;
+            write(out, origin.user)?;
+        }
+        Ok(())
     }
 }
 
@@ -70,7 +127,7 @@ impl Encoder {
         if let Some(pair) = sorted.windows(2).find(|pair| pair[0].1 == pair[1].1) {
             return Err(Error::DuplicateColumn(pair[0].1.to_owned()));
         }
-        let mut header = vec![0x84, FORMAT];
+        let mut header = vec![PLAIN, FORMAT];
         write(&mut header, source)?;
         write(&mut header, kind.as_str())?;
         let columns = sorted
@@ -88,7 +145,12 @@ impl Encoder {
     ///
     /// # Errors
     /// If there are not as many values as columns, or one has no encoding.
-    pub fn encode(&self, values: &[Value], leaf_data: &mut Vec<u8>) -> Result<(), Error> {
+    pub fn encode(
+        &self,
+        values: &[Value],
+        context: &Context,
+        leaf_data: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         if values.len() != self.columns.len() {
             return Err(Error::ColumnCount {
                 wanted: self.columns.len(),
@@ -105,11 +167,16 @@ impl Encoder {
                 write(leaf_data, &values[*place])?;
             }
         }
+        let end_of_map = leaf_data.len();
+        if !context.is_empty() {
+            leaf_data[0] = WITH_CONTEXT;
+            context.write(leaf_data)?;
+        }
         if leaf_data.len() > MAX_LEAF_DATA {
-            let digest = Sha256::digest(&leaf_data[self.header.len()..]);
-            leaf_data.truncate(self.header.len());
-            leaf_data.extend_from_slice(&[0x58, 32]);
-            leaf_data.extend_from_slice(&digest);
+            let start = self.header.len();
+            let digest = Sha256::digest(&leaf_data[start..end_of_map]);
+            let replaced = [0x58, 32].into_iter().chain(digest);
+            leaf_data.splice(start..end_of_map, replaced);
         }
         Ok(())
     }

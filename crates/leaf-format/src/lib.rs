@@ -1,25 +1,29 @@
 //! Leaf data, format 1: the canonical bytes of a log entry.
 //!
-//! Deterministic CBOR (RFC 8949 §4.2.1) of `[1, source, kind, columns]`; `docs/leaf-format.md` of the
+//! Deterministic CBOR (RFC 8949 §4.2.1) of `[1, source, kind, columns]`, with a fifth element where
+//! there is a [`Context`]; `docs/leaf-format.md` of the
 //! project is the specification, and its vectors are this crate's tests. Values in, bytes out: which
 //! value a database's type becomes is the caller's to decide, by that specification.
 //!
 //! ```
-//! use leaf_format::{Encoder, Kind, Value};
+//! use leaf_format::{Context, Encoder, Kind, Value};
 //!
 //! let encoder = Encoder::new("public.orders", Kind::Insert, &["id", "note"])?;
 //! let mut leaf_data = Vec::new();
-//! encoder.encode(&[Value::Int(42), Value::Null], &mut leaf_data)?;
+//! encoder.encode(&[Value::Int(42), Value::Null], &Context::default(), &mut leaf_data)?;
 //! assert_eq!(leaf_data, b"\x84\x01\x6dpublic.orders\x66insert\xa1\x62id\x18\x2a");
 //! # Ok::<(), leaf_format::Error>(())
 //! ```
 
 mod decimal;
+mod decode;
 mod encode;
 mod value;
 
 pub use decimal::Decimal;
-pub use encode::{Encoder, Kind, MAX_LEAF_DATA};
+pub use decode::{Columns, Leaf};
+pub use encode::{Context, Encoder, Kind, MAX_LEAF_DATA, Origin};
+pub use serde_cbor::Value as Cbor;
 pub use value::{Dimension, Value};
 
 /// What cannot be leaf data.
@@ -37,4 +41,6 @@ pub enum Error {
     Digit(u16),
     #[error("the value has no encoding: {0}")]
     Value(String),
+    #[error("not leaf data of format 1: {0}")]
+    NotLeafData(String),
 }

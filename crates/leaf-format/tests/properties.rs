@@ -1,6 +1,6 @@
 //! What holds for every value.
 
-use leaf_format::{Decimal, Dimension, Encoder, Error, Kind, MAX_LEAF_DATA, Value};
+use leaf_format::{Columns, Context, Decimal, Dimension, Encoder, Error, Kind, Leaf, MAX_LEAF_DATA, Origin, Value};
 use proptest::prelude::*;
 
 fn values() -> impl Strategy<Value = Value<'static>> {
@@ -37,11 +37,53 @@ proptest! {
         let names: Vec<String> = (0..columns.len()).map(|i| format!("c{i}")).collect();
         let encoder = Encoder::new("public.t", Kind::Insert, &names).unwrap();
         let mut data = Vec::new();
-        encoder.encode(&columns, &mut data).unwrap();
+        encoder.encode(&columns, &Context::default(), &mut data).unwrap();
         prop_assert!(data.len() <= MAX_LEAF_DATA);
         let decoded: Vec<serde_cbor::Value> = serde_cbor::from_slice(&data).unwrap();
         prop_assert_eq!(decoded.len(), 4);
         prop_assert_eq!(&decoded[1], &serde_cbor::Value::Text("public.t".into()));
+    }
+
+    #[test]
+    fn what_was_encoded_is_decoded(
+        columns in prop::collection::vec(values(), 0..10),
+        origin in prop::option::of((any::<u64>(), ".{0,20}", ".{0,20}", any::<i64>())),
+        salt in prop::option::of(any::<[u8; 16]>()),
+    ) {
+        let names: Vec<String> = (0..columns.len()).map(|i| format!("c{i}")).collect();
+        let encoder = Encoder::new("public.t", Kind::Update, &names).unwrap();
+        let mut data = Vec::new();
+        let context = Context {
+            origin: origin.as_ref().map(|(transaction, user, application, at)| Origin {
+                transaction: *transaction, user, application, at: *at,
+            }),
+            salt: salt.as_ref().map(|s| s.as_slice()),
+        };
+        encoder.encode(&columns, &context, &mut data).unwrap();
+        let leaf = Leaf::decode(&data).unwrap();
+        prop_assert_eq!((leaf.source.as_str(), leaf.kind), ("public.t", Kind::Update));
+        prop_assert_eq!(leaf.salt.as_deref(), context.salt);
+        prop_assert_eq!(leaf.origin.is_some(), origin.is_some());
+        if let (Some(decoded), Some(given)) = (leaf.origin, origin) {
+            prop_assert_eq!((decoded.transaction, decoded.user, decoded.application, decoded.at), given);
+        }
+        if let Columns::Map(map) = leaf.columns {
+            prop_assert_eq!(map.len(), columns.len());
+        }
+    }
+
+    #[test]
+    fn decoding_anything_does_not_panic(data: Vec<u8>, flips in prop::collection::vec((any::<u8>(), 0..60usize), 0..4)) {
+        let _ = Leaf::decode(&data);
+        let mut real = Vec::new();
+        let context = Context { origin: None, salt: Some(&[7; 16]) };
+        Encoder::new("public.t", Kind::Insert, &["a", "b"]).unwrap()
+            .encode(&[Value::Int(1), Value::Text("x".into())], &context, &mut real).unwrap();
+        for (byte, place) in flips {
+            let place = place % real.len();
+            real[place] ^= byte;
+        }
+        let _ = Leaf::decode(&real);
     }
 
     #[test]
@@ -52,7 +94,7 @@ proptest! {
         let encode = |named: &[(String, Value<'static>)]| {
             let (names, values): (Vec<_>, Vec<_>) = named.iter().cloned().unzip();
             let mut data = Vec::new();
-            Encoder::new("s.t", Kind::Insert, &names).unwrap().encode(&values, &mut data).unwrap();
+            Encoder::new("s.t", Kind::Insert, &names).unwrap().encode(&values, &Context::default(), &mut data).unwrap();
             data
         };
         let before = encode(&named);
@@ -81,11 +123,11 @@ fn malformed_input_is_an_error() {
     let twice = Encoder::new("s.t", Kind::Insert, &["a", "b", "a"]).unwrap_err();
     assert_eq!(twice, Error::DuplicateColumn("a".into()));
     let encoder = Encoder::new("s.t", Kind::Insert, &["a"]).unwrap();
-    let count = encoder.encode(&[], &mut Vec::new()).unwrap_err();
+    let count = encoder.encode(&[], &Context::default(), &mut Vec::new()).unwrap_err();
     assert_eq!(count, Error::ColumnCount { wanted: 1, got: 0 });
     let wide = [Value::Int(i128::from(u64::MAX) + 1)];
     assert!(matches!(
-        encoder.encode(&wide, &mut Vec::new()),
+        encoder.encode(&wide, &Context::default(), &mut Vec::new()),
         Err(Error::Value(_))
     ));
     let dimensions = vec![Dimension {

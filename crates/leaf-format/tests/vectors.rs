@@ -1,6 +1,6 @@
 //! The vectors of `docs/leaf-format-vectors.json`, which other languages check too.
 
-use leaf_format::{Decimal, Dimension, Encoder, Kind, Value};
+use leaf_format::{Context, Decimal, Dimension, Encoder, Kind, Leaf, Origin, Value};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
@@ -122,7 +122,20 @@ fn leaves_encode_as_specified() {
         let kind = Kind::try_from(vector["kind"].as_str().unwrap()).unwrap();
         let encoder = Encoder::new(vector["source"].as_str().unwrap(), kind, &names).unwrap();
         let mut leaf_data = Vec::new();
-        encoder.encode(&values, &mut leaf_data).unwrap();
+        let json = &vector["context"];
+        let salt = json["salt"].as_str().map(unhex);
+        let context = Context {
+            origin: json["xid"].as_str().map(|xid| Origin {
+                transaction: xid.parse().unwrap(),
+                user: json["user"].as_str().unwrap(),
+                application: json["app"].as_str().unwrap(),
+                at: json["at"].as_str().unwrap().parse().unwrap(),
+            }),
+            salt: salt.as_deref(),
+        };
+        encoder.encode(&values, &context, &mut leaf_data).unwrap();
+        let decoded = Leaf::decode(&leaf_data).unwrap();
+        assert_eq!((decoded.kind, decoded.salt), (kind, salt), "{}", vector["name"]);
         let hash = Sha256::new_with_prefix([0])
             .chain_update(&leaf_data)
             .finalize();

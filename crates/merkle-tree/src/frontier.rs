@@ -75,6 +75,24 @@ impl Frontier {
         ragged.unwrap_or(EMPTY_ROOT)
     }
 
+    /// The largest complete subtrees that the tree is made of, as (height, index, root): what the next
+    /// root and proof will ask for.
+    pub fn peaks(&self) -> Vec<(u32, u64, Hash)> {
+        let mut peaks = Vec::new();
+        for (level, hashes) in self.edge.iter().enumerate() {
+            let base = TILE_HEIGHT * level as u32;
+            let start = (self.size >> base) / TILE_WIDTH * TILE_WIDTH;
+            let mut done = 0;
+            for bit in (0..TILE_HEIGHT).rev().filter(|bit| hashes.len() >> bit & 1 == 1) {
+                let end = done + (1 << bit);
+                let index = (start + done as u64) >> bit;
+                peaks.push((base + bit, index, tile_hash(&hashes[done..end])));
+                done = end;
+            }
+        }
+        peaks
+    }
+
     /// How many completed tiles wait for [`Self::take_tiles`].
     pub fn pending_tiles(&self) -> usize {
         self.full.len()

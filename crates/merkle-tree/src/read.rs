@@ -10,6 +10,15 @@ pub trait HashReader {
 
     /// The hashes `first .. first + count` of `tile`, where `first + count <= 256`.
     fn read(&mut self, tile: TileId, first: u8, count: u16) -> Result<Vec<Hash>, Self::Error>;
+
+    /// The root of the complete subtree over the leaves `[index·2^height, (index+1)·2^height)`, if it
+    /// is at hand without reading.
+    fn recall(&mut self, _height: u32, _index: u64) -> Option<Hash> {
+        None
+    }
+
+    /// That subtree's root was computed from what was read.
+    fn learn(&mut self, _height: u32, _index: u64, _hash: &Hash) {}
 }
 
 /// Why a root or a proof cannot be computed.
@@ -43,14 +52,18 @@ pub fn subtree_hash<R: HashReader>(
     height: u32,
     index: u64,
 ) -> Result<Hash, Error<R::Error>> {
+    if let Some(hash) = reader.recall(height, index) {
+        return Ok(hash);
+    }
     let count = 1 << (height % TILE_HEIGHT);
     let first = index * u64::from(count);
     let tile = TileId {
         level: (height / TILE_HEIGHT) as u8,
         index: first / TILE_WIDTH,
     };
-    let hashes = read(reader, tile, (first % TILE_WIDTH) as u8, count)?;
-    Ok(tile_hash(&hashes))
+    let hash = tile_hash(&read(reader, tile, (first % TILE_WIDTH) as u8, count)?);
+    reader.learn(height, index, &hash);
+    Ok(hash)
 }
 
 /// MTH(D[range]) for a non-empty range that starts at a multiple of the largest power of two not

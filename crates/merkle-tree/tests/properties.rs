@@ -17,6 +17,35 @@ fn flipped(hash: &Hash, bit: usize) -> Hash {
     Hash::from(bytes)
 }
 
+/// A reader with a cache of `room` hashes, the oldest of which go first.
+struct Cached<'a> {
+    store: &'a mut Store,
+    known: std::collections::VecDeque<((u32, u64), Hash)>,
+    room: usize,
+    recalled: usize,
+}
+
+impl HashReader for Cached<'_> {
+    type Error = std::convert::Infallible;
+
+    fn read(&mut self, tile: TileId, first: u8, count: u16) -> Result<Vec<Hash>, Self::Error> {
+        self.store.read(tile, first, count)
+    }
+
+    fn recall(&mut self, height: u32, index: u64) -> Option<Hash> {
+        let found = self.known.iter().find(|(at, _)| *at == (height, index));
+        self.recalled += usize::from(found.is_some());
+        found.map(|(_, hash)| *hash)
+    }
+
+    fn learn(&mut self, height: u32, index: u64, hash: &Hash) {
+        self.known.push_back(((height, index), *hash));
+        if self.known.len() > self.room {
+            self.known.pop_front();
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn frontier_goes_on_from_any_size(start in 0..3000u64, more in 0..2000u64, cut in 1..700u64) {
@@ -32,6 +61,37 @@ proptest! {
         resumed.flush();
         prop_assert_eq!(resumed.frontier.root(), whole.frontier.root());
         prop_assert_eq!(resumed.tiles, whole.tiles);
+    }
+
+    #[test]
+    fn peaks_are_the_roots_of_the_largest_complete_subtrees(n in 0..LARGE) {
+        let store = &mut *STORE.lock().unwrap();
+        let peaks = Frontier::load(store, size(n)).unwrap().peaks();
+        let mut leaves: Vec<u64> = peaks.iter().map(|(height, ..)| 1 << height).collect();
+        prop_assert_eq!(leaves.iter().sum::<u64>(), n);
+        leaves.sort_unstable();
+        prop_assert!(leaves.windows(2).all(|pair| pair[0] < pair[1]));
+        for (height, i, hash) in peaks {
+            prop_assert_eq!(subtree_hash(store, height, i).unwrap(), hash);
+        }
+    }
+
+    #[test]
+    fn a_reader_that_recalls_and_forgets_gives_the_same_answers(n in 1..LARGE, i: u64, m: u64, room in 0..40usize) {
+        let store = &mut *STORE.lock().unwrap();
+        let (i, m) = (i % n, m % (n + 1));
+        let plain = (
+            root(store, size(n)).unwrap(),
+            inclusion_proof(store, index(i), size(n)).unwrap(),
+            consistency_proof(store, size(m), size(n)).unwrap(),
+        );
+        let mut cached = Cached { store, known: Default::default(), room, recalled: 0 };
+        for round in 0..3 {
+            prop_assert_eq!(&root(&mut cached, size(n)).unwrap(), &plain.0);
+            prop_assert_eq!(&inclusion_proof(&mut cached, index(i), size(n)).unwrap(), &plain.1);
+            prop_assert_eq!(&consistency_proof(&mut cached, size(m), size(n)).unwrap(), &plain.2);
+            prop_assert!(round == 0 || room < 40 || n < 2 || cached.recalled > 0);
+        }
     }
 
     #[test]

@@ -1,0 +1,118 @@
+//! Leaf data taken apart again, for those who keep it.
+
+use crate::{Error, Kind, MAX_LEAF_DATA};
+use serde_cbor::Value as Cbor;
+use std::collections::BTreeMap;
+
+/// The columns of an entry.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Columns {
+    /// Name and value; NULLs are left out.
+    Map(BTreeMap<String, Cbor>),
+    /// SHA-256 of the encoded map, where that was too long.
+    Digest(Vec<u8>),
+}
+
+/// Who made a change: [`crate::Origin`], owned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub transaction: u64,
+    pub user: String,
+    pub application: String,
+    pub at: i64,
+}
+
+/// An entry's leaf data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Leaf {
+    pub source: String,
+    pub kind: Kind,
+    pub columns: Columns,
+    pub origin: Option<Origin>,
+    pub salt: Option<Vec<u8>>,
+}
+
+impl Leaf {
+    /// # Errors
+    /// If the bytes are not leaf data of format 1. (That they are the *canonical* form is not checked
+    /// here: the leaf hash does that.)
+    pub fn decode(leaf_data: &[u8]) -> Result<Leaf, Error> {
+        let not = |what: &str| Error::NotLeafData(what.to_owned());
+        if leaf_data.len() > MAX_LEAF_DATA {
+            return Err(not("too long"));
+        }
+        let value: Cbor =
+            serde_cbor::from_slice(leaf_data).map_err(|e| Error::NotLeafData(e.to_string()))?;
+        let Cbor::Array(elements) = value else {
+            return Err(not("no array"));
+        };
+        let mut elements = elements.into_iter();
+        let mut next = || elements.next();
+        match next() {
+            Some(Cbor::Integer(1)) => {}
+            _ => return Err(not("another format")),
+        }
+        let (Some(Cbor::Text(source)), Some(Cbor::Text(kind))) = (next(), next()) else {
+            return Err(not("source and kind are no texts"));
+        };
+        let columns = match next() {
+            Some(Cbor::Map(map)) => Columns::Map(texts(map)?),
+            Some(Cbor::Bytes(digest)) if digest.len() == 32 => Columns::Digest(digest),
+            _ => return Err(not("no columns")),
+        };
+        let mut context = match next() {
+            None => BTreeMap::new(),
+            Some(Cbor::Map(map)) => texts(map)?,
+            Some(_) => return Err(not("the context is no map")),
+        };
+        if next().is_some() {
+            return Err(not("more than five elements"));
+        }
+        let salt = match context.remove("salt") {
+            None => None,
+            Some(Cbor::Bytes(salt)) => Some(salt),
+            Some(_) => return Err(not("the salt is no byte string")),
+        };
+        Ok(Leaf {
+            source,
+            kind: Kind::try_from(kind.as_str())?,
+            columns,
+            origin: origin(context)?,
+            salt,
+        })
+    }
+}
+
+fn texts(map: BTreeMap<Cbor, Cbor>) -> Result<BTreeMap<String, Cbor>, Error> {
+    map.into_iter()
+        .map(|(name, value)| match name {
+            Cbor::Text(name) => Ok((name, value)),
+            _ => Err(Error::NotLeafData("a name is no text".to_owned())),
+        })
+        .collect()
+}
+
+fn origin(mut context: BTreeMap<String, Cbor>) -> Result<Option<Origin>, Error> {
+    if context.is_empty() {
+        return Ok(None);
+    }
+    let mut take = |name: &str| context.remove(name);
+    let parts = (take("xid"), take("user"), take("app"), take("at"));
+    let not = || Error::NotLeafData("the context names no origin".to_owned());
+    let (
+        Some(Cbor::Integer(transaction)),
+        Some(Cbor::Text(user)),
+        Some(Cbor::Text(application)),
+        Some(Cbor::Integer(at)),
+        true,
+    ) = (parts.0, parts.1, parts.2, parts.3, context.is_empty())
+    else {
+        return Err(not());
+    };
+    Ok(Some(Origin {
+        transaction: u64::try_from(transaction).map_err(|_| not())?,
+        user,
+        application,
+        at: i64::try_from(at).map_err(|_| not())?,
+    }))
+}
