@@ -3,14 +3,29 @@
 -- for whom it is granted to.
 
 REVOKE ALL ON FUNCTION
-    @extschema@.create_log(text, integer, interval),
-    @extschema@.alter_log(text, text, integer, interval),
+    @extschema@.create_log(text, integer, interval, interval, interval),
+    @extschema@.alter_log(text, text, integer, interval, interval, interval),
     @extschema@.enable_log(text),
     @extschema@.disable_log(text),
+    @extschema@.pause_log(text),
+    @extschema@.resume_log(text),
     @extschema@.drop_log(text, boolean),
-    @extschema@.add_source(text, regclass, text, text[], text[], text, text),
-    @extschema@.alter_source(text, regclass, text[], text),
+    @extschema@.add_source(text, regclass, text, text[], text[], text, text, boolean, boolean, boolean, boolean, boolean),
+    @extschema@.alter_source(text, regclass, text[], text, boolean, boolean, boolean),
     @extschema@.remove_source(text, regclass),
+    @extschema@.backfill(text, regclass),
+    @extschema@.repair_capture(text, regclass),
+    @extschema@.capture_change(),
+    @extschema@.refuse_change(),
+    @extschema@.run_now(text),
+    @extschema@.redact(text, bigint, text),
+    @extschema@.prune_log(text, bigint),
+    @extschema@.merkle_log_warm(text),
+    @extschema@.schedule_log(text, text),
+    @extschema@.unschedule_log(text),
+    @extschema@.coverage_holes(integer),
+    @extschema@.merkle_log_health(),
+    @extschema@.merkle_log_metrics(),
     @extschema@.process_next_batch(text, boolean),
     @extschema@.reconcile(text)
 FROM PUBLIC;
@@ -22,8 +37,16 @@ REVOKE ALL ON
     @extschema@.verification_source_columns,
     @extschema@.merkle_log,
     @extschema@.merkle_tile,
-    @extschema@.merkle_tree_head
+    @extschema@.merkle_tree_head,
+    @extschema@.merkle_leaf_data,
+    @extschema@.merkle_statement,
+    @extschema@.merkle_pending
 FROM PUBLIC;
 
 GRANT SELECT ON @extschema@.merkle_log_status, @extschema@.merkle_log_progress TO PUBLIC;
-GRANT SELECT ON @extschema@.merkle_log_sources TO pg_monitor;
+GRANT SELECT ON @extschema@.merkle_log_sources, @extschema@.merkle_log_coverage TO pg_monitor;
+GRANT EXECUTE ON FUNCTION
+    @extschema@.coverage_holes(integer),
+    @extschema@.merkle_log_health(),
+    @extschema@.merkle_log_metrics()
+TO pg_monitor;

@@ -18,13 +18,17 @@ CREATE TABLE @extschema@.verification_logs (
     log_id        integer     GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     log_name      text        COLLATE "C" NOT NULL UNIQUE,
     enabled       boolean     NOT NULL DEFAULT true,
-    order_domain  text        CHECK (order_domain IN ('time', 'number', 'uuid')),
-    batch_size    integer     NOT NULL CHECK (batch_size > 0),
+    order_domain  text        CHECK (order_domain IN ('time', 'number', 'uuid', 'arrival')),
+    batch_size    integer     CHECK (batch_size > 0),
     settle        interval    NOT NULL CHECK (settle >= interval '0'),
     created_at    timestamptz NOT NULL DEFAULT now(),
     last_error    text,
     last_error_at timestamptz,
-    waiting_for   text
+    waiting_for   text,
+    paused        boolean     NOT NULL DEFAULT false,
+    run_interval  interval    CHECK (run_interval > interval '0'),
+    reconcile_interval interval CHECK (reconcile_interval >= interval '0'),
+    pruned_to     bigint      NOT NULL DEFAULT 0
 );
 
 CREATE TABLE @extschema@.verification_sources (
@@ -33,14 +37,21 @@ CREATE TABLE @extschema@.verification_sources (
     source_table text        NOT NULL,
     relation     regclass    NOT NULL,
     bound_to     text        NOT NULL,
-    capture      text        NOT NULL CHECK (capture = 'watermark'),
-    order_column text        NOT NULL,
+    capture      text        NOT NULL CHECK (capture IN ('watermark', 'trigger')),
+    order_column text,
     key_columns  text[]      NOT NULL,
     columns      text[],
     hash_column  text,
     watermark    text[],
     added_at     timestamptz NOT NULL DEFAULT now(),
-    removed_at   timestamptz
+    removed_at   timestamptz,
+    append_only  boolean     NOT NULL DEFAULT false,
+    allow_truncate  boolean  NOT NULL DEFAULT false,
+    store_leaf_data boolean  NOT NULL DEFAULT false,
+    salted       boolean     NOT NULL DEFAULT false,
+    backfill     text[],
+    pruned_order text,
+    CHECK (capture = 'trigger' OR order_column IS NOT NULL)
 );
 
 CREATE UNIQUE INDEX verification_sources_relation
@@ -80,7 +91,7 @@ CREATE INDEX merkle_log_source_key ON @extschema@.merkle_log (source_key, source
 
 CREATE TABLE @extschema@.merkle_tile (
     log_id     integer  NOT NULL,
-    level      smallint NOT NULL CHECK (level > 0),
+    level      smallint NOT NULL CHECK (level >= 0),
     tile_index bigint   NOT NULL,
     hashes     bytea    NOT NULL,
     PRIMARY KEY (log_id, level, tile_index)
@@ -94,8 +105,57 @@ CREATE TABLE @extschema@.merkle_tree_head (
     tree_size  bigint      NOT NULL,
     root_hash  bytea       NOT NULL,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    duration   interval,
     PRIMARY KEY (log_id, tree_size)
 );
+
+CREATE TABLE @extschema@.merkle_leaf_data (
+    log_id     integer NOT NULL,
+    leaf_index bigint  NOT NULL,
+    salt       bytea,
+    leaf_data  bytea,
+    PRIMARY KEY (log_id, leaf_index)
+);
+
+CREATE TABLE @extschema@.merkle_statement (
+    log_id           integer     NOT NULL,
+    from_leaf_index  bigint      NOT NULL,
+    entries          integer     NOT NULL CHECK (entries > 0),
+    source_id        integer     NOT NULL,
+    kind             text        NOT NULL,
+    transaction_id   xid8        NOT NULL,
+    user_name        text        NOT NULL,
+    application_name text        NOT NULL,
+    statement_at     timestamptz NOT NULL,
+    PRIMARY KEY (log_id, from_leaf_index)
+);
+
+-- The queue of trigger capture. Written by capture_change() past the executor: its columns, their
+-- order and its index are known to the library.
+CREATE TABLE @extschema@.merkle_pending (
+    log_id           integer     NOT NULL,
+    pending_id       bigint      NOT NULL,
+    source_id        integer     NOT NULL,
+    version          integer,
+    columns          text[],
+    kind             text        NOT NULL,
+    transaction_id   xid8        NOT NULL,
+    user_name        text        NOT NULL,
+    application_name text        NOT NULL,
+    statement_at     timestamptz NOT NULL,
+    keys             text[]      NOT NULL,
+    whole            boolean     NOT NULL,
+    leaves           bytea[]     NOT NULL,
+    salts            bytea[],
+    PRIMARY KEY (log_id, pending_id)
+) WITH (toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+ALTER TABLE @extschema@.merkle_pending
+    ALTER COLUMN keys SET STORAGE EXTERNAL,
+    ALTER COLUMN leaves SET STORAGE EXTERNAL,
+    ALTER COLUMN salts SET STORAGE EXTERNAL;
+
+CREATE SEQUENCE @extschema@.merkle_pending_id;
 
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs_log_id_seq', '');
@@ -106,3 +166,7 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_source_colu
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_log', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tile', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tree_head', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_leaf_data', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_statement', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_pending', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_pending_id', '');

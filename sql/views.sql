@@ -13,12 +13,41 @@ SELECT l.log_name,
        h.created_at AS last_batch_at,
        l.waiting_for,
        l.last_error,
-       l.last_error_at
+       l.last_error_at,
+       l.paused,
+       l.run_interval,
+       l.reconcile_interval,
+       l.pruned_to,
+       g.rows AS lag_rows,
+       g.seconds AS lag_seconds,
+       h.tree_size - COALESCE(b.tree_size, 0) AS last_batch_entries,
+       h.duration AS last_batch_duration,
+       (h.tree_size - COALESCE(b.tree_size, 0))
+           / NULLIF(EXTRACT(epoch FROM h.duration), 0)::double precision AS entries_per_second,
+       c.last_run_at,
+       c.last_duration,
+       c.next_run_at,
+       c.last_reconciled_at,
+       c.failures,
+       c.batches,
+       c.entries,
+       c.errors,
+       c.cache_hits,
+       c.cache_misses,
+       w.pid AS worker_pid,
+       w.heartbeat AS worker_heartbeat
   FROM @extschema@.verification_logs l
-  LEFT JOIN LATERAL (SELECT t.tree_size, t.root_hash, t.created_at
+  LEFT JOIN LATERAL (SELECT t.tree_size, t.root_hash, t.created_at, t.duration
                        FROM @extschema@.merkle_tree_head t
                       WHERE t.log_id = l.log_id
-                      ORDER BY t.tree_size DESC LIMIT 1) h ON true;
+                      ORDER BY t.tree_size DESC LIMIT 1) h ON true
+  LEFT JOIN LATERAL (SELECT t.tree_size
+                       FROM @extschema@.merkle_tree_head t
+                      WHERE t.log_id = l.log_id AND t.tree_size < h.tree_size
+                      ORDER BY t.tree_size DESC LIMIT 1) b ON true
+  LEFT JOIN LATERAL @extschema@.log_lag(l.log_id) g ON true
+  LEFT JOIN LATERAL @extschema@.log_counters(l.log_id) c ON true
+  LEFT JOIN LATERAL @extschema@.background_worker() w ON true;
 
 CREATE VIEW @extschema@.merkle_log_sources AS
 SELECT l.log_name,
@@ -34,7 +63,12 @@ SELECT l.log_name,
        v.from_leaf_index AS version_from_leaf_index,
        v.change AS version_change,
        s.added_at,
-       s.removed_at
+       s.removed_at,
+       s.append_only,
+       s.allow_truncate,
+       s.store_leaf_data,
+       s.salted,
+       s.backfill
   FROM @extschema@.verification_sources s
   JOIN @extschema@.verification_logs l USING (log_id)
   JOIN LATERAL (SELECT w.version, w.from_leaf_index, w.change
@@ -53,3 +87,16 @@ SELECT r.pid,
   JOIN pg_catalog.pg_database d ON d.oid = r.datid
   LEFT JOIN @extschema@.verification_logs l
     ON l.log_id = r.log_id AND d.datname = pg_catalog.current_database();
+
+-- Reads every row of the sources that it is asked about: WHERE log_name = … saves the others.
+CREATE VIEW @extschema@.merkle_log_coverage AS
+SELECT l.log_name,
+       s.source_table,
+       h.relation::pg_catalog.regclass AS relation,
+       h.problem,
+       h.rows,
+       h.mend
+  FROM @extschema@.verification_sources s
+  JOIN @extschema@.verification_logs l USING (log_id)
+  CROSS JOIN LATERAL @extschema@.coverage_holes(s.source_id) h
+ WHERE s.removed_at IS NULL;

@@ -1,6 +1,9 @@
 //! The one path of a row: capture → encode → append, for new rows and for late ones.
 
+mod arrival;
+
 use crate::capture::fence::{self, Blocked};
+use crate::capture::order::Domain;
 use crate::capture::shape::Shape;
 use crate::capture::watermark::{self, Stream};
 use crate::catalog::logs::{self, Log};
@@ -8,15 +11,16 @@ use crate::catalog::sources;
 use crate::error::Error;
 use crate::pg::memory::Scratch;
 use crate::pg::progress::{Command, Progress};
-use crate::pg::server;
 use crate::pg::spi::Snapshot;
-use crate::pg::subtransaction;
+use crate::pg::{server, subtransaction, xact};
 use crate::session::Session;
-use crate::store::append::{Appended, Appender};
+use crate::shared;
+use crate::store::append::{Appended, Appender, Entry};
 use crate::store::{entries, heads};
 use pgrx::pg_sys;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 /// Leaves between two looks at interrupts and at the progress slot.
@@ -29,6 +33,8 @@ pub struct Batch {
     pub duration: Duration,
     /// Who held the fence when time was up, and nothing was appended.
     pub waiting_for: Option<String>,
+    /// As many entries as a batch may have: there may be more to log.
+    pub full: bool,
 }
 
 /// A row that was logged after rows that sort behind it.
@@ -68,16 +74,35 @@ pub fn run(
         Ok(appended) => (appended, None),
         Err(Blocked(by)) => {
             let head = heads::latest(session, Snapshot::Fresh, &log)?;
-            (Appended { entries: 0, head }, Some(by))
+            (Appended::nothing(head), Some(by))
         }
     };
     logs::record_state(session, &log, waiting_for.as_deref());
+    let duration = started.elapsed();
+    count(session, &log, &appended, duration);
     Ok(Some(Batch {
+        full: appended.more || appended.entries >= log.batch_size.into(),
         log: log.name,
         appended,
-        duration: started.elapsed(),
+        duration,
         waiting_for,
     }))
+}
+
+/// Counts the batch, once it has committed.
+fn count(session: &Session, log: &Log, appended: &Appended, duration: Duration) {
+    let Some(counters) = shared::get().and_then(|s| s.counters(session, log.id)) else {
+        return;
+    };
+    let (entries, micros) = (appended.entries, duration.as_micros() as i64);
+    xact::after_commit(move || {
+        counters.last_run_at.store(xact::now(), SeqCst);
+        counters.last_duration.store(micros, SeqCst);
+        if entries > 0 {
+            counters.batches.fetch_add(1, SeqCst);
+            counters.entries.fetch_add(entries as u64, SeqCst);
+        }
+    });
 }
 
 /// Runs a batch of every enabled log. A log that fails is rolled back alone, warned about, and its
@@ -106,6 +131,9 @@ fn capture(
     log: &Log,
     deadline: Instant,
 ) -> Result<Result<Appended, Blocked>, Error> {
+    if log.domain == Some(Domain::Arrival) {
+        return arrival::append(session, log).map(Ok);
+    }
     let mut shapes = match load_shapes(session, log, deadline)? {
         Ok(shapes) => shapes,
         Err(blocked) => return Ok(Err(blocked)),
@@ -157,7 +185,6 @@ fn load_shapes(
 fn append(session: &Session, log: &Log, streams: &mut [Stream]) -> Result<Appended, Error> {
     let progress = Progress::start(Command::Batch, log.id, log.batch_size as u64);
     let mut appender = Appender::open(session, log)?;
-    let start = appender.size();
     let mut next = BinaryHeap::new();
     for (place, stream) in streams.iter_mut().enumerate() {
         if let Some(leaf) = stream.peek()? {
@@ -165,18 +192,18 @@ fn append(session: &Session, log: &Log, streams: &mut [Stream]) -> Result<Append
         }
     }
     let mut watermarks: HashMap<i32, Vec<String>> = HashMap::new();
-    while appender.size() - start < log.batch_size.into() {
+    while appender.entries() < log.batch_size.into() {
         let Some(Reverse((_, source_id, place))) = next.pop() else {
             break;
         };
         if let Some(leaf) = streams[place].next()? {
             watermarks.insert(source_id, leaf.position.clone());
-            appender.push(source_id, leaf)?;
+            appender.push(Entry::of_row(source_id, leaf, true))?;
         }
         if let Some(leaf) = streams[place].peek()? {
             next.push(Reverse((leaf.order.clone(), source_id, place)));
         }
-        report(&progress, appender.size() - start);
+        report(&progress, appender.entries());
     }
     for (source_id, watermark) in &watermarks {
         sources::set_watermark(session, *source_id, watermark);
@@ -184,21 +211,37 @@ fn append(session: &Session, log: &Log, streams: &mut [Stream]) -> Result<Append
     appender.finish()
 }
 
-/// Logs every row at or behind the watermarks that has no entry.
+/// Logs every row that should have an entry and has none.
 pub fn reconcile(session: &Session, name: &str, timeout: Duration) -> Result<Vec<Late>, Error> {
     check_writable(name)?;
     let log = logs::lock_and_wait(session, name)?;
-    let mut shapes = match load_shapes(session, &log, Instant::now() + timeout)? {
-        Ok(shapes) => shapes,
-        Err(Blocked(by)) => return Err(Error::Blocked { log: log.name, by }),
+    let late = match log.domain {
+        Some(Domain::Arrival) => arrival::reconcile(session, &log)?,
+        _ => behind_watermarks(session, &log, timeout)?,
     };
-    let size = heads::latest(session, Snapshot::Fresh, &log)?.tree_size;
+    if let Some(counters) = shared::get().and_then(|s| s.counters(session, log.id)) {
+        counters.last_reconciled_at.store(xact::now(), SeqCst);
+    }
+    Ok(late)
+}
+
+fn behind_watermarks(session: &Session, log: &Log, timeout: Duration) -> Result<Vec<Late>, Error> {
+    let mut shapes = match load_shapes(session, log, Instant::now() + timeout)? {
+        Ok(shapes) => shapes,
+        Err(Blocked(by)) => {
+            return Err(Error::Blocked {
+                log: log.name.clone(),
+                by,
+            });
+        }
+    };
+    let size = heads::latest(session, Snapshot::Fresh, log)?.tree_size;
     let progress = Progress::start(Command::Reconcile, log.id, size as u64);
     let (mut late, mut seen) = (Vec::new(), 0);
     let mut scratch = Scratch::new();
     for shape in &mut shapes {
         shape.record(session, size)?;
-        let mut stream = Stream::behind(&log, shape)?;
+        let mut stream = Stream::behind(log, shape)?;
         loop {
             let rows = stream.chunk()?;
             if rows.is_empty() {
@@ -218,12 +261,13 @@ pub fn reconcile(session: &Session, name: &str, timeout: Duration) -> Result<Vec
         }
     }
     late.sort_by(|(a, x, _), (b, y, _)| (&a.order, x).cmp(&(&b.order, y)));
-    let mut appender = Appender::open(session, &log)?;
+    let mut appender = Appender::open(session, log)?;
     let late = late
         .into_iter()
         .map(|(leaf, source_id, source_table)| {
             let key = leaf.key.clone();
-            appender.push(source_id, leaf).map(|leaf_index| Late {
+            let entry = Entry::of_row(source_id, leaf, true);
+            appender.push(entry).map(|leaf_index| Late {
                 source_table,
                 key,
                 leaf_index,
@@ -241,7 +285,7 @@ fn report(progress: &Progress, done: i64) {
     }
 }
 
-fn check_writable(log: &str) -> Result<(), Error> {
+pub fn check_writable(log: &str) -> Result<(), Error> {
     if server::in_recovery() {
         return Err(Error::ReadOnly {
             log: log.to_owned(),

@@ -176,6 +176,60 @@ pub enum Error {
     Damaged { log: String, problem: String },
     #[error("log \"{log}\" waits for {by}, which keeps a source table locked")]
     Blocked { log: String, by: String },
+    #[error("a trigger captures changes for source {source_id}, which does not exist")]
+    StrayTrigger { source_id: i32 },
+    #[error("cannot truncate table \"{table}\": log \"{log}\" captures its changes")]
+    TruncateRefused { log: String, table: String },
+    #[error("cannot {operation} table \"{table}\": it is an append-only source of log \"{log}\"")]
+    AppendOnly {
+        log: String,
+        table: String,
+        operation: &'static str,
+    },
+    #[error("{option} cannot be given for table \"{table}\" with {capture} capture")]
+    CaptureOption {
+        table: String,
+        option: &'static str,
+        capture: &'static str,
+        hint: &'static str,
+    },
+    #[error(
+        "log \"{log}\" is ordered by {domain}, and trigger capture of table \"{table}\" logs in order of arrival"
+    )]
+    TriggerDomain {
+        log: String,
+        domain: &'static str,
+        table: String,
+    },
+    #[error(
+        "the merkle_log library is version {library}, and the extension in this database {installed}"
+    )]
+    Version {
+        library: &'static str,
+        installed: String,
+    },
+    #[error("no background worker can be asked: {why}")]
+    NoWorker { why: &'static str },
+    #[error("entry {index} of log \"{log}\" was pruned: entries before {pruned_to} are gone")]
+    Pruned {
+        log: String,
+        index: i64,
+        pruned_to: i64,
+    },
+    #[error(
+        "the proof needs hashes of log \"{log}\" that were pruned: of entries before {pruned_to}, only those that lead to recorded tree heads are kept"
+    )]
+    PrunedProof { log: String, pruned_to: i64 },
+    #[error("entry {index} of log \"{log}\" cannot be redacted: {why}")]
+    CannotRedact {
+        log: String,
+        index: i64,
+        why: &'static str,
+    },
+    #[error("log \"{log}\" does not keep the leaf data of table \"{table}\"")]
+    NoHistory { log: String, table: String },
+    #[error("extension \"pg_cron\" is not installed in this database")]
+    NoCron,
     #[error("{name} must be 32 bytes, not {length}")]
     HashLength { name: &'static str, length: usize },
     #[error("row {key} of table \"{table}\" cannot be encoded for log \"{log}\": {problem}")]
@@ -192,6 +246,16 @@ impl Error {
         use Error::*;
         use PgSqlErrorCode as C;
         match self {
+            Version { .. }
+            | NoWorker { .. }
+            | StrayTrigger { .. }
+            | CannotRedact { .. }
+            | NoHistory { .. }
+            | TriggerDomain { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            CaptureOption { .. } => C::ERRCODE_INVALID_PARAMETER_VALUE,
+            TruncateRefused { .. } | AppendOnly { .. } => C::ERRCODE_RESTRICT_VIOLATION,
+            Pruned { .. } | PrunedProof { .. } => C::ERRCODE_NO_DATA_FOUND,
+            NoCron => C::ERRCODE_UNDEFINED_OBJECT,
             NotInstalled | NoSuchLog(_) | NoSuchSource { .. } | SourceGone { .. } => {
                 C::ERRCODE_UNDEFINED_OBJECT
             }
@@ -273,7 +337,7 @@ impl Error {
             CaptureNotNamed { .. } => {
                 "Name the mode, capture => 'watermark', if you accept that a late row is logged by reconcile() only. Complete without it are identity and serial columns, and DEFAULT clock_timestamp().".into()
             }
-            CaptureMode(_) => "Use capture => 'watermark'.".into(),
+            CaptureMode(_) => "Use capture => 'watermark' or capture => 'trigger'.".into(),
             NoKey { .. } => "Add a primary key: entries name their row by it.".into(),
             NotAKey { .. } => "Name the columns of a primary key, or of a unique index on not-null columns without a predicate.".into(),
             KeyType { .. } => "Choose a key of built-in types or enums with key_columns.".into(),
@@ -304,6 +368,30 @@ impl Error {
             ShapeChanged { .. } => "The entry stays provable by its leaf hash; its leaf data must come from a copy of the row as it was.".into(),
             Damaged { log, .. } => format!("Run verify_log({}) to find what was altered.", literal(log)),
             Blocked { .. } => "Wait for it to end, or see pg_stat_activity and end it.".into(),
+            StrayTrigger { .. } => "Drop the trigger, or add the table to a log with add_source, which makes triggers of its own.".into(),
+            TruncateRefused { log, .. } => format!(
+                "Use DELETE, or let the source allow it with alter_source({}, …, allow_truncate => true): then it is logged.",
+                literal(log)
+            ),
+            AppendOnly { log, .. } => format!(
+                "Insert a row that corrects the old one, or lift the guard with alter_source({}, …, append_only => false).",
+                literal(log)
+            ),
+            CaptureOption { hint, .. } => (*hint).into(),
+            TriggerDomain { .. } => "Create another log for it: order values and order of arrival cannot be compared.".into(),
+            Version { library, installed } => match numbers(library) > numbers(installed) {
+                true => "Run ALTER EXTENSION merkle_log UPDATE.".into(),
+                false => "Install the library of that version, and restart the server if it is preloaded.".into(),
+            },
+            NoWorker { .. } => "Add merkle_log to shared_preload_libraries and this database to merkle_log.databases, or call process_next_batch.".into(),
+            Pruned { .. } => "It can be proven from a proof that was made before, and a root of that time.".into(),
+            PrunedProof { .. } => "Ask for a size that tree_heads lists.".into(),
+            CannotRedact { .. } => "Only entries of a source added with salted => true can be redacted, each of them once.".into(),
+            NoHistory { log, .. } => format!(
+                "From now on it will with alter_source({}, …, store_leaf_data => true).",
+                literal(log)
+            ),
+            NoCron => "Install it here, or call cron.schedule_in_database where it is, or let the background worker run the log.".into(),
             HashLength { .. } => "Give a SHA-256 hash.".into(),
             Encode { .. } => "Leave the column out with add_source(…, columns => …).".into(),
         })
@@ -320,6 +408,11 @@ impl Error {
         report.report(pgrx::PgLogLevel::ERROR);
         unreachable!("an error report does not return")
     }
+}
+
+/// A version, to compare.
+fn numbers(version: &str) -> Vec<u32> {
+    version.split('.').map(|n| n.parse().unwrap_or(0)).collect()
 }
 
 /// A text as an SQL literal, for hints that can be pasted.

@@ -11,35 +11,65 @@
 
 mod api;
 mod batch;
+mod cache;
 mod capture;
 mod catalog;
 mod encode;
 mod error;
+mod history;
+mod monitor;
 mod pg;
+mod redaction;
+mod retention;
 mod session;
 mod settings;
+mod shared;
 mod store;
 mod verify;
+mod worker;
 
 pgrx::extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
 pgrx::extension_sql_file!(
     "../sql/views.sql",
     name = "views",
-    requires = ["tables", api::ops::running_commands]
+    requires = [
+        "tables",
+        api::ops::running_commands,
+        api::ops::log_counters,
+        api::ops::log_lag,
+        api::ops::background_worker,
+        api::ops::coverage_holes
+    ]
 );
 pgrx::extension_sql_file!(
     "../sql/grants.sql",
     name = "grants",
     requires = [
         "views",
-        api::logs::create_log,
-        api::logs::alter_log,
+        api::logs::create_log_v2,
+        api::logs::alter_log_v2,
         api::logs::enable_log,
         api::logs::disable_log,
+        api::logs::pause_log,
+        api::logs::resume_log,
         api::logs::drop_log,
-        api::sources::add_source,
-        api::sources::alter_source,
+        api::sources::add_source_v2,
+        api::sources::alter_source_v2,
         api::sources::remove_source,
+        api::sources::backfill,
+        api::sources::repair_capture,
+        api::triggers::capture_change,
+        api::triggers::refuse_change,
+        api::worker::run_now,
+        api::history::row_history,
+        api::history::redact,
+        api::history::prune_log,
+        api::ops::coverage_holes,
+        api::ops::merkle_log_health,
+        api::ops::merkle_log_metrics,
+        api::ops::merkle_log_warm,
+        api::ops::schedule_log,
+        api::ops::unschedule_log,
         api::batch::process_next_batch,
         api::batch::reconcile
     ]
@@ -48,7 +78,12 @@ pgrx::extension_sql_file!("../sql/comments.sql", name = "comments", finalize);
 
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
-    settings::register();
+    let preloading = pg::shmem::preloading();
+    settings::register(preloading);
+    if preloading {
+        pg::shmem::ask(shared::SIZE + cache::size(), cache::LOCKS);
+        worker::register();
+    }
 }
 
 #[cfg(any(test, feature = "pg_test"))]

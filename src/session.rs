@@ -4,13 +4,16 @@
 //! are reached as the extension's owner, under pinned settings, for as long as `enter` lasts.
 
 use crate::catalog::logs::Log;
-use crate::catalog::sources;
+use crate::catalog::sources::{self, Source};
 use crate::error::Error;
-use crate::pg::spi::{self, Row, Snapshot};
+use crate::pg::spi::{self, Cursor, Row, Snapshot};
 use crate::pg::{role, settings};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
+
+/// The version of the library; the SQL objects must be of the same.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub struct Session {
     /// The schema the extension was created in, quoted where it must be.
@@ -31,19 +34,28 @@ impl Session {
     fn open() -> Result<Session, Error> {
         spi::query_one(
             Snapshot::Statement,
-            "SELECT e.oid, e.extowner, pg_catalog.quote_ident(n.nspname)
+            "SELECT e.oid, e.extowner, pg_catalog.quote_ident(n.nspname), e.extversion
                FROM pg_catalog.pg_extension e
                JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace
               WHERE e.extname OPERATOR(pg_catalog.=) 'merkle_log'",
             &[],
-            |row| Session {
-                schema: row.required(2),
-                extension: row.required(0),
-                owner: row.required(1),
-                caller: role::current(),
+            |row| {
+                let session = Session {
+                    schema: row.required(2),
+                    extension: row.required(0),
+                    owner: row.required(1),
+                    caller: role::current(),
+                };
+                match row.required::<String>(3) {
+                    version if version == VERSION => Ok(session),
+                    installed => Err(Error::Version {
+                        library: VERSION,
+                        installed,
+                    }),
+                }
             },
         )
-        .ok_or(Error::NotInstalled)
+        .unwrap_or(Err(Error::NotInstalled))
     }
 
     /// The role that called.
@@ -99,8 +111,29 @@ impl Session {
         self.fresh(sql, args, map).into_iter().next()
     }
 
+    /// A cursor with a fresh snapshot; `@extschema@` in `sql` is the extension's schema.
+    pub fn cursor(&self, sql: &str, args: &[DatumWithOid]) -> Cursor {
+        Cursor::open(&sql.replace("@extschema@", &self.schema), args)
+    }
+
     pub fn execute(&self, sql: &str, args: &[DatumWithOid]) {
         self.fresh(sql, args, |_| ());
+    }
+
+    /// That the caller owns a source's table, if there still is one.
+    pub fn check_caller_owns(&self, log: &Log, source: &Source) -> Result<(), Error> {
+        let owns = self.fresh_one(
+            "SELECT pg_catalog.pg_has_role($1, c.relowner, 'USAGE') FROM pg_catalog.pg_class c WHERE c.oid = $2",
+            &[self.caller.into(), source.relation.into()],
+            |row| row.required(0),
+        );
+        match owns {
+            Some(true) | None => Ok(()),
+            Some(false) => Err(Error::NotOwner {
+                log: log.name.clone(),
+                table: source.name.clone(),
+            }),
+        }
     }
 
     /// That the caller may read every row of a source, and so may be shown its keys and content.

@@ -1,11 +1,19 @@
 //! The extension's own settings (GUCs).
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use std::ffi::CString;
 use std::time::Duration;
 
 static FENCE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5000);
+static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(100_000);
+static RUN_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
+static RECONCILE_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(3600);
+static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
+static NOTIFY: GucSetting<bool> = GucSetting::<bool>::new(true);
+static CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
 
-pub fn register() {
+/// `preloaded`: called while the server starts, when shared memory can still be asked for.
+pub fn register(preloaded: bool) {
     GucRegistry::define_int_guc(
         c"merkle_log.fence_timeout",
         c"How long a batch waits for transactions that are writing to its sources.",
@@ -16,8 +24,105 @@ pub fn register() {
         GucContext::Userset,
         GucFlags::UNIT_MS,
     );
+    GucRegistry::define_int_guc(
+        c"merkle_log.batch_size",
+        c"Entries that one batch appends at most, for logs that do not say it themselves.",
+        c"",
+        &BATCH_SIZE,
+        1,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::empty(),
+    );
+    GucRegistry::define_bool_guc(
+        c"merkle_log.notify",
+        c"Sends a notification on channel merkle_log for each batch that appends entries.",
+        c"A transaction that has notified cannot be prepared.",
+        &NOTIFY,
+        GucContext::Userset,
+        GucFlags::empty(),
+    );
+    GucRegistry::define_int_guc(
+        c"merkle_log.run_interval",
+        c"How often the background worker runs a log that does not say it itself.",
+        c"",
+        &RUN_INTERVAL,
+        10,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"merkle_log.reconcile_interval",
+        c"How often the background worker looks for late rows of a log that does not say it itself.",
+        c"Zero: never.",
+        &RECONCILE_INTERVAL,
+        0,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_string_guc(
+        c"merkle_log.databases",
+        c"The databases whose logs the background workers run, separated by commas.",
+        c"The star stands for every database that allows connections and is no template.",
+        &DATABASES,
+        GucContext::Sighup,
+        GucFlags::empty(),
+    );
+    if preloaded {
+        GucRegistry::define_int_guc(
+            c"merkle_log.cache_size",
+            c"Shared memory for hashes of complete subtrees.",
+            c"Zero: none.",
+            &CACHE_SIZE,
+            0,
+            i32::MAX,
+            GucContext::Postmaster,
+            GucFlags::UNIT_KB,
+        );
+    }
 }
 
 pub fn fence_timeout() -> Duration {
     Duration::from_millis(FENCE_TIMEOUT.get().max(0) as u64)
+}
+
+pub fn batch_size() -> i32 {
+    BATCH_SIZE.get()
+}
+
+pub fn run_interval() -> Duration {
+    Duration::from_millis(RUN_INTERVAL.get().max(10) as u64)
+}
+
+/// Zero: never.
+pub fn reconcile_interval() -> Duration {
+    Duration::from_secs(RECONCILE_INTERVAL.get().max(0) as u64)
+}
+
+pub fn notify() -> bool {
+    NOTIFY.get()
+}
+
+/// In bytes.
+pub fn cache_size() -> usize {
+    CACHE_SIZE.get().max(0) as usize * 1024
+}
+
+/// True if the background workers are to run the logs of the database called `name`.
+pub fn runs_database(name: &str) -> bool {
+    let databases = DATABASES.get().unwrap_or_default();
+    listed(&databases.to_string_lossy(), name)
+}
+
+fn listed(list: &str, name: &str) -> bool {
+    let plain = |item: &str| {
+        let item = item.trim();
+        let quoted = item.strip_prefix('"').and_then(|i| i.strip_suffix('"'));
+        quoted.map_or_else(|| item.to_owned(), |i| i.replace("\"\"", "\""))
+    };
+    list.split(',')
+        .map(plain)
+        .any(|item| item == "*" || item == name)
 }

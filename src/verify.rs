@@ -5,6 +5,7 @@
 //! which one was altered. The work is cut into chunks that keep nothing but findings, so memory
 //! does not grow with the log; everything is read with the snapshot of the calling statement.
 
+mod pruned;
 mod rows;
 mod tiles;
 mod unlogged;
@@ -37,6 +38,8 @@ pub enum Kind {
     TileMismatch,
     HeadMismatch,
     SchemaChanged,
+    /// Not a fault: it says what was erased on purpose.
+    Redacted,
 }
 
 impl Kind {
@@ -50,6 +53,7 @@ impl Kind {
             Kind::TileMismatch => "tile_mismatch",
             Kind::HeadMismatch => "head_mismatch",
             Kind::SchemaChanged => "schema_changed",
+            Kind::Redacted => "redacted",
         }
     }
 }
@@ -96,6 +100,11 @@ struct Checked {
 }
 
 enum Stage {
+    /// What is left of pruned entries: heads and tiles, from a tree size and a tile on.
+    Pruned {
+        heads_after: i64,
+        tiles_after: (i16, i64),
+    },
     Entries,
     Unlogged {
         source: usize,
@@ -158,8 +167,9 @@ impl Verification {
                 size,
             });
         }
-        let next = from - from % CHUNK;
-        let end = size.min((last + 255) / 256 * 256);
+        let next = (from - from % CHUNK).max(log.pruned_to);
+        let end = size.min((last + 255) / 256 * 256).max(next);
+        let whole = from == 0 && to.is_none();
         let frontier = Frontier::load(
             &mut TreeReader::new(session, &log, Snapshot::Statement),
             tree_size(&log, next)?,
@@ -168,13 +178,19 @@ impl Verification {
         Ok(Verification {
             rows: Rows::load(session, &log)?,
             progress: Progress::start(Command::Verify, log.id, (end - next) as u64),
-            whole: from == 0 && to.is_none(),
+            whole,
             next,
             end,
             from,
             to: last,
             frontier: Some(frontier),
-            stage: Stage::Entries,
+            stage: match whole && log.pruned_to > 0 {
+                true => Stage::Pruned {
+                    heads_after: 0,
+                    tiles_after: (-1, 0),
+                },
+                false => Stage::Entries,
+            },
             pending: HashMap::new(),
             pending_count: 0,
             checked: Checked::default(),
@@ -188,6 +204,14 @@ impl Verification {
         pgrx::check_for_interrupts!();
         let stage = std::mem::replace(&mut self.stage, Stage::Done);
         match stage {
+            Stage::Pruned {
+                heads_after,
+                tiles_after,
+            } => {
+                let (findings, next) = self.pruned(session, heads_after, tiles_after)?;
+                self.stage = next;
+                Ok(Some(findings))
+            }
             Stage::Entries if self.next < self.end => {
                 let findings = self.entries(session)?;
                 self.stage = Stage::Entries;
@@ -243,8 +267,12 @@ impl Verification {
             true => format!(", {scanned} rows behind the watermark looked up"),
             false => String::new(),
         };
+        let pruned = match self.log.pruned_to {
+            0 => String::new(),
+            before => format!("; entries before {before} were pruned and cannot be checked"),
+        };
         pgrx::notice!(
-            "log \"{}\": {entries} entries, {rows} source rows, {tiles} tile hashes and {heads} tree heads checked{scan}",
+            "log \"{}\": {entries} entries, {rows} source rows, {tiles} tile hashes and {heads} tree heads checked{scan}{pruned}",
             self.log.name
         );
     }

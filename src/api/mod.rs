@@ -1,11 +1,15 @@
 //! The SQL functions, one file a group: parse, call, return.
 
 pub mod batch;
+pub mod history;
 pub mod logs;
 pub mod ops;
 pub mod proofs;
+pub mod retired;
 pub mod sources;
+pub mod triggers;
 pub mod verify;
+pub mod worker;
 
 use crate::error::Error;
 

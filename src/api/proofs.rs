@@ -5,13 +5,13 @@ use crate::capture::scan::{self, Scan};
 use crate::capture::shape::Shape;
 use crate::capture::statement;
 use crate::catalog::logs::{self, Log};
-use crate::catalog::sources;
+use crate::catalog::sources::{self, OF_LOG};
 use crate::error::Error;
 use crate::pg::regclass::RegClass;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use crate::store::tree::{TreeReader, tree_error, tree_size};
-use crate::store::{entries, heads};
+use crate::store::{entries, heads, leaves};
 use merkle_tree::{Hash, HashReader, LeafIndex, TILE_WIDTH, TileId, TreeSize};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -223,7 +223,7 @@ fn consistency_proof(
             }
         };
         let path = merkle_tree::consistency_proof(
-            &mut TreeReader::new(session, &log, Snapshot::Statement),
+            &mut TreeReader::cached(session, &log, Snapshot::Statement),
             tree_size(&log, old)?,
             tree_size(&log, new)?,
         )
@@ -290,15 +290,13 @@ fn leaf_data(log: Option<String>, leaf_index: Option<i64>) -> Result<Vec<u8>, Er
         let log = named(session, log)?;
         let index = required("leaf_index", leaf_index)?;
         let size = current_size(session, &log)?;
-        let entry = (0..size)
-            .contains(&index)
-            .then(|| entries::between(session, &log, index, index + 1).pop())
-            .flatten()
-            .ok_or(Error::IndexOutOfRange {
-                log: log.name.clone(),
-                index,
-                size,
-            })?;
+        let entry = entries::at(session, Snapshot::Statement, &log, index, size)?;
+        let annex = leaves::annex(session, &log, index);
+        if entry.source_id == OF_LOG
+            && let Some(leaf_data) = annex.leaf_data
+        {
+            return Ok(leaf_data);
+        }
         let source = sources::all(session, &log)
             .into_iter()
             .find(|s| s.id == entry.source_id)
@@ -309,9 +307,29 @@ fn leaf_data(log: Option<String>, leaf_index: Option<i64>) -> Result<Vec<u8>, Er
                     entry.source_id
                 ),
             })?;
-        let shape = Shape::load(session, &log, &source)?;
         session.check_caller_reads(&log, source.relation)?;
+        if let Some(leaf_data) = annex.leaf_data {
+            return Ok(leaf_data);
+        }
+        let shape = Shape::load(session, &log, &source)?;
+        let gone = || Error::RowGone {
+            log: log.name.clone(),
+            table: source.name.clone(),
+            key: entry.key.clone(),
+            index,
+        };
+        let live = || {
+            let keys = vec![entry.key.clone()];
+            entries::live(session, Snapshot::Statement, &log, source.id, keys)
+        };
+        // An older version of a row is nowhere; nor is one whose salt was destroyed.
+        if source.by_trigger() && live().get(&entry.key) != Some(&index)
+            || source.salted && annex.salt.is_none()
+        {
+            return Err(gone());
+        }
         let mut scan = Scan::new(&log, &shape, shape.version_of(index))?;
+        scan.annexes.insert(entry.key.clone(), annex);
         if !scan.missing.is_empty() {
             let reason = format!("columns that are gone: {}", scan.missing.join(", "));
             return Err(Error::ShapeChanged {
@@ -322,12 +340,7 @@ fn leaf_data(log: Option<String>, leaf_index: Option<i64>) -> Result<Vec<u8>, Er
         }
         let key = scan::key_parts(&shape, &entry.key)?;
         let statement = statement::rows_by_key(&shape, scan.attributes(), &[key]);
-        scan.leaf_data(&statement)?.ok_or(Error::RowGone {
-            log: log.name.clone(),
-            table: source.name,
-            key: entry.key,
-            index,
-        })
+        scan.leaf_data(&statement)?.ok_or_else(gone)
     })
 }
 
@@ -346,6 +359,7 @@ fn prove_index(
             size: current,
         });
     }
+    entries::check_not_pruned(log, index)?;
     let size = size.unwrap_or(current);
     let root = heads::root_at(session, snapshot, log, size)?;
     if index >= size {
@@ -359,7 +373,7 @@ fn prove_index(
         log: log.name.clone(),
         problem: e.to_string(),
     })?;
-    let mut reader = TreeReader::new(session, log, snapshot);
+    let mut reader = TreeReader::cached(session, log, snapshot);
     let path = merkle_tree::inclusion_proof(&mut reader, leaf_index, tree_size(log, size)?)
         .map_err(|e| tree_error(log, e))?;
     let tile = TileId {

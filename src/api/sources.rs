@@ -2,36 +2,43 @@
 
 use super::logs::check_settle_domain;
 use super::{elements, required};
+use crate::capture::guard;
 use crate::capture::order::Domain;
 use crate::capture::shape::{self, Shape};
 use crate::capture::table::{Attribute, Table};
 use crate::catalog::logs::{self, Log};
-use crate::catalog::sources::{self, Source};
+use crate::catalog::sources::{self, Capture, Source};
 use crate::catalog::versions::{self, Version};
 use crate::error::Error;
 use crate::pg::regclass::RegClass;
 use crate::pg::spi::Snapshot;
+use crate::pg::xact;
 use crate::session::Session;
+use crate::shared;
 use crate::store::heads;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-#[pg_extern(parallel_unsafe)]
+#[pg_extern(parallel_unsafe, name = "add_source")]
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::too_many_arguments)] // the SQL function's named arguments
-fn add_source(
+fn add_source_v2(
     log: Option<String>,
     source_table: Option<RegClass>,
-    order_column: Option<String>,
+    order_column: default!(Option<String>, "NULL"),
     key_columns: default!(Option<Vec<Option<String>>>, "NULL"),
     columns: default!(Option<Vec<Option<String>>>, "NULL"),
     hash_column: default!(Option<String>, "NULL"),
     capture: default!(Option<String>, "NULL"),
+    append_only: default!(Option<bool>, false),
+    allow_truncate: default!(Option<bool>, false),
+    store_leaf_data: default!(Option<bool>, false),
+    salted: default!(Option<bool>, false),
+    backfill: default!(Option<bool>, true),
 ) -> Result<i32, ErrorReport> {
     Session::enter(|session| {
         let log = logs::lock_and_wait(session, &required("log", log)?)?;
         let relation = required("source_table", source_table)?.0;
-        let order_column = required("order_column", order_column)?;
         let columns = elements("columns", columns)?;
         let key_columns = elements("key_columns", key_columns)?;
         let table = Table::load(session, relation).ok_or_else(|| Error::SourceGone {
@@ -49,42 +56,83 @@ fn add_source(
                 table: table.name,
             });
         }
-        let order = table.attribute_named(&order_column)?.clone();
-        table.check_order(session, &log.name, &order)?;
+        let capture = match capture {
+            None => None,
+            Some(name) => Some(Capture::from_name(&name).ok_or(Error::CaptureMode(name))?),
+        };
         let key = choose_key(session, &table, key_columns)?;
-        check_capture(session, &table, &order, capture)?;
-        fix_domain(session, &log, &table, &order)?;
-        let source = Source {
+        let order = match capture {
+            Some(Capture::Trigger) => {
+                check_trigger(
+                    session,
+                    &log,
+                    &table,
+                    order_column.as_ref(),
+                    hash_column.as_ref(),
+                )?;
+                None
+            }
+            _ => {
+                let order_column = required("order_column", order_column.clone())?;
+                let order = table.attribute_named(&order_column)?.clone();
+                table.check_order(session, &log.name, &order)?;
+                check_fence(session, &table, &order, capture.is_some())?;
+                fix_domain(session, &log, &table, &order)?;
+                if allow_truncate == Some(true) {
+                    return Err(Error::CaptureOption {
+                        table: table.name,
+                        option: "allow_truncate",
+                        capture: Capture::Watermark.name(),
+                        hint: "Only trigger capture logs TRUNCATE: give capture => 'trigger'.",
+                    });
+                }
+                Some(order)
+            }
+        };
+        let capture = capture.unwrap_or(Capture::Watermark);
+        let mut source = Source {
             id: 0,
+            log_id: log.id,
             name: table.name.clone(),
             relation,
             bound_to: shape::identity(session, relation),
+            capture,
             order_column,
             key_columns: key.iter().map(|a| a.name.clone()).collect(),
             columns: columns.filter(|c| !c.is_empty()),
             hash_column,
             watermark: None,
             removed: false,
+            append_only: append_only == Some(true),
+            allow_truncate: allow_truncate == Some(true),
+            store_leaf_data: store_leaf_data == Some(true),
+            salted: salted == Some(true),
+            backfill: (capture == Capture::Trigger && backfill != Some(false)).then(Vec::new),
+            pruned_order: None,
         };
         let version = Version {
             number: 1,
             from_leaf_index: heads::latest(session, Snapshot::Fresh, &log)?.tree_size,
             hash_column: source.hash_column.clone(),
-            columns: shape::columns(&table, &source, &key, &order)?,
+            columns: shape::columns(&table, &source, &key, order.as_ref())?,
         };
-        let id = sources::insert(session, &log, &source);
-        versions::insert(session, id, &version, "first version");
-        Ok(id)
+        source.id = sources::insert(session, &source);
+        versions::insert(session, source.id, &version, "first version");
+        guard::install(session, &source);
+        Ok(source.id)
     })
 }
 
-#[pg_extern(parallel_unsafe)]
+#[pg_extern(parallel_unsafe, name = "alter_source")]
 #[search_path(pg_catalog, pg_temp)]
-fn alter_source(
+fn alter_source_v2(
     log: Option<String>,
     source_table: Option<RegClass>,
     columns: default!(Option<Vec<Option<String>>>, "NULL"),
     hash_column: default!(Option<String>, "NULL"),
+    append_only: default!(Option<bool>, "NULL"),
+    allow_truncate: default!(Option<bool>, "NULL"),
+    store_leaf_data: default!(Option<bool>, "NULL"),
 ) -> Result<i32, ErrorReport> {
     Session::enter(|session| {
         let log = logs::lock_and_wait(session, &required("log", log)?)?;
@@ -93,16 +141,33 @@ fn alter_source(
         let size = heads::latest(session, Snapshot::Fresh, &log)?.tree_size;
         let mut shape = Shape::load(session, &log, &source)?;
         check_owner(session, &log, &shape.table)?;
-        // What happened to the table so far belongs to a version of its own.
-        shape.record(session, size)?;
+        if source.by_trigger() && hash_column.as_ref().is_some_and(|c| !c.is_empty()) {
+            return Err(no_hash_column(&shape.table));
+        }
+        if !source.by_trigger() {
+            // What happened to the table so far belongs to a version of its own.
+            shape.record(session, size)?;
+        }
         if let Some(columns) = elements("columns", columns)? {
             shape.source.columns = (!columns.is_empty()).then_some(columns);
         }
         if let Some(hash_column) = hash_column {
             shape.source.hash_column = (!hash_column.is_empty()).then_some(hash_column);
         }
+        for (option, given) in [
+            (&mut shape.source.append_only, append_only),
+            (&mut shape.source.allow_truncate, allow_truncate),
+            (&mut shape.source.store_leaf_data, store_leaf_data),
+        ] {
+            *option = given.unwrap_or(*option);
+        }
         sources::update(session, &shape.source);
-        shape.record(session, size)?;
+        // Triggers start the new version with the first change that they capture.
+        match source.by_trigger() {
+            true => shape.columns_now().map(drop)?,
+            false => shape.record(session, size)?,
+        }
+        guard::install(session, &shape.source);
         Ok(shape.current().number)
     })
 }
@@ -116,10 +181,61 @@ fn remove_source(log: Option<String>, source_table: Option<RegClass>) -> Result<
         let source = sources::by_relation(session, &log, relation)?;
         if let Some(table) = Table::load(session, relation) {
             check_owner(session, &log, &table)?;
+            guard::uninstall(session, &source);
         }
         sources::remove(session, &source);
         Ok(())
     })
+}
+
+#[pg_extern(parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+fn backfill(log: Option<String>, source_table: Option<RegClass>) -> Result<(), ErrorReport> {
+    Session::enter(|session| {
+        let (source, table) = own_source(session, log, source_table)?;
+        if !source.by_trigger() {
+            return Err(Error::CaptureOption {
+                table: table.name,
+                option: "backfill",
+                capture: source.capture.name(),
+                hint: "Watermark capture logs the rows that are there by itself.",
+            });
+        }
+        sources::set_backfill(session, source.id, Some(&[]));
+        xact::after_commit(shared::wake_worker);
+        Ok(())
+    })
+}
+
+#[pg_extern(parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+fn repair_capture(log: Option<String>, source_table: Option<RegClass>) -> Result<(), ErrorReport> {
+    Session::enter(|session| {
+        let (source, _) = own_source(session, log, source_table)?;
+        guard::install(session, &source);
+        if source.by_trigger() && source.pruned_order.is_none() {
+            sources::set_backfill(session, source.id, Some(&[]));
+            xact::after_commit(shared::wake_worker);
+        }
+        Ok(())
+    })
+}
+
+/// A source of a log that the caller may change.
+fn own_source(
+    session: &Session,
+    log: Option<String>,
+    source_table: Option<RegClass>,
+) -> Result<(Source, Table), Error> {
+    let log = logs::lock_and_wait(session, &required("log", log)?)?;
+    let relation = required("source_table", source_table)?.0;
+    let source = sources::by_relation(session, &log, relation)?;
+    let table = Table::load(session, relation).ok_or_else(|| Error::SourceGone {
+        log: log.name.clone(),
+        table: source.name.clone(),
+    })?;
+    check_owner(session, &log, &table)?;
+    Ok((source, table))
 }
 
 fn check_owner(session: &Session, log: &Log, table: &Table) -> Result<(), Error> {
@@ -162,19 +278,59 @@ fn choose_key(
     Ok(key)
 }
 
+/// What trigger capture cannot have: it logs changes as they come, under the whole row.
+fn check_trigger(
+    session: &Session,
+    log: &Log,
+    table: &Table,
+    order_column: Option<&String>,
+    hash_column: Option<&String>,
+) -> Result<(), Error> {
+    if order_column.is_some() {
+        return Err(Error::CaptureOption {
+            table: table.name.clone(),
+            option: "order_column",
+            capture: Capture::Trigger.name(),
+            hint: "Leave order_column out: changes are logged in the order in which they arrive.",
+        });
+    }
+    if hash_column.is_some() {
+        return Err(no_hash_column(table));
+    }
+    match log.domain {
+        Some(Domain::Arrival) => Ok(()),
+        Some(domain) => Err(Error::TriggerDomain {
+            log: log.name.clone(),
+            domain: domain.name(),
+            table: table.name.clone(),
+        }),
+        None => {
+            if let Some(settle) = log.settle {
+                check_settle_domain(log, Some(Domain::Arrival), settle)?;
+            }
+            set_domain(session, log, Domain::Arrival);
+            Ok(())
+        }
+    }
+}
+
+fn no_hash_column(table: &Table) -> Error {
+    Error::CaptureOption {
+        table: table.name.clone(),
+        option: "hash_column",
+        capture: Capture::Trigger.name(),
+        hint: "Give the key and the hash as columns => ARRAY[…].",
+    }
+}
+
 /// Where an order value is drawn inside the INSERT, the fence misses no row; where its writer brings
 /// it, rows may come late, and whoever adds the source must say that this is understood.
-fn check_capture(
+fn check_fence(
     session: &Session,
     table: &Table,
     order: &Attribute,
-    capture: Option<String>,
+    named: bool,
 ) -> Result<(), Error> {
-    let named = match capture.as_deref() {
-        None => false,
-        Some("watermark") => true,
-        Some(other) => return Err(Error::CaptureMode(other.to_owned())),
-    };
     let sequences = check_sequences(session, table, order)?;
     let clock = session.fresh_one(
         "SELECT true FROM pg_catalog.pg_attrdef d
@@ -254,11 +410,15 @@ fn fix_domain(session: &Session, log: &Log, table: &Table, order: &Attribute) ->
             if let Some(settle) = log.settle {
                 check_settle_domain(log, Some(domain), settle)?;
             }
-            session.execute(
-                "UPDATE @extschema@.verification_logs SET order_domain = $2 WHERE log_id = $1",
-                &[log.id.into(), domain.name().into()],
-            );
+            set_domain(session, log, domain);
             Ok(())
         }
     }
+}
+
+fn set_domain(session: &Session, log: &Log, domain: Domain) {
+    session.execute(
+        "UPDATE @extschema@.verification_logs SET order_domain = $2 WHERE log_id = $1",
+        &[log.id.into(), domain.name().into()],
+    );
 }

@@ -1,9 +1,12 @@
 //! From a source table to rows in order: which table, which columns, how far, and in which order.
 
 pub mod fence;
+pub mod guard;
 pub mod order;
+pub mod queue;
 pub mod scan;
 pub mod shape;
 pub mod statement;
 pub mod table;
+pub mod trigger;
 pub mod watermark;

@@ -12,6 +12,8 @@ pub enum Domain {
     Time,
     Number,
     Uuid,
+    /// The order in which changes were captured; no values are compared.
+    Arrival,
 }
 
 impl Domain {
@@ -20,11 +22,12 @@ impl Domain {
             Domain::Time => "time",
             Domain::Number => "number",
             Domain::Uuid => "uuid",
+            Domain::Arrival => "arrival",
         }
     }
 
     pub fn from_name(name: &str) -> Option<Domain> {
-        [Domain::Time, Domain::Number, Domain::Uuid]
+        [Domain::Time, Domain::Number, Domain::Uuid, Domain::Arrival]
             .into_iter()
             .find(|d| d.name() == name)
     }

@@ -11,10 +11,15 @@ use crate::encode::Decoder;
 use crate::error::Error;
 use crate::pg::memory::Scratch;
 use crate::pg::spi::{self, Cursor, Row, Snapshot};
-use crate::pg::{datum, role};
-use leaf_format::{Encoder, Kind, Value};
+use crate::pg::{datum, random, role};
+use crate::store::leaves::Annex;
+use leaf_format::{Context, Encoder, Kind, Value};
 use merkle_tree::{Hash, leaf_hash};
 use pgrx::pg_sys;
+use std::collections::HashMap;
+
+/// Bytes of a salt: as many as make guessing hopeless.
+pub const SALT: usize = 16;
 
 /// A row of a source, ready to be appended or compared.
 #[derive(Clone, Debug)]
@@ -25,6 +30,10 @@ pub struct Leaf {
     /// The text form of the key.
     pub key: String,
     pub hash: Hash,
+    /// What the hash was salted with.
+    pub salt: Option<Vec<u8>>,
+    /// What was hashed, where the source keeps it.
+    pub leaf_data: Option<Vec<u8>>,
 }
 
 /// Reads rows of a source under one version of its columns.
@@ -37,7 +46,13 @@ pub struct Scan {
     sort: Vec<usize>,
     key: Vec<usize>,
     logged: Vec<usize>,
-    encoder: Encoder,
+    /// For new rows, and for changed ones.
+    encoders: [Encoder; 2],
+    /// What entries say beside their rows, by key; rows without one are plain inserts.
+    pub annexes: HashMap<String, Annex>,
+    /// New leaves get a salt, and keep their data.
+    salted: bool,
+    keep: bool,
     /// Columns of the version that the table does not have any more.
     pub missing: Vec<String>,
     /// Columns whose type is not the version's, in words.
@@ -75,16 +90,17 @@ impl Scan {
                 }
             }
         }
-        let kind = if version.hash_column.is_some() {
-            Kind::Hash
-        } else {
-            Kind::Insert
+        let kind = match version.hash_column {
+            Some(_) => Kind::Hash,
+            None => Kind::Insert,
         };
-        let encoder =
+        let encoder = |kind| {
             Encoder::new(&shape.source.name, kind, &names).map_err(|e| Error::Damaged {
                 log: log.name.clone(),
                 problem: e.to_string(),
-            })?;
+            })
+        };
+        let encoders = [encoder(kind)?, encoder(Kind::Update)?];
         Ok(Scan {
             log: log.name.clone(),
             table: shape.source.name.clone(),
@@ -94,11 +110,28 @@ impl Scan {
             sort,
             key,
             logged,
-            encoder,
+            encoders,
+            annexes: HashMap::new(),
+            salted: false,
+            keep: false,
             missing,
             retyped,
             scratch: Scratch::new(),
             leaf_data: Vec::new(),
+        })
+    }
+
+    /// Reads rows in order to log them: under the version in force, with new salts.
+    pub fn to_log(log: &Log, shape: &Shape) -> Result<Scan, Error> {
+        Scan::of_version(log, shape, shape.current())
+    }
+
+    /// As `to_log`, under a version that is not on record yet.
+    pub fn of_version(log: &Log, shape: &Shape, version: &Version) -> Result<Scan, Error> {
+        Ok(Scan {
+            salted: shape.source.salted,
+            keep: shape.source.store_leaf_data,
+            ..Scan::new(log, shape, version)?
         })
     }
 
@@ -145,7 +178,10 @@ impl Scan {
             sort,
             key,
             logged,
-            encoder,
+            encoders,
+            annexes,
+            salted,
+            keep,
             ..
         } = self;
         let text = |place: &usize| {
@@ -160,12 +196,28 @@ impl Scan {
                 unsafe { decoders[*place].decode(row.datum(*place)) }
             };
             let values: Vec<Value> = logged.iter().map(decode).collect();
-            encoder.encode(&values, leaf_data).map(|()| Leaf {
-                order: OrderValue::new(attributes[sort[0]].base_type, &decode(&sort[0])),
-                position: sort.iter().map(text).collect(),
-                key: key_text(key.iter().map(text).collect()),
-                hash: leaf_hash(leaf_data),
-            })
+            let key = key_text(key.iter().map(text).collect());
+            let annex = annexes.get(&key);
+            let salt = match annex {
+                Some(annex) => annex.salt.clone(),
+                None if *salted => Some(new_salt()),
+                None => None,
+            };
+            let context = Context {
+                origin: annex.and_then(Annex::origin),
+                salt: salt.as_deref(),
+            };
+            let update = annex.is_some_and(|a| a.kind() == Some(Kind::Update));
+            encoders[usize::from(update)]
+                .encode(&values, &context, leaf_data)
+                .map(|()| Leaf {
+                    order: OrderValue::new(attributes[sort[0]].base_type, &decode(&sort[0])),
+                    position: sort.iter().map(text).collect(),
+                    key,
+                    hash: leaf_hash(leaf_data),
+                    leaf_data: keep.then(|| leaf_data.clone()),
+                    salt,
+                })
         });
         leaf.map_err(|problem| Error::Encode {
             log: self.log.clone(),
@@ -176,8 +228,15 @@ impl Scan {
     }
 }
 
+/// A new random salt.
+pub fn new_salt() -> Vec<u8> {
+    let salt = random::bytes::<SALT>();
+    salt.expect("the server has a source of random bytes")
+        .to_vec()
+}
+
 /// A key as one text: the column's own, or for a composite key the text form of a `text[]`.
-fn key_text(mut parts: Vec<String>) -> String {
+pub fn key_text(mut parts: Vec<String>) -> String {
     match parts.len() {
         1 => parts.remove(0),
         _ => datum::array_literal(parts),

@@ -8,6 +8,7 @@ use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
 use crate::catalog::versions::{self, Column, Version};
 use crate::error::Error;
+use crate::pg::relcache;
 use crate::session::Session;
 use pgrx::pg_sys;
 use std::collections::HashMap;
@@ -21,7 +22,8 @@ pub struct Shape {
     pub versions: Vec<Version>,
     /// The key columns, in the order of the key's text form.
     pub key: Vec<Attribute>,
-    /// What rows are read in order of: the order column, then the key columns not yet named.
+    /// What rows are read in order of: the order column, if there is one, then the key columns not yet
+    /// named.
     pub sort: Vec<Attribute>,
 }
 
@@ -48,19 +50,15 @@ impl Shape {
                     column: name.clone(),
                 })
         };
-        let order = find(&source.order_column)?;
+        let order = source.order_column.as_ref().map(find).transpose()?;
         let key = source
             .key_columns
             .iter()
             .map(find)
             .collect::<Result<Vec<_>, _>>()?;
-        let mut sort = vec![order];
-        sort.extend(
-            key.iter()
-                .filter(|a| a.attnum != sort[0].attnum)
-                .cloned()
-                .collect::<Vec<_>>(),
-        );
+        let ordered_by = order.as_ref().map(|a| a.attnum);
+        let others = key.iter().filter(|a| Some(a.attnum) != ordered_by).cloned();
+        let sort = order.into_iter().chain(others).collect();
         Ok(Shape {
             source: source.clone(),
             table,
@@ -86,6 +84,7 @@ impl Shape {
             .unwrap_or(&self.versions[0])
     }
 
+    /// What rows are read in order of first: the order column, where there is one.
     pub fn order(&self) -> &Attribute {
         &self.sort[0]
     }
@@ -93,7 +92,9 @@ impl Shape {
     /// That the table can still be read as the source promises.
     pub fn check(&self, session: &Session, log: &Log) -> Result<(), Error> {
         self.table.check_fit(&log.name)?;
-        self.table.check_order(session, &log.name, self.order())?;
+        if !self.source.by_trigger() {
+            self.table.check_order(session, &log.name, self.order())?;
+        }
         self.table
             .check_key(session, &self.key.iter().collect::<Vec<_>>())
     }
@@ -101,6 +102,18 @@ impl Shape {
     /// Starts a new version if the table's columns differ from those of the version in force, and
     /// stores new names and numbers. `size` is the leaf index from which the new version counts.
     pub fn record(&mut self, session: &Session, size: i64) -> Result<(), Error> {
+        let rebound = self.rebind(session);
+        if self.follow_names() || rebound {
+            sources::update(session, &self.source);
+        }
+        let columns = self.columns_now()?;
+        record_columns(session, &self.source, &mut self.versions, size, columns);
+        Ok(())
+    }
+
+    /// Stores the numbers that the columns have now, after the table was restored from a dump. True
+    /// if it was.
+    pub fn rebind(&mut self, session: &Session) -> bool {
         let identity = identity(session, self.table.oid);
         let rebound = identity != self.source.bound_to;
         if rebound {
@@ -109,22 +122,13 @@ impl Shape {
                 .iter()
                 .for_each(|v| versions::rebind(session, self.source.id, v));
         }
-        let renamed = self.follow_names();
-        let next = Version {
-            number: self.current().number + 1,
-            from_leaf_index: size,
-            hash_column: self.source.hash_column.clone(),
-            columns: columns(&self.table, &self.source, &self.key, self.order())?,
-        };
-        let change = difference(self.current(), &next);
-        if rebound || renamed {
-            sources::update(session, &self.source);
-        }
-        if let Some(change) = change {
-            versions::insert(session, self.source.id, &next, &change);
-            self.versions.push(next);
-        }
-        Ok(())
+        rebound
+    }
+
+    /// The columns as a new version would have them.
+    pub fn columns_now(&self) -> Result<Vec<Column>, Error> {
+        let order = self.source.order_column.as_ref().map(|_| self.order());
+        columns(&self.table, &self.source, &self.key, order)
     }
 
     /// Lets the names in the source's settings follow renamed columns; drops logged columns that
@@ -145,7 +149,7 @@ impl Shape {
             None => Some(name.clone()),
         };
         let mut after = self.source.clone();
-        after.order_column = self.sort[0].name.clone();
+        after.order_column = after.order_column.map(|_| self.sort[0].name.clone());
         after.key_columns = self.key.iter().map(|a| a.name.clone()).collect();
         after.columns = after
             .columns
@@ -157,6 +161,30 @@ impl Shape {
             || after.hash_column != self.source.hash_column;
         self.source = after;
         changed
+    }
+}
+
+/// Starts a new version if `columns` differ from those of the version in force, the last.
+pub fn record_columns(
+    session: &Session,
+    source: &Source,
+    versions: &mut Vec<Version>,
+    size: i64,
+    columns: Vec<Column>,
+) {
+    let Some(current) = versions.last() else {
+        return;
+    };
+    let next = Version {
+        number: current.number + 1,
+        from_leaf_index: size,
+        hash_column: source.hash_column.clone(),
+        columns,
+    };
+    if let Some(change) = difference(current, &next) {
+        versions::insert(session, source.id, &next, &change);
+        relcache::invalidate(source.relation);
+        versions.push(next);
     }
 }
 
@@ -178,7 +206,7 @@ pub fn columns(
     table: &Table,
     source: &Source,
     key: &[Attribute],
-    order: &Attribute,
+    order: Option<&Attribute>,
 ) -> Result<Vec<Column>, Error> {
     let logged: Vec<i16> = match (&source.hash_column, &source.columns) {
         (Some(hash), _) => {
@@ -203,7 +231,7 @@ pub fn columns(
     };
     let known = |a: &&Attribute| {
         logged.contains(&a.attnum)
-            || a.attnum == order.attnum
+            || order.is_some_and(|o| o.attnum == a.attnum)
             || key.iter().any(|k| k.attnum == a.attnum)
     };
     Ok(table

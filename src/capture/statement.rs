@@ -5,6 +5,7 @@
 
 use super::shape::Shape;
 use super::table::{Attribute, Table};
+use crate::catalog::sources::Source;
 use crate::pg::datum;
 use pgrx::datum::{DatumWithOid, Interval};
 use pgrx::pg_sys;
@@ -21,7 +22,22 @@ pub enum Rows<'a> {
     Ahead { upto: &'a str },
     /// At or behind the watermark, and those whose order value is no point on the line (infinity,
     /// NaN), which no watermark ever passes.
-    Behind { watermark: Option<&'a [String]> },
+    /// Of what was pruned nothing is known: those rows are left out.
+    Behind {
+        watermark: Option<&'a [String]>,
+        pruned: Option<&'a str>,
+    },
+    /// Every row.
+    All,
+}
+
+impl<'a> Rows<'a> {
+    pub fn behind(source: &'a Source) -> Rows<'a> {
+        Rows::Behind {
+            watermark: source.watermark.as_deref(),
+            pruned: source.pruned_order.as_deref(),
+        }
+    }
 }
 
 /// `attributes` of the rows after `after` (text forms of the sort columns), at most `limit`.
@@ -47,15 +63,28 @@ pub fn rows(
             ));
             conditions.extend(finite(shape.order()));
         }
-        Rows::Behind { watermark } => {
+        Rows::Behind { watermark, pruned } => {
             let behind = watermark.map(|w| compare(shape, "<=", w, &mut args));
-            let off_line = finite(shape.order()).map(|f| format!("NOT ({f})"));
+            let off_line = match pruned {
+                None => finite(shape.order()).map(|f| format!("NOT ({f})")),
+                Some(order) => {
+                    args.push(datum::input(shape.order().base_type, order));
+                    conditions.push(format!(
+                        "s.{} OPERATOR(pg_catalog.>) ${}",
+                        shape.order().quoted,
+                        args.len()
+                    ));
+                    conditions.extend(finite(shape.order()));
+                    None
+                }
+            };
             let either: Vec<String> = behind.into_iter().chain(off_line).collect();
             conditions.push(match either.is_empty() {
                 true => "false".to_owned(),
                 false => format!("({})", either.join(" OR ")),
             });
         }
+        Rows::All => conditions.push("true".to_owned()),
     }
     args.push(limit.into());
     Statement {
@@ -66,6 +95,29 @@ pub fn rows(
             conditions.join(" AND "),
             sort_expressions(shape).join(", "),
             args.len()
+        ),
+        args,
+    }
+}
+
+/// How many rows there are after the watermark, and their least order value.
+pub fn ahead(shape: &Shape) -> Statement {
+    let mut args = Vec::new();
+    let mut conditions = vec!["true".to_owned()];
+    if let Some(watermark) = &shape.source.watermark {
+        conditions.push(compare(shape, ">", watermark, &mut args));
+    }
+    conditions.extend(finite(shape.order()));
+    Statement {
+        sql: format!(
+            "SELECT pg_catalog.count(*), {} {} WHERE {}",
+            match shape.order().base_type {
+                // There is no least uuid.
+                pg_sys::UUIDOID => "NULL::pg_catalog.uuid".to_owned(),
+                _ => format!("pg_catalog.min(s.{})", shape.order().quoted),
+            },
+            from(&shape.table),
+            conditions.join(" AND ")
         ),
         args,
     }
@@ -156,11 +208,12 @@ fn select_list(attributes: &[Attribute]) -> String {
     columns.join(", ")
 }
 
-/// Texts are ordered by their bytes: no collation version can reorder a log.
+/// Texts are ordered by their bytes: no collation version can reorder a log. Where capture does not
+/// read in order, any order serves, and the key's index gives its own.
 fn sort_expressions(shape: &Shape) -> Vec<String> {
     let bytewise = |a: &Attribute| match a.collation {
-        Some(_) => format!("s.{} COLLATE pg_catalog.\"C\"", a.quoted),
-        None => format!("s.{}", a.quoted),
+        Some(_) if !shape.source.by_trigger() => format!("s.{} COLLATE pg_catalog.\"C\"", a.quoted),
+        _ => format!("s.{}", a.quoted),
     };
     shape.sort.iter().map(bytewise).collect()
 }

@@ -37,7 +37,7 @@ pub struct Stream {
 impl Stream {
     /// The rows after the watermark, up to `upto`.
     pub fn ahead(log: &Log, shape: &Shape, upto: &str) -> Result<Stream, Error> {
-        let scan = Scan::new(log, shape, shape.current())?;
+        let scan = Scan::to_log(log, shape)?;
         let statement = statement::rows(
             shape,
             scan.attributes(),
@@ -50,9 +50,8 @@ impl Stream {
 
     /// The rows at or behind the watermark.
     pub fn behind(log: &Log, shape: &Shape) -> Result<Stream, Error> {
-        let scan = Scan::new(log, shape, shape.current())?;
-        let watermark = shape.source.watermark.as_deref();
-        let which = Rows::Behind { watermark };
+        let scan = Scan::to_log(log, shape)?;
+        let which = Rows::behind(&shape.source);
         let statement = statement::rows(shape, scan.attributes(), None, which, i64::MAX);
         Ok(Stream::open(shape, scan, &statement))
     }

@@ -4,7 +4,9 @@ use crate::capture::order::Domain;
 use crate::error::Error;
 use crate::pg::spi::{Row, Snapshot};
 use crate::session::Session;
+use crate::settings;
 use pgrx::datum::Interval;
+use std::time::Duration;
 
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -13,20 +15,23 @@ pub struct Log {
     pub domain: Option<Domain>,
     /// Entries that one batch appends at most.
     pub batch_size: i32,
+    /// Entries before this one were pruned: a multiple of 256.
+    pub pruned_to: i64,
     /// Rows younger than this are left for a later batch; `None` for zero.
     pub settle: Option<Interval>,
 }
 
 const COLUMNS: &str = "l.log_id, l.log_name, l.order_domain, l.batch_size,
-    CASE WHEN l.settle OPERATOR(pg_catalog.>) '0'::pg_catalog.interval THEN l.settle END";
+    CASE WHEN l.settle OPERATOR(pg_catalog.>) '0'::pg_catalog.interval THEN l.settle END, l.pruned_to";
 
 fn from_row(row: &Row) -> Log {
     Log {
         id: row.required(0),
         name: row.required(1),
         domain: row.get::<String>(2).and_then(|d| Domain::from_name(&d)),
-        batch_size: row.required(3),
+        batch_size: row.get(3).unwrap_or_else(settings::batch_size),
         settle: row.get(4),
+        pruned_to: row.required(5),
     }
 }
 
@@ -47,6 +52,47 @@ pub fn enabled(session: &Session) -> Vec<String> {
         "SELECT l.log_name FROM @extschema@.verification_logs l WHERE l.enabled ORDER BY l.log_id",
         &[],
         |row| row.required(0),
+    )
+}
+
+/// The log with this id, if it is still there.
+pub fn by_id(session: &Session, id: i32) -> Option<Log> {
+    let sql = format!("SELECT {COLUMNS} FROM @extschema@.verification_logs l WHERE l.log_id = $1");
+    session.fresh_one(&sql, &[id.into()], from_row)
+}
+
+/// A log as the background worker sees it.
+pub struct Scheduled {
+    pub id: i32,
+    pub name: String,
+    pub arrival: bool,
+    pub run_interval: Duration,
+    /// `None`: never.
+    pub reconcile_interval: Option<Duration>,
+}
+
+/// The logs that the background worker is to run.
+pub fn scheduled(session: &Session) -> Vec<Scheduled> {
+    let millis = |row: &Row, column: usize| {
+        row.get::<f64>(column)
+            .map(|ms| Duration::from_millis(ms.clamp(0.0, 1e15) as u64))
+    };
+    session.fresh(
+        "SELECT l.log_id, l.log_name, COALESCE(l.order_domain = 'arrival', false),
+                (1000 * EXTRACT(epoch FROM l.run_interval))::pg_catalog.float8,
+                (1000 * EXTRACT(epoch FROM l.reconcile_interval))::pg_catalog.float8
+           FROM @extschema@.verification_logs l WHERE l.enabled AND NOT l.paused ORDER BY l.log_id",
+        &[],
+        |row| {
+            let reconcile = millis(row, 4).unwrap_or_else(settings::reconcile_interval);
+            Scheduled {
+                id: row.required(0),
+                name: row.required(1),
+                arrival: row.required(2),
+                run_interval: millis(row, 3).unwrap_or_else(settings::run_interval),
+                reconcile_interval: (!reconcile.is_zero()).then_some(reconcile),
+            }
+        },
     )
 }
 

@@ -2,19 +2,48 @@
 
 use crate::catalog::logs::Log;
 use crate::error::Error;
+use crate::pg::relcache;
 use crate::pg::spi::Row;
 use crate::session::Session;
 use pgrx::pg_sys;
 
+/// The source id of entries that the log itself makes: truncations and redactions.
+pub const OF_LOG: i32 = 0;
+
+/// How a source's changes come to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capture {
+    Watermark,
+    Trigger,
+}
+
+impl Capture {
+    pub fn name(self) -> &'static str {
+        match self {
+            Capture::Watermark => "watermark",
+            Capture::Trigger => "trigger",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Capture> {
+        [Capture::Watermark, Capture::Trigger]
+            .into_iter()
+            .find(|c| c.name() == name)
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Source {
     pub id: i32,
+    pub log_id: i32,
     /// The table's name as registered, `schema.table`: part of every leaf.
     pub name: String,
     pub relation: pg_sys::Oid,
     /// The table that the attribute numbers of the versions refer to (`capture::shape::identity`).
     pub bound_to: String,
-    pub order_column: String,
+    pub capture: Capture,
+    /// Watermark capture has one, trigger capture none.
+    pub order_column: Option<String>,
     pub key_columns: Vec<String>,
     /// The columns to log; `None` for all.
     pub columns: Option<Vec<String>>,
@@ -23,41 +52,77 @@ pub struct Source {
     /// `capture::shape::Shape::sort`; `None` before the first.
     pub watermark: Option<Vec<String>>,
     pub removed: bool,
+    /// UPDATE, DELETE and TRUNCATE of the table are refused.
+    pub append_only: bool,
+    /// TRUNCATE is logged rather than refused, where it is captured.
+    pub allow_truncate: bool,
+    pub store_leaf_data: bool,
+    pub salted: bool,
+    /// Trigger capture: the key after which rows that were there before the triggers are still to be
+    /// looked for, empty for the beginning; `None` when that is done.
+    pub backfill: Option<Vec<String>>,
+    /// The highest order value among the entries that were pruned.
+    pub pruned_order: Option<String>,
 }
 
-const COLUMNS: &str = "s.source_id, s.source_table, s.relation::pg_catalog.oid, s.bound_to,
-    s.order_column, s.key_columns, s.columns, s.hash_column, s.watermark, s.removed_at IS NOT NULL";
+impl Source {
+    pub fn by_trigger(&self) -> bool {
+        self.capture == Capture::Trigger
+    }
+}
+
+const COLUMNS: &str = "s.source_id, s.log_id, s.source_table, s.relation::pg_catalog.oid, s.bound_to,
+    s.capture, s.order_column, s.key_columns, s.columns, s.hash_column, s.watermark,
+    s.removed_at IS NOT NULL, s.append_only, s.allow_truncate, s.store_leaf_data, s.salted, s.backfill,
+    s.pruned_order";
 
 fn from_row(row: &Row) -> Source {
     Source {
         id: row.required(0),
-        name: row.required(1),
-        relation: row.required(2),
-        bound_to: row.required(3),
-        order_column: row.required(4),
-        key_columns: row.required(5),
-        columns: row.get(6),
-        hash_column: row.get(7),
-        watermark: row.get(8),
-        removed: row.required(9),
+        log_id: row.required(1),
+        name: row.required(2),
+        relation: row.required(3),
+        bound_to: row.required(4),
+        capture: match row.required::<String>(5).as_str() {
+            "trigger" => Capture::Trigger,
+            _ => Capture::Watermark,
+        },
+        order_column: row.get(6),
+        key_columns: row.required(7),
+        columns: row.get(8),
+        hash_column: row.get(9),
+        watermark: row.get(10),
+        removed: row.required(11),
+        append_only: row.required(12),
+        allow_truncate: row.required(13),
+        store_leaf_data: row.required(14),
+        salted: row.required(15),
+        backfill: row.get(16),
+        pruned_order: row.get(17),
     }
 }
 
 fn select(condition: &str) -> String {
     format!(
         "SELECT {COLUMNS} FROM @extschema@.verification_sources s
-          WHERE s.log_id = $1 AND {condition} ORDER BY s.source_id"
+          WHERE {condition} ORDER BY s.source_id"
     )
 }
 
 /// The sources that feed the log now, read with a fresh snapshot.
 pub fn active(session: &Session, log: &Log) -> Vec<Source> {
-    session.fresh(&select("s.removed_at IS NULL"), &[log.id.into()], from_row)
+    let sql = select("s.log_id = $1 AND s.removed_at IS NULL");
+    session.fresh(&sql, &[log.id.into()], from_row)
 }
 
 /// Every source that ever fed the log, as the calling statement sees them.
 pub fn all(session: &Session, log: &Log) -> Vec<Source> {
-    session.read(&select("true"), &[log.id.into()], from_row)
+    session.read(&select("s.log_id = $1"), &[log.id.into()], from_row)
+}
+
+/// A source of any log, read with a fresh snapshot.
+pub fn by_id(session: &Session, id: i32) -> Option<Source> {
+    session.fresh_one(&select("s.source_id = $1"), &[id.into()], from_row)
 }
 
 /// The active source of `log` that is `relation`.
@@ -83,44 +148,56 @@ pub fn relation_name(session: &Session, relation: pg_sys::Oid) -> String {
 }
 
 /// Registers a source; `source.id` and `source.watermark` are not read. Returns its id.
-pub fn insert(session: &Session, log: &Log, source: &Source) -> i32 {
+pub fn insert(session: &Session, source: &Source) -> i32 {
     session
         .fresh_one(
             "INSERT INTO @extschema@.verification_sources
-                (log_id, source_table, relation, bound_to, capture, order_column, key_columns, columns, hash_column)
-             VALUES ($1, $2, $3::pg_catalog.regclass, $4, 'watermark', $5, $6, $7, $8)
+                (log_id, source_table, relation, bound_to, capture, order_column, key_columns, columns,
+                 hash_column, append_only, allow_truncate, store_leaf_data, salted, backfill)
+             VALUES ($1, $2, $3::pg_catalog.regclass, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
              RETURNING source_id",
             &[
-                log.id.into(),
+                source.log_id.into(),
                 source.name.as_str().into(),
                 source.relation.into(),
                 source.bound_to.as_str().into(),
-                source.order_column.as_str().into(),
+                source.capture.name().into(),
+                source.order_column.as_deref().into(),
                 source.key_columns.clone().into(),
                 source.columns.clone().into(),
                 source.hash_column.as_deref().into(),
+                source.append_only.into(),
+                source.allow_truncate.into(),
+                source.store_leaf_data.into(),
+                source.salted.into(),
+                source.backfill.clone().into(),
             ],
             |row| row.required(0),
         )
         .expect("INSERT … RETURNING returns a row")
 }
 
-/// Stores what can change about a source but its watermark: names that follow the table's, the
-/// choice of columns, and what it is bound to.
+/// Stores what can change about a source but how far it is: names that follow the table's, the
+/// choice of columns, what it is bound to, and what is refused or kept.
 pub fn update(session: &Session, source: &Source) {
     session.execute(
         "UPDATE @extschema@.verification_sources
-            SET bound_to = $2, order_column = $3, key_columns = $4, columns = $5, hash_column = $6
+            SET bound_to = $2, order_column = $3, key_columns = $4, columns = $5, hash_column = $6,
+                append_only = $7, allow_truncate = $8, store_leaf_data = $9
           WHERE source_id = $1",
         &[
             source.id.into(),
             source.bound_to.as_str().into(),
-            source.order_column.as_str().into(),
+            source.order_column.as_deref().into(),
             source.key_columns.clone().into(),
             source.columns.clone().into(),
             source.hash_column.as_deref().into(),
+            source.append_only.into(),
+            source.allow_truncate.into(),
+            source.store_leaf_data.into(),
         ],
     );
+    relcache::invalidate(source.relation);
 }
 
 /// Moves the watermark to the last logged row.
@@ -131,6 +208,14 @@ pub fn set_watermark(session: &Session, source_id: i32, watermark: &[String]) {
     );
 }
 
+/// Moves the place up to which a source was backfilled; `None` when it is done.
+pub fn set_backfill(session: &Session, source_id: i32, after: Option<&[String]>) {
+    session.execute(
+        "UPDATE @extschema@.verification_sources SET backfill = $2 WHERE source_id = $1",
+        &[source_id.into(), after.map(<[String]>::to_vec).into()],
+    );
+}
+
 /// Takes the table out of the log; its entries stay.
 pub fn remove(session: &Session, source: &Source) {
     session.execute(
@@ -138,4 +223,5 @@ pub fn remove(session: &Session, source: &Source) {
           WHERE source_id = $1",
         &[source.id.into()],
     );
+    relcache::invalidate(source.relation);
 }

@@ -35,6 +35,42 @@ impl Version {
     }
 }
 
+/// Columns as one list of texts, four a column: name, type, number, and whether it is logged.
+pub fn flatten(columns: &[Column]) -> Vec<String> {
+    let texts = |c: &Column| {
+        let number = c.attnum.map(|n| n.to_string()).unwrap_or_default();
+        [
+            c.name.clone(),
+            c.type_name.clone(),
+            number,
+            c.logged.to_string(),
+        ]
+    };
+    columns.iter().flat_map(texts).collect()
+}
+
+/// The inverse of `flatten`.
+pub fn unflatten(texts: &[String]) -> Vec<Column> {
+    let column = |c: &[String; 4]| Column {
+        name: c[0].clone(),
+        type_name: c[1].clone(),
+        attnum: c[2].parse().ok(),
+        logged: c[3] == "true",
+    };
+    texts.as_chunks().0.iter().map(column).collect()
+}
+
+/// The number of the version in force.
+pub fn current_number(session: &Session, source_id: i32) -> Option<i32> {
+    session
+        .fresh_one(
+            "SELECT max(v.version) FROM @extschema@.verification_source_versions v WHERE v.source_id = $1",
+            &[source_id.into()],
+            |row| row.get(0),
+        )
+        .flatten()
+}
+
 /// The versions of a source, first to last. A source has at least one.
 pub fn load(session: &Session, source_id: i32) -> Vec<Version> {
     let mut columns: HashMap<i32, Vec<Column>> = HashMap::new();

@@ -67,6 +67,10 @@ impl ArrayType {
         }
     }
 
+    pub fn element(&self) -> &Decoder {
+        &self.element
+    }
+
     /// # Safety
     /// `datum` must be a live array of this type.
     pub unsafe fn decode<'a>(&self, datum: pg_sys::Datum) -> Value<'a> {
@@ -121,6 +125,10 @@ impl RangeType {
             range_type,
             bound: Decoder::of_type(subtype),
         }
+    }
+
+    pub fn bound(&self) -> &Decoder {
+        &self.bound
     }
 
     fn cache_entry(&self) -> *mut pg_sys::TypeCacheEntry {
@@ -215,6 +223,10 @@ impl CompositeType {
         CompositeType {
             fields: fields.into_iter().map(decoder).collect(),
         }
+    }
+
+    pub fn fields(&self) -> impl Iterator<Item = &(String, Decoder)> {
+        self.fields.iter().flatten()
     }
 
     /// # Safety

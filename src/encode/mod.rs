@@ -42,6 +42,24 @@ pub enum Decoder {
     Output(pg_sys::Oid),
 }
 
+/// True unless a value's text form is the same under all settings.
+pub fn text_depends_on_settings(base_type: pg_sys::Oid) -> bool {
+    !matches!(
+        base_type,
+        pg_sys::BOOLOID
+            | pg_sys::INT2OID
+            | pg_sys::INT4OID
+            | pg_sys::INT8OID
+            | pg_sys::OIDOID
+            | pg_sys::NUMERICOID
+            | pg_sys::TEXTOID
+            | pg_sys::VARCHAROID
+            | pg_sys::BPCHAROID
+            | pg_sys::NAMEOID
+            | pg_sys::UUIDOID
+    )
+}
+
 impl Decoder {
     pub fn of_column(attribute: &Attribute) -> Decoder {
         Decoder::of_type(attribute.base_type)
@@ -73,6 +91,21 @@ impl Decoder {
             pg_sys::TIMETZOID => Decoder::TimeTz,
             pg_sys::INTERVALOID => Decoder::Interval,
             _ => container::decoder(type_oid),
+        }
+    }
+
+    /// True if a value's encoding is text that depends on settings.
+    pub fn depends_on_settings(&self) -> bool {
+        match self {
+            Decoder::Output(function) => function.to_u32() != pg_sys::F_JSONB_OUT,
+            Decoder::Array(array) => array.element().depends_on_settings(),
+            Decoder::Range(range) | Decoder::Multirange(range) => {
+                range.bound().depends_on_settings()
+            }
+            Decoder::Composite(composite) => composite
+                .fields()
+                .any(|(_, field)| field.depends_on_settings()),
+            _ => false,
         }
     }
 

@@ -8,6 +8,16 @@ pub const MICROS_PER_DAY: i64 = 86_400_000_000;
 /// Days from 1970-01-01 to 2000-01-01.
 const EPOCH_DAYS: i64 = 10_957;
 
+/// Microseconds since 1970 of the server's microseconds since 2000.
+pub fn unix_micros(server: pg_sys::TimestampTz) -> i64 {
+    server + EPOCH_DAYS * MICROS_PER_DAY
+}
+
+/// The inverse of `unix_micros`.
+pub fn server_micros(unix: i64) -> pg_sys::TimestampTz {
+    unix - EPOCH_DAYS * MICROS_PER_DAY
+}
+
 pub fn date<'a>(days: i32) -> Value<'a> {
     match days {
         i32::MIN => Value::NegInfinity,

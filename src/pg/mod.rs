@@ -2,13 +2,22 @@
 //! interface, each with a safe face.
 
 pub mod datum;
+pub mod insert;
+pub mod jsonb;
+pub mod latch;
 pub mod lock;
 pub mod memory;
 pub mod progress;
+pub mod random;
 pub mod regclass;
+pub mod relcache;
 pub mod role;
 pub mod server;
 pub mod settings;
+pub mod shmem;
 pub mod spi;
 pub mod subtransaction;
+pub mod trigger;
 pub mod wait;
+pub mod worker;
+pub mod xact;

@@ -8,6 +8,34 @@ pub fn in_recovery() -> bool {
     unsafe { pg_sys::RecoveryInProgress() }
 }
 
+/// The database of this process.
+pub fn my_database() -> pg_sys::Oid {
+    // SAFETY: reads a global of the process.
+    unsafe { pg_sys::MyDatabaseId }
+}
+
+/// The name of this process' database; inside a transaction.
+pub fn database_name() -> String {
+    // SAFETY: a fresh C string, or null if the database is gone.
+    unsafe {
+        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
+        if name.is_null() {
+            return String::new();
+        }
+        let owned = std::ffi::CStr::from_ptr(name)
+            .to_string_lossy()
+            .into_owned();
+        pg_sys::pfree(name.cast());
+        owned
+    }
+}
+
+/// This process' id.
+pub fn my_pid() -> i32 {
+    // SAFETY: reads a global of the process.
+    unsafe { pg_sys::MyProcPid }
+}
+
 /// The isolation level, where one snapshot serves the whole transaction; `None` where every
 /// statement takes its own.
 pub fn transaction_snapshot_level() -> Option<&'static str> {

@@ -24,7 +24,11 @@ pub struct Row<'a> {
     nulls: &'a [bool],
 }
 
-impl Row<'_> {
+impl<'a> Row<'a> {
+    pub fn new(values: &'a [pg_sys::Datum], nulls: &'a [bool]) -> Row<'a> {
+        Row { values, nulls }
+    }
+
     /// The column as a Rust value; `None` for NULL.
     pub fn get<T: FromDatum>(&self, column: usize) -> Option<T> {
         // SAFETY: the statement's author pairs column and type; the datum lives as long as the row.

@@ -55,7 +55,7 @@ pub fn run<T>(f: impl FnOnce() -> T) -> Result<T, Failure> {
 }
 
 impl Failure {
-    fn of(caught: &CaughtError) -> Failure {
+    pub fn of(caught: &CaughtError) -> Failure {
         let report = match caught {
             CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
             CaughtError::RustPanic { ereport, .. } => ereport,

@@ -6,7 +6,8 @@ use crate::error::Error;
 use crate::pg::spi::{Row, Snapshot};
 use crate::session::Session;
 use merkle_tree::{EMPTY_ROOT, Hash, root};
-use pgrx::datum::TimestampWithTimeZone;
+use pgrx::datum::{Interval, TimestampWithTimeZone};
+use std::time::Duration;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
@@ -86,16 +87,47 @@ pub fn root_at(session: &Session, snapshot: Snapshot, log: &Log, size: i64) -> R
         });
     }
     root(
-        &mut TreeReader::new(session, log, snapshot),
+        &mut TreeReader::cached(session, log, snapshot),
         tree_size(log, size)?,
     )
     .map_err(|e| tree_error(log, e))
 }
 
-/// Commits the tree to a new size.
-pub fn insert(session: &Session, log: &Log, tree_size: i64, root: &Hash) {
+/// Commits the tree to a new size, after a batch that took `duration`.
+pub fn insert(
+    session: &Session,
+    log: &Log,
+    tree_size: i64,
+    root: Hash,
+    duration: Duration,
+) -> Head {
+    let created_at = session.fresh_one(
+        "INSERT INTO @extschema@.merkle_tree_head (log_id, tree_size, root_hash, duration)
+         VALUES ($1, $2, $3, $4) RETURNING created_at",
+        &[
+            log.id.into(),
+            tree_size.into(),
+            root.as_bytes().as_slice().into(),
+            Interval::from_micros(duration.as_micros() as i64).into(),
+        ],
+        |row| row.required(0),
+    );
+    Head {
+        tree_size,
+        root,
+        created_at,
+    }
+}
+
+/// Tells those who LISTEN on channel `merkle_log`, once the batch has committed.
+pub fn notify(session: &Session, log: &Log, head: &Head) {
     session.execute(
-        "INSERT INTO @extschema@.merkle_tree_head (log_id, tree_size, root_hash) VALUES ($1, $2, $3)",
-        &[log.id.into(), tree_size.into(), root.as_bytes().as_slice().into()],
+        "SELECT pg_catalog.pg_notify('merkle_log', pg_catalog.json_build_object(
+            'log', $1::pg_catalog.text, 'size', $2::pg_catalog.int8, 'root', $3::pg_catalog.text)::pg_catalog.text)",
+        &[
+            log.name.as_str().into(),
+            head.tree_size.into(),
+            head.root.to_string().into(),
+        ],
     );
 }

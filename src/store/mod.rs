@@ -3,4 +3,5 @@
 pub mod append;
 pub mod entries;
 pub mod heads;
+pub mod leaves;
 pub mod tree;

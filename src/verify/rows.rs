@@ -1,25 +1,32 @@
 //! Entries against the source rows as they are now.
 
 use super::{Finding, Kind};
+use crate::capture::queue;
 use crate::capture::scan::{self, Scan};
 use crate::capture::shape::Shape;
 use crate::capture::statement;
 use crate::catalog::logs::Log;
-use crate::catalog::sources;
+use crate::catalog::sources::{self, OF_LOG};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::pg::subtransaction;
+use crate::redaction;
 use crate::session::Session;
-use crate::store::entries::Entry;
-use merkle_tree::Hash;
-use std::collections::{BTreeMap, HashMap};
+use crate::store::entries::{self, Entry};
+use crate::store::leaves::{self, Annex};
+use merkle_tree::{Hash, leaf_hash};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What the source says about an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Row {
     /// The row's leaf hash now.
     Is(Hash),
+    /// The hash of the leaf data that the log keeps.
+    Kept(Hash),
     Gone,
+    /// Its salt and leaf data were destroyed, which is on record: why.
+    Redacted(String),
     /// Not to be had: the source was removed or dropped, or its columns changed too much.
     Unknown,
     /// No row can have this key, or there is no such source.
@@ -29,13 +36,33 @@ pub enum Row {
 enum Source {
     Here(Box<Shape>),
     /// Removed from the log: its table may change as it likes.
-    Removed(String),
+    Removed {
+        name: String,
+        salted: bool,
+    },
     /// The table cannot be read any more.
     Unreadable {
         name: String,
+        salted: bool,
         kind: Kind,
         reason: String,
     },
+}
+
+impl Source {
+    fn name(&self) -> &str {
+        match self {
+            Source::Here(shape) => &shape.source.name,
+            Source::Removed { name, .. } | Source::Unreadable { name, .. } => name,
+        }
+    }
+
+    fn salted(&self) -> bool {
+        match self {
+            Source::Here(shape) => shape.source.salted,
+            Source::Removed { salted, .. } | Source::Unreadable { salted, .. } => *salted,
+        }
+    }
 }
 
 /// All sources that ever fed the log, and what could not be checked about them.
@@ -49,19 +76,21 @@ impl Rows {
     pub fn load(session: &Session, log: &Log) -> Result<Rows, Error> {
         let mut loaded = HashMap::new();
         for source in sources::all(session, log) {
-            let name = source.name.clone();
+            let (name, salted) = (source.name.clone(), source.salted);
             let state = if source.removed {
-                Source::Removed(name)
+                Source::Removed { name, salted }
             } else {
                 match Shape::load(session, log, &source) {
                     Ok(shape) => Source::Here(Box::new(shape)),
                     Err(error @ Error::SourceGone { .. }) => Source::Unreadable {
                         name,
+                        salted,
                         kind: Kind::Deleted,
                         reason: error.to_string(),
                     },
                     Err(error @ Error::KeyDropped { .. }) => Source::Unreadable {
                         name,
+                        salted,
                         kind: Kind::SchemaChanged,
                         reason: error.to_string(),
                     },
@@ -91,37 +120,69 @@ impl Rows {
     }
 
     pub fn name_of(&self, source_id: i32) -> Option<String> {
-        self.sources.get(&source_id).map(|source| match source {
-            Source::Here(shape) => shape.source.name.clone(),
-            Source::Removed(name) | Source::Unreadable { name, .. } => name.clone(),
-        })
+        self.sources
+            .get(&source_id)
+            .map(|source| source.name().to_owned())
     }
 
-    /// What the sources say about each of `entries`, in their order.
-    pub fn look_up(&mut self, log: &Log, entries: &[Entry]) -> Result<Vec<Row>, Error> {
+    /// What the sources, and what is kept of entries, say about each of `entries`, in their order.
+    pub fn look_up(
+        &mut self,
+        session: &Session,
+        log: &Log,
+        entries: &[Entry],
+    ) -> Result<Vec<Row>, Error> {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Ok(Vec::new());
+        };
+        let annexes = leaves::annexes(session, log, first.leaf_index, last.leaf_index + 1);
+        let nothing = Annex::default();
+        let annex = |entry: &Entry| annexes.get(&entry.leaf_index).unwrap_or(&nothing);
+        let latest = self.latest(session, log, entries);
         let mut rows = vec![Row::Unknown; entries.len()];
         let mut groups: BTreeMap<(i32, i32), Vec<usize>> = BTreeMap::new();
         for (place, entry) in entries.iter().enumerate() {
-            match self.sources.get(&entry.source_id) {
-                None => {
-                    rows[place] = Row::Impossible(format!("there is no source {}", entry.source_id))
+            let kept = annex(entry).leaf_data.as_deref().map(leaf_hash);
+            let source = self.sources.get(&entry.source_id);
+            rows[place] = match (kept, source) {
+                (Some(hash), _) if hash.as_bytes().as_slice() != entry.leaf_hash => Row::Kept(hash),
+                (Some(hash), _) if entry.source_id == OF_LOG => Row::Kept(hash),
+                (None, _) if entry.source_id == OF_LOG => {
+                    Row::Impossible("what the log recorded about itself is gone".to_owned())
                 }
-                Some(Source::Here(shape)) => {
+                (_, None) => Row::Impossible(format!("there is no source {}", entry.source_id)),
+                (_, Some(source)) if source.salted() && annex(entry).salt.is_none() => {
+                    match redaction::on_record(session, log, entry) {
+                        Some(reason) => Row::Redacted(reason),
+                        None => Row::Impossible(
+                            "its salt is gone, and no redaction is on record".to_owned(),
+                        ),
+                    }
+                }
+                (_, Some(Source::Here(shape)))
+                    if !shape.source.by_trigger() || latest.contains(&entry.leaf_index) =>
+                {
                     let version = shape.version_of(entry.leaf_index).number;
-                    groups
-                        .entry((entry.source_id, version))
-                        .or_default()
-                        .push(place);
+                    let group = groups.entry((entry.source_id, version)).or_default();
+                    group.push(place);
+                    Row::Unknown
                 }
-                Some(_) => {}
-            }
+                (Some(hash), _) => Row::Kept(hash),
+                (None, _) => Row::Unknown,
+            };
         }
         for ((source_id, version), places) in groups {
             let Some(Source::Here(shape)) = self.sources.get(&source_id) else {
                 continue;
             };
-            let members: Vec<&Entry> = places.iter().map(|p| &entries[*p]).collect();
-            let (found, obstacle) = recompute(log, shape, version, &members)?;
+            let members: Vec<(&Entry, &Annex)> = places
+                .iter()
+                .map(|p| (&entries[*p], annex(&entries[*p])))
+                .collect();
+            let (mut found, obstacle) = recompute(log, shape, version, &members)?;
+            if shape.source.by_trigger() {
+                excuse_queued(session, shape, &members, &mut found);
+            }
             for (place, row) in places.into_iter().zip(found) {
                 let entry = &entries[place];
                 let differs =
@@ -143,10 +204,32 @@ impl Rows {
         Ok(rows)
     }
 
+    /// The leaf indexes, among those of captured rows, that are the latest of their row and say that
+    /// it is there: only these can be held against the row as it is now.
+    fn latest(&self, session: &Session, log: &Log, entries: &[Entry]) -> HashSet<i64> {
+        let mut keys: BTreeMap<i32, Vec<String>> = BTreeMap::new();
+        for entry in entries {
+            if let Some(Source::Here(shape)) = self.sources.get(&entry.source_id)
+                && shape.source.by_trigger()
+            {
+                keys.entry(entry.source_id)
+                    .or_default()
+                    .push(entry.key.clone());
+            }
+        }
+        keys.into_iter()
+            .flat_map(|(source, keys)| {
+                entries::live(session, Snapshot::Statement, log, source, keys).into_values()
+            })
+            .collect()
+    }
+
     /// What could not be checked: one finding a source version.
     pub fn summary(&self) -> Vec<Finding> {
         let unreadable = self.sources.values().filter_map(|source| match source {
-            Source::Unreadable { name, kind, reason } => Some(Finding {
+            Source::Unreadable {
+                name, kind, reason, ..
+            } => Some(Finding {
                 source_table: Some(name.clone()),
                 ..Finding::of_log(*kind, None, reason.clone())
             }),
@@ -169,7 +252,7 @@ fn recompute(
     log: &Log,
     shape: &Shape,
     version: i32,
-    entries: &[&Entry],
+    entries: &[(&Entry, &Annex)],
 ) -> Result<(Vec<Row>, Option<String>), Error> {
     let version = shape
         .versions
@@ -177,6 +260,10 @@ fn recompute(
         .find(|v| v.number == version)
         .unwrap_or(shape.current());
     let mut scan = Scan::new(log, shape, version)?;
+    let annexes = entries
+        .iter()
+        .map(|(e, annex)| (e.key.clone(), (*annex).clone()));
+    scan.annexes = annexes.collect();
     let obstacle = obstacle(&scan);
     let mut read = |keys: &[Vec<String>]| {
         subtransaction::run(|| {
@@ -191,7 +278,7 @@ fn recompute(
         })
     };
     // A stored key that cannot be taken apart is left for the look-up to refuse.
-    let parts = |e: &&Entry| {
+    let parts = |(e, _): &(&Entry, &Annex)| {
         scan::key_parts(shape, &e.key).unwrap_or_else(|_| vec![e.key.clone(); shape.key.len()])
     };
     let keys: Vec<Vec<String>> = entries.iter().map(parts).collect();
@@ -201,16 +288,42 @@ fn recompute(
     };
     if let Ok(found) = read(&keys) {
         return Ok((
-            entries.iter().map(|e| by_hash(&found, e)).collect(),
+            entries.iter().map(|(e, _)| by_hash(&found, e)).collect(),
             obstacle,
         ));
     }
     // One of the keys is no key at all: ask one by one.
-    let one = |(entry, key): (&&Entry, &Vec<String>)| match read(std::slice::from_ref(key)) {
+    let one = |((entry, _), key): (&(&Entry, &Annex), &Vec<String>)| match read(
+        std::slice::from_ref(key),
+    ) {
         Ok(found) => by_hash(&found, entry),
         Err(failure) => Row::Impossible(failure.message),
     };
     Ok((entries.iter().zip(&keys).map(one).collect(), obstacle))
+}
+
+/// A row that differs from its latest entry is no finding while the queue has changes of it.
+fn excuse_queued(
+    session: &Session,
+    shape: &Shape,
+    entries: &[(&Entry, &Annex)],
+    found: &mut [Row],
+) {
+    let differs = |(row, (entry, _)): &(&Row, &(&Entry, &Annex))| match row {
+        Row::Is(hash) => hash.as_bytes().as_slice() != entry.leaf_hash,
+        row => **row == Row::Gone,
+    };
+    let suspects = found.iter().zip(entries).filter(differs);
+    let keys: Vec<String> = suspects.map(|(_, (entry, _))| entry.key.clone()).collect();
+    if keys.is_empty() {
+        return;
+    }
+    let waiting = queue::waiting(session, Snapshot::Statement, &shape.source, keys);
+    for (row, (entry, _)) in found.iter_mut().zip(entries) {
+        if waiting.contains(&entry.key) {
+            *row = Row::Unknown;
+        }
+    }
 }
 
 fn obstacle(scan: &Scan) -> Option<String> {

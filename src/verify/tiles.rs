@@ -32,7 +32,7 @@ impl Slot {
     /// The hash that the source row says the entry should have, where that is another.
     fn other(&self) -> Option<Hash> {
         match self.row {
-            Row::Is(hash) if self.hash != Some(hash) => Some(hash),
+            Row::Is(hash) | Row::Kept(hash) if self.hash != Some(hash) => Some(hash),
             _ => None,
         }
     }
@@ -41,10 +41,12 @@ impl Slot {
 impl Verification {
     /// Checks the next chunk of entries.
     pub(super) fn entries(&mut self, session: &Session) -> Result<Vec<Finding>, Error> {
-        let (start, end) = (self.next, self.end.min(self.next + CHUNK));
+        // Chunks end at multiples of their size, so that one tile of level 1 covers each.
+        let upto = self.next - self.next % CHUNK + CHUNK;
+        let (start, end) = (self.next, self.end.min(upto));
         self.next = end;
         let entries = entries::between(session, &self.log, start, end);
-        let rows = self.rows.look_up(&self.log, &entries)?;
+        let rows = self.rows.look_up(session, &self.log, &entries)?;
         self.checked.entries += entries.len() as u64;
         self.checked.rows += rows.iter().filter(|r| matches!(r, Row::Is(_))).count() as u64;
         let mut slots = slots(start, end, entries, rows);
@@ -160,11 +162,23 @@ impl Verification {
                 None,
                 logged,
             ),
-            Row::Is(now) if altered => finding(
+            Row::Is(now) | Row::Kept(now) if altered => finding(
                 Kind::EntryAltered,
                 "the entry's leaf hash was altered; its row and the tree agree".into(),
                 Some(now),
                 logged,
+            ),
+            Row::Kept(kept) if logged != Some(kept) => finding(
+                Kind::EntryAltered,
+                "the entry's stored leaf data were altered: they are not what was hashed".into(),
+                logged,
+                Some(kept),
+            ),
+            Row::Redacted(reason) => finding(
+                Kind::Redacted,
+                format!("the entry was redacted: {reason}"),
+                logged,
+                None,
             ),
             Row::Is(now) if logged != Some(now) => finding(
                 Kind::Modified,
@@ -178,7 +192,7 @@ impl Verification {
                 logged,
                 None,
             ),
-            Row::Is(_) | Row::Unknown => return,
+            Row::Is(_) | Row::Kept(_) | Row::Unknown => return,
         };
         match (found.kind, logged) {
             (Kind::Modified | Kind::Deleted, Some(hash)) if self.pending_count < PENDING => {
@@ -274,10 +288,11 @@ impl Verification {
         let surplus = session.read(
             "SELECT t.level, t.tile_index FROM @extschema@.merkle_tile t
               WHERE t.log_id = $1
-                AND (t.tile_index < 0 OR t.level NOT BETWEEN 1 AND 7
+                AND (t.tile_index < 0 OR t.level NOT BETWEEN 0 AND 7
+                     OR t.level = 0 AND (t.tile_index + 1) * 256 > $3
                      OR t.tile_index * 256 + pg_catalog.octet_length(t.hashes) / 32.0
                         > $2 / pg_catalog.power(256::pg_catalog.numeric, t.level::pg_catalog.numeric))",
-            &[self.log.id.into(), size.into()],
+            &[self.log.id.into(), size.into(), self.log.pruned_to.into()],
             |row| (row.required::<i16>(0), row.required::<i64>(1)),
         );
         findings.extend(surplus.into_iter().map(|(level, index)| {
@@ -396,7 +411,7 @@ fn grown(frontier: &Frontier, hashes: &[Hash]) -> Option<Frontier> {
         .map(|()| frontier)
 }
 
-fn stored_tile(
+pub(super) fn stored_tile(
     session: &Session,
     log: &crate::catalog::logs::Log,
     tile: TileId,
@@ -418,7 +433,12 @@ fn stored_tile(
 }
 
 /// `index` counts the hashes of `level`.
-fn tile_mismatch(level: i64, index: i64, expected: &Hash, actual: Option<&Hash>) -> Finding {
+pub(super) fn tile_mismatch(
+    level: i64,
+    index: i64,
+    expected: &Hash,
+    actual: Option<&Hash>,
+) -> Finding {
     let leaves = WIDTH.saturating_pow(level as u32);
     let detail = format!(
         "hash {} of tile {} of level {level} is not that of the entries {} to {}",

@@ -1,12 +1,14 @@
 //! Rows that should have an entry and have none: slipped in behind the watermark.
 
 use super::{CHUNK, Finding, Kind, Stage, Verification};
+use crate::capture::queue;
 use crate::capture::scan::Scan;
 use crate::capture::statement::{self, Rows};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use crate::store::entries;
+use std::collections::HashSet;
 
 impl Verification {
     /// Looks up the next rows at or behind the watermark of the `source`-th readable source.
@@ -20,9 +22,19 @@ impl Verification {
         let Some(shape) = shapes.get(source) else {
             return Ok(self.give_up_pending());
         };
+        let by_trigger = shape.source.by_trigger();
+        if by_trigger && (shape.source.backfill.is_some() || shape.source.pruned_order.is_some()) {
+            self.stage = Stage::Unlogged {
+                source: source + 1,
+                after: None,
+            };
+            return Ok(Vec::new());
+        }
         let mut scan = Scan::new(&self.log, shape, shape.current())?;
-        let watermark = shape.source.watermark.as_deref();
-        let which = Rows::Behind { watermark };
+        let which = match by_trigger {
+            true => Rows::All,
+            false => Rows::behind(&shape.source),
+        };
         let statement = statement::rows(shape, scan.attributes(), after.as_deref(), which, CHUNK);
         let rows = scan.all(Snapshot::Statement, &statement)?;
         self.stage = match rows.last() {
@@ -35,8 +47,24 @@ impl Verification {
                 after: None,
             },
         };
-        let keys = rows.iter().map(|r| r.key.clone()).collect();
-        let logged = entries::logged(session, Snapshot::Statement, shape.source.id, keys);
+        let keys: Vec<String> = rows.iter().map(|r| r.key.clone()).collect();
+        let id = shape.source.id;
+        let logged = match by_trigger {
+            false => entries::logged(session, Snapshot::Statement, id, keys),
+            true => {
+                let live = entries::live(session, Snapshot::Statement, &self.log, id, keys.clone());
+                let mut logged: HashSet<String> = live.into_keys().collect();
+                let others: Vec<String> = keys
+                    .into_iter()
+                    .filter(|key| !logged.contains(key))
+                    .collect();
+                if !others.is_empty() {
+                    let source = &shape.source;
+                    logged.extend(queue::waiting(session, Snapshot::Statement, source, others));
+                }
+                logged
+            }
+        };
         let name = shape.source.name.clone();
         self.checked.scanned += rows.len() as u64;
         let mut findings = Vec::new();
@@ -60,7 +88,12 @@ impl Verification {
                     ..Finding::of_log(
                         Kind::Unlogged,
                         None,
-                        "the row lies behind the watermark and is not in the log".into(),
+                        match by_trigger {
+                            true => "the row is not in the log: it came past the triggers".into(),
+                            false => {
+                                "the row lies behind the watermark and is not in the log".into()
+                            }
+                        },
                     )
                 }
                 .hashes(None, Some(&row.hash)),

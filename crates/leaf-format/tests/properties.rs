@@ -1,6 +1,8 @@
 //! What holds for every value.
 
-use leaf_format::{Columns, Context, Decimal, Dimension, Encoder, Error, Kind, Leaf, MAX_LEAF_DATA, Origin, Value};
+use leaf_format::{
+    Columns, Context, Decimal, Dimension, Encoder, Error, Kind, Leaf, MAX_LEAF_DATA, Origin, Value,
+};
 use proptest::prelude::*;
 
 fn values() -> impl Strategy<Value = Value<'static>> {
@@ -123,7 +125,9 @@ fn malformed_input_is_an_error() {
     let twice = Encoder::new("s.t", Kind::Insert, &["a", "b", "a"]).unwrap_err();
     assert_eq!(twice, Error::DuplicateColumn("a".into()));
     let encoder = Encoder::new("s.t", Kind::Insert, &["a"]).unwrap();
-    let count = encoder.encode(&[], &Context::default(), &mut Vec::new()).unwrap_err();
+    let count = encoder
+        .encode(&[], &Context::default(), &mut Vec::new())
+        .unwrap_err();
     assert_eq!(count, Error::ColumnCount { wanted: 1, got: 0 });
     let wide = [Value::Int(i128::from(u64::MAX) + 1)];
     assert!(matches!(

@@ -135,7 +135,12 @@ fn leaves_encode_as_specified() {
         };
         encoder.encode(&values, &context, &mut leaf_data).unwrap();
         let decoded = Leaf::decode(&leaf_data).unwrap();
-        assert_eq!((decoded.kind, decoded.salt), (kind, salt), "{}", vector["name"]);
+        assert_eq!(
+            (decoded.kind, decoded.salt),
+            (kind, salt),
+            "{}",
+            vector["name"]
+        );
         let hash = Sha256::new_with_prefix([0])
             .chain_update(&leaf_data)
             .finalize();

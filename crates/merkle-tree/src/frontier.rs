@@ -83,7 +83,10 @@ impl Frontier {
             let base = TILE_HEIGHT * level as u32;
             let start = (self.size >> base) / TILE_WIDTH * TILE_WIDTH;
             let mut done = 0;
-            for bit in (0..TILE_HEIGHT).rev().filter(|bit| hashes.len() >> bit & 1 == 1) {
+            for bit in (0..TILE_HEIGHT)
+                .rev()
+                .filter(|bit| hashes.len() >> bit & 1 == 1)
+            {
                 let end = done + (1 << bit);
                 let index = (start + done as u64) >> bit;
                 peaks.push((base + bit, index, tile_hash(&hashes[done..end])));

@@ -1,0 +1,30 @@
+//! The functions that the triggers on sources call.
+
+use crate::capture::{guard, trigger};
+use crate::error::Error;
+use crate::pg::trigger::Firing;
+use crate::session::Session;
+
+use pgrx::prelude::*;
+
+#[pg_trigger]
+pub fn capture_change<'a>(
+    call: &'a PgTrigger<'a>,
+) -> Result<Option<PgHeapTuple<'a, pgrx::AllocatedByPostgres>>, Error> {
+    match trigger::capture(&Firing::of(call)) {
+        Ok(()) => Ok(None),
+        Err(report) => Error::raise_report(report),
+    }
+}
+
+#[pg_trigger]
+pub fn refuse_change<'a>(
+    call: &'a PgTrigger<'a>,
+) -> Result<Option<PgHeapTuple<'a, pgrx::AllocatedByPostgres>>, Error> {
+    let firing = Firing::of(call);
+    let refused: Result<(), _> = Session::enter(|session| Err(guard::refusal(session, &firing)));
+    match refused {
+        Ok(()) => Ok(None),
+        Err(report) => Error::raise_report(report),
+    }
+}

@@ -1,0 +1,42 @@
+//! Steering the background worker of this database.
+
+use super::required;
+use crate::catalog::logs;
+use crate::error::Error;
+use crate::pg::server;
+use crate::pg::spi::Snapshot;
+use crate::session::Session;
+use crate::shared;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use std::sync::atomic::Ordering::SeqCst;
+
+#[pg_extern(parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+pub fn run_now(log: Option<String>) -> Result<(), ErrorReport> {
+    Session::enter(|session| {
+        let log = logs::by_name(session, Snapshot::Fresh, &required("log", log)?)?;
+        let shared = shared::get().ok_or(Error::NoWorker {
+            why: "the library is not preloaded",
+        })?;
+        let worker = shared
+            .worker_of(server::my_database())
+            .filter(|w| w.pid.load(SeqCst) != 0)
+            .ok_or(Error::NoWorker {
+                why: "none is running for this database",
+            })?;
+        if let Some(counters) = shared.counters(session, log.id) {
+            counters.ask_to_run();
+        }
+        worker.ask();
+        Ok(())
+    })
+}
+
+/// Lets the worker, if there is one, look at its logs again.
+pub fn wake() {
+    let shared = shared::get();
+    if let Some(worker) = shared.and_then(|s| s.worker_of(server::my_database())) {
+        worker.ask();
+    }
+}

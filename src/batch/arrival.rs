@@ -1,0 +1,299 @@
+//! Logs in order of arrival: what triggers have queued, and rows that no trigger has seen.
+//!
+//! Rows that were there before the triggers, or came past them, are found by a sweep over the table in
+//! the order of its key. A row is late only if the queue has nothing about it, so the rows are read
+//! first and the queue, with a younger snapshot, to its end after that.
+
+use super::{Late, report};
+use crate::capture::queue::{self, Changes, Queue};
+use crate::capture::scan::{Leaf, Scan};
+use crate::capture::shape::{self, Shape};
+use crate::capture::statement::{self, Rows};
+use crate::catalog::logs::Log;
+use crate::catalog::sources::{self, Source};
+use crate::catalog::versions::{self, Version};
+use crate::error::Error;
+use crate::pg::memory::Scratch;
+use crate::pg::progress::{Command, Progress};
+use crate::pg::spi::Snapshot;
+use crate::session::Session;
+use crate::store::append::{Appended, Appender, Entry};
+use crate::store::entries;
+use leaf_format::Kind;
+use merkle_tree::{Hash, leaf_hash};
+use std::collections::HashMap;
+
+/// Rows that a sweep looks at in one step.
+const SWEEP: i64 = 10_000;
+
+/// One batch: the queue, up to the log's batch size, and if room is left, a step of each sweep.
+pub fn append(session: &Session, log: &Log) -> Result<Appended, Error> {
+    let mut batch = Batch::open(session, log, Command::Batch)?;
+    let mut more = false;
+    for source in sources::active(session, log) {
+        let mut after = source.backfill.clone();
+        while let Some(from) = after.filter(|_| !more) {
+            let Some(sweep) = Sweep::read(session, log, &source, from, step(log))? else {
+                break;
+            };
+            let drained = batch.drain(log.batch_size.into())?;
+            after = sweep.next.clone();
+            more = !drained || batch.room() < sweep.rows.len() as i64;
+            if !more {
+                // A step without an unlogged row is no batch yet.
+                more = !batch.log_unlogged(sweep)?.is_empty() && after.is_some();
+                sources::set_backfill(session, source.id, after.as_deref());
+            }
+        }
+    }
+    more |= !batch.drain(log.batch_size.into())?;
+    let appended = batch.appender.finish()?;
+    Ok(Appended { more, ..appended })
+}
+
+/// Rows that a batch's sweep looks at in one step: the queue goes first, but leaves it some room.
+fn step(log: &Log) -> i64 {
+    SWEEP.min((i64::from(log.batch_size) + 1) / 2)
+}
+
+/// Logs every row of the sources that has no entry; what is queued is logged before.
+pub fn reconcile(session: &Session, log: &Log) -> Result<Vec<Late>, Error> {
+    let mut batch = Batch::open(session, log, Command::Reconcile)?;
+    let mut late = Vec::new();
+    // Once entries were pruned, a row without one may have had one.
+    let complete = |s: &Source| s.pruned_order.is_none();
+    for source in sources::active(session, log).into_iter().filter(complete) {
+        let mut after = Some(Vec::new());
+        while let Some(from) = after {
+            let Some(sweep) = Sweep::read(session, log, &source, from, SWEEP)? else {
+                break;
+            };
+            after = sweep.next.clone();
+            batch.drain(i64::MAX)?;
+            late.extend(batch.log_unlogged(sweep)?);
+        }
+        sources::set_backfill(session, source.id, None);
+    }
+    batch.drain(i64::MAX)?;
+    batch.appender.finish()?;
+    Ok(late)
+}
+
+/// One step of a sweep: some rows of a source, in the order of its key.
+struct Sweep {
+    shape: Shape,
+    rows: Vec<Leaf>,
+    /// The key to go on after; `None` at the end.
+    next: Option<Vec<String>>,
+}
+
+impl Sweep {
+    /// `None` if the table is gone.
+    fn read(
+        session: &Session,
+        log: &Log,
+        source: &Source,
+        after: Vec<String>,
+        limit: i64,
+    ) -> Result<Option<Sweep>, Error> {
+        let mut shape = match Shape::load(session, log, source) {
+            Err(Error::SourceGone { .. }) => return Ok(None),
+            shape => shape?,
+        };
+        shape.check(session, log)?;
+        let columns = shape.columns_now()?;
+        let now = Version {
+            columns,
+            ..shape.current().clone()
+        };
+        let mut scan = Scan::of_version(log, &shape, &now)?;
+        let after = (!after.is_empty()).then_some(after);
+        let statement = statement::rows(
+            &shape,
+            scan.attributes(),
+            after.as_deref(),
+            Rows::All,
+            limit,
+        );
+        let rows = scan.all(Snapshot::Fresh, &statement)?;
+        let full = rows.len() as i64 == limit;
+        let next = rows.last().filter(|_| full).map(|r| r.position.clone());
+        shape.rebind(session);
+        Ok(Some(Sweep { shape, rows, next }))
+    }
+}
+
+struct Batch<'a> {
+    session: &'a Session,
+    log: &'a Log,
+    appender: Appender<'a>,
+    progress: Progress,
+    /// The version in force of each source whose changes were seen.
+    versions: HashMap<i32, Option<i32>>,
+}
+
+impl<'a> Batch<'a> {
+    fn open(session: &'a Session, log: &'a Log, command: Command) -> Result<Batch<'a>, Error> {
+        Ok(Batch {
+            session,
+            log,
+            progress: Progress::start(command, log.id, log.batch_size as u64),
+            appender: Appender::open(session, log)?,
+            versions: HashMap::new(),
+        })
+    }
+
+    fn room(&self) -> i64 {
+        i64::from(self.log.batch_size) - self.appender.entries()
+    }
+
+    /// Logs what is queued, `limit` entries of this batch at most; false if something is left.
+    fn drain(&mut self, limit: i64) -> Result<bool, Error> {
+        let mut queue = Queue::open(self.session, self.log);
+        let mut done = Vec::new();
+        let mut empty = true;
+        while let Some(changes) = queue.next() {
+            let entries = self.appender.entries();
+            if entries > 0 && entries.saturating_add(changes.keys.len() as i64) > limit {
+                empty = false;
+                break;
+            }
+            done.push(changes.id);
+            self.log_changes(changes)?;
+        }
+        drop(queue);
+        queue::forget(self.session, self.log, &done);
+        Ok(empty)
+    }
+
+    fn log_changes(&mut self, changes: Changes) -> Result<(), Error> {
+        let kind = changes.statement.kind.as_str();
+        let of_log = kind == Kind::Truncate.as_str();
+        let source_id = changes.statement.source_id;
+        if !of_log {
+            self.follow_version(source_id, &changes)?;
+        }
+        let first = self.appender.size();
+        let salts = changes.salts.unwrap_or_default();
+        let mut salts = salts.into_iter();
+        let order = changes.id.to_string();
+        for (key, leaf) in changes.keys.into_iter().zip(changes.leaves) {
+            let (hash, leaf_data) = match changes.whole {
+                true => (leaf_hash(&leaf), Some(leaf)),
+                false => match Hash::try_from(leaf.as_slice()) {
+                    Ok(hash) => (hash, None),
+                    Err(e) => {
+                        return Err(Error::Damaged {
+                            log: self.log.name.clone(),
+                            problem: format!("queue row {}: {e}", changes.id),
+                        });
+                    }
+                },
+            };
+            self.appender.push(Entry {
+                source_id: if of_log { sources::OF_LOG } else { source_id },
+                key,
+                order: order.clone(),
+                hash,
+                salt: salts.next(),
+                leaf_data,
+            })?;
+            report(&self.progress, self.appender.entries());
+        }
+        self.appender.made_by(first, changes.statement);
+        Ok(())
+    }
+
+    /// Sees to it that the version in force has the columns that the changes were captured with.
+    fn follow_version(&mut self, source_id: i32, changes: &Changes) -> Result<(), Error> {
+        let session = self.session;
+        let known = *self
+            .versions
+            .entry(source_id)
+            .or_insert_with(|| versions::current_number(session, source_id));
+        if changes.version.is_some() && changes.version == known {
+            return Ok(());
+        }
+        let Some(source) = sources::by_id(session, source_id) else {
+            return Err(Error::Damaged {
+                log: self.log.name.clone(),
+                problem: format!(
+                    "queue row {} is of source {source_id}, which does not exist",
+                    changes.id
+                ),
+            });
+        };
+        let mut versions = match Shape::load(session, self.log, &source) {
+            Ok(mut shape) => {
+                if shape.rebind(session) {
+                    sources::update(session, &shape.source);
+                }
+                shape.versions
+            }
+            // The table is gone; what it said before still counts.
+            Err(_) => versions::load(session, source_id),
+        };
+        let columns = match (&changes.columns, changes.version) {
+            (Some(columns), _) => versions::unflatten(columns),
+            (None, number) => versions
+                .iter()
+                .find(|v| Some(v.number) == number)
+                .map(|v| v.columns.clone())
+                .ok_or_else(|| Error::Damaged {
+                    log: self.log.name.clone(),
+                    problem: format!(
+                        "queue row {} is of a version that does not exist",
+                        changes.id
+                    ),
+                })?,
+        };
+        shape::record_columns(
+            session,
+            &source,
+            &mut versions,
+            self.appender.size(),
+            columns,
+        );
+        let number = versions.last().map(|v| v.number);
+        self.versions.insert(source_id, number);
+        Ok(())
+    }
+
+    /// Logs those rows of a sweep that have no entry. The queue has been drained since they were read.
+    fn log_unlogged(&mut self, sweep: Sweep) -> Result<Vec<Late>, Error> {
+        let (session, log) = (self.session, self.log);
+        self.appender.flush();
+        let source = &sweep.shape.source;
+        let keys = sweep.rows.iter().map(|r| r.key.clone()).collect();
+        let mut scratch = Scratch::new();
+        let live = scratch.scope(|| entries::live(session, Snapshot::Fresh, log, source.id, keys));
+        let unlogged = |row: &Leaf| !live.contains_key(&row.key);
+        let rows: Vec<Leaf> = sweep.rows.into_iter().filter(unlogged).collect();
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut versions = versions::load(session, source.id);
+        let columns = sweep.shape.columns_now()?;
+        shape::record_columns(
+            session,
+            source,
+            &mut versions,
+            self.appender.size(),
+            columns,
+        );
+        self.versions
+            .insert(source.id, versions.last().map(|v| v.number));
+        rows.into_iter()
+            .map(|leaf| {
+                let key = leaf.key.clone();
+                let leaf_index = self.appender.push(Entry::of_row(source.id, leaf, false))?;
+                report(&self.progress, self.appender.entries());
+                Ok(Late {
+                    source_table: source.name.clone(),
+                    key,
+                    leaf_index,
+                })
+            })
+            .collect()
+    }
+}

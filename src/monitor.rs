@@ -1,0 +1,89 @@
+//! How far behind a log is, what escapes it, and whether all is well: for operators and their machines.
+
+pub mod coverage;
+pub mod health;
+pub mod metrics;
+
+use crate::capture::shape::Shape;
+use crate::capture::statement;
+use crate::catalog::logs::Log;
+use crate::catalog::sources::{self, Source};
+use crate::encode::Decoder;
+use crate::pg::role;
+use crate::pg::spi::{self, Snapshot};
+use crate::session::Session;
+use leaf_format::Value;
+use pgrx::pg_sys;
+
+/// Rows that wait to be logged.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lag {
+    pub rows: i64,
+    /// How long the oldest of them has waited, as far as that can be known: where rows carry no time,
+    /// since the last batch.
+    pub seconds: f64,
+}
+
+/// `None` if a source cannot be read.
+pub fn lag(session: &Session, log: &Log) -> Option<Lag> {
+    let mut total = queued(session, log);
+    for source in sources::active(session, log)
+        .iter()
+        .filter(|s| !s.by_trigger())
+    {
+        let lag = behind(session, log, source)?;
+        total.rows += lag.rows;
+        total.seconds = total.seconds.max(lag.seconds);
+    }
+    Some(total)
+}
+
+fn queued(session: &Session, log: &Log) -> Lag {
+    let lag = session.fresh_one(
+        "SELECT COALESCE(pg_catalog.sum(pg_catalog.cardinality(p.keys)), 0)::pg_catalog.int8,
+                COALESCE(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.min(p.statement_at)), 0)::pg_catalog.float8
+           FROM @extschema@.merkle_pending p WHERE p.log_id = $1",
+        &[log.id.into()],
+        |row| Lag {
+            rows: row.required(0),
+            seconds: row.required::<f64>(1).max(0.0),
+        },
+    );
+    lag.unwrap_or_default()
+}
+
+/// The rows of a source after its watermark.
+fn behind(session: &Session, log: &Log, source: &Source) -> Option<Lag> {
+    let shape = Shape::load(session, log, source).ok()?;
+    let statement = statement::ahead(&shape);
+    let decoder = Decoder::of_column(shape.order());
+    let (rows, oldest) = role::as_table_owner(shape.table.owner, || {
+        spi::query_one(Snapshot::Fresh, &statement.sql, &statement.args, |row| {
+            // SAFETY: the second column is the least order value, or NULL.
+            let oldest = match unsafe { decoder.decode(row.datum(1)) } {
+                Value::Int(n) => Some(n),
+                _ => None,
+            };
+            (row.required::<i64>(0), oldest)
+        })
+    })?;
+    if rows == 0 {
+        return Some(Lag::default());
+    }
+    let micros = match (shape.order().base_type, oldest) {
+        (pg_sys::TIMESTAMPTZOID | pg_sys::TIMESTAMPOID, Some(micros)) => Some(micros as f64),
+        _ => None,
+    };
+    let seconds = session.fresh_one(
+        "SELECT EXTRACT(epoch FROM pg_catalog.clock_timestamp() - COALESCE(
+                    '1970-01-01 00:00:00+00'::pg_catalog.timestamptz + $2 * '1 microsecond'::pg_catalog.interval,
+                    (SELECT pg_catalog.max(h.created_at) FROM @extschema@.merkle_tree_head h WHERE h.log_id = $1),
+                    (SELECT l.created_at FROM @extschema@.verification_logs l WHERE l.log_id = $1)))::pg_catalog.float8",
+        &[log.id.into(), micros.into()],
+        |row| row.required::<f64>(0),
+    );
+    Some(Lag {
+        rows,
+        seconds: seconds.unwrap_or(0.0).max(0.0),
+    })
+}

@@ -1,0 +1,120 @@
+//! Holes: where changes of a source can escape the log, or have.
+
+use crate::capture::guard;
+use crate::capture::queue;
+use crate::capture::scan::Scan;
+use crate::capture::shape::Shape;
+use crate::capture::statement::{self, Rows};
+use crate::catalog::logs::Log;
+use crate::catalog::sources::Source;
+use crate::error::Error;
+use crate::pg::memory::Scratch;
+use crate::pg::spi::Snapshot;
+use crate::session::Session;
+use crate::store::entries;
+use pgrx::pg_sys;
+use std::collections::HashSet;
+
+/// Rows that are looked at in one step.
+const STEP: i64 = 10_000;
+
+pub struct Hole {
+    pub relation: pg_sys::Oid,
+    pub problem: String,
+    /// Rows that escaped, where the problem is about rows.
+    pub rows: Option<i64>,
+    pub mend: String,
+}
+
+/// What escapes a source. Reads all of its rows that should be logged.
+pub fn holes(session: &Session, log: &Log, source: &Source) -> Result<Vec<Hole>, Error> {
+    let repair = format!("SELECT repair_capture('{}', '{}')", log.name, source.name);
+    let mut holes: Vec<Hole> = guard::holes(session, source)
+        .into_iter()
+        .map(|(relation, problem)| Hole {
+            relation,
+            problem,
+            rows: None,
+            mend: repair.clone(),
+        })
+        .collect();
+    let hole = |problem: String, rows, mend: String| Hole {
+        relation: source.relation,
+        problem,
+        rows,
+        mend,
+    };
+    let shape = match Shape::load(session, log, source) {
+        Ok(shape) => shape,
+        Err(error) => {
+            let mend = format!(
+                "SELECT remove_source('{}', {})",
+                log.name,
+                source.relation.to_u32()
+            );
+            holes.push(hole(error.to_string(), None, mend));
+            return Ok(holes);
+        }
+    };
+    if source.by_trigger() && source.pruned_order.is_some() {
+        return Ok(holes);
+    }
+    let rows = never_logged(session, log, &shape)?;
+    if rows > 0 {
+        let (problem, mend) = match (&source.backfill, source.by_trigger()) {
+            (Some(_), _) => (
+                "rows that the backfill has not reached yet",
+                "process_next_batch",
+            ),
+            (None, true) => ("rows that were never logged", "backfill"),
+            (None, false) => (
+                "rows behind the watermark that were never logged",
+                "reconcile",
+            ),
+        };
+        let mend = match mend {
+            "backfill" => format!("SELECT backfill('{}', '{}')", log.name, source.name),
+            function => format!("SELECT {function}('{}')", log.name),
+        };
+        holes.push(hole(problem.to_owned(), Some(rows), mend));
+    }
+    Ok(holes)
+}
+
+/// How many rows should be in the log, or in the queue, and are not.
+fn never_logged(session: &Session, log: &Log, shape: &Shape) -> Result<i64, Error> {
+    let source = &shape.source;
+    let mut scan = Scan::new(log, shape, shape.current())?;
+    let mut scratch = Scratch::new();
+    let mut after: Option<Vec<String>> = None;
+    let mut count = 0;
+    loop {
+        pgrx::check_for_interrupts!();
+        let which = match source.by_trigger() {
+            true => Rows::All,
+            false => Rows::behind(source),
+        };
+        let statement = statement::rows(shape, scan.attributes(), after.as_deref(), which, STEP);
+        let rows = scan.all(Snapshot::Fresh, &statement)?;
+        let Some(last) = rows.last() else {
+            return Ok(count);
+        };
+        after = Some(last.position.clone());
+        let keys: Vec<String> = rows.into_iter().map(|r| r.key).collect();
+        let total = keys.len();
+        let known = scratch.scope(|| {
+            let mut known: HashSet<String> = match source.by_trigger() {
+                false => entries::logged(session, Snapshot::Fresh, source.id, keys.clone()),
+                true => entries::live(session, Snapshot::Fresh, log, source.id, keys.clone())
+                    .into_keys()
+                    .collect(),
+            };
+            if source.by_trigger() && known.len() < total {
+                let rest = keys.into_iter().filter(|k| !known.contains(k)).collect();
+                known.extend(queue::waiting(session, Snapshot::Fresh, source, rest));
+            }
+            known
+        });
+        count += (total - known.len()) as i64;
+    }
+}

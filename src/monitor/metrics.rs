@@ -1,0 +1,196 @@
+//! `merkle_log_metrics`: the text format of Prometheus.
+
+use super::health;
+use crate::cache;
+use crate::pg::server;
+use crate::session::Session;
+use crate::shared;
+use std::fmt::Write;
+use std::sync::atomic::Ordering::SeqCst;
+
+/// A metric: name, kind, what it says, and its values by log.
+struct Metric {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    values: Vec<(Option<String>, f64)>,
+}
+
+pub fn text(session: &Session) -> String {
+    let mut metrics = server_metrics();
+    metrics.extend(log_metrics(session));
+    let failed = health::checks(session).iter().filter(|c| !c.ok).count();
+    metrics.push(Metric {
+        name: "merkle_log_health_failed",
+        kind: "gauge",
+        help: "Checks of merkle_log_health() that are not ok.",
+        values: vec![(None, failed as f64)],
+    });
+    let mut text = String::new();
+    for metric in metrics.iter().filter(|m| !m.values.is_empty()) {
+        let Metric {
+            name, kind, help, ..
+        } = metric;
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (log, value) in &metric.values {
+            let labels = log.as_ref().map(|l| format!("{{log=\"{}\"}}", escape(l)));
+            let _ = writeln!(text, "{name}{} {value}", labels.unwrap_or_default());
+        }
+    }
+    text
+}
+
+fn escape(label: &str) -> String {
+    label
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+fn server_metrics() -> Vec<Metric> {
+    let worker = shared::get().and_then(|s| s.worker_of(server::my_database()));
+    let running = worker.is_some_and(|w| w.pid.load(SeqCst) != 0);
+    let one = |name, help, value: f64| Metric {
+        name,
+        kind: "gauge",
+        help,
+        values: vec![(None, value)],
+    };
+    let mut metrics = vec![one(
+        "merkle_log_worker_up",
+        "1 if a background worker runs for this database.",
+        f64::from(u8::from(running)),
+    )];
+    if let Some((hashes, room)) = cache::occupancy() {
+        metrics.push(one(
+            "merkle_log_cache_hashes",
+            "Hashes in the node cache, of all databases.",
+            hashes as f64,
+        ));
+        metrics.push(one(
+            "merkle_log_cache_room",
+            "Hashes that the node cache has room for.",
+            room as f64,
+        ));
+    }
+    metrics
+}
+
+fn log_metrics(session: &Session) -> Vec<Metric> {
+    type Column = (&'static str, &'static str, &'static str, &'static str);
+    const COLUMNS: &[Column] = &[
+        (
+            "merkle_log_tree_size",
+            "gauge",
+            "Entries of the log.",
+            "tree_size",
+        ),
+        (
+            "merkle_log_lag_rows",
+            "gauge",
+            "Rows that wait to be logged.",
+            "lag_rows",
+        ),
+        (
+            "merkle_log_lag_seconds",
+            "gauge",
+            "How long the oldest of them has waited.",
+            "lag_seconds",
+        ),
+        (
+            "merkle_log_last_batch_timestamp_seconds",
+            "gauge",
+            "When the last batch that appended entries committed.",
+            "EXTRACT(epoch FROM last_batch_at)",
+        ),
+        (
+            "merkle_log_last_run_timestamp_seconds",
+            "gauge",
+            "When the log was run last, since the server started.",
+            "EXTRACT(epoch FROM last_run_at)",
+        ),
+        (
+            "merkle_log_last_run_duration_seconds",
+            "gauge",
+            "How long that took.",
+            "EXTRACT(epoch FROM last_duration)",
+        ),
+        (
+            "merkle_log_batches_total",
+            "counter",
+            "Batches that appended entries, since the server started.",
+            "batches",
+        ),
+        (
+            "merkle_log_entries_total",
+            "counter",
+            "Entries appended since the server started.",
+            "entries",
+        ),
+        (
+            "merkle_log_errors_total",
+            "counter",
+            "Runs of the background worker that failed, since the server started.",
+            "errors",
+        ),
+        (
+            "merkle_log_failing",
+            "gauge",
+            "1 if the last batch failed.",
+            "(last_error IS NOT NULL)::pg_catalog.int4",
+        ),
+        (
+            "merkle_log_waiting",
+            "gauge",
+            "1 if the last batch gave up waiting for a writer.",
+            "(waiting_for IS NOT NULL)::pg_catalog.int4",
+        ),
+        (
+            "merkle_log_enabled",
+            "gauge",
+            "1 if the log is enabled and not paused.",
+            "(enabled AND NOT paused)::pg_catalog.int4",
+        ),
+        (
+            "merkle_log_pruned_entries",
+            "gauge",
+            "Entries that were pruned.",
+            "pruned_to",
+        ),
+        (
+            "merkle_log_cache_hits_total",
+            "counter",
+            "Hashes found in the node cache.",
+            "cache_hits",
+        ),
+        (
+            "merkle_log_cache_misses_total",
+            "counter",
+            "Hashes not found in the node cache.",
+            "cache_misses",
+        ),
+    ];
+    let list: Vec<String> = COLUMNS
+        .iter()
+        .map(|(.., expression)| format!("({expression})::pg_catalog.float8"))
+        .collect();
+    let sql = format!(
+        "SELECT log_name, {} FROM @extschema@.merkle_log_status ORDER BY log_name",
+        list.join(", ")
+    );
+    let rows: Vec<(String, Vec<Option<f64>>)> = session.fresh(&sql, &[], |row| {
+        let values = (1..=COLUMNS.len()).map(|column| row.get(column)).collect();
+        (row.required(0), values)
+    });
+    let metric = |(place, (name, kind, help, _)): (usize, &Column)| Metric {
+        name,
+        kind,
+        help,
+        values: rows
+            .iter()
+            .filter_map(|(log, values)| Some((Some(log.clone()), values[place]?)))
+            .collect(),
+    };
+    COLUMNS.iter().enumerate().map(metric).collect()
+}

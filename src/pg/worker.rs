@@ -1,0 +1,185 @@
+//! Being a background worker: signals, connections, transactions, the end.
+
+use super::subtransaction::Failure;
+use pgrx::bgworkers::BackgroundWorkerBuilder;
+use pgrx::{PgTryBuilder, pg_sys};
+use std::ffi::{CStr, CString};
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+const LIBRARY: &str = "merkle_log";
+
+/// Registers the launcher: started when the server takes writes, so never on a standby before its
+/// promotion, and again a second after it ended.
+pub fn register_launcher(name: &str, function: &str) {
+    BackgroundWorkerBuilder::new(name)
+        .set_type(name)
+        .set_library(LIBRARY)
+        .set_function(function)
+        .enable_spi_access()
+        .set_restart_time(Some(Duration::from_secs(1)))
+        .load();
+}
+
+/// Starts a worker for one database; false if the server has no room for another process.
+pub fn start(name: &str, kind: &str, function: &str, database: pg_sys::Oid) -> bool {
+    // SAFETY: reads a global of the process.
+    let me = unsafe { pg_sys::MyProcPid };
+    BackgroundWorkerBuilder::new(name)
+        .set_type(kind)
+        .set_library(LIBRARY)
+        .set_function(function)
+        .enable_spi_access()
+        .set_restart_time(None)
+        .set_argument(Some(pg_sys::Datum::from(database)))
+        .set_notify_pid(me)
+        .load_dynamic()
+        .is_ok()
+}
+
+/// Takes signals as a session does: a shutdown is heard wherever interrupts are looked for, a running
+/// statement or a wait for a lock included. Connects to `database`, or to none, as the server itself.
+pub fn begin(database: Option<pg_sys::Oid>) {
+    // SAFETY: called once, first thing in a new process.
+    unsafe {
+        pg_sys::pqsignal(pg_sys::SIGHUP as i32, Some(SignalHandlerForConfigReload));
+        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(die));
+        pg_sys::BackgroundWorkerUnblockSignals();
+        match database {
+            Some(oid) => {
+                pg_sys::BackgroundWorkerInitializeConnectionByOid(oid, pg_sys::InvalidOid, 0)
+            }
+            None => {
+                pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0)
+            }
+        }
+    }
+}
+
+unsafe extern "C-unwind" {
+    /// `tcop/tcopprot.h` and `postmaster/interrupt.h`, as signal handlers: without the guard that
+    /// the generated bindings put round a call.
+    fn die(signal: i32);
+    fn SignalHandlerForConfigReload(signal: i32);
+}
+
+/// Calls `leave` when the process ends, however it does, while shared memory is still there.
+pub fn at_exit(leave: unsafe extern "C-unwind" fn(i32, pg_sys::Datum)) {
+    // SAFETY: the callback is static.
+    unsafe { pg_sys::before_shmem_exit(Some(leave), 0.into()) };
+}
+
+/// Reads the configuration again if the server was told to; true if so.
+pub fn reload() -> bool {
+    // SAFETY: the flag is set by the handler that `begin` installed.
+    unsafe {
+        if std::ptr::replace(&raw mut pg_sys::ConfigReloadPending, 0) == 0 {
+            return false;
+        }
+        pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        true
+    }
+}
+
+/// Says in `pg_stat_activity` what the process does; `None`: it waits.
+pub fn report(activity: Option<&str>) {
+    let text = CString::new(activity.unwrap_or_default()).unwrap_or_default();
+    // SAFETY: the text is copied into shared memory.
+    unsafe {
+        match activity {
+            Some(_) => {
+                pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, text.as_ptr())
+            }
+            None => {
+                pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null())
+            }
+        }
+    }
+}
+
+/// Runs `f` in a transaction of its own, which is committed if `f` returns and rolled back if it
+/// raises an error. A shutdown ends the process instead.
+pub fn transaction<T>(f: impl FnOnce() -> T) -> Result<T, Failure> {
+    let body = || {
+        // SAFETY: the process is outside any transaction.
+        unsafe {
+            pg_sys::SetCurrentStatementStartTimestamp();
+            pg_sys::StartTransactionCommand();
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        }
+        let value = f();
+        // SAFETY: ends what was begun above; sends what the statistics have gathered.
+        unsafe {
+            pg_sys::PopActiveSnapshot();
+            pg_sys::CommitTransactionCommand();
+            pg_sys::pgstat_report_stat(true);
+        }
+        Ok(value)
+    };
+    PgTryBuilder::new(AssertUnwindSafe(body))
+        .catch_others(|caught| {
+            let failure = Failure::of(&caught);
+            // SAFETY: the error is out of the error stack by now.
+            unsafe {
+                pg_sys::AbortCurrentTransaction();
+                pg_sys::pgstat_report_stat(true);
+            }
+            Err(failure)
+        })
+        .execute()
+}
+
+/// True if someone wants this database for himself: to drop it, rename it, or copy it. Nobody can
+/// while the process is connected.
+pub fn database_is_wanted() -> bool {
+    // SAFETY: reads a global of the process; the lock is a session's, outside any transaction, and
+    // given back at once.
+    unsafe {
+        let tag = pg_sys::LOCKTAG {
+            locktag_field1: 0,
+            locktag_field2: pg_sys::DatabaseRelationId.to_u32(),
+            locktag_field3: pg_sys::MyDatabaseId.to_u32(),
+            locktag_field4: 0,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
+            locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+        };
+        let mode = pg_sys::RowExclusiveLock as i32;
+        match pg_sys::LockAcquire(&tag, mode, true, true) {
+            pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL => true,
+            _ => {
+                pg_sys::LockRelease(&tag, mode, true);
+                false
+            }
+        }
+    }
+}
+
+/// The databases that can be connected to and are no templates: number and name.
+pub fn databases() -> Vec<(pg_sys::Oid, String)> {
+    let mut found = Vec::new();
+    // SAFETY: a scan of a shared catalog, inside the caller's transaction; a tuple of it begins with
+    // the fixed part of its row type.
+    unsafe {
+        let relation =
+            pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
+        let scan = pg_sys::table_beginscan_catalog(relation, 0, std::ptr::null_mut());
+        loop {
+            let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
+            let Some(tuple) = tuple.as_ref() else {
+                break;
+            };
+            let data = tuple.t_data;
+            let row = data
+                .cast::<u8>()
+                .add((*data).t_hoff.into())
+                .cast::<pg_sys::FormData_pg_database>();
+            if (*row).datallowconn && !(*row).datistemplate {
+                let name = CStr::from_ptr((*row).datname.data.as_ptr());
+                found.push(((*row).oid, name.to_string_lossy().into_owned()));
+            }
+        }
+        pg_sys::table_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+    }
+    found
+}

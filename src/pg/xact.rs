@@ -1,0 +1,110 @@
+//! The running transaction: who and when, and what is to be done once it has committed.
+
+use pgrx::pg_sys;
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, c_void};
+
+type Action = Box<dyn FnOnce()>;
+
+thread_local! {
+    /// What waits for the commit, with the subtransaction that asked for it.
+    static ACTIONS: RefCell<Vec<(pg_sys::SubTransactionId, Action)>> = const { RefCell::new(Vec::new()) };
+    static REGISTERED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `action` once the transaction has committed; never if it, or the subtransaction that asks
+/// now, is rolled back, or if it is prepared. The action must not fail: there is nothing left to undo.
+pub fn after_commit(action: impl FnOnce() + 'static) {
+    if !REGISTERED.replace(true) {
+        // SAFETY: the callbacks live as long as the process.
+        unsafe {
+            pg_sys::RegisterXactCallback(Some(transaction_ended), std::ptr::null_mut());
+            pg_sys::RegisterSubXactCallback(Some(subtransaction_ended), std::ptr::null_mut());
+        }
+    }
+    // SAFETY: reads a global of the backend.
+    let asked_by = unsafe { pg_sys::GetCurrentSubTransactionId() };
+    ACTIONS.with_borrow_mut(|actions| actions.push((asked_by, Box::new(action))));
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn transaction_ended(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
+    match event {
+        pg_sys::XactEvent::XACT_EVENT_COMMIT => {
+            let actions = ACTIONS.take();
+            actions.into_iter().for_each(|(_, action)| action());
+        }
+        pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PREPARE => {
+            ACTIONS.take();
+        }
+        _ => {}
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn subtransaction_ended(
+    event: pg_sys::SubXactEvent::Type,
+    ended: pg_sys::SubTransactionId,
+    parent: pg_sys::SubTransactionId,
+    _arg: *mut c_void,
+) {
+    ACTIONS.with_borrow_mut(|actions| match event {
+        pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => actions.retain(|(by, _)| *by != ended),
+        pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => actions
+            .iter_mut()
+            .filter(|(by, _)| *by == ended)
+            .for_each(|(by, _)| *by = parent),
+        _ => {}
+    });
+}
+
+/// True if the transaction has written nothing so far, so that all it can see is committed.
+pub fn has_written_nothing() -> bool {
+    // SAFETY: reads a global of the backend.
+    unsafe { pg_sys::GetTopTransactionIdIfAny() == pg_sys::InvalidTransactionId }
+}
+
+/// The transaction's 64-bit id; assigns one if it has none yet.
+pub fn id() -> u64 {
+    // SAFETY: called inside a transaction.
+    unsafe { pg_sys::GetTopFullTransactionId().value }
+}
+
+/// When the statement began: microseconds since 2000-01-01 00:00 UTC.
+pub fn statement_start() -> pg_sys::TimestampTz {
+    // SAFETY: reads a global of the backend.
+    unsafe { pg_sys::GetCurrentStatementStartTimestamp() }
+}
+
+/// The clock: microseconds since 2000-01-01 00:00 UTC.
+pub fn now() -> pg_sys::TimestampTz {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
+/// The name of the session's user.
+pub fn session_user() -> String {
+    // SAFETY: the name is a fresh C string, freed after it is copied; a role that was dropped
+    // meanwhile gives null.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(pg_sys::GetSessionUserId(), true);
+        if name.is_null() {
+            return String::new();
+        }
+        let owned = CStr::from_ptr(name).to_string_lossy().into_owned();
+        pg_sys::pfree(name.cast());
+        owned
+    }
+}
+
+/// The session's `application_name`.
+pub fn application_name() -> String {
+    // SAFETY: a C string, or null before settings are loaded.
+    unsafe {
+        let name = pg_sys::application_name;
+        if name.is_null() {
+            return String::new();
+        }
+        CStr::from_ptr(name).to_string_lossy().into_owned()
+    }
+}

@@ -1,0 +1,234 @@
+//! What the processes of a server share: the background workers' places, and what each log has done
+//! since the server started. Every field is an atomic, and nothing here is needed to be right: without
+//! `shared_preload_libraries` there is none of it.
+//!
+//! The node cache lies behind it ([`crate::cache`]).
+
+use crate::pg::latch::SharedLatch;
+use crate::pg::{server, shmem};
+use crate::session::Session;
+use pgrx::pg_sys;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
+
+/// Databases that can have a worker.
+const WORKERS: usize = 64;
+/// Logs that can have counters.
+const LOGS: usize = 1024;
+
+const ORDER: Ordering = Ordering::SeqCst;
+
+#[repr(C)]
+pub struct Shared {
+    launcher: SharedLatch,
+    workers: [Worker; WORKERS],
+    logs: [LogCounters; LOGS],
+    /// A clock for the cache: counts what was put in.
+    pub cache_clock: AtomicU64,
+}
+
+/// Why a database has no worker now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// It stopped or failed: start it again soon.
+    Stopped = 0,
+    /// There is nothing for it to do: no extension, or one of another version.
+    NothingToDo = 1,
+}
+
+/// The background worker of one database.
+#[repr(C)]
+pub struct Worker {
+    database: AtomicU32,
+    pub pid: AtomicI32,
+    latch: SharedLatch,
+    /// A trigger has queued changes.
+    queued: AtomicBool,
+    /// Someone asks for a run now.
+    asked: AtomicBool,
+    left: AtomicU32,
+    /// When it last went round its loop: microseconds since 2000.
+    pub heartbeat: AtomicI64,
+}
+
+/// What one log has done since the server started. Times are microseconds since 2000, 0 for never.
+#[repr(C)]
+pub struct LogCounters {
+    /// Database and extension; 0 for a place that is free.
+    owner: AtomicU64,
+    log_id: AtomicI32,
+    failures: AtomicI32,
+    pub cache_hits: AtomicU64,
+    pub cache_misses: AtomicU64,
+    pub batches: AtomicU64,
+    pub entries: AtomicU64,
+    pub errors: AtomicU64,
+    pub last_run_at: AtomicI64,
+    pub next_run_at: AtomicI64,
+    pub last_reconciled_at: AtomicI64,
+    /// Duration of the last run, in microseconds.
+    pub last_duration: AtomicI64,
+    run_now: AtomicBool,
+}
+
+/// What to ask the server for, in bytes; the cache begins there.
+pub const SIZE: usize = size_of::<Shared>().next_multiple_of(64);
+
+pub fn get() -> Option<&'static Shared> {
+    // SAFETY: made of atomics, which are valid when zero; `lib.rs` asks for SIZE bytes and more.
+    unsafe { shmem::part(0) }
+}
+
+impl Shared {
+    pub fn worker_of(&self, database: pg_sys::Oid) -> Option<&Worker> {
+        let database = database.to_u32();
+        self.workers
+            .iter()
+            .find(|w| w.database.load(ORDER) == database)
+    }
+
+    /// The place of a database's worker, kept from its first to its last; `None` if all are taken.
+    fn place_for(&self, database: pg_sys::Oid) -> Option<&Worker> {
+        let place = self.worker_of(database);
+        place.or_else(|| {
+            self.workers.iter().find(|w| {
+                let free = w
+                    .database
+                    .compare_exchange(0, database.to_u32(), ORDER, ORDER);
+                free.is_ok()
+            })
+        })
+    }
+
+    /// Makes this process the worker of `database`; `None` if there is one, or no place.
+    pub fn claim(&self, database: pg_sys::Oid) -> Option<&Worker> {
+        let worker = self.place_for(database)?;
+        let claimed = worker
+            .pid
+            .compare_exchange(0, server::my_pid(), ORDER, ORDER);
+        claimed.ok()?;
+        worker.latch.set_to_mine();
+        worker.asked.store(true, ORDER);
+        Some(worker)
+    }
+
+    /// True if a worker of `database` runs, or has said that there is nothing for it to do.
+    pub fn state_of(&self, database: pg_sys::Oid) -> (bool, Left) {
+        match self.worker_of(database) {
+            Some(worker) => (
+                worker.pid.load(ORDER) != 0,
+                match worker.left.load(ORDER) {
+                    0 => Left::Stopped,
+                    _ => Left::NothingToDo,
+                },
+            ),
+            None => (false, Left::Stopped),
+        }
+    }
+
+    /// Frees the places of databases that are gone.
+    pub fn forget_all_but(&self, databases: &[pg_sys::Oid]) {
+        for worker in &self.workers {
+            let database = worker.database.load(ORDER);
+            let there = databases.iter().any(|d| d.to_u32() == database);
+            if database != 0 && !there && worker.pid.load(ORDER) == 0 {
+                worker.left.store(0, ORDER);
+                worker.database.store(0, ORDER);
+            }
+        }
+    }
+
+    pub fn i_am_launcher(&self) {
+        self.launcher.set_to_mine();
+    }
+
+    /// Lets the launcher look after this database at once.
+    pub fn poke_launcher(&self) {
+        if let Some(worker) = self.worker_of(server::my_database()) {
+            worker.left.store(Left::Stopped as u32, ORDER);
+        }
+        self.launcher.wake();
+    }
+
+    /// The counters of a log of this database; `None` if there is no place left for it.
+    pub fn counters(&self, session: &Session, log_id: i32) -> Option<&LogCounters> {
+        let owner = owner(session);
+        let start = (owner ^ (log_id as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) as usize % LOGS;
+        let places = self.logs[start..].iter().chain(&self.logs[..start]);
+        for place in places {
+            let taken = place.owner.load(ORDER);
+            if taken == owner && place.log_id.load(ORDER) == log_id {
+                return Some(place);
+            }
+            if taken == 0
+                && place
+                    .log_id
+                    .compare_exchange(0, log_id, ORDER, ORDER)
+                    .is_ok()
+            {
+                place.owner.store(owner, ORDER);
+                return Some(place);
+            }
+        }
+        None
+    }
+}
+
+/// What a log's id is unique in: this database, and the extension as it was created in it.
+pub fn owner(session: &Session) -> u64 {
+    let (database, extension) = (server::my_database().to_u32(), session.extension().to_u32());
+    u64::from(database) << 32 | u64::from(extension)
+}
+
+impl Worker {
+    /// True once for each time that something was asked for since the last call: (changes were
+    /// queued, a run was asked for).
+    pub fn take_wishes(&self) -> (bool, bool) {
+        (
+            self.queued.swap(false, ORDER),
+            self.asked.swap(false, ORDER),
+        )
+    }
+
+    pub fn ask(&self) {
+        self.asked.store(true, ORDER);
+        self.latch.wake();
+    }
+
+    /// Gives the place up, when the process ends.
+    pub fn leave(&self) {
+        self.latch.clear();
+        self.pid.store(0, ORDER);
+    }
+
+    pub fn say_why(&self, left: Left) {
+        self.left.store(left as u32, ORDER);
+    }
+}
+
+impl LogCounters {
+    pub fn ask_to_run(&self) {
+        self.run_now.store(true, ORDER);
+    }
+
+    pub fn take_wish(&self) -> bool {
+        self.run_now.swap(false, ORDER)
+    }
+
+    pub fn failures(&self) -> i32 {
+        self.failures.load(ORDER)
+    }
+
+    pub fn set_failures(&self, failures: i32) {
+        self.failures.store(failures, ORDER);
+    }
+}
+
+/// Wakes this database's worker: changes were queued and have committed.
+pub fn wake_worker() {
+    let worker = get().and_then(|shared| shared.worker_of(server::my_database()));
+    if let Some(worker) = worker
+        && !worker.queued.swap(true, ORDER)
+    {
+        worker.latch.wake();
+    }
+}

@@ -1,0 +1,116 @@
+//! What is kept of entries beside their hashes: salts and leaf data (`merkle_leaf_data`), and the
+//! statements that made them (`merkle_statement`).
+
+use crate::catalog::logs::Log;
+use crate::pg::spi::Row;
+use crate::session::Session;
+use leaf_format::{Kind, Origin};
+use pgrx::datum::DatumWithOid;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// A statement that trigger capture saw, and the run of entries it made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    pub source_id: i32,
+    pub kind: String,
+    pub transaction: u64,
+    pub user: String,
+    pub application: String,
+    /// Microseconds since 1970-01-01 00:00 UTC.
+    pub at: i64,
+}
+
+/// What one entry says beside its row.
+#[derive(Clone, Debug, Default)]
+pub struct Annex {
+    pub statement: Option<Rc<Statement>>,
+    pub salt: Option<Vec<u8>>,
+    pub leaf_data: Option<Vec<u8>>,
+}
+
+impl Annex {
+    pub fn origin(&self) -> Option<Origin<'_>> {
+        self.statement.as_ref().map(|s| Origin {
+            transaction: s.transaction,
+            user: &s.user,
+            application: &s.application,
+            at: s.at,
+        })
+    }
+
+    /// What happened to the row; `None` if the statement's kind is none that exists.
+    pub fn kind(&self) -> Option<Kind> {
+        match &self.statement {
+            None => Some(Kind::Insert),
+            Some(statement) => Kind::try_from(statement.kind.as_str()).ok(),
+        }
+    }
+}
+
+const RUN: &str = "t.from_leaf_index, t.entries, t.source_id, t.kind, t.transaction_id::pg_catalog.text,
+    t.user_name, t.application_name, (EXTRACT(epoch FROM t.statement_at) * 1000000)::pg_catalog.int8";
+
+fn run(row: &Row) -> (i64, i64, Rc<Statement>) {
+    let statement = Statement {
+        source_id: row.required(2),
+        kind: row.required(3),
+        transaction: row.required::<String>(4).parse().unwrap_or(0),
+        user: row.required(5),
+        application: row.required(6),
+        at: row.required(7),
+    };
+    let from: i64 = row.required(0);
+    (
+        from,
+        from + i64::from(row.required::<i32>(1)),
+        Rc::new(statement),
+    )
+}
+
+/// What the entries `from .. to` say beside their rows, as the calling statement sees it; those that
+/// say nothing are left out.
+pub fn annexes(session: &Session, log: &Log, from: i64, to: i64) -> HashMap<i64, Annex> {
+    let args: [DatumWithOid; 3] = [log.id.into(), from.into(), to.into()];
+    let mut annexes: HashMap<i64, Annex> = session
+        .read(
+            "SELECT d.leaf_index, d.salt, d.leaf_data FROM @extschema@.merkle_leaf_data d
+              WHERE d.log_id = $1 AND d.leaf_index >= $2 AND d.leaf_index < $3",
+            &args,
+            |row| {
+                let annex = Annex {
+                    statement: None,
+                    salt: row.get(1),
+                    leaf_data: row.get(2),
+                };
+                (row.required(0), annex)
+            },
+        )
+        .into_iter()
+        .collect();
+    // The run that is under way at `from`, and those that begin after it.
+    let runs = session.read(
+        &format!(
+            "(SELECT {RUN} FROM @extschema@.merkle_statement t
+               WHERE t.log_id = $1 AND t.from_leaf_index <= $2 ORDER BY t.from_leaf_index DESC LIMIT 1)
+             UNION ALL
+             (SELECT {RUN} FROM @extschema@.merkle_statement t
+               WHERE t.log_id = $1 AND t.from_leaf_index > $2 AND t.from_leaf_index < $3)"
+        ),
+        &args,
+        run,
+    );
+    for (first, end, statement) in runs {
+        for index in first.max(from)..end.min(to) {
+            annexes.entry(index).or_default().statement = Some(statement.clone());
+        }
+    }
+    annexes
+}
+
+/// What one entry says beside its row.
+pub fn annex(session: &Session, log: &Log, index: i64) -> Annex {
+    annexes(session, log, index, index + 1)
+        .remove(&index)
+        .unwrap_or_default()
+}

@@ -1,0 +1,6 @@
+//! Background workers: one launcher a server, one runner a database.
+
+mod launcher;
+mod runner;
+
+pub use launcher::register;

@@ -1,0 +1,293 @@
+//! The worker of one database: runs each log when it is due, one transaction a batch.
+//!
+//! A log that fails is put on record and tried again ever more rarely; the others go on. A log that is
+//! behind is run again without a pause, in turn with the others.
+
+use crate::batch;
+use crate::catalog::logs::{self, Scheduled};
+use crate::error::Error;
+use crate::pg::subtransaction::Failure;
+use crate::pg::{server, wait, worker, xact};
+use crate::session::Session;
+use crate::settings;
+use crate::shared::{self, Left, LogCounters, Shared, Worker};
+use pgrx::pg_sys;
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+/// The longest sleep: heartbeat, new settings, and those who want the database wait for no more.
+const TICK: Duration = Duration::from_millis(500);
+/// How long changes are gathered after the first was queued.
+const GATHER: Duration = Duration::from_millis(10);
+/// After so many failures in a row the pause grows no more: about five minutes.
+const PATIENCE: u32 = 9;
+const FIRST_PAUSE: Duration = Duration::from_millis(600);
+/// How long a batch waits at a fence at first; each time-out doubles it, up to the setting.
+const FENCE: Duration = Duration::from_millis(250);
+
+#[pgrx::pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn merkle_log_worker_main(database: pg_sys::Datum) {
+    let database = pg_sys::Oid::from(database.value() as u32);
+    worker::begin(Some(database));
+    let Some(place) = shared::get().and_then(|shared| shared.claim(database)) else {
+        return;
+    };
+    worker::at_exit(leave);
+    place.say_why(Left::Stopped);
+    let mut runner = Runner {
+        shared: shared::get().expect("there is a place in it"),
+        place,
+        logs: HashMap::new(),
+    };
+    while let Some(pause) = runner.round() {
+        worker::report(None);
+        wait::sleep(pause);
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn leave(_code: i32, _arg: pg_sys::Datum) {
+    let shared = shared::get();
+    if let Some(worker) = shared.and_then(|s| s.worker_of(server::my_database())) {
+        worker.leave();
+    }
+}
+
+struct Runner {
+    shared: &'static Shared,
+    place: &'static Worker,
+    logs: HashMap<i32, State>,
+}
+
+/// When a log is due, and how it went so far.
+struct State {
+    run_at: Instant,
+    reconcile_at: Option<Instant>,
+    failures: u32,
+    fence: Duration,
+    counters: Option<&'static LogCounters>,
+}
+
+impl Runner {
+    /// Runs what is due; how long to sleep, or `None` if there is nothing to do here any more.
+    fn round(&mut self) -> Option<Duration> {
+        self.place.heartbeat.store(xact::now(), SeqCst);
+        worker::reload();
+        if worker::database_is_wanted() {
+            return None;
+        }
+        let (queued, asked) = self.place.take_wishes();
+        if queued {
+            wait::sleep(GATHER);
+        }
+        let next = self.logs.values().map(State::due).min();
+        let now = Instant::now();
+        if !queued && !asked && next.is_some_and(|at| at > now) {
+            return next.map(|at| (at - now).min(TICK));
+        }
+        let logs = self.schedule()?;
+        let mut behind = false;
+        for log in &logs {
+            behind |= self.run(log, queued);
+        }
+        if behind {
+            return Some(Duration::ZERO);
+        }
+        let next = self.logs.values().map(State::due).min();
+        let pause = next.map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
+        Some(pause.min(TICK))
+    }
+
+    /// The logs to run, as they are now. `None`: this database has none of ours.
+    fn schedule(&mut self) -> Option<Vec<Scheduled>> {
+        let read = || {
+            let name = server::database_name();
+            match settings::runs_database(&name) {
+                true => Session::enter(|session| {
+                    let counters = |log: &Scheduled| self.shared.counters(session, log.id);
+                    let logs = logs::scheduled(session);
+                    let counters: Vec<_> = logs.iter().map(counters).collect();
+                    Ok((logs, counters))
+                })
+                .map_err(|report| report.message().to_owned()),
+                false => Err("the database is not listed in merkle_log.databases".to_owned()),
+            }
+        };
+        let (logs, counters) = match worker::transaction(read) {
+            Ok(Ok(read)) => read,
+            Ok(Err(why)) => {
+                pgrx::debug1!("merkle_log: nothing to do: {why}");
+                self.place.say_why(Left::NothingToDo);
+                return None;
+            }
+            Err(failure) => {
+                pgrx::log!("merkle_log: the logs cannot be read: {}", failure.message);
+                return None;
+            }
+        };
+        self.logs
+            .retain(|id, _| logs.iter().any(|log| log.id == *id));
+        let now = Instant::now();
+        for (log, counters) in logs.iter().zip(counters) {
+            let state = self.logs.entry(log.id).or_insert_with(|| State {
+                run_at: now,
+                reconcile_at: None,
+                failures: 0,
+                fence: FENCE,
+                counters,
+            });
+            if counters.is_some_and(LogCounters::take_wish) {
+                state.run_at = now;
+            }
+            // Settings may have changed: nothing is later than they say now.
+            if state.failures == 0 {
+                state.run_at = state.run_at.min(now + log.run_interval);
+            }
+            state.reconcile_at = log.reconcile_interval.map(|every| {
+                let latest = now + every;
+                state.reconcile_at.map_or(latest, |at| at.min(latest))
+            });
+        }
+        Some(logs)
+    }
+
+    /// Runs a log that is due, or has changes waiting; true if there is more to do at once.
+    fn run(&mut self, log: &Scheduled, queued: bool) -> bool {
+        let Some(state) = self.logs.get_mut(&log.id) else {
+            return false;
+        };
+        let now = Instant::now();
+        let healthy = state.failures == 0;
+        let mut behind = false;
+        if state.run_at <= now || queued && log.arrival && healthy {
+            let fence = state.fence.min(settings::fence_timeout());
+            let outcome = run_batch(log, fence);
+            let state = self.logs.get_mut(&log.id).expect("not removed meanwhile");
+            behind = matches!(outcome, Ok(Ran { full: true, .. }));
+            match outcome {
+                Ok(ran) => {
+                    state.failures = 0;
+                    state.fence = match ran.blocked {
+                        true => (state.fence * 2).min(settings::fence_timeout().max(FENCE)),
+                        false => FENCE,
+                    };
+                    let pause = if behind {
+                        Duration::ZERO
+                    } else {
+                        log.run_interval
+                    };
+                    state.run_at = Instant::now() + pause;
+                }
+                Err(failure) => state.failed(log, &failure),
+            }
+        }
+        let state = self.logs.get_mut(&log.id).expect("not removed meanwhile");
+        if state.failures == 0 && state.reconcile_at.is_some_and(|at| at <= Instant::now()) {
+            state.reconcile_at = log.reconcile_interval.map(|every| Instant::now() + every);
+            if let Err(failure) = reconcile(log) {
+                state.failed(log, &failure);
+            }
+        }
+        state.tell();
+        behind
+    }
+}
+
+impl State {
+    fn due(&self) -> Instant {
+        match self.reconcile_at {
+            Some(at) if self.failures == 0 => at.min(self.run_at),
+            _ => self.run_at,
+        }
+    }
+
+    /// Shows others how the log stands.
+    fn tell(&self) {
+        if let Some(counters) = self.counters {
+            let pause = self.run_at.saturating_duration_since(Instant::now());
+            counters.set_failures(self.failures as i32);
+            counters
+                .next_run_at
+                .store(xact::now() + pause.as_micros() as i64, SeqCst);
+        }
+    }
+
+    fn failed(&mut self, log: &Scheduled, failure: &Failure) {
+        self.failures = self.failures.saturating_add(1);
+        if let Some(counters) = self.counters {
+            counters.errors.fetch_add(1, SeqCst);
+        }
+        let pause = FIRST_PAUSE * 2u32.pow(self.failures.min(PATIENCE));
+        let pause = pause.max(log.run_interval);
+        self.run_at = Instant::now() + pause;
+        pgrx::log!(
+            "merkle_log: log \"{}\": {}; next try in {} s",
+            log.name,
+            failure.message,
+            pause.as_secs()
+        );
+        let record = || {
+            Session::enter(|session| {
+                logs::record_error(session, &log.name, &failure.message);
+                Ok(())
+            })
+            .map_err(|report| report.message().to_owned())
+        };
+        match worker::transaction(record) {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => pgrx::log!("merkle_log: the error could not be recorded: {why}"),
+            Err(failure) => {
+                pgrx::log!(
+                    "merkle_log: the error could not be recorded: {}",
+                    failure.message
+                );
+            }
+        }
+    }
+}
+
+/// What a batch of the worker's did.
+struct Ran {
+    full: bool,
+    blocked: bool,
+}
+
+fn run_batch(log: &Scheduled, fence: Duration) -> Result<Ran, Failure> {
+    worker::report(Some(&format!("batch of log \"{}\"", log.name)));
+    worker::transaction(|| {
+        let outcome = Session::enter(|session| batch::run(session, &log.name, false, fence));
+        match outcome {
+            // Someone else runs one: it will do.
+            Ok(None) => Ran {
+                full: false,
+                blocked: false,
+            },
+            Ok(Some(batch)) => Ran {
+                full: batch.full,
+                blocked: batch.waiting_for.is_some(),
+            },
+            Err(report) => Error::raise_report(report),
+        }
+    })
+}
+
+fn reconcile(log: &Scheduled) -> Result<(), Failure> {
+    worker::report(Some(&format!("reconcile of log \"{}\"", log.name)));
+    worker::transaction(|| {
+        let timeout = settings::fence_timeout();
+        let late = Session::enter(|session| batch::reconcile(session, &log.name, timeout));
+        match late {
+            Ok(late) if late.is_empty() => {}
+            Ok(late) => pgrx::log!(
+                "merkle_log: log \"{}\": {} late rows were logged, the first of them row {} of {}",
+                log.name,
+                late.len(),
+                late[0].key,
+                late[0].source_table
+            ),
+            Err(report) => Error::raise_report(report),
+        }
+    })
+}
