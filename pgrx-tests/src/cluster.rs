@@ -11,12 +11,24 @@ use tempfile::TempDir;
 pub struct Cluster {
     bin: PathBuf,
     dir: TempDir,
+    settings: String,
 }
 
 impl Cluster {
     /// A running cluster with the extension in database `postgres`.
     pub fn start() -> Cluster {
-        let cluster = Cluster::empty();
+        Cluster::with("")
+    }
+
+    /// As `start`, with the library preloaded, so with background workers and the node cache.
+    pub fn preloaded() -> Cluster {
+        Cluster::with("shared_preload_libraries = 'merkle_log'")
+    }
+
+    /// As `start`, with lines of configuration of the test's own.
+    pub fn with(settings: &str) -> Cluster {
+        let mut cluster = Cluster::empty();
+        cluster.settings = settings.to_owned();
         cluster.tool(
             "initdb",
             [
@@ -42,7 +54,8 @@ impl Cluster {
 
     /// A running standby that streams from `primary`.
     pub fn standby_of(primary: &Cluster) -> Cluster {
-        let cluster = Cluster::empty();
+        let mut cluster = Cluster::empty();
+        cluster.settings = primary.settings.clone();
         let from = format!("host={} user=postgres", primary.socket().display());
         cluster.tool(
             "pg_basebackup",
@@ -76,14 +89,19 @@ impl Cluster {
         if as_root() {
             check(Command::new("chown").arg("postgres").arg(dir.path()));
         }
-        Cluster { bin, dir }
+        Cluster {
+            bin,
+            dir,
+            settings: String::new(),
+        }
     }
 
     fn configure(&self) {
         let settings = format!(
             "listen_addresses = ''\nunix_socket_directories = '{}'\nmax_prepared_transactions = 10\n\
-             max_connections = 60\nlog_min_messages = warning\nlogging_collector = off\n",
-            self.socket().display()
+             max_connections = 60\nlog_min_messages = warning\nlogging_collector = off\n{}\n",
+            self.socket().display(),
+            self.settings
         );
         fs::write(self.dir.path().join("test.conf"), &settings).unwrap();
         let include = format!(
@@ -107,6 +125,26 @@ impl Cluster {
         );
     }
 
+    /// Makes a standby the primary, and waits until it is.
+    pub fn promote(&self) {
+        self.tool("pg_ctl", ["-D", &self.data(), "-w", "promote"]);
+    }
+
+    /// Lets the server read its configuration again, with a line added.
+    pub fn reload_with(&self, line: &str) {
+        let file = self.dir.path().join("test.conf");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, format!("{text}{line}\n")).unwrap();
+        self.tool("pg_ctl", ["-D", &self.data(), "reload"]);
+    }
+
+    /// Stops the server as `mode` says; how long that took.
+    pub fn stop_within(&self, mode: &str) -> Duration {
+        let started = Instant::now();
+        self.tool("pg_ctl", ["-D", &self.data(), "-w", "-m", mode, "stop"]);
+        started.elapsed()
+    }
+
     pub fn stop(&self) {
         self.tool("pg_ctl", ["-D", &self.data(), "-w", "-m", "fast", "stop"]);
     }
@@ -115,13 +153,15 @@ impl Cluster {
     pub fn kill_9(&self) {
         let pid = fs::read_to_string(self.dir.path().join("data/postmaster.pid")).unwrap();
         let pid = pid.lines().next().unwrap().to_owned();
+        // A postmaster that is stopped starts nothing any more, and one whose children die before it
+        // does nothing about it. One may end by itself meanwhile, so the exit codes say nothing.
+        signal("STOP", &[pid.as_str()]);
         let children = Command::new("pgrep").args(["-P", &pid]).output().unwrap();
         let children = String::from_utf8(children.stdout).unwrap();
-        let all: Vec<&str> = std::iter::once(pid.as_str())
-            .chain(children.lines())
-            .collect();
-        // One may end by itself meanwhile, so the exit code says nothing.
-        Command::new("kill").arg("-9").args(&all).output().unwrap();
+        let children: Vec<&str> = children.lines().collect();
+        signal("KILL", &children);
+        signal("KILL", &[pid.as_str()]);
+        let all: Vec<&str> = children.iter().copied().chain([pid.as_str()]).collect();
         let deadline = Instant::now() + Duration::from_secs(30);
         while all.iter().any(|pid| alive(pid)) {
             assert!(
@@ -146,7 +186,12 @@ impl Cluster {
             .unwrap_or_else(|e| panic!("{e:?}\n{}", self.log()))
     }
 
-    fn config(&self, database: &str, user: &str) -> Config {
+    /// A connection, if the server is there and takes one.
+    pub fn try_client(&self, database: &str) -> Option<Client> {
+        self.config(database, "postgres").connect(NoTls).ok()
+    }
+
+    pub fn config(&self, database: &str, user: &str) -> Config {
         let mut config = Config::new();
         config.host_path(self.socket()).user(user).dbname(database);
         config
@@ -204,6 +249,18 @@ impl Drop for Cluster {
         if self.dir.path().join("data/postmaster.pid").exists() {
             self.kill_9();
         }
+    }
+}
+
+/// Sends a signal to processes, some of which may be gone.
+pub fn signal(name: &str, pids: &[&str]) {
+    if !pids.is_empty() {
+        let signal = format!("-{name}");
+        Command::new("kill")
+            .arg(signal)
+            .args(pids)
+            .output()
+            .unwrap();
     }
 }
 

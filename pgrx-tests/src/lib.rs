@@ -4,10 +4,12 @@
 //!
 //! `MERKLE_LOG_PG_CONFIG` names the `pg_config` of an installation that has the extension.
 
+use std::time::{Duration, Instant};
+
 mod cluster;
 pub mod oracle;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, signal};
 pub use postgres::{Client, Row};
 
 /// A seed for random choices, from the environment where a run is to be repeated; printed.
@@ -41,6 +43,11 @@ pub fn run(client: &mut Client, sql: &str) {
         .unwrap_or_else(|e| panic!("{sql}: {e:?}"));
 }
 
+/// Runs statements that must succeed, each in a transaction of its own.
+pub fn each(client: &mut Client, statements: &[&str]) {
+    statements.iter().for_each(|sql| run(client, sql));
+}
+
 /// The message of a statement that must fail, with its hint.
 pub fn error(client: &mut Client, sql: &str) -> String {
     let error = client.batch_execute(sql).expect_err(sql);
@@ -64,6 +71,24 @@ pub fn findings(client: &mut Client, log: &str) -> Vec<String> {
         .iter()
         .map(|row| row.get(0))
         .collect()
+}
+
+/// Asks until `condition`, a query for a boolean, is true; fails after 30 s.
+pub fn until(client: &mut Client, condition: &str) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while one::<Option<bool>>(client, condition) != Some(true) {
+        assert!(Instant::now() < deadline, "still not: {condition}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// True for an error that says that the connection or the server went away, not that a statement
+/// was wrong.
+pub fn went_away(error: &postgres::Error) -> bool {
+    match error.as_db_error() {
+        None => true,
+        Some(db) => db.code().code().starts_with("57P"),
+    }
 }
 
 /// Runs batches until one appends nothing; returns the tree size.

@@ -20,19 +20,24 @@ fn kill_9_in_the_middle_of_batches_loses_nothing() {
                 let (mut client, acknowledged) = (cluster.client("postgres"), acknowledged.clone());
                 std::thread::spawn(move || {
                     // Until the server is gone.
-                    while let Ok(rows) = client.query("INSERT INTO orders (note) SELECT 'x' FROM generate_series(1, 200) RETURNING id", &[]) {
-                        acknowledged.lock().unwrap().extend(rows.iter().map(|r| r.get::<_, i64>(0)));
+                    let insert = "INSERT INTO orders (note) SELECT 'x' FROM generate_series(1, 200) RETURNING id";
+                    loop {
+                        match client.query(insert, &[]) {
+                            Ok(rows) => acknowledged.lock().unwrap().extend(rows.iter().map(|r| r.get::<_, i64>(0))),
+                            Err(e) => break assert!(went_away(&e), "{e:?}"),
+                        }
                     }
                 })
             })
             .collect();
         let (mut client, seen) = (cluster.client("postgres"), heads.clone());
         let batches = std::thread::spawn(move || {
-            while let Ok(row) = client.query_one(
-                "SELECT tree_size, root_hash FROM process_next_batch('audit')",
-                &[],
-            ) {
-                seen.lock().unwrap().push((row.get(0), row.get(1)));
+            let batch = "SELECT tree_size, root_hash FROM process_next_batch('audit')";
+            loop {
+                match client.query_one(batch, &[]) {
+                    Ok(row) => seen.lock().unwrap().push((row.get(0), row.get(1))),
+                    Err(e) => break assert!(went_away(&e), "{e:?}"),
+                }
             }
         });
         std::thread::sleep(Duration::from_millis(150 + round * 37 % 400));

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# capture.sh PG_CONFIG: what trigger capture costs its writers, as a ratio against the same table
+# without it, measured alternately on one cluster with the worker running.
+#
+#   ROUNDS=5 SECONDS_EACH=5 ROWS=1000000 CLIENTS="1 8" make bench-capture
+set -euo pipefail
+bin=$(dirname "$1")
+rounds=${ROUNDS:-5}
+each=${SECONDS_EACH:-5}
+rows=${ROWS:-1000000}
+clients=${CLIENTS:-1 8}
+dir=$(mktemp -d /tmp/merkle_log-bench-XXXXXX)
+chmod 755 "$dir"
+as_server() { "$@"; }
+if [ "$(id -u)" -eq 0 ]; then
+    chown postgres "$dir"
+    as_server() { (cd / && runuser -u postgres -- "$@"); }
+fi
+trap 'as_server "$bin/pg_ctl" -D "$dir/data" -m immediate stop >/dev/null 2>&1; rm -rf "$dir"' EXIT
+as_server "$bin/initdb" -D "$dir/data" -A trust -U postgres -E UTF8 --locale=C.UTF-8 >/dev/null
+as_server "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -o "-c listen_addresses='' \
+    -c unix_socket_directories='$dir' -c shared_preload_libraries=merkle_log \
+    -c shared_buffers=1GB -c max_wal_size=8GB" start >/dev/null
+export PGHOST="$dir" PGUSER=postgres PGDATABASE=postgres PSQLRC=/dev/null
+sql() { "$bin/psql" -Atqc "$1"; }
+columns='(id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz DEFAULT now(), note text, data jsonb)'
+sql "CREATE EXTENSION merkle_log; CREATE TABLE plain $columns; CREATE TABLE captured $columns;
+     SELECT create_log('audit'); SELECT add_source('audit', 'captured', capture => 'trigger')" >/dev/null
+for table in plain captured; do
+    echo "INSERT INTO $table (note, data) VALUES ('note', '{\"sku\": 4711}')" >"$dir/$table.sql"
+done
+drained() { until [ "$(sql 'SELECT count(*) FROM merkle_pending')" = 0 ]; do sleep 0.1; done; }
+median() { sort -n | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+tps() { "$bin/pgbench" -n -M prepared -c "$1" -j 2 -T "$each" -f "$dir/$2.sql" | awk '/^tps/ { print $3 }'; }
+seconds() {
+    local from=$EPOCHREALTIME
+    sql "INSERT INTO $1 (note, data) SELECT 'note ' || i, jsonb_build_object('sku', i) FROM generate_series(1, $rows) i"
+    awk -v a="$from" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }'
+}
+echo "| what | without | with capture | ratio | bar |"
+echo "| --- | --- | --- | --- | --- |"
+for c in $clients; do
+    for round in $(seq "$rounds"); do
+        for table in plain captured; do tps "$c" $table >>"$dir/tps-$c-$table"; drained; done
+    done
+    a=$(median <"$dir/tps-$c-plain"); b=$(median <"$dir/tps-$c-captured")
+    awk -v c="$c" -v a="$a" -v b="$b" 'BEGIN { printf "| single-row INSERT, %d client(s), TPS | %.0f | %.0f | %.2f | ≥ 0.85 |\n", c, a, b, b / a }'
+done
+for round in $(seq "$rounds"); do
+    for table in plain captured; do
+        sql "TRUNCATE plain; VACUUM" 2>/dev/null || true
+        sql "CHECKPOINT"
+        seconds $table >>"$dir/bulk-$table"; drained
+    done
+done
+a=$(median <"$dir/bulk-plain"); b=$(median <"$dir/bulk-captured")
+awk -v n="$rows" -v a="$a" -v b="$b" 'BEGIN { printf "| INSERT … SELECT of %d rows, s | %.2f | %.2f | %.2f | ≤ 2.0 |\n", n, a, b, b / a }'
+for i in $(seq 200); do
+    sql "INSERT INTO captured (note) VALUES ('light') RETURNING id" >/dev/null
+    sleep 0.02
+done
+drained
+sql "SELECT format('| commit to logged at light load, median ms | | %s | | < 50 |', round((1000 * percentile_cont(0.5) WITHIN GROUP (ORDER BY
+        extract(epoch FROM h.created_at - s.statement_at)))::numeric, 1))
+       FROM (SELECT * FROM merkle_statement ORDER BY from_leaf_index DESC LIMIT 200) s
+       CROSS JOIN LATERAL (SELECT created_at FROM merkle_tree_head h WHERE h.log_id = s.log_id AND h.tree_size > s.from_leaf_index ORDER BY tree_size LIMIT 1) h"
