@@ -14,7 +14,8 @@ if [ -e "$prefix" ] && [ "$(stat -c %u "$prefix")" != "$(id -u)" ]; then
 fi
 bindir=$("$pg_config" --bindir)
 root=${bindir%%/lib/*}
-version=$("$pg_config" --version)
+# What is installed there: the version, and the extensions that other packages have added since.
+version="$("$pg_config" --version) $(ls "$("$pg_config" --pkglibdir)" "$("$pg_config" --sharedir)/extension" | cksum)"
 stamp="$prefix/.complete"
 [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$version" ] && exit 0
 
