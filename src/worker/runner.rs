@@ -23,6 +23,8 @@ const GATHER: Duration = Duration::from_millis(10);
 /// After so many failures in a row the pause grows no more: about five minutes.
 const PATIENCE: u32 = 9;
 const FIRST_PAUSE: Duration = Duration::from_millis(600);
+/// After a search for late rows, so many times as long without one.
+const RECONCILE_REST: u32 = 9;
 /// How long a batch waits at a fence at first; each time-out doubles it, up to the setting.
 const FENCE: Duration = Duration::from_millis(250);
 
@@ -65,6 +67,7 @@ struct Runner {
 struct State {
     run_at: Instant,
     reconcile_at: Option<Instant>,
+    reconcile_every: Option<Duration>,
     failures: u32,
     fence: Duration,
     counters: Option<&'static LogCounters>,
@@ -134,6 +137,7 @@ impl Runner {
             let state = self.logs.entry(log.id).or_insert_with(|| State {
                 run_at: now,
                 reconcile_at: None,
+                reconcile_every: None,
                 failures: 0,
                 fence: FENCE,
                 counters,
@@ -145,10 +149,10 @@ impl Runner {
             if state.failures == 0 {
                 state.run_at = state.run_at.min(now + log.run_interval);
             }
-            state.reconcile_at = log.reconcile_interval.map(|every| {
-                let latest = now + every;
-                state.reconcile_at.map_or(latest, |at| at.min(latest))
-            });
+            if state.reconcile_every != log.reconcile_interval {
+                state.reconcile_every = log.reconcile_interval;
+                state.reconcile_at = log.reconcile_interval.map(|every| now + every);
+            }
         }
         Some(logs)
     }
@@ -185,8 +189,13 @@ impl Runner {
         }
         let state = self.logs.get_mut(&log.id).expect("not removed meanwhile");
         if state.failures == 0 && state.reconcile_at.is_some_and(|at| at <= Instant::now()) {
-            state.reconcile_at = log.reconcile_interval.map(|every| Instant::now() + every);
-            if let Err(failure) = reconcile(log) {
+            let began = Instant::now();
+            let outcome = reconcile(log);
+            // A sweep that takes long comes more rarely: batches go first.
+            let rest = began.elapsed() * RECONCILE_REST;
+            let next = |every: Duration| Instant::now() + every.max(rest);
+            state.reconcile_at = log.reconcile_interval.map(next);
+            if let Err(failure) = outcome {
                 state.failed(log, &failure);
             }
         }
