@@ -17,7 +17,7 @@ export CARGO_PGRX_TEST_PGDATA := /tmp/merkle_log-$(USER_NAME)-pgdata
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup postgres private-install install demo demo-stop test lint test-crates test-extension test-server clean
+.PHONY: help setup postgres private-install install demo demo-stop soak bench-capture test lint test-crates test-extension test-server clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,12 @@ test-extension: postgres
 
 test-server: private-install
 	MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG) cargo test -p server-tests -- --test-threads=2
+
+soak: private-install ## full writer load for MINUTES (default 60): lag bounded, memory flat, all verified
+	MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG) MINUTES=$(or $(MINUTES),60) cargo test -p server-tests --test soak -- --nocapture
+
+bench-capture: private-install ## what trigger capture costs its writers, as ratios
+	@benches/capture.sh $(PRIVATE_PG)
 
 clean: ## delete what was built, and the private PostgreSQL
 	cargo clean

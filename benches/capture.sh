@@ -31,7 +31,7 @@ for table in plain captured; do
 done
 drained() { until [ "$(sql 'SELECT count(*) FROM merkle_pending')" = 0 ]; do sleep 0.1; done; }
 median() { sort -n | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
-tps() { "$bin/pgbench" -n -M prepared -c "$1" -j 2 -T "$each" -f "$dir/$2.sql" | awk '/^tps/ { print $3 }'; }
+tps() { "$bin/pgbench" -n -c "$1" -j 2 -T "$each" -f "$dir/$2.sql" | awk '/^tps/ { print $3 }'; }
 seconds() {
     local from=$EPOCHREALTIME
     sql "INSERT INTO $1 (note, data) SELECT 'note ' || i, jsonb_build_object('sku', i) FROM generate_series(1, $rows) i"

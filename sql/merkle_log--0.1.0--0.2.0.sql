@@ -48,8 +48,8 @@ CREATE TABLE @extschema@.merkle_statement (
     PRIMARY KEY (log_id, from_leaf_index)
 );
 
--- The queue of trigger capture. Written by capture_change() past the executor: its columns, their
--- order and its index are known to the library.
+-- The queue of trigger capture. Written by capture_change() past the executor: its columns and their
+-- order are known to the library. It has no index: writers pay for one, and what reads it reads all.
 CREATE TABLE @extschema@.merkle_pending (
     log_id           integer     NOT NULL,
     pending_id       bigint      NOT NULL,
@@ -64,9 +64,8 @@ CREATE TABLE @extschema@.merkle_pending (
     keys             text[]      NOT NULL,
     whole            boolean     NOT NULL,
     leaves           bytea[]     NOT NULL,
-    salts            bytea[],
-    PRIMARY KEY (log_id, pending_id)
-) WITH (toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+    salts            bytea[]
+) WITH (toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
 ALTER TABLE @extschema@.merkle_pending
     ALTER COLUMN keys SET STORAGE EXTERNAL,

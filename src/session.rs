@@ -32,7 +32,7 @@ impl Session {
     }
 
     fn open() -> Result<Session, Error> {
-        spi::query_one(
+        spi::query_kept(
             Snapshot::Statement,
             "SELECT e.oid, e.extowner, pg_catalog.quote_ident(n.nspname), e.extversion
                FROM pg_catalog.pg_extension e
@@ -55,6 +55,7 @@ impl Session {
                 }
             },
         )
+        .pop()
         .unwrap_or(Err(Error::NotInstalled))
     }
 
@@ -75,12 +76,14 @@ impl Session {
         args: &[DatumWithOid],
         map: impl FnMut(&Row) -> T,
     ) -> Vec<T> {
-        spi::query(
-            snapshot,
-            &sql.replace("@extschema@", &self.schema),
-            args,
-            map,
-        )
+        let sql = sql.replace("@extschema@", &self.schema);
+        spi::query_kept(snapshot, &sql, args, map)
+    }
+
+    /// Runs a statement that will not come again, such as one that names a table in its text.
+    pub fn command(&self, sql: &str) {
+        let sql = sql.replace("@extschema@", &self.schema);
+        spi::query(Snapshot::Fresh, &sql, &[], |_| ());
     }
 
     /// Reads with the snapshot of the calling statement.

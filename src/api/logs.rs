@@ -128,7 +128,7 @@ fn set_paused(name: Option<String>, paused: bool) -> Result<(), ErrorReport> {
             "UPDATE @extschema@.verification_logs SET paused = $2 WHERE log_id = $1",
             &[log.id.into(), paused.into()],
         );
-        xact::after_commit(|| super::worker::wake());
+        xact::after_commit(super::worker::wake);
         Ok(())
     })
 }

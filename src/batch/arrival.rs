@@ -158,11 +158,11 @@ impl<'a> Batch<'a> {
                 empty = false;
                 break;
             }
-            done.push(changes.id);
+            done.push(changes.place.clone());
             self.log_changes(changes)?;
         }
         drop(queue);
-        queue::forget(self.session, self.log, &done);
+        queue::forget(self.session, &done);
         Ok(empty)
     }
 

@@ -152,17 +152,14 @@ pub fn install(session: &Session, source: &Source) {
             let name = trigger.name(source);
             let state = present.remove(&(oid, name.clone()));
             if state.is_none() {
-                session.execute(
-                    &format!(
-                        "CREATE TRIGGER {name} {} ON {table} {} EXECUTE FUNCTION @extschema@.{}('{}')",
-                        trigger.event, trigger.level, trigger.function, source.id
-                    ),
-                    &[],
-                );
+                session.command(&format!(
+                    "CREATE TRIGGER {name} {} ON {table} {} EXECUTE FUNCTION @extschema@.{}('{}')",
+                    trigger.event, trigger.level, trigger.function, source.id
+                ));
             }
             if state.as_deref() != Some(trigger.fires.tgenabled()) {
                 let how = trigger.fires.ddl();
-                session.execute(&format!("ALTER TABLE {table} {how} TRIGGER {name}"), &[]);
+                session.command(&format!("ALTER TABLE {table} {how} TRIGGER {name}"));
             }
         }
         let unneeded: Vec<String> = CAPTURE
@@ -173,7 +170,7 @@ pub fn install(session: &Session, source: &Source) {
             .filter(|name| present.contains_key(&(oid, name.clone())))
             .collect();
         for name in unneeded {
-            session.execute(&format!("DROP TRIGGER {name} ON {table}"), &[]);
+            session.command(&format!("DROP TRIGGER {name} ON {table}"));
         }
     }
 }

@@ -104,6 +104,8 @@ impl Pack {
 /// Changes of one kind that one statement made.
 pub struct Changes {
     pub id: i64,
+    /// Where the queue row lies.
+    pub place: String,
     pub version: Option<i32>,
     /// The columns, where no version on record had them.
     pub columns: Option<Vec<String>>,
@@ -137,6 +139,7 @@ fn changes(row: &Row) -> Changes {
         whole: row.required(10),
         leaves: bytes(row, 11).unwrap_or_default(),
         salts: bytes(row, 12),
+        place: row.required(13),
     }
 }
 
@@ -152,7 +155,7 @@ impl Queue {
         let cursor = session.cursor(
             "SELECT p.pending_id, p.version, p.columns, p.source_id, p.kind, p.transaction_id::pg_catalog.text,
                     p.user_name, p.application_name, (EXTRACT(epoch FROM p.statement_at) * 1000000)::pg_catalog.int8,
-                    p.keys, p.whole, p.leaves, p.salts
+                    p.keys, p.whole, p.leaves, p.salts, p.ctid::pg_catalog.text
                FROM @extschema@.merkle_pending p WHERE p.log_id = $1 ORDER BY p.pending_id",
             &[log.id.into()],
         );
@@ -172,14 +175,23 @@ impl Queue {
     }
 }
 
-/// Deletes queue rows that have been logged.
-pub fn forget(session: &Session, log: &Log, ids: &[i64]) {
-    for ids in ids.chunks(10_000) {
+/// Deletes queue rows that have been logged, by their places: nothing ever moves them.
+pub fn forget(session: &Session, places: &[String]) {
+    for places in places.chunks(10_000) {
         session.execute(
-            "DELETE FROM @extschema@.merkle_pending p WHERE p.log_id = $1 AND p.pending_id = ANY ($2)",
-            &[log.id.into(), ids.to_vec().into()],
+            "DELETE FROM @extschema@.merkle_pending p WHERE p.ctid = ANY ($1::pg_catalog.tid[])",
+            &[places.to_vec().into()],
         );
     }
+}
+
+/// The queue's table, and its size in bytes.
+pub fn table(session: &Session) -> Option<(pg_sys::Oid, i64)> {
+    session.fresh_one(
+        "SELECT q, pg_catalog.pg_relation_size(q) FROM (SELECT '@extschema@.merkle_pending'::pg_catalog.regclass) t (q)",
+        &[],
+        |row| (row.required(0), row.required(1)),
+    )
 }
 
 /// Those of `keys` that have changes in the queue.

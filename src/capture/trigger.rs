@@ -25,7 +25,11 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::mem::ManuallyDrop;
 use std::rc::Rc;
+
+/// Room for the leaf data of most rows, in bytes.
+const TYPICAL: usize = 512;
 
 /// A column of the trigger's table.
 struct Place {
@@ -51,8 +55,13 @@ struct Plan {
     pack: Pack,
 }
 
+/// By source and by the table that the trigger is on.
+type Plans = HashMap<(i32, pg_sys::Oid), Option<Rc<Plan>>>;
+
 thread_local! {
-    static PLANS: RefCell<HashMap<(i32, pg_sys::Oid), Option<Rc<Plan>>>> = RefCell::new(HashMap::new());
+    static PLANS: RefCell<Plans> = RefCell::new(HashMap::new());
+    /// Server memory for a row at a time, kept from call to call and left to the process' end.
+    static SCRATCH: Cell<Option<ManuallyDrop<Scratch>>> = const { Cell::new(None) };
     /// A table changed while the plans were in use.
     static STALE: Cell<bool> = const { Cell::new(false) };
 }
@@ -185,7 +194,20 @@ impl Plan {
             application: &application,
             at: encode::time::unix_micros(xact::statement_start()),
         };
-        let mut scratch = Scratch::new();
+        let mut scratch = SCRATCH
+            .take()
+            .unwrap_or_else(|| ManuallyDrop::new(Scratch::lasting()));
+        let queued = self.queue_changes(firing, origin, &mut scratch);
+        SCRATCH.set(Some(scratch));
+        queued
+    }
+
+    fn queue_changes(
+        &self,
+        firing: &Firing,
+        origin: Origin,
+        scratch: &mut Scratch,
+    ) -> Result<bool, Error> {
         let writer = |kind| Writer {
             plan: self,
             origin,
@@ -201,9 +223,9 @@ impl Plan {
                 };
                 let mut changes = writer(kind);
                 while let Some(row) = rows.next() {
-                    changes.push(&mut scratch, &row)?;
+                    changes.push(scratch, &row)?;
                 }
-                Ok(changes.finish(&mut scratch))
+                Ok(changes.finish(scratch))
             }
             Operation::Update => {
                 // Rows that go by another key are first deleted, all of them, then inserted: keys may
@@ -212,10 +234,10 @@ impl Plan {
                 let mut deletes = writer(Kind::Delete);
                 while let (Some(before), Some(after)) = (old.next(), new.next()) {
                     if scratch.scope(|| self.key_of(&before) != self.key_of(&after)) {
-                        deletes.push(&mut scratch, &before)?;
+                        deletes.push(scratch, &before)?;
                     }
                 }
-                let moved = deletes.finish(&mut scratch);
+                let moved = deletes.finish(scratch);
                 new.rewind();
                 old.rewind();
                 let (mut inserts, mut updates) = (writer(Kind::Insert), writer(Kind::Update));
@@ -229,14 +251,14 @@ impl Plan {
                         }
                         _ => &mut updates,
                     };
-                    changes.push(&mut scratch, &after)?;
+                    changes.push(scratch, &after)?;
                 }
-                Ok(inserts.finish(&mut scratch) | updates.finish(&mut scratch) | moved)
+                Ok(inserts.finish(scratch) | updates.finish(scratch) | moved)
             }
             Operation::Truncate if self.source.allow_truncate => {
                 let mut truncate = writer(Kind::Truncate);
-                truncate.truncated(&mut scratch)?;
-                Ok(truncate.finish(&mut scratch))
+                truncate.truncated(scratch)?;
+                Ok(truncate.finish(scratch))
             }
             Operation::Truncate => Err(Error::TruncateRefused {
                 log: self.log.clone(),
@@ -246,11 +268,12 @@ impl Plan {
     }
 
     fn key_of(&self, row: &Row) -> String {
-        let text = |place: &Place| {
-            // SAFETY: the row is of the table that the place was found in; keys are not null.
-            row.datum(place.at)
-                .map(|d| unsafe { datum::output(place.base_type, d) })
-                .unwrap_or_default()
+        let text = |place: &Place| match (row.datum(place.at), &place.decoder) {
+            (None, _) => String::new(),
+            (Some(d), Decoder::Int8) => (d.value() as i64).to_string(),
+            (Some(d), Decoder::Int4) => (d.value() as i32).to_string(),
+            // SAFETY: the row is of the table that the place was found in.
+            (Some(d), _) => unsafe { datum::output(place.base_type, d) },
         };
         key_text(self.key.iter().map(text).collect())
     }
@@ -269,7 +292,7 @@ impl Writer<'_> {
     fn push(&mut self, scratch: &mut Scratch, row: &Row) -> Result<(), Error> {
         let plan = self.plan;
         let salt = plan.source.salted.then(new_salt);
-        let mut leaf_data = Vec::new();
+        let mut leaf_data = Vec::with_capacity(TYPICAL);
         let encoded = scratch.scope(|| {
             let decode = |place: &Place| -> Value {
                 // SAFETY: as in `key_of`; the values are used up before the row goes away.

@@ -6,12 +6,25 @@ use pgrx::pg_sys;
 pub struct Scratch(pg_sys::MemoryContext);
 
 impl Scratch {
+    /// For the length of one call.
     pub fn new() -> Scratch {
-        // SAFETY: the name is static, as the server asks; the parent outlives this value, which lives
-        // within one call.
+        // SAFETY: the current context outlives this value, which lives within one call.
+        unsafe { Scratch::within(pg_sys::CurrentMemoryContext) }
+    }
+
+    /// For the life of the process.
+    pub fn lasting() -> Scratch {
+        // SAFETY: the top context outlives everything.
+        unsafe { Scratch::within(pg_sys::TopMemoryContext) }
+    }
+
+    /// # Safety
+    /// `parent` must outlive the value.
+    unsafe fn within(parent: pg_sys::MemoryContext) -> Scratch {
+        // SAFETY: the name is static, as the server asks.
         Scratch(unsafe {
             pg_sys::AllocSetContextCreateExtended(
-                pg_sys::CurrentMemoryContext,
+                parent,
                 c"merkle_log scratch".as_ptr(),
                 pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
                 pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,

@@ -18,6 +18,7 @@ pub mod shmem;
 pub mod spi;
 pub mod subtransaction;
 pub mod trigger;
+pub mod vacuum;
 pub mod wait;
 pub mod worker;
 pub mod xact;

@@ -3,13 +3,16 @@
 use pgrx::pg_sys;
 use std::cell::Cell;
 
+/// Told of one table, or of any with `None`.
+type Listener = fn(Option<pg_sys::Oid>);
+
 thread_local! {
-    static LISTENER: Cell<Option<fn(Option<pg_sys::Oid>)>> = const { Cell::new(None) };
+    static LISTENER: Cell<Option<Listener>> = const { Cell::new(None) };
 }
 
 /// Calls `listener` with each table whose definition changed, or with `None` when any may have.
 /// One listener a backend; it must not fail or run SQL.
-pub fn listen(listener: fn(Option<pg_sys::Oid>)) {
+pub fn listen(listener: Listener) {
     if LISTENER.replace(Some(listener)).is_none() {
         // SAFETY: the callback lives as long as the process.
         unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(changed), 0.into()) };

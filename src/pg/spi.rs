@@ -7,6 +7,8 @@
 
 use pgrx::datum::DatumWithOid;
 use pgrx::{FromDatum, Spi, pg_sys};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_int};
 
 /// Which committed rows a statement sees.
@@ -63,6 +65,48 @@ pub fn query<T>(
                 sql.as_ptr(),
                 args.len(),
                 args.types.as_mut_ptr(),
+                args.values.as_mut_ptr(),
+                args.nulls.as_ptr(),
+                snapshot == Snapshot::Statement,
+                0,
+            )
+        };
+        Spi::check_status(status).expect("SPI refuses only malformed calls");
+        take_rows(map)
+    })
+}
+
+thread_local! {
+    /// Plans of statements that are run again and again, by their text; the server keeps them valid.
+    static PLANS: RefCell<HashMap<String, pg_sys::SPIPlanPtr>> = RefCell::new(HashMap::new());
+}
+
+/// As `query`, for one of a limited number of statements: its plan is kept for the next time. The
+/// types of the arguments must be the same each time.
+pub fn query_kept<T>(
+    snapshot: Snapshot,
+    sql: &str,
+    args: &[DatumWithOid],
+    map: impl FnMut(&Row) -> T,
+) -> Vec<T> {
+    let mut args = Args::new(args);
+    Spi::connect(|_| {
+        let kept = PLANS.with_borrow(|plans| plans.get(sql).copied());
+        let plan = kept.unwrap_or_else(|| {
+            let text = c_string(sql);
+            // SAFETY: SPI is connected; the types are as many as `nargs` says.
+            let plan =
+                unsafe { pg_sys::SPI_prepare(text.as_ptr(), args.len(), args.types.as_mut_ptr()) };
+            assert!(!plan.is_null(), "SPI refuses only malformed calls");
+            // SAFETY: the plan was just made; once kept it lives as long as the process.
+            unsafe { pg_sys::SPI_keepplan(plan) };
+            PLANS.with_borrow_mut(|plans| plans.insert(sql.to_owned(), plan));
+            plan
+        });
+        // SAFETY: a kept plan, and arguments of the number and types that it was made for.
+        let status = unsafe {
+            pg_sys::SPI_execute_plan(
+                plan,
                 args.values.as_mut_ptr(),
                 args.nulls.as_ptr(),
                 snapshot == Snapshot::Statement,

@@ -82,12 +82,41 @@ pub fn now() -> pg_sys::TimestampTz {
     unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
+thread_local! {
+    /// The session's user by number and name, until any role changes.
+    static SESSION_USER: RefCell<Option<(pg_sys::Oid, String)>> = const { RefCell::new(None) };
+    static ROLES_WATCHED: Cell<bool> = const { Cell::new(false) };
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn role_changed(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
+    SESSION_USER.take();
+}
+
 /// The name of the session's user.
 pub fn session_user() -> String {
+    // SAFETY: reads a global of the backend; the callback lives as long as the process.
+    let user = unsafe {
+        if !ROLES_WATCHED.replace(true) {
+            let cache = pg_sys::SysCacheIdentifier::AUTHOID as i32;
+            pg_sys::CacheRegisterSyscacheCallback(cache, Some(role_changed), 0.into());
+        }
+        pg_sys::GetSessionUserId()
+    };
+    let known = SESSION_USER.with_borrow(|known| known.clone());
+    if let Some((_, name)) = known.filter(|(oid, _)| *oid == user) {
+        return name;
+    }
+    let name = role_name(user);
+    SESSION_USER.set(Some((user, name.clone())));
+    name
+}
+
+fn role_name(role: pg_sys::Oid) -> String {
     // SAFETY: the name is a fresh C string, freed after it is copied; a role that was dropped
     // meanwhile gives null.
     unsafe {
-        let name = pg_sys::GetUserNameFromId(pg_sys::GetSessionUserId(), true);
+        let name = pg_sys::GetUserNameFromId(role, true);
         if name.is_null() {
             return String::new();
         }

@@ -4,10 +4,11 @@
 //! behind is run again without a pause, in turn with the others.
 
 use crate::batch;
+use crate::capture::queue;
 use crate::catalog::logs::{self, Scheduled};
 use crate::error::Error;
 use crate::pg::subtransaction::Failure;
-use crate::pg::{server, wait, worker, xact};
+use crate::pg::{server, vacuum, wait, worker, xact};
 use crate::session::Session;
 use crate::settings;
 use crate::shared::{self, Left, LogCounters, Shared, Worker};
@@ -18,8 +19,15 @@ use std::time::{Duration, Instant};
 
 /// The longest sleep: heartbeat, new settings, and those who want the database wait for no more.
 const TICK: Duration = Duration::from_millis(500);
-/// How long changes are gathered after the first was queued.
+/// How long changes are gathered after the first was queued; longer after batches that took long, so
+/// that under load batches grow instead of following each other.
 const GATHER: Duration = Duration::from_millis(10);
+const LONGEST_GATHER: Duration = Duration::from_millis(200);
+const REST: u32 = 3;
+/// What reads the queue reads all of its table, so one of this size, in bytes, is vacuumed, but not
+/// more often than this.
+const LARGE_QUEUE: i64 = 2 << 20;
+const VACUUM_EVERY: Duration = Duration::from_secs(3);
 /// After so many failures in a row the pause grows no more: about five minutes.
 const PATIENCE: u32 = 9;
 const FIRST_PAUSE: Duration = Duration::from_millis(600);
@@ -42,6 +50,10 @@ pub extern "C-unwind" fn merkle_log_worker_main(database: pg_sys::Datum) {
         shared: shared::get().expect("there is a place in it"),
         place,
         logs: HashMap::new(),
+        last_took: Duration::ZERO,
+        last_ended: Instant::now(),
+        queue: None,
+        vacuumed: None,
     };
     while let Some(pause) = runner.round() {
         worker::report(None);
@@ -61,6 +73,12 @@ struct Runner {
     shared: &'static Shared,
     place: &'static Worker,
     logs: HashMap<i32, State>,
+    /// The last round that ran anything.
+    last_took: Duration,
+    last_ended: Instant,
+    /// The queue's table and its size.
+    queue: Option<(pg_sys::Oid, i64)>,
+    vacuumed: Option<Instant>,
 }
 
 /// When a log is due, and how it went so far.
@@ -83,7 +101,17 @@ impl Runner {
         }
         let (queued, asked) = self.place.take_wishes();
         if queued {
-            wait::sleep(GATHER);
+            let rest = (self.last_took * REST).min(LONGEST_GATHER);
+            let rested = self.last_ended.elapsed();
+            let until = Instant::now() + GATHER.max(rest.saturating_sub(rested));
+            // Each commit sets the latch, so one sleep may be short.
+            while let Some(left) = until.checked_duration_since(Instant::now()) {
+                if left.is_zero() {
+                    break;
+                }
+                wait::sleep(left);
+            }
+            self.place.take_wishes();
         }
         let next = self.logs.values().map(State::due).min();
         let now = Instant::now();
@@ -92,9 +120,13 @@ impl Runner {
         }
         let logs = self.schedule()?;
         let mut behind = false;
+        let began = Instant::now();
         for log in &logs {
             behind |= self.run(log, queued);
         }
+        self.last_took = began.elapsed();
+        self.clean_up(queued);
+        self.last_ended = Instant::now();
         if behind {
             return Some(Duration::ZERO);
         }
@@ -112,13 +144,13 @@ impl Runner {
                     let counters = |log: &Scheduled| self.shared.counters(session, log.id);
                     let logs = logs::scheduled(session);
                     let counters: Vec<_> = logs.iter().map(counters).collect();
-                    Ok((logs, counters))
+                    Ok((logs, counters, queue::table(session)))
                 })
                 .map_err(|report| report.message().to_owned()),
                 false => Err("the database is not listed in merkle_log.databases".to_owned()),
             }
         };
-        let (logs, counters) = match worker::transaction(read) {
+        let (logs, counters, queue) = match worker::transaction(read) {
             Ok(Ok(read)) => read,
             Ok(Err(why)) => {
                 pgrx::debug1!("merkle_log: nothing to do: {why}");
@@ -154,7 +186,26 @@ impl Runner {
                 state.reconcile_at = log.reconcile_interval.map(|every| now + every);
             }
         }
+        self.queue = queue;
         Some(logs)
+    }
+
+    /// Keeps the queue's table small; gives its space back when writers are quiet.
+    fn clean_up(&mut self, busy: bool) {
+        let Some((table, size)) = self.queue else {
+            return;
+        };
+        if size < LARGE_QUEUE || self.vacuumed.is_some_and(|at| at.elapsed() < VACUUM_EVERY) {
+            return;
+        }
+        self.vacuumed = Some(Instant::now());
+        worker::report(Some("vacuum of the queue"));
+        if let Err(failure) = vacuum::vacuum(table, !busy) {
+            pgrx::log!(
+                "merkle_log: the queue could not be vacuumed: {}",
+                failure.message
+            );
+        }
     }
 
     /// Runs a log that is due, or has changes waiting; true if there is more to do at once.
