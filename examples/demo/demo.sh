@@ -13,20 +13,21 @@ value() { psql -d shop -At -c "$1"; }
 createdb shop
 psql -d shop -q -f "$here/schema.sql"
 
-say "1. Eight writers insert 100,000 rows into two tables while batches are logged."
+say "1. Eight writers insert 100,000 rows into two tables. The background worker logs them."
 writers=()
 for writer in 1 2 3 4 5 6 7 8; do
     psql -d shop -q -v writer=$writer -f "$here/writer.sql" &
     writers+=($!)
 done
-batches=0
-while [ -n "$(jobs -rp)" ]; do
-    value "SELECT process_next_batch('audit')" >/dev/null 2>&1
-    batches=$((batches + 1))
-done
 for writer in "${writers[@]}"; do wait "$writer"; done
-until [ "$(value "SELECT entries FROM process_next_batch('audit')")" = 0 ]; do batches=$((batches + 1)); done
-echo "$(value "SELECT (SELECT count(*) FROM orders) + (SELECT count(*) FROM payments)") rows committed, $(value "SELECT merkle_size('audit')") entries logged, in $batches batches."
+rows=$(value "SELECT (SELECT count(*) FROM orders) + (SELECT count(*) FROM payments)")
+waited=0
+until [ "$(value "SELECT merkle_size('audit')")" = "$rows" ]; do
+    waited=$((waited + 1))
+    if [ $waited -gt 600 ]; then value "SELECT * FROM merkle_log_health()" >&2; exit 1; fi
+    sleep 0.1
+done
+echo "$rows rows committed, $(value "SELECT merkle_size('audit')") entries logged, in $(value "SELECT count(*) FROM tree_heads('audit')") batches."
 
 say "2. One hash now stands for all of it. Publish it, mail it, print it:"
 echo "   SELECT merkle_root('audit');   $(value "SELECT merkle_root('audit')")"
@@ -44,7 +45,13 @@ sql "SELECT old_size, new_size, cardinality(path) AS hashes,
 say "5. Every row is read and hashed again: no finding."
 psql -d shop -c "SELECT kind, source_table, source_key, leaf_index, detail FROM verify_log('audit')" 2>&1
 
-say "6. An attacker with superuser rights edits one old order, deletes another, slips in a third."
+say "6. Captured by triggers, every change is an entry: what, when, by whom."
+psql -d shop -q -c "INSERT INTO accounts VALUES ('DE02', 'Ada', 100)" -c "SET application_name = 'till 3'" \
+    -c "UPDATE accounts SET balance = 80.50" -c "SELECT leaf_index FROM wait_for_inclusion('history', 'accounts', 'DE02')" >/dev/null
+until [ "$(value "SELECT merkle_size('history')")" = 2 ]; do sleep 0.1; done
+sql "SELECT leaf_index, operation, row_data->>'balance' AS balance, user_name, application_name FROM history('history', 'accounts', 'DE02')"
+
+say "7. An attacker with superuser rights edits one old order, deletes another, slips in a third."
 psql -d shop -q <<'SQL'
 SET session_replication_role = replica;
 UPDATE orders SET amount = amount + 1000 WHERE id = 4711;

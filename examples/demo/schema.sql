@@ -20,3 +20,11 @@ CREATE EXTENSION merkle_log;
 SELECT create_log('audit') \g /dev/null
 SELECT add_source('audit', 'orders', order_column => 'id') \g /dev/null
 SELECT add_source('audit', 'payments', order_column => 'id') \g /dev/null
+
+CREATE TABLE accounts (
+    iban    text PRIMARY KEY,
+    owner   text NOT NULL,
+    balance numeric(12, 2) NOT NULL
+);
+SELECT create_log('history') \g /dev/null
+SELECT add_source('history', 'accounts', capture => 'trigger', store_leaf_data => true) \g /dev/null
