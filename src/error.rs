@@ -416,7 +416,7 @@ fn numbers(version: &str) -> Vec<u32> {
 }
 
 /// A text as an SQL literal, for hints that can be pasted.
-fn literal(text: &str) -> String {
+pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 

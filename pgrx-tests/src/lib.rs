@@ -82,6 +82,14 @@ pub fn until(client: &mut Client, condition: &str) {
     }
 }
 
+/// Private memory of a process, in kB; 0 if it is gone.
+pub fn private_memory(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find(|l| l.starts_with("RssAnon:"));
+    line.and_then(|l| l.split_whitespace().nth(1)?.parse().ok())
+        .unwrap_or(0)
+}
+
 /// True for an error that says that the connection or the server went away, not that a statement
 /// was wrong.
 pub fn went_away(error: &postgres::Error) -> bool {

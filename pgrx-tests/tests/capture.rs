@@ -46,6 +46,10 @@ fn every_kind_of_statement_is_captured() {
         "INSERT INTO orders VALUES (1, 'y') ON CONFLICT DO NOTHING",
     );
     run(&mut a, "UPDATE orders SET note = 'nobody' WHERE false");
+    run(&mut a, "BEGIN; DELETE FROM orders WHERE false");
+    let id: Option<String> = one(&mut a, "SELECT pg_current_xact_id_if_assigned()::text");
+    assert_eq!(id, None, "what changes nothing costs no transaction id");
+    run(&mut a, "COMMIT");
     let mut copy = a.copy_in("COPY orders (id, note) FROM STDIN").unwrap();
     copy.write_all(b"4\td\n5\te\n").unwrap();
     copy.finish().unwrap();
@@ -759,6 +763,42 @@ fn options_that_contradict_are_refused_with_a_hint() {
         let message = error(&mut a, &format!("SELECT {call}"));
         assert!(message.contains(words), "{call}: {message}");
     }
+}
+
+#[test]
+fn a_table_that_leaves_its_log_has_no_triggers_left() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, ORDERS);
+    run(
+        &mut a,
+        "SELECT create_log('it''s'); SELECT add_source('it''s', 'orders', capture => 'trigger', append_only => true)",
+    );
+    let triggers = "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'orders'::regclass";
+    assert_eq!(one::<i64>(&mut a, triggers), 12);
+    run(&mut a, "INSERT INTO orders VALUES (1)");
+    run(&mut a, "SELECT remove_source('it''s', 'orders')");
+    assert_eq!(one::<i64>(&mut a, triggers), 5);
+    run(&mut a, "UPDATE orders SET note = 'x'");
+    assert_eq!(drain(&mut a, "it's"), 1, "what was queued before is logged");
+    assert_eq!(drain(&mut a, "audit"), 2);
+    run(&mut a, "SELECT drop_log('audit', confirm => true)");
+    assert_eq!(one::<i64>(&mut a, triggers), 0);
+    assert_eq!(one::<i64>(&mut a, "SELECT count(*) FROM merkle_pending"), 0);
+    run(&mut a, "UPDATE orders SET note = 'free'; TRUNCATE orders");
+    // Rows of heirs would be captured as this table's.
+    run(
+        &mut a,
+        "CREATE TABLE heirs () INHERITS (orders); SELECT create_log('audit')",
+    );
+    let message = error(
+        &mut a,
+        "SELECT add_source('audit', 'orders', capture => 'trigger')",
+    );
+    assert!(
+        message.starts_with("42809") && message.contains("inherit"),
+        "{message}"
+    );
 }
 
 #[test]

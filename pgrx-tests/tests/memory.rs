@@ -6,24 +6,17 @@ use std::time::Duration;
 const ROWS: i64 = 1_000_000;
 const BOUND_KB: u64 = 64 * 1024;
 
-/// Private memory of a process, in kB.
-fn private(pid: i32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|l| l.starts_with("RssAnon:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 /// The most private memory that the backend of `client` reaches above what it has, in kB.
 fn growth(mut client: Client, sql: &'static str) -> (u64, Client) {
     let pid = one(&mut client, "SELECT pg_backend_pid()");
-    let base = private(pid);
+    let base = private_memory(pid);
     let work = std::thread::spawn(move || {
         run(&mut client, sql);
         client
     });
     let mut peak = base;
     while !work.is_finished() {
-        peak = peak.max(private(pid));
+        peak = peak.max(private_memory(pid));
         std::thread::sleep(Duration::from_millis(5));
     }
     (peak - base, work.join().unwrap())

@@ -149,7 +149,7 @@ fn progress_of_a_backfill_and_of_a_batch_is_visible() {
     assert_eq!(busy.join().unwrap(), 300_000);
     assert!(
         seen.iter()
-            .any(|(c, done, total)| c == "process_next_batch" && *done > 0 && *total == 300_000),
+            .any(|(c, done, total)| c == "backfill" && *done > 0 && *total == 300_000),
         "{:?}",
         &seen[..seen.len().min(5)]
     );

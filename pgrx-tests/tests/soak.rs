@@ -7,14 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Private memory of a process, in kB.
-fn private(pid: i32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find(|l| l.starts_with("RssAnon:"));
-    line.and_then(|l| l.split_whitespace().nth(1)?.parse().ok())
-        .unwrap_or(0)
-}
-
 #[test]
 fn lag_and_memory_stay_bounded_under_full_load() {
     let minutes: f64 = std::env::var("MINUTES")
@@ -65,7 +57,7 @@ fn lag_and_memory_stay_bounded_under_full_load() {
         std::thread::sleep(Duration::from_secs(1));
         assert!(writers.iter().all(|w| !w.is_finished()), "a writer failed");
         let lag: f64 = one(&mut a, "SELECT max(lag_seconds) FROM merkle_log_status");
-        let memory: u64 = pids.iter().map(|pid| private(*pid)).max().unwrap();
+        let memory: u64 = pids.iter().map(|pid| private_memory(*pid)).max().unwrap();
         if started.elapsed() > length / 4 {
             warm.get_or_insert(memory);
             worst_lag = worst_lag.max(lag);

@@ -297,6 +297,7 @@ fn check_trigger(
     if hash_column.is_some() {
         return Err(no_hash_column(table));
     }
+    table.check_no_heirs(session)?;
     match log.domain {
         Some(Domain::Arrival) => Ok(()),
         Some(domain) => Err(Error::TriggerDomain {

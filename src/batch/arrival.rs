@@ -28,9 +28,14 @@ const SWEEP: i64 = 10_000;
 
 /// One batch: the queue, up to the log's batch size, and if room is left, a step of each sweep.
 pub fn append(session: &Session, log: &Log) -> Result<Appended, Error> {
-    let mut batch = Batch::open(session, log, Command::Batch)?;
+    let sources = sources::active(session, log);
+    let command = match sources.iter().any(|s| s.backfill.is_some()) {
+        true => Command::Backfill,
+        false => Command::Batch,
+    };
+    let mut batch = Batch::open(session, log, command)?;
     let mut more = false;
-    for source in sources::active(session, log) {
+    for source in sources {
         let mut after = source.backfill.clone();
         while let Some(from) = after.filter(|_| !more) {
             let Some(sweep) = Sweep::read(session, log, &source, from, step(log))? else {

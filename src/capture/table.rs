@@ -104,6 +104,23 @@ impl Table {
         Ok(())
     }
 
+    /// That every change of its rows is a change of its own: triggers on a table also see those of
+    /// rows of tables that inherit from it.
+    pub fn check_no_heirs(&self, session: &Session) -> Result<(), Error> {
+        let heir = session.fresh_one(
+            "SELECT true FROM pg_catalog.pg_inherits i WHERE i.inhparent = $1 LIMIT 1",
+            &[self.oid.into()],
+            |row| row.required::<bool>(0),
+        );
+        match heir {
+            Some(_) if !self.partitioned => Err(Error::NotATable {
+                table: self.name.clone(),
+                what: "a table that others inherit from, whose rows its triggers would capture too",
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// That the order column has a usable type, no nulls, and an index to read it by.
     pub fn check_order(
         &self,

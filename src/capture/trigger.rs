@@ -72,6 +72,9 @@ pub fn capture(firing: &Firing) -> Result<(), ErrorReport> {
     if operation != Operation::Truncate && firing.for_each_row() != trigger::in_logical_worker() {
         return Ok(());
     }
+    if firing.is_empty() {
+        return Ok(());
+    }
     let source_id = firing
         .number()
         .ok_or(Error::StrayTrigger { source_id: 0 })?;

@@ -7,7 +7,7 @@ use crate::capture::shape::Shape;
 use crate::capture::statement::{self, Rows};
 use crate::catalog::logs::Log;
 use crate::catalog::sources::Source;
-use crate::error::Error;
+use crate::error::{Error, literal};
 use crate::pg::memory::Scratch;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
@@ -28,7 +28,8 @@ pub struct Hole {
 
 /// What escapes a source. Reads all of its rows that should be logged.
 pub fn holes(session: &Session, log: &Log, source: &Source) -> Result<Vec<Hole>, Error> {
-    let repair = format!("SELECT repair_capture('{}', '{}')", log.name, source.name);
+    let (of_log, of_table) = (literal(&log.name), literal(&source.name));
+    let repair = format!("SELECT repair_capture({of_log}, {of_table})");
     let mut holes: Vec<Hole> = guard::holes(session, source)
         .into_iter()
         .map(|(relation, problem)| Hole {
@@ -48,8 +49,7 @@ pub fn holes(session: &Session, log: &Log, source: &Source) -> Result<Vec<Hole>,
         Ok(shape) => shape,
         Err(error) => {
             let mend = format!(
-                "SELECT remove_source('{}', {})",
-                log.name,
+                "SELECT remove_source({of_log}, {})",
                 source.relation.to_u32()
             );
             holes.push(hole(error.to_string(), None, mend));
@@ -73,8 +73,8 @@ pub fn holes(session: &Session, log: &Log, source: &Source) -> Result<Vec<Hole>,
             ),
         };
         let mend = match mend {
-            "backfill" => format!("SELECT backfill('{}', '{}')", log.name, source.name),
-            function => format!("SELECT {function}('{}')", log.name),
+            "backfill" => format!("SELECT backfill({of_log}, {of_table})"),
+            function => format!("SELECT {function}({of_log})"),
         };
         holes.push(hole(problem.to_owned(), Some(rows), mend));
     }

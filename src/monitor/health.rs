@@ -3,6 +3,7 @@
 use super::lag;
 use crate::capture::guard;
 use crate::catalog::{logs, sources};
+use crate::error::literal;
 use crate::pg::{server, xact};
 use crate::session::Session;
 use crate::shared;
@@ -41,7 +42,8 @@ pub fn checks(session: &Session) -> Vec<Check> {
     let mut checks = vec![preload(), worker()];
     for state in states(session) {
         let name = state.name.as_str();
-        let hand = format!("SELECT process_next_batch('{name}')");
+        let quoted = literal(name);
+        let hand = format!("SELECT process_next_batch({quoted})");
         checks.push(check(
             "error",
             Some(name),
@@ -73,8 +75,8 @@ pub fn checks(session: &Session) -> Vec<Check> {
                 _ => "enabled",
             },
             match state.enabled {
-                false => format!("SELECT enable_log('{name}')"),
-                true => format!("SELECT resume_log('{name}')"),
+                false => format!("SELECT enable_log({quoted})"),
+                true => format!("SELECT resume_log({quoted})"),
             },
         ));
         if let Some(log) = logs::by_id(session, state.id) {
@@ -87,7 +89,7 @@ pub fn checks(session: &Session) -> Vec<Check> {
                     false => problems.join("; "),
                 };
                 let object = format!("{name}: {}", source.name);
-                let mend = format!("SELECT repair_capture('{name}', '{}')", source.name);
+                let mend = format!("SELECT repair_capture({quoted}, {})", literal(&source.name));
                 checks.push(check(
                     "capture",
                     Some(&object),
@@ -136,8 +138,8 @@ fn worker() -> Check {
 fn lateness(session: &Session, log: &logs::Log) -> Check {
     let name = Some(log.name.as_str());
     let mend = format!(
-        "SELECT * FROM merkle_log_status WHERE log_name = '{}' says when it runs next; SELECT run_now('{0}')",
-        log.name
+        "SELECT * FROM merkle_log_status WHERE log_name = {} says when it runs next; SELECT run_now({0})",
+        literal(&log.name)
     );
     match lag(session, log) {
         None => check("lag", name, false, "a source cannot be read", mend),

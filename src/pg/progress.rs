@@ -15,6 +15,7 @@ pub enum Command {
     Batch = 1,
     Reconcile = 2,
     Verify = 3,
+    Backfill = 4,
 }
 
 impl Command {
@@ -23,6 +24,7 @@ impl Command {
             1 => "process_next_batch",
             2 => "reconcile",
             3 => "verify_log",
+            4 => "backfill",
             _ => "unknown",
         }
     }

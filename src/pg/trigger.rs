@@ -63,6 +63,16 @@ impl<'a> Firing<'a> {
         }
     }
 
+    /// True for a statement that changed no row.
+    pub fn is_empty(&self) -> bool {
+        let store = match self.operation() {
+            Operation::Delete => self.0.tg_oldtable,
+            _ => self.0.tg_newtable,
+        };
+        // SAFETY: the store lives as long as the call.
+        !store.is_null() && unsafe { pg_sys::tuplestore_tuple_count(store) } == 0
+    }
+
     /// The rows before an UPDATE or DELETE.
     pub fn old_rows(&self) -> Rows {
         match self.operation() {
