@@ -1,7 +1,7 @@
 //! `merkle_log_health`: one row a check, with what to do where one fails.
 
 use super::lag;
-use crate::capture::guard;
+use crate::capture::{guard, queue};
 use crate::catalog::{logs, sources};
 use crate::error::literal;
 use crate::pg::{server, xact};
@@ -13,6 +13,9 @@ use std::sync::atomic::Ordering::SeqCst;
 const STALE: i64 = 30_000_000;
 /// Rows that have waited for so long are late: seconds beyond ten rounds.
 const LATE: f64 = 60.0;
+
+/// A queue of this size, in bytes, slows its batches down: dead rows cannot be cleaned away.
+const LARGE_QUEUE: i64 = 256 << 20;
 
 pub struct Check {
     pub name: &'static str,
@@ -39,7 +42,7 @@ fn check(
 }
 
 pub fn checks(session: &Session) -> Vec<Check> {
-    let mut checks = vec![preload(), worker()];
+    let mut checks = vec![preload(), worker(), queue(session)];
     for state in states(session) {
         let name = state.name.as_str();
         let quoted = literal(name);
@@ -133,6 +136,14 @@ fn worker() -> Check {
     let mend =
         "see merkle_log.databases, max_worker_processes and the server's log; or schedule_log";
     check("worker", None, ok, detail, mend)
+}
+
+fn queue(session: &Session) -> Check {
+    let size = queue::table(session).map_or(0, |(_, size)| size);
+    let detail = format!("the queue's table has {} MB", size >> 20);
+    let mend =
+        "end old transactions (backend_xmin in pg_stat_activity), then VACUUM merkle_pending";
+    check("queue", None, size < LARGE_QUEUE, detail, mend)
 }
 
 fn lateness(session: &Session, log: &logs::Log) -> Check {
