@@ -19,6 +19,7 @@ ALTER TABLE @extschema@.verification_sources
     ADD COLUMN salted boolean NOT NULL DEFAULT false,
     ADD COLUMN backfill text[],
     ADD COLUMN pruned_order text,
+    ADD COLUMN complete boolean NOT NULL DEFAULT true,
     ADD CHECK (capture = 'trigger' OR order_column IS NOT NULL);
 
 ALTER TABLE @extschema@.merkle_tile
@@ -486,6 +487,7 @@ COMMENT ON COLUMN @extschema@.verification_logs.run_interval IS 'How often the b
 COMMENT ON COLUMN @extschema@.verification_logs.reconcile_interval IS 'How often the background worker looks for late rows, zero for never; NULL: merkle_log.reconcile_interval.';
 COMMENT ON COLUMN @extschema@.verification_logs.pruned_to IS 'Entries before this leaf index were pruned.';
 COMMENT ON COLUMN @extschema@.verification_sources.backfill IS 'The key after which rows without an entry are still to be looked for; NULL when that is done.';
+COMMENT ON COLUMN @extschema@.verification_sources.complete IS 'Every row is to have an entry: false for a captured table whose old rows were left out.';
 COMMENT ON COLUMN @extschema@.verification_sources.pruned_order IS 'The highest order value among the entries that were pruned.';
 COMMENT ON TABLE @extschema@.merkle_leaf_data IS 'Salts, and the leaf data of sources that keep it.';
 COMMENT ON TABLE @extschema@.merkle_statement IS 'The statements that trigger capture saw, each with the run of entries it made.';

@@ -51,6 +51,7 @@ CREATE TABLE @extschema@.verification_sources (
     salted       boolean     NOT NULL DEFAULT false,
     backfill     text[],
     pruned_order text,
+    complete     boolean     NOT NULL DEFAULT true,
     CHECK (capture = 'trigger' OR order_column IS NOT NULL)
 );
 

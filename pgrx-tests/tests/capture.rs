@@ -503,6 +503,11 @@ fn rows_from_before_are_backfilled_while_writers_go_on() {
         "SELECT rows FROM merkle_log_coverage WHERE log_name = 'other'",
     );
     assert_eq!(rows, one::<i64>(&mut a, "SELECT count(*) FROM orders"));
+    assert_eq!(
+        column::<String>(&mut a, "SELECT source_key FROM reconcile('other')"),
+        Vec::<String>::new()
+    );
+    assert_eq!(findings(&mut a, "other"), Vec::<String>::new());
     run(&mut a, "SELECT backfill('other', 'orders')");
     assert_eq!(drain(&mut a, "other"), rows);
     assert!(findings(&mut a, "other").is_empty());

@@ -109,6 +109,7 @@ fn add_source_v2(
             salted: salted == Some(true),
             backfill: (capture == Capture::Trigger && backfill != Some(false)).then(Vec::new),
             pruned_order: None,
+            complete: capture == Capture::Watermark || backfill != Some(false),
         };
         let version = Version {
             number: 1,
@@ -201,7 +202,7 @@ fn backfill(log: Option<String>, source_table: Option<RegClass>) -> Result<(), E
                 hint: "Watermark capture logs the rows that are there by itself.",
             });
         }
-        sources::set_backfill(session, source.id, Some(&[]));
+        sources::start_backfill(session, source.id);
         xact::after_commit(shared::wake_worker);
         Ok(())
     })
@@ -213,8 +214,8 @@ fn repair_capture(log: Option<String>, source_table: Option<RegClass>) -> Result
     Session::enter(|session| {
         let (source, _) = own_source(session, log, source_table)?;
         guard::install(session, &source);
-        if source.by_trigger() && source.pruned_order.is_none() {
-            sources::set_backfill(session, source.id, Some(&[]));
+        if source.by_trigger() && source.every_row_is_logged() {
+            sources::start_backfill(session, source.id);
             xact::after_commit(shared::wake_worker);
         }
         Ok(())

@@ -65,8 +65,8 @@ fn step(log: &Log) -> i64 {
 pub fn reconcile(session: &Session, log: &Log) -> Result<Vec<Late>, Error> {
     let mut batch = Batch::open(session, log, Command::Reconcile)?;
     let mut late = Vec::new();
-    // Once entries were pruned, a row without one may have had one.
-    let complete = |s: &Source| s.pruned_order.is_none();
+    // Where rows were left out, or entries pruned, a row without one says nothing.
+    let complete = |s: &Source| s.complete && s.pruned_order.is_none();
     for source in sources::active(session, log).into_iter().filter(complete) {
         let mut after = Some(Vec::new());
         while let Some(from) = after {

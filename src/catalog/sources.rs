@@ -63,18 +63,26 @@ pub struct Source {
     pub backfill: Option<Vec<String>>,
     /// The highest order value among the entries that were pruned.
     pub pruned_order: Option<String>,
+    /// Every row is to have an entry: false where the rows from before the triggers were left out.
+    pub complete: bool,
 }
 
 impl Source {
     pub fn by_trigger(&self) -> bool {
         self.capture == Capture::Trigger
     }
+
+    /// True if a captured row without an entry must have come past the triggers: none was left out,
+    /// is still to be backfilled, or has had its entry pruned.
+    pub fn every_row_is_logged(&self) -> bool {
+        self.complete && self.backfill.is_none() && self.pruned_order.is_none()
+    }
 }
 
 const COLUMNS: &str = "s.source_id, s.log_id, s.source_table, s.relation::pg_catalog.oid, s.bound_to,
     s.capture, s.order_column, s.key_columns, s.columns, s.hash_column, s.watermark,
     s.removed_at IS NOT NULL, s.append_only, s.allow_truncate, s.store_leaf_data, s.salted, s.backfill,
-    s.pruned_order";
+    s.pruned_order, s.complete";
 
 fn from_row(row: &Row) -> Source {
     Source {
@@ -99,6 +107,7 @@ fn from_row(row: &Row) -> Source {
         salted: row.required(15),
         backfill: row.get(16),
         pruned_order: row.get(17),
+        complete: row.required(18),
     }
 }
 
@@ -153,8 +162,8 @@ pub fn insert(session: &Session, source: &Source) -> i32 {
         .fresh_one(
             "INSERT INTO @extschema@.verification_sources
                 (log_id, source_table, relation, bound_to, capture, order_column, key_columns, columns,
-                 hash_column, append_only, allow_truncate, store_leaf_data, salted, backfill)
-             VALUES ($1, $2, $3::pg_catalog.regclass, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+                 hash_column, append_only, allow_truncate, store_leaf_data, salted, backfill, complete)
+             VALUES ($1, $2, $3::pg_catalog.regclass, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
              RETURNING source_id",
             &[
                 source.log_id.into(),
@@ -171,6 +180,7 @@ pub fn insert(session: &Session, source: &Source) -> i32 {
                 source.store_leaf_data.into(),
                 source.salted.into(),
                 source.backfill.clone().into(),
+                source.complete.into(),
             ],
             |row| row.required(0),
         )
@@ -213,6 +223,14 @@ pub fn set_backfill(session: &Session, source_id: i32, after: Option<&[String]>)
     session.execute(
         "UPDATE @extschema@.verification_sources SET backfill = $2 WHERE source_id = $1",
         &[source_id.into(), after.map(<[String]>::to_vec).into()],
+    );
+}
+
+/// Lets batches look for rows without an entry, from the beginning.
+pub fn start_backfill(session: &Session, source_id: i32) {
+    session.execute(
+        "UPDATE @extschema@.verification_sources SET backfill = '{}', complete = true WHERE source_id = $1",
+        &[source_id.into()],
     );
 }
 

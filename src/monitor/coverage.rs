@@ -66,6 +66,7 @@ pub fn holes(session: &Session, log: &Log, source: &Source) -> Result<Vec<Hole>,
                 "rows that the backfill has not reached yet",
                 "process_next_batch",
             ),
+            (None, true) if !source.complete => ("rows that were left out", "backfill"),
             (None, true) => ("rows that were never logged", "backfill"),
             (None, false) => (
                 "rows behind the watermark that were never logged",

@@ -23,7 +23,7 @@ impl Verification {
             return Ok(self.give_up_pending());
         };
         let by_trigger = shape.source.by_trigger();
-        if by_trigger && (shape.source.backfill.is_some() || shape.source.pruned_order.is_some()) {
+        if by_trigger && !shape.source.every_row_is_logged() {
             self.stage = Stage::Unlogged {
                 source: source + 1,
                 after: None,
