@@ -807,6 +807,48 @@ fn a_table_that_leaves_its_log_has_no_triggers_left() {
 }
 
 #[test]
+fn a_long_queue_is_logged_in_its_order_batch_by_batch() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, ORDERS);
+    run(
+        &mut a,
+        "SELECT alter_log('audit', batch_size => 70);
+         DO $$ BEGIN FOR i IN 1..400 LOOP INSERT INTO orders VALUES (i); UPDATE orders SET note = 'x' WHERE id = i; END LOOP; END $$;
+         INSERT INTO orders SELECT generate_series(1001, 1500)",
+    );
+    assert_eq!(drain(&mut a, "audit"), 1300);
+    let expected = (1..=400)
+        .flat_map(|i| [i.to_string(), i.to_string()])
+        .chain((1001..=1500).map(|i| i.to_string()));
+    let keys: Vec<String> = column(
+        &mut a,
+        "SELECT source_key FROM merkle_log ORDER BY leaf_index",
+    );
+    assert!(keys.into_iter().eq(expected));
+    let heads: Vec<i64> = column(&mut a, "SELECT tree_size FROM tree_heads('audit')");
+    assert_eq!(
+        heads[..11],
+        [70, 140, 210, 280, 350, 420, 490, 560, 630, 700, 770]
+    );
+    intact(&mut a);
+    // More at once than a batch takes on: a search for late rows logs all of it first.
+    run(
+        &mut a,
+        "UPDATE orders SET note = 'y'; INSERT INTO orders SELECT generate_series(2001, 2200)",
+    );
+    assert_eq!(
+        column::<String>(&mut a, "SELECT source_key FROM reconcile('audit')"),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        one::<i64>(&mut a, "SELECT merkle_size('audit')"),
+        1300 + 900 + 200
+    );
+    intact(&mut a);
+}
+
+#[test]
 fn a_commit_wakes_the_worker() {
     let cluster = Cluster::preloaded();
     let mut a = cluster.client("postgres");

@@ -23,6 +23,8 @@ use leaf_format::Kind;
 use merkle_tree::{Hash, leaf_hash};
 use std::collections::HashMap;
 
+/// Rows of the queue that are taken on at once.
+const WINDOW: i64 = 100_000;
 /// Rows that a sweep looks at in one step.
 const SWEEP: i64 = 10_000;
 
@@ -74,12 +76,12 @@ pub fn reconcile(session: &Session, log: &Log) -> Result<Vec<Late>, Error> {
                 break;
             };
             after = sweep.next.clone();
-            batch.drain(i64::MAX)?;
+            batch.drain_all()?;
             late.extend(batch.log_unlogged(sweep)?);
         }
         sources::set_backfill(session, source.id, None);
     }
-    batch.drain(i64::MAX)?;
+    batch.drain_all()?;
     batch.appender.finish()?;
     Ok(late)
 }
@@ -152,9 +154,17 @@ impl<'a> Batch<'a> {
         i64::from(self.log.batch_size) - self.appender.entries()
     }
 
-    /// Logs what is queued, `limit` entries of this batch at most; false if something is left.
+    /// Logs all that is queued.
+    fn drain_all(&mut self) -> Result<(), Error> {
+        while !self.drain(i64::MAX)? {}
+        Ok(())
+    }
+
+    /// Logs what is queued, `limit` entries of this batch at most; false if something may be left.
     fn drain(&mut self, limit: i64) -> Result<bool, Error> {
-        let mut queue = Queue::open(self.session, self.log);
+        // Each row of the queue is an entry at least.
+        let rows = limit.clamp(1, WINDOW);
+        let mut queue = Queue::open(self.session, self.log, rows);
         let mut done = Vec::new();
         let mut empty = true;
         while let Some(changes) = queue.next() {
@@ -168,7 +178,7 @@ impl<'a> Batch<'a> {
         }
         drop(queue);
         queue::forget(self.session, &done);
-        Ok(empty)
+        Ok(empty && (done.len() as i64) < rows)
     }
 
     fn log_changes(&mut self, changes: Changes) -> Result<(), Error> {

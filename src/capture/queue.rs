@@ -143,7 +143,7 @@ fn changes(row: &Row) -> Changes {
     }
 }
 
-/// The queue of a log as it is when this is opened, in the order of capture.
+/// The first rows of a log's queue as it is when this is opened, in the order of capture.
 pub struct Queue {
     cursor: Cursor,
     fetched: VecDeque<Changes>,
@@ -151,13 +151,18 @@ pub struct Queue {
 }
 
 impl Queue {
-    pub fn open(session: &Session, log: &Log) -> Queue {
+    /// The first `rows` rows. They are found by their numbers alone, so that a long queue is read
+    /// through, but not sorted, for each batch.
+    pub fn open(session: &Session, log: &Log, rows: i64) -> Queue {
         let cursor = session.cursor(
             "SELECT p.pending_id, p.version, p.columns, p.source_id, p.kind, p.transaction_id::pg_catalog.text,
                     p.user_name, p.application_name, (EXTRACT(epoch FROM p.statement_at) * 1000000)::pg_catalog.int8,
                     p.keys, p.whole, p.leaves, p.salts, p.ctid::pg_catalog.text
-               FROM @extschema@.merkle_pending p WHERE p.log_id = $1 ORDER BY p.pending_id",
-            &[log.id.into()],
+               FROM (SELECT f.ctid AS place, f.pending_id FROM @extschema@.merkle_pending f
+                      WHERE f.log_id = $1 ORDER BY f.pending_id LIMIT $2) q
+               JOIN @extschema@.merkle_pending p ON p.ctid = q.place
+              ORDER BY q.pending_id",
+            &[log.id.into(), rows.into()],
         );
         Queue {
             cursor,
