@@ -149,27 +149,30 @@ impl Shared {
         self.launcher.wake();
     }
 
-    /// The counters of a log of this database; `None` if there is no place left for it.
+    /// The counters of a log of this database, which must exist: it is given a place if it has none.
+    /// `None` if there is no place left.
     pub fn counters(&self, session: &Session, log_id: i32) -> Option<&LogCounters> {
         let owner = owner(session);
-        let start = (owner ^ (log_id as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) as usize % LOGS;
-        let places = self.logs[start..].iter().chain(&self.logs[..start]);
-        for place in places {
+        let mine = |place: &&LogCounters| {
             let taken = place.owner.load(ORDER);
-            if taken == owner && place.log_id.load(ORDER) == log_id {
-                return Some(place);
-            }
-            if taken == 0
-                && place
-                    .log_id
-                    .compare_exchange(0, log_id, ORDER, ORDER)
-                    .is_ok()
-            {
-                place.owner.store(owner, ORDER);
-                return Some(place);
-            }
-        }
-        None
+            taken == owner && place.log_id.load(ORDER) == log_id
+                || taken == 0 && place.claim(owner, log_id)
+        };
+        self.places(owner, log_id).find(mine)
+    }
+
+    /// As `counters`, for a number that need not be a log's; `None` if it has no place.
+    pub fn counters_if_any(&self, session: &Session, log_id: i32) -> Option<&LogCounters> {
+        let owner = owner(session);
+        self.places(owner, log_id)
+            .take_while(|place| place.owner.load(ORDER) != 0)
+            .find(|p| p.owner.load(ORDER) == owner && p.log_id.load(ORDER) == log_id)
+    }
+
+    /// All places, from the one on where a log is looked for first.
+    fn places(&self, owner: u64, log_id: i32) -> impl Iterator<Item = &LogCounters> {
+        let start = (owner ^ (log_id as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) as usize % LOGS;
+        self.logs[start..].iter().chain(&self.logs[..start])
     }
 }
 
@@ -206,6 +209,15 @@ impl Worker {
 }
 
 impl LogCounters {
+    /// Takes a free place for a log; false if another process was faster.
+    fn claim(&self, owner: u64, log_id: i32) -> bool {
+        let free = self.log_id.compare_exchange(0, log_id, ORDER, ORDER);
+        if free.is_ok() {
+            self.owner.store(owner, ORDER);
+        }
+        free.is_ok()
+    }
+
     pub fn ask_to_run(&self) {
         self.run_now.store(true, ORDER);
     }

@@ -418,6 +418,8 @@ fn append_only_tables_refuse_every_change() {
             "{sql}: {message}"
         );
     }
+    run(&mut a, "ALTER TABLE events DETACH PARTITION events_1");
+    run(&mut a, "UPDATE events_1 SET id = 3; TRUNCATE events_1");
     run(
         &mut a,
         "DELETE FROM orders WHERE false; INSERT INTO orders (note) VALUES ('b')",

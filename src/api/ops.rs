@@ -74,7 +74,7 @@ pub fn log_counters(
     ErrorReport,
 > {
     Session::enter(|session| {
-        let counters = shared::get().and_then(|s| s.counters(session, log_id));
+        let counters = shared::get().and_then(|s| s.counters_if_any(session, log_id));
         let row = |c: &LogCounters| {
             (
                 c.batches.load(SeqCst) as i64,

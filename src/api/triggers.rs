@@ -2,7 +2,7 @@
 
 use crate::capture::{guard, trigger};
 use crate::error::Error;
-use crate::pg::trigger::Firing;
+use crate::pg::trigger::{Firing, Operation};
 use crate::session::Session;
 
 use pgrx::prelude::*;
@@ -22,9 +22,12 @@ pub fn refuse_change<'a>(
     call: &'a PgTrigger<'a>,
 ) -> Result<Option<PgHeapTuple<'a, pgrx::AllocatedByPostgres>>, Error> {
     let firing = Firing::of(call);
-    let refused: Result<(), _> = Session::enter(|session| Err(guard::refusal(session, &firing)));
-    match refused {
-        Ok(()) => Ok(None),
-        Err(report) => Error::raise_report(report),
+    if let Err(report) = Session::enter(|session| guard::check(session, &firing)) {
+        Error::raise_report(report);
     }
+    Ok(match firing.operation() {
+        Operation::Update => call.new(),
+        Operation::Delete => call.old(),
+        _ => None,
+    })
 }

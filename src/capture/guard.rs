@@ -4,6 +4,7 @@
 //! fires those of the table it names. Row-level triggers stand on the table: the server copies them
 //! to its partitions, later ones included.
 
+use super::table::Table;
 use crate::catalog::logs;
 use crate::catalog::sources::{self, Capture, Source};
 use crate::error::Error;
@@ -185,15 +186,22 @@ pub fn uninstall(session: &Session, source: &Source) {
     install(session, &nothing);
 }
 
-/// What the trigger of an append-only source has to say.
-pub fn refusal(session: &Session, firing: &Firing) -> Error {
+/// That the trigger of an append-only source lets pass what it was called for: on a table that is none
+/// of the source's any more, such as a partition that was detached, everything.
+pub fn check(session: &Session, firing: &Firing) -> Result<(), Error> {
     let source = firing.number().and_then(|id| sources::by_id(session, id));
-    let log = source.and_then(|s| logs::by_id(session, s.log_id));
-    Error::AppendOnly {
-        log: log.map(|l| l.name).unwrap_or_default(),
+    let Some(source) = source.filter(|s| !s.removed) else {
+        return Ok(());
+    };
+    let table = Table::load(session, source.relation);
+    if !table.is_some_and(|t| t.written_through.contains(&firing.relation())) {
+        return Ok(());
+    }
+    Err(Error::AppendOnly {
+        log: logs::by_id(session, source.log_id).map_or_else(String::new, |l| l.name),
         table: sources::relation_name(session, firing.relation()),
         operation: firing.operation().name(),
-    }
+    })
 }
 
 /// Where changes escape: the table or partition, and what is wrong with it.
