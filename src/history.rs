@@ -51,20 +51,19 @@ pub fn of_row(
     session.check_caller_reads(log, relation)?;
     let key = scan::normalize_key(&Shape::load(session, log, latest)?, key)?;
     let mut found = Vec::new();
+    let mut kept = false;
     for source in &of_table {
         let versions = versions::load(session, source.id);
         for index in entries::of_row(session, log, source.id, &key) {
             let version = versions.iter().rev().find(|v| v.from_leaf_index <= index);
             let columns = version.map_or(&[][..], |v| &v.columns);
             let annex = leaves::annex(session, log, index);
+            kept |= annex.leaf_data.is_some();
             found.push(version_of(index, &annex, columns, source.salted));
         }
     }
-    if !found.is_empty()
-        && found
-            .iter()
-            .all(|v| v.row.is_none() && v.operation != "redacted")
-    {
+    let destroyed = |v: &Version| v.operation == "redacted";
+    if !found.is_empty() && !kept && !found.iter().any(destroyed) {
         return Err(Error::NoHistory {
             log: log.name.clone(),
             table: latest.name.clone(),

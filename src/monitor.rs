@@ -54,7 +54,7 @@ fn queued(session: &Session, log: &Log) -> Lag {
 
 /// The rows of a source after its watermark.
 fn behind(session: &Session, log: &Log, source: &Source) -> Option<Lag> {
-    let shape = Shape::load(session, log, source).ok()?;
+    let shape = Shape::locked(session, log, source).ok()?;
     let statement = statement::ahead(&shape);
     let decoder = Decoder::of_column(shape.order());
     let (rows, oldest) = role::as_table_owner(shape.table.owner, || {

@@ -89,6 +89,17 @@ fn key(index: i64) -> String {
     format!("redact {index}")
 }
 
+/// True if the leaf of a redaction is about the entry that its own entry's key names.
+pub fn is_of(leaf: &Leaf, entry_key: &str) -> bool {
+    let Columns::Map(columns) = &leaf.columns else {
+        return false;
+    };
+    match columns.get("leaf_index") {
+        Some(Cbor::Integer(index)) => i64::try_from(*index).is_ok_and(|i| key(i) == entry_key),
+        _ => false,
+    }
+}
+
 /// Why an entry was redacted, if an entry of the log says that it was.
 pub fn on_record(session: &Session, log: &Log, entry: &Entry) -> Option<String> {
     let at = entries::of_log(session, Snapshot::Statement, log, &key(entry.leaf_index))?;

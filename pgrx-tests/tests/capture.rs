@@ -220,6 +220,13 @@ fn who_did_it_is_part_of_the_leaf() {
     assert!(findings(&mut a, "lean").is_empty() && findings(&mut a, "audit").is_empty());
     run(&mut a, "UPDATE merkle_statement SET user_name = 'mallory'");
     assert_eq!(findings(&mut a, "lean"), ["modified public.orders 1 0"]);
+    assert_eq!(
+        findings(&mut a, "audit"),
+        [
+            "entry_altered public.orders 1 0",
+            "entry_altered public.orders 1 1"
+        ]
+    );
     // The clerk may neither queue nor read what the log keeps.
     for sql in [
         "SELECT * FROM merkle_pending",
@@ -806,6 +813,72 @@ fn a_table_that_leaves_its_log_has_no_triggers_left() {
         message.starts_with("42809") && message.contains("inherit"),
         "{message}"
     );
+}
+
+#[test]
+fn a_deletion_cannot_be_passed_off_as_captured_where_leaf_data_is_kept() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, ORDERS);
+    run(
+        &mut a,
+        "SELECT alter_source('audit', 'orders', allow_truncate => true); INSERT INTO orders VALUES (1), (2)",
+    );
+    drain(&mut a, "audit");
+    let behind = "ALTER TABLE orders DISABLE TRIGGER ALL; DELETE FROM orders WHERE id = 1; ALTER TABLE orders ENABLE TRIGGER ALL;";
+    for cover in [
+        "UPDATE merkle_statement SET kind = 'delete'",
+        "DELETE FROM merkle_statement",
+        "UPDATE merkle_log SET source_id = 0, source_key = 'truncate 1' WHERE leaf_index = 1",
+    ] {
+        run(&mut a, "BEGIN");
+        run(&mut a, behind);
+        run(&mut a, cover);
+        let found = findings(&mut a, "audit");
+        assert!(
+            found.iter().any(|f| f.starts_with("entry_altered")),
+            "{cover}: {found:?}"
+        );
+        run(&mut a, "ROLLBACK");
+    }
+    intact(&mut a);
+}
+
+#[test]
+fn rows_of_any_length_are_captured() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, ORDERS);
+    run(
+        &mut a,
+        "SELECT create_log('lean'); SELECT add_source('lean', 'orders', capture => 'trigger')",
+    );
+    let long = "(SELECT string_agg(md5(g::text), '') FROM generate_series(1, n) g)";
+    run(
+        &mut a,
+        &format!(
+            "INSERT INTO orders SELECT n, {long} FROM unnest('{{1, 200, 210, 1500, 2040, 2060, 30000}}'::int[]) n"
+        ),
+    );
+    run(
+        &mut a,
+        "UPDATE orders SET note = note || 'x'; INSERT INTO orders SELECT i + 100000, repeat('y', i % 3000) FROM generate_series(1, 2000) i",
+    );
+    for log in ["audit", "lean"] {
+        assert_eq!(drain(&mut a, log), 2014);
+        assert_eq!(findings(&mut a, log), Vec::<String>::new());
+    }
+    let lengths: Vec<i32> = column(
+        &mut a,
+        "SELECT length(row_data->>'note') FROM history('audit', 'orders', '1500')",
+    );
+    assert_eq!(lengths, [48_000, 48_001]);
+    // What is too long for a leaf is logged by its digest.
+    let kept: Vec<Option<i32>> = column(
+        &mut a,
+        "SELECT length(row_data->>'note') FROM history('audit', 'orders', '30000')",
+    );
+    assert_eq!(kept, [None, None]);
 }
 
 #[test]

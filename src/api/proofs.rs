@@ -311,7 +311,7 @@ fn leaf_data(log: Option<String>, leaf_index: Option<i64>) -> Result<Vec<u8>, Er
         if let Some(leaf_data) = annex.leaf_data {
             return Ok(leaf_data);
         }
-        let shape = Shape::load(session, &log, &source)?;
+        let shape = Shape::locked(session, &log, &source)?;
         let gone = || Error::RowGone {
             log: log.name.clone(),
             table: source.name.clone(),

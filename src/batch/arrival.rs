@@ -13,6 +13,7 @@ use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
 use crate::catalog::versions::{self, Version};
 use crate::error::Error;
+use crate::pg::lock;
 use crate::pg::memory::Scratch;
 use crate::pg::progress::{Command, Progress};
 use crate::pg::spi::Snapshot;
@@ -70,6 +71,7 @@ pub fn reconcile(session: &Session, log: &Log) -> Result<Vec<Late>, Error> {
     // Where rows were left out, or entries pruned, a row without one says nothing.
     let complete = |s: &Source| s.complete && s.pruned_order.is_none();
     for source in sources::active(session, log).into_iter().filter(complete) {
+        lock::access_share(source.relation);
         let mut after = Some(Vec::new());
         while let Some(from) = after {
             let Some(sweep) = Sweep::read(session, log, &source, from, SWEEP)? else {
@@ -95,7 +97,7 @@ struct Sweep {
 }
 
 impl Sweep {
-    /// `None` if the table is gone.
+    /// `None` if the table is gone, or someone is altering it: then later.
     fn read(
         session: &Session,
         log: &Log,
@@ -103,6 +105,9 @@ impl Sweep {
         after: Vec<String>,
         limit: i64,
     ) -> Result<Option<Sweep>, Error> {
+        if !lock::try_access_share(source.relation) {
+            return Ok(None);
+        }
         let mut shape = match Shape::load(session, log, source) {
             Err(Error::SourceGone { .. }) => return Ok(None),
             shape => shape?,

@@ -8,7 +8,7 @@ use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
 use crate::catalog::versions::{self, Column, Version};
 use crate::error::Error;
-use crate::pg::relcache;
+use crate::pg::{lock, relcache};
 use crate::session::Session;
 use pgrx::pg_sys;
 use std::collections::HashMap;
@@ -66,6 +66,13 @@ impl Shape {
             key,
             sort,
         })
+    }
+
+    /// As `load`, for those who then read rows: what is found out about the columns stays true until
+    /// the end of the transaction.
+    pub fn locked(session: &Session, log: &Log, source: &Source) -> Result<Shape, Error> {
+        lock::access_share(source.relation);
+        Shape::load(session, log, source)
     }
 
     /// The version in force.

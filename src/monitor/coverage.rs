@@ -45,7 +45,7 @@ pub fn holes(session: &Session, log: &Log, source: &Source) -> Result<Vec<Hole>,
         rows,
         mend,
     };
-    let shape = match Shape::load(session, log, source) {
+    let shape = match Shape::locked(session, log, source) {
         Ok(shape) => shape,
         Err(error) => {
             let mend = format!(

@@ -1,10 +1,11 @@
 //! Entries against the source rows as they are now.
 
-use super::{Finding, Kind};
+use super::{Finding, Kind as Finds};
 use crate::capture::queue;
 use crate::capture::scan::{self, Scan};
 use crate::capture::shape::Shape;
 use crate::capture::statement;
+use crate::capture::trigger::truncation_key;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, OF_LOG};
 use crate::error::Error;
@@ -14,6 +15,7 @@ use crate::redaction;
 use crate::session::Session;
 use crate::store::entries::{self, Entry};
 use crate::store::leaves::{self, Annex};
+use leaf_format::{Kind, Leaf};
 use merkle_tree::{Hash, leaf_hash};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -44,7 +46,7 @@ enum Source {
     Unreadable {
         name: String,
         salted: bool,
-        kind: Kind,
+        kind: Finds,
         reason: String,
     },
 }
@@ -80,18 +82,18 @@ impl Rows {
             let state = if source.removed {
                 Source::Removed { name, salted }
             } else {
-                match Shape::load(session, log, &source) {
+                match Shape::locked(session, log, &source) {
                     Ok(shape) => Source::Here(Box::new(shape)),
                     Err(error @ Error::SourceGone { .. }) => Source::Unreadable {
                         name,
                         salted,
-                        kind: Kind::Deleted,
+                        kind: Finds::Deleted,
                         reason: error.to_string(),
                     },
                     Err(error @ Error::KeyDropped { .. }) => Source::Unreadable {
                         name,
                         salted,
-                        kind: Kind::SchemaChanged,
+                        kind: Finds::SchemaChanged,
                         reason: error.to_string(),
                     },
                     Err(error) => return Err(error),
@@ -146,6 +148,9 @@ impl Rows {
             let source = self.sources.get(&entry.source_id);
             rows[place] = match (kept, source) {
                 (Some(hash), _) if hash.as_bytes().as_slice() != entry.leaf_hash => Row::Kept(hash),
+                (Some(_), _) if self.contradicts(entry, annex(entry)) => {
+                    Row::Impossible("what is on record about it is not what was hashed".to_owned())
+                }
                 (Some(hash), _) if entry.source_id == OF_LOG => Row::Kept(hash),
                 (None, _) if entry.source_id == OF_LOG => {
                     Row::Impossible("what the log recorded about itself is gone".to_owned())
@@ -204,6 +209,41 @@ impl Rows {
         Ok(rows)
     }
 
+    /// True if an entry's kept leaf data say something else than its key, where it is the log's own, or
+    /// than the statement on record: which of a row's entries is to be held against it, and whether it
+    /// should be there at all, is told by these.
+    fn contradicts(&self, entry: &Entry, annex: &Annex) -> bool {
+        let Some(Ok(leaf)) = annex.leaf_data.as_deref().map(Leaf::decode) else {
+            return true;
+        };
+        if leaf.kind == Kind::Redact {
+            return !redaction::is_of(&leaf, &entry.key);
+        }
+        if entry.source_id == OF_LOG {
+            let truncated = |(id, source): (&i32, &Source)| {
+                source.name() == leaf.source && truncation_key(*id) == entry.key
+            };
+            return leaf.kind != Kind::Truncate || !self.sources.iter().any(truncated);
+        }
+        let hashed = leaf
+            .origin
+            .map(|o| (o.transaction, o.user, o.application, o.at));
+        let recorded = annex.origin();
+        let recorded = recorded.map(|o| {
+            (
+                o.transaction,
+                o.user.to_owned(),
+                o.application.to_owned(),
+                o.at,
+            )
+        });
+        let kind = match leaf.kind {
+            Kind::Hash => Kind::Insert,
+            kind => kind,
+        };
+        annex.kind() != Some(kind) || hashed != recorded
+    }
+
     /// The leaf indexes, among those of captured rows, that are the latest of their row and say that
     /// it is there: only these can be held against the row as it is now.
     fn latest(&self, session: &Session, log: &Log, entries: &[Entry]) -> HashSet<i64> {
@@ -239,7 +279,7 @@ impl Rows {
             let detail = format!("{count} entries of version {version} of the columns cannot be recomputed: {why}");
             Finding {
                 source_table: self.name_of(*source_id),
-                ..Finding::of_log(Kind::SchemaChanged, Some(*first), detail)
+                ..Finding::of_log(Finds::SchemaChanged, Some(*first), detail)
             }
         });
         unreadable.chain(unchecked).collect()
