@@ -17,7 +17,7 @@ export CARGO_PGRX_TEST_PGDATA := /tmp/merkle_log-$(USER_NAME)-pgdata
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup postgres private-install install demo demo-stop soak bench-capture test lint test-crates test-extension test-server clean
+.PHONY: help setup postgres private-install install demo demo-stop soak bench bench-capture test lint test-crates test-extension test-server clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,7 @@ lint: postgres
 
 test-crates: setup
 	cargo test -p merkle-tree -p leaf-format
+	scripts/instructions.sh
 	python3 docs/leaf-format-check.py
 
 test-extension: postgres
@@ -64,6 +65,9 @@ test-server: private-install
 
 soak: private-install ## full writer load for MINUTES (default 60): lag bounded, memory flat, all verified
 	MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG) MINUTES=$(or $(MINUTES),60) cargo test -p server-tests --test soak -- --nocapture
+
+bench: private-install ## merkle_log against what the server does without it, as one table of ratios
+	@benches/bench.sh $(PRIVATE_PG)
 
 bench-capture: private-install ## what trigger capture costs its writers, as ratios
 	@benches/capture.sh $(PRIVATE_PG)

@@ -2,7 +2,7 @@
 # Installs what building and testing need and is missing: Debian packages, cargo-pgrx, cargo-deny.
 set -euo pipefail
 
-packages=(postgresql-15 postgresql-15-cron postgresql-server-dev-15 clang libclang-dev gcc make pkg-config libssl-dev)
+packages=(postgresql-15 postgresql-15-cron postgresql-server-dev-15 clang libclang-dev gcc make pkg-config libssl-dev valgrind)
 [ "$(id -u)" -eq 0 ] && packages+=(sudo)
 missing=()
 for package in "${packages[@]}"; do

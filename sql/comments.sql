@@ -11,7 +11,8 @@ COMMENT ON TABLE @extschema@.verification_source_columns IS 'The columns of each
 COMMENT ON TABLE @extschema@.merkle_log IS 'Entries: one row a leaf, never updated.';
 COMMENT ON COLUMN @extschema@.merkle_log.leaf_index IS '0-based position in the log, without gaps.';
 COMMENT ON COLUMN @extschema@.merkle_log.source_key IS 'Text form of the row''s key; for a composite key, of a text[] of its columns.';
-COMMENT ON COLUMN @extschema@.merkle_log.order_value IS 'Text form of the row''s order value.';
+COMMENT ON COLUMN @extschema@.merkle_log.order_value IS 'Text form of the row''s order value; NULL where the key is the order value, and the entry is found through merkle_order_index.';
+COMMENT ON TABLE @extschema@.merkle_order_index IS 'Of entries that stand in the order of their keys, the first in each tile of 256.';
 COMMENT ON COLUMN @extschema@.merkle_log.leaf_hash IS 'SHA-256(0x00 || leaf data).';
 COMMENT ON TABLE @extschema@.merkle_tile IS 'Hashes of complete subtrees in C2SP tiles of 256; level 0 is merkle_log itself.';
 COMMENT ON TABLE @extschema@.merkle_tree_head IS 'Tree heads: one row a batch.';
@@ -53,12 +54,13 @@ COMMENT ON FUNCTION @extschema@.merkle_size(text) IS 'The number of entries of t
 COMMENT ON FUNCTION @extschema@.tree_head(text) IS 'Size, root and time of the log''s latest batch.';
 COMMENT ON FUNCTION @extschema@.tree_heads(text, bigint, bigint) IS 'The tree heads between two sizes.';
 COMMENT ON FUNCTION @extschema@.inclusion_proof(text, bigint, bigint) IS 'The proof that an entry is in the log, by leaf index.';
+COMMENT ON FUNCTION @extschema@.inclusion_proofs(text, bigint[], bigint) IS 'The proofs that entries are in the log, in order of leaf index: faster than one by one.';
 COMMENT ON FUNCTION @extschema@.inclusion_proof(text, regclass, text, bigint) IS 'The proof that a row is in the log, by the row''s key.';
 COMMENT ON FUNCTION @extschema@.consistency_proof(text, bigint, bigint) IS 'The proof that the log only grew between two sizes.';
 COMMENT ON FUNCTION @extschema@.verify_inclusion(bytea, bigint, bigint, bytea[], bytea) IS 'True if an inclusion proof holds; reads nothing.';
 COMMENT ON FUNCTION @extschema@.verify_consistency(bigint, bigint, bytea, bytea, bytea[]) IS 'True if a consistency proof holds; reads nothing.';
 COMMENT ON FUNCTION @extschema@.leaf_data(text, bigint) IS 'The canonical bytes of an entry, from the source row as it is now.';
-COMMENT ON FUNCTION @extschema@.verify_log(text, bigint, bigint) IS 'Recomputes everything from the source rows up; one row a finding, none if the log is intact.';
+COMMENT ON FUNCTION @extschema@.verify_log(text, bigint, bigint, integer) IS 'Recomputes everything from the source rows up; one row a finding, none if the log is intact.';
 COMMENT ON FUNCTION @extschema@.running_commands() IS 'What merkle_log_progress is made of.';
 COMMENT ON FUNCTION @extschema@.log_counters(integer) IS 'What a log has done since the server started; no row without preload.';
 COMMENT ON FUNCTION @extschema@.log_lag(integer) IS 'How many rows wait to be logged, and for how long; NULL if a source cannot be read.';

@@ -36,6 +36,7 @@ REVOKE ALL ON
     @extschema@.verification_source_versions,
     @extschema@.verification_source_columns,
     @extschema@.merkle_log,
+    @extschema@.merkle_order_index,
     @extschema@.merkle_tile,
     @extschema@.merkle_tree_head,
     @extschema@.merkle_leaf_data,

@@ -83,12 +83,21 @@ CREATE TABLE @extschema@.merkle_log (
     source_id   integer NOT NULL,
     leaf_index  bigint  NOT NULL,
     source_key  text    COLLATE "C" NOT NULL,
-    order_value text    COLLATE "C" NOT NULL,
+    order_value text    COLLATE "C",
     leaf_hash   bytea   NOT NULL,
     PRIMARY KEY (log_id, leaf_index)
 );
 
-CREATE INDEX merkle_log_source_key ON @extschema@.merkle_log (source_key, source_id);
+-- Entries whose key is their order value are found through merkle_order_index.
+CREATE INDEX merkle_log_source_key ON @extschema@.merkle_log (source_key, source_id)
+    WHERE order_value IS NOT NULL;
+
+CREATE TABLE @extschema@.merkle_order_index (
+    source_id  integer NOT NULL,
+    order_key  bytea   NOT NULL,
+    leaf_index bigint  NOT NULL,
+    PRIMARY KEY (source_id, order_key)
+);
 
 CREATE TABLE @extschema@.merkle_tile (
     log_id     integer  NOT NULL,
@@ -164,6 +173,7 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_sources_sou
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_source_versions', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_source_columns', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_log', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_order_index', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tile', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tree_head', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_leaf_data', '');

@@ -1,11 +1,12 @@
 //! The one path of a row: capture → encode → append, for new rows and for late ones.
 
+mod ahead;
 mod arrival;
 
 use crate::capture::fence::{self, Blocked};
 use crate::capture::order::Domain;
 use crate::capture::shape::Shape;
-use crate::capture::watermark::{self, Stream};
+use crate::capture::watermark::{self, Span, Stream};
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources;
 use crate::error::Error;
@@ -18,8 +19,6 @@ use crate::shared;
 use crate::store::append::{Appended, Appender, Entry};
 use crate::store::{entries, heads};
 use pgrx::pg_sys;
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
@@ -142,22 +141,18 @@ fn capture(
     for shape in &mut shapes {
         shape.record(session, size)?;
     }
-    let bounds: Vec<(&Shape, String)> = shapes
-        .iter()
-        .filter_map(|s| watermark::bound(log, s).map(|b| (s, b)))
+    let sources: Vec<(Shape, Span)> = shapes
+        .into_iter()
+        .filter_map(|s| watermark::ahead(log, &s).map(|span| (s, span)))
         .collect();
-    let relations: Vec<pg_sys::Oid> = bounds
+    let relations: Vec<pg_sys::Oid> = sources
         .iter()
         .flat_map(|(s, _)| s.table.written_through.iter().copied())
         .collect();
     if let Err(blocked) = fence::wait_for_writers(session, &relations, deadline) {
         return Ok(Err(blocked));
     }
-    let mut streams = bounds
-        .iter()
-        .map(|(s, b)| Stream::ahead(log, s, b))
-        .collect::<Result<Vec<_>, _>>()?;
-    append(session, log, &mut streams).map(Ok)
+    ahead::append(session, log, sources).map(Ok)
 }
 
 /// The sources as their tables are now, all of them checked before anything is written.
@@ -179,36 +174,6 @@ fn load_shapes(
         shape.check(session, log)?;
     }
     Ok(Ok(shapes))
-}
-
-/// Merges the streams by (order value, source, key) and appends up to the log's batch size.
-fn append(session: &Session, log: &Log, streams: &mut [Stream]) -> Result<Appended, Error> {
-    let progress = Progress::start(Command::Batch, log.id, log.batch_size as u64);
-    let mut appender = Appender::open(session, log)?;
-    let mut next = BinaryHeap::new();
-    for (place, stream) in streams.iter_mut().enumerate() {
-        if let Some(leaf) = stream.peek()? {
-            next.push(Reverse((leaf.order.clone(), stream.source_id, place)));
-        }
-    }
-    let mut watermarks: HashMap<i32, Vec<String>> = HashMap::new();
-    while appender.entries() < log.batch_size.into() {
-        let Some(Reverse((_, source_id, place))) = next.pop() else {
-            break;
-        };
-        if let Some(leaf) = streams[place].next()? {
-            watermarks.insert(source_id, leaf.position.clone());
-            appender.push(Entry::of_row(source_id, leaf, true))?;
-        }
-        if let Some(leaf) = streams[place].peek()? {
-            next.push(Reverse((leaf.order.clone(), source_id, place)));
-        }
-        report(&progress, appender.entries());
-    }
-    for (source_id, watermark) in &watermarks {
-        sources::set_watermark(session, *source_id, watermark);
-    }
-    appender.finish()
 }
 
 /// Logs every row that should have an entry and has none.
@@ -250,9 +215,9 @@ fn behind_watermarks(session: &Session, log: &Log, timeout: Duration) -> Result<
             seen += rows.len() as u64;
             progress.done(seen);
             pgrx::check_for_interrupts!();
-            let keys = rows.iter().map(|r| r.key.clone()).collect();
-            let logged =
-                scratch.scope(|| entries::logged(session, Snapshot::Fresh, shape.source.id, keys));
+            let source_id = shape.source.id;
+            let logged = scratch
+                .scope(|| entries::logged(session, Snapshot::Fresh, log, source_id, &rows))?;
             late.extend(
                 rows.into_iter()
                     .filter(|r| !logged.contains(&r.key))
@@ -265,11 +230,10 @@ fn behind_watermarks(session: &Session, log: &Log, timeout: Duration) -> Result<
     let late = late
         .into_iter()
         .map(|(leaf, source_id, source_table)| {
-            let key = leaf.key.clone();
-            let entry = Entry::of_row(source_id, leaf, true);
-            appender.push(entry).map(|leaf_index| Late {
+            let leaf_index = appender.push(&Entry::late(source_id, &leaf))?;
+            Ok(Late {
                 source_table,
-                key,
+                key: leaf.key,
                 leaf_index,
             })
         })

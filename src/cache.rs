@@ -1,4 +1,4 @@
-//! The node cache: roots of complete subtrees of committed entries, in shared memory.
+//! The node cache: tree hashes over ranges of committed entries, in shared memory.
 //!
 //! Such a hash can never change, so whatever the cache holds is right, whatever it has evicted, and a
 //! miss is only slower. Two rules keep it so: a transaction that has written anything itself does not
@@ -16,11 +16,14 @@ use crate::session::Session;
 use crate::settings;
 use crate::shared::{self, LogCounters, Shared};
 use merkle_tree::Hash;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Locks: the sets are dealt out among them.
 pub const LOCKS: usize = 64;
 const WAYS: usize = 8;
+/// Above every height of a complete subtree.
+const RAGGED: u32 = 64;
 
 /// Plain reads and writes: the locks order them.
 const PLAIN: Ordering = Ordering::Relaxed;
@@ -83,9 +86,10 @@ impl Cache {
         }
     }
 
-    /// The root of the complete subtree, if it is here.
-    pub fn recall(&self, height: u32, index: u64) -> Option<Hash> {
+    /// The tree hash over `leaves`, if it is here.
+    pub fn recall(&self, leaves: &Range<u64>) -> Option<Hash> {
         let (shared, sets) = self.shared?;
+        let (height, index) = name(leaves);
         let number = self.set_of(height, index, sets.len());
         let held = shmem::lock(number % LOCKS, Mode::Shared);
         let place = self.find(&sets[number], height, index);
@@ -111,16 +115,17 @@ impl Cache {
     }
 
     /// Puts in what was read, if all that this transaction can see is committed.
-    pub fn learn(&self, height: u32, index: u64, hash: &Hash) {
+    pub fn learn(&self, leaves: &Range<u64>, hash: &Hash) {
         if self.fill {
-            self.put(height, index, hash);
+            self.put(leaves, hash);
         }
     }
 
-    fn put(&self, height: u32, index: u64, hash: &Hash) {
+    fn put(&self, leaves: &Range<u64>, hash: &Hash) {
         let Some((shared, sets)) = self.shared else {
             return;
         };
+        let (height, index) = name(leaves);
         let number = self.set_of(height, index, sets.len());
         let mut words = [0; 4];
         for (word, chunk) in words.iter_mut().zip(hash.as_bytes().as_chunks().0) {
@@ -164,14 +169,25 @@ impl Cache {
     }
 }
 
-/// Puts in the roots of complete subtrees that a batch has made, once it has committed.
-pub fn learn_after_commit(session: &Session, log: &Log, nodes: Vec<(u32, u64, Hash)>) {
+/// What a range of leaves is known by: a complete subtree by its height and place, the ragged end of a
+/// tree by the height it would have, and where it ends.
+fn name(leaves: &Range<u64>) -> (u32, u64) {
+    let length = leaves.end - leaves.start;
+    let height = length.next_power_of_two().trailing_zeros();
+    match length.is_power_of_two() {
+        true => (height, leaves.start >> height),
+        false => (RAGGED + height, leaves.end),
+    }
+}
+
+/// Puts in the tree hashes that a batch has made, once it has committed.
+pub fn learn_after_commit(session: &Session, log: &Log, nodes: Vec<(Range<u64>, Hash)>) {
     let cache = Cache::of(session, log);
     if cache.shared.is_some() {
         xact::after_commit(move || {
             nodes
                 .iter()
-                .for_each(|(height, index, hash)| cache.put(*height, *index, hash));
+                .for_each(|(leaves, hash)| cache.put(leaves, hash));
         });
     }
 }

@@ -1,7 +1,6 @@
 //! The versions of a row, from the leaf data that the log keeps.
 
-use crate::capture::scan;
-use crate::capture::shape::Shape;
+use crate::capture::row_key::Finder;
 use crate::catalog::logs::Log;
 use crate::catalog::sources;
 use crate::catalog::versions::{self, Column};
@@ -49,12 +48,12 @@ pub fn of_row(
         table: sources::relation_name(session, relation),
     })?;
     session.check_caller_reads(log, relation)?;
-    let key = scan::normalize_key(&Shape::load(session, log, latest)?, key)?;
+    let key = Finder::of(session, log, relation)?.key(session, key)?;
     let mut found = Vec::new();
     let mut kept = false;
     for source in &of_table {
         let versions = versions::load(session, source.id);
-        for index in entries::of_row(session, log, source.id, &key) {
+        for index in entries::of_row(session, log, source.id, &key)? {
             let version = versions.iter().rev().find(|v| v.from_leaf_index <= index);
             let columns = version.map_or(&[][..], |v| &v.columns);
             let annex = leaves::annex(session, log, index);

@@ -19,6 +19,7 @@ mod error;
 mod history;
 mod monitor;
 mod pg;
+mod prove;
 mod redaction;
 mod retention;
 mod session;

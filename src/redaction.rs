@@ -72,13 +72,14 @@ pub fn redact(session: &Session, name: &str, index: i64, reason: &str) -> Result
     })
     .map_err(|_| cannot("the reason cannot be encoded"))?;
     let mut appender = Appender::open(session, &log)?;
-    let at = appender.push(append::Entry {
+    let at = appender.push(&append::Entry {
         source_id: OF_LOG,
-        key: key(index),
-        order: String::new(),
+        key: &key(index),
+        order: Some(""),
+        place: None,
         hash: leaf_hash(&leaf_data),
         salt: None,
-        leaf_data: Some(leaf_data),
+        leaf_data: Some(&leaf_data),
     })?;
     appender.finish()?;
     Ok(at)

@@ -34,9 +34,15 @@ pub fn prune(session: &Session, name: &str, before: i64) -> Result<i64, Error> {
         session.execute(&sql, &[log.id.into(), upto.into()]);
     }
     session.execute(
+        "DELETE FROM @extschema@.merkle_order_index t USING @extschema@.verification_sources s
+          WHERE s.source_id = t.source_id AND s.log_id = $1 AND t.leaf_index < $2",
+        &[log.id.into(), upto.into()],
+    );
+    session.execute(
         "UPDATE @extschema@.verification_logs SET pruned_to = $2 WHERE log_id = $1",
         &[log.id.into(), upto.into()],
     );
+    session.logs_changed()?;
     Ok(upto - log.pruned_to)
 }
 
@@ -68,7 +74,7 @@ fn remember_order(session: &Session, log: &Log, upto: i64) {
             "UPDATE @extschema@.verification_sources s
                 SET pruned_order = COALESCE(
                     (SELECT o.order_value
-                       FROM (SELECT m.order_value FROM @extschema@.merkle_log m
+                       FROM (SELECT COALESCE(m.order_value, m.source_key) AS order_value FROM @extschema@.merkle_log m
                               WHERE m.log_id = $1 AND m.leaf_index < $2 AND m.source_id = s.source_id
                              UNION ALL SELECT s.pruned_order WHERE s.pruned_order IS NOT NULL) o
                       WHERE pg_catalog.lower(o.order_value) NOT IN ('infinity', '-infinity', 'nan')

@@ -5,10 +5,12 @@
 //! which one was altered. The work is cut into chunks that keep nothing but findings, so memory
 //! does not grow with the log; everything is read with the snapshot of the calling statement.
 
+mod parts;
 mod pruned;
 mod rows;
 mod tiles;
 mod unlogged;
+mod walk;
 
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources;
@@ -19,8 +21,11 @@ use crate::session::Session;
 use crate::store::heads::{self, Head};
 use crate::store::tree::{TreeReader, tree_error, tree_size};
 use merkle_tree::{Frontier, Hash};
+use parts::Part;
 use rows::Rows;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use walk::Stray;
 
 /// Entries that are checked at once: 16 tiles.
 const CHUNK: i64 = 4096;
@@ -28,7 +33,7 @@ const CHUNK: i64 = 4096;
 const PENDING: usize = 10_000;
 
 /// What is wrong, as `verify_log` names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     Modified,
     Deleted,
@@ -58,7 +63,7 @@ impl Kind {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Finding {
     pub kind: Kind,
     pub source_table: Option<String>,
@@ -90,13 +95,25 @@ impl Finding {
 }
 
 /// How much was checked: nothing found means nothing if nothing was looked at.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Checked {
     entries: u64,
     rows: u64,
     tiles: u64,
     heads: u64,
+    marks: u64,
     scanned: u64,
+}
+
+impl Checked {
+    fn add(&mut self, other: &Checked) {
+        self.entries += other.entries;
+        self.rows += other.rows;
+        self.tiles += other.tiles;
+        self.heads += other.heads;
+        self.marks += other.marks;
+        self.scanned += other.scanned;
+    }
 }
 
 enum Stage {
@@ -106,8 +123,10 @@ enum Stage {
         tiles_after: (i16, i64),
     },
     Entries,
+    /// Of a source, what was not read along with the entries: from which gap on, and after which row.
     Unlogged {
         source: usize,
+        gap: usize,
         after: Option<Vec<String>>,
     },
     Done,
@@ -132,17 +151,24 @@ pub struct Verification {
     /// is the entry's key that was altered.
     pending: HashMap<Hash, Vec<Finding>>,
     pending_count: usize,
+    /// Rows without an entry that may explain some of these.
+    strays: Vec<Stray>,
+    /// What helpers have found, and the root of the tree as far as they have come.
+    found: Vec<Finding>,
+    reached: Option<Vec<u8>>,
     checked: Checked,
     progress: Progress,
 }
 
 impl Verification {
-    /// Begins to verify the leaf indexes `from .. to` (the whole log if `from` is 0 and `to` none).
+    /// Begins to verify the leaf indexes `from .. to` (the whole log if `from` is 0 and `to` none), with
+    /// helpers if `workers` is more than one.
     pub fn start(
         session: &Session,
         name: &str,
         from: i64,
         to: Option<i64>,
+        workers: i32,
     ) -> Result<Verification, Error> {
         let log = logs::by_name(session, Snapshot::Statement, name)?;
         for source in sources::all(session, &log).iter().filter(|s| !s.removed) {
@@ -168,31 +194,54 @@ impl Verification {
             });
         }
         let next = (from - from % CHUNK).max(log.pruned_to);
-        let end = size.min((last + 255) / 256 * 256).max(next);
-        let whole = from == 0 && to.is_none();
+        let part = Part {
+            next,
+            end: size.min((last + 255) / 256 * 256).max(next),
+            from,
+            to: last,
+            whole: from == 0 && to.is_none(),
+            log: log.name.clone(),
+        };
+        let mut verification = Verification::new(session, log, head, &part)?;
+        if part.whole && verification.log.pruned_to > 0 {
+            verification.stage = Stage::Pruned {
+                heads_after: 0,
+                tiles_after: (-1, 0),
+            };
+        }
+        verification.by_parts(workers);
+        Ok(verification)
+    }
+
+    /// Begins to verify a part, as a helper.
+    fn of_part(session: &Session, part: Part) -> Result<Verification, Error> {
+        let log = logs::by_name(session, Snapshot::Statement, &part.log)?;
+        let head = heads::latest(session, Snapshot::Statement, &log)?;
+        Verification::new(session, log, head, &part)
+    }
+
+    fn new(session: &Session, log: Log, head: Head, part: &Part) -> Result<Verification, Error> {
+        let next = part.next;
         let frontier = Frontier::load(
             &mut TreeReader::new(session, &log, Snapshot::Statement),
             tree_size(&log, next)?,
         )
         .map_err(|e| tree_error(&log, e))?;
         Ok(Verification {
-            rows: Rows::load(session, &log)?,
-            progress: Progress::start(Command::Verify, log.id, (end - next) as u64),
-            whole,
+            rows: Rows::load(session, &log, next == 0)?,
+            progress: Progress::start(Command::Verify, log.id, (part.end - next) as u64),
+            whole: part.whole,
             next,
-            end,
-            from,
-            to: last,
+            end: part.end,
+            from: part.from,
+            to: part.to,
             frontier: Some(frontier),
-            stage: match whole && log.pruned_to > 0 {
-                true => Stage::Pruned {
-                    heads_after: 0,
-                    tiles_after: (-1, 0),
-                },
-                false => Stage::Entries,
-            },
+            stage: Stage::Entries,
+            found: Vec::new(),
+            reached: None,
             pending: HashMap::new(),
             pending_count: 0,
+            strays: Vec::new(),
             checked: Checked::default(),
             log,
             head,
@@ -219,11 +268,17 @@ impl Verification {
                 Ok(Some(findings))
             }
             Stage::Entries => {
-                let mut findings = self.rows.summary();
+                let mut findings = std::mem::take(&mut self.found);
+                findings.extend(self.rows.summary());
                 if self.whole {
                     findings.extend(self.edges(session)?);
+                    for stray in std::mem::take(&mut self.strays) {
+                        findings.extend(self.unlogged_row(stray, false));
+                    }
+                    self.checked.scanned += self.rows.walked();
                     self.stage = Stage::Unlogged {
                         source: 0,
+                        gap: 0,
                         after: None,
                     };
                 } else {
@@ -232,8 +287,8 @@ impl Verification {
                 }
                 Ok(Some(findings))
             }
-            Stage::Unlogged { source, after } => {
-                let findings = self.unlogged(session, source, after)?;
+            Stage::Unlogged { source, gap, after } => {
+                let findings = self.unlogged(session, source, gap, after)?;
                 if matches!(self.stage, Stage::Done) {
                     self.report();
                 }
@@ -262,6 +317,7 @@ impl Verification {
             tiles,
             heads,
             scanned,
+            ..
         } = self.checked;
         let scan = match self.whole {
             true => format!(", {scanned} rows behind the watermark looked up"),

@@ -347,7 +347,7 @@ fn several_sources_are_merged_by_order_value() {
     assert_eq!(drain(&mut a, "audit"), 9);
     let merged: Vec<String> = column(
         &mut a,
-        "SELECT right(source_table, 1) || order_value FROM merkle_log JOIN verification_sources USING (source_id) ORDER BY leaf_index",
+        "SELECT right(source_table, 1) || COALESCE(order_value, source_key) FROM merkle_log JOIN verification_sources USING (source_id) ORDER BY leaf_index",
     );
     assert_eq!(
         merged,

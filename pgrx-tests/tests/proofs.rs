@@ -106,3 +106,147 @@ fn a_standby_answers_with_the_same_bytes_and_refuses_to_write() {
         "{refused}"
     );
 }
+
+/// A row is found by its key, whatever the key is, and however its entry came to be where it is.
+#[test]
+fn rows_are_found_by_their_keys() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, "SET TimeZone = 'Asia/Kathmandu'");
+    let sources = [
+        ("numbers", "n bigint PRIMARY KEY", "n", "n - 700"),
+        ("numbers", "n int PRIMARY KEY", "n", "n * 1000"),
+        ("numbers", "n numeric PRIMARY KEY", "n", "n / 4.0"),
+        (
+            "numbers",
+            "n bigint NOT NULL, k text COLLATE \"C\" PRIMARY KEY",
+            "n",
+            "n, md5(n::text)",
+        ),
+        (
+            "numbers",
+            "n smallint, k text, PRIMARY KEY (n, k)",
+            "n",
+            "n, 'a,b ' || n",
+        ),
+        (
+            "times",
+            "n timestamptz PRIMARY KEY",
+            "n",
+            "'2020-01-01 00:00+00'::timestamptz + n * interval '1 hour'",
+        ),
+        ("times", "n date PRIMARY KEY", "n", "'1999-12-31'::date + n"),
+        (
+            "uuids",
+            "n uuid PRIMARY KEY",
+            "n",
+            "lpad(to_hex(n * 7), 32, '0')::uuid",
+        ),
+    ];
+    for (place, (log, columns, order, values)) in sources.iter().enumerate() {
+        run(
+            &mut a,
+            &format!(
+                "CREATE TABLE t{place} ({columns}); SELECT create_log('{log}') WHERE NOT EXISTS (SELECT FROM merkle_log_status WHERE log_name = '{log}');
+                 SELECT add_source('{log}', 't{place}', order_column => '{order}', capture => 'watermark');
+                 INSERT INTO t{place} SELECT {values} FROM generate_series(1, 1500) n WHERE n % 10 <> 0"
+            ),
+        );
+    }
+    // Batches that end within tiles, and rows that come late.
+    for log in ["numbers", "times", "uuids"] {
+        run(
+            &mut a,
+            &format!("SELECT alter_log('{log}', batch_size => 333)"),
+        );
+        drain(&mut a, log);
+    }
+    for (place, (_, _, _, values)) in sources.iter().enumerate() {
+        run(
+            &mut a,
+            &format!(
+                "INSERT INTO t{place} SELECT {values} FROM generate_series(1, 1500) n WHERE n % 10 = 0"
+            ),
+        );
+    }
+    for log in ["numbers", "times", "uuids"] {
+        run(&mut a, &format!("SELECT count(*) FROM reconcile('{log}')"));
+        assert_eq!(findings(&mut a, log), Vec::<String>::new());
+    }
+    let marks: i64 = one(&mut a, "SELECT count(*) FROM merkle_order_index");
+    assert!(marks > 30, "{marks}");
+    for (place, (log, columns, ..)) in sources.iter().enumerate() {
+        let key = match columns {
+            c if c.contains("(n, k)") => "ARRAY[n::text, k]::text",
+            c if c.contains("k text") => "k",
+            _ => "n::text",
+        };
+        let wrong: i64 = one(
+            &mut a,
+            &format!(
+                "SELECT count(*) FROM t{place} t CROSS JOIN LATERAL inclusion_proof('{log}', 't{place}', {key}) p
+                   JOIN merkle_log m ON m.leaf_index = p.leaf_index AND m.log_id = (SELECT log_id FROM merkle_log_status WHERE log_name = '{log}')
+                   JOIN verification_sources s USING (source_id)
+                  WHERE s.source_table <> 'public.t{place}' OR NOT verify_inclusion(sha256('\\x00'::bytea || leaf_data('{log}', p.leaf_index)), p.leaf_index, p.tree_size, p.path, p.root_hash)
+                     OR leaf_data('{log}', p.leaf_index) <> leaf_data('{log}', m.leaf_index)"
+            ),
+        );
+        assert_eq!(wrong, 0, "t{place}");
+        let found: i64 = one(
+            &mut a,
+            &format!(
+                "SELECT count(DISTINCT p.leaf_index) FROM t{place} t CROSS JOIN LATERAL inclusion_proof('{log}', 't{place}', {key}) p"
+            ),
+        );
+        assert_eq!(found, 1500, "t{place}");
+    }
+    let message = error(
+        &mut a,
+        "SELECT * FROM inclusion_proof('numbers', 't0', '12345678')",
+    );
+    assert!(message.starts_with("02000"), "{message}");
+}
+
+#[test]
+fn many_proofs_are_those_made_one_by_one() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(
+        &mut a,
+        "CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text); SELECT create_log('log'); SELECT add_source('log', 't', order_column => 'id');
+         INSERT INTO t (note) SELECT i FROM generate_series(1, 70123) i; SELECT process_next_batch('log')",
+    );
+    for (indexes, size) in [
+        ("generate_series(0, 70122, 97)", "NULL"),
+        ("generate_series(500, 800)", "801"),
+        ("generate_series(70000, 70122)", "NULL"),
+        ("unnest('{5, 70122, 5, 0}'::int[])", "NULL"),
+        ("generate_series(0, 2)", "3"),
+    ] {
+        let list = format!("(SELECT array_agg(i::bigint) FROM {indexes} i)");
+        let differing: i64 = one(
+            &mut a,
+            &format!(
+                "SELECT count(*) FROM (SELECT p::text, row_number() OVER () AS at FROM inclusion_proofs('log', {list}, {size}) p) many
+                   FULL JOIN (SELECT p::text, row_number() OVER () AS at FROM (SELECT i FROM unnest({list}) i ORDER BY i) i, LATERAL inclusion_proof('log', i, {size}) p) one USING (at)
+                  WHERE many.p IS DISTINCT FROM one.p"
+            ),
+        );
+        assert_eq!(differing, 0, "{indexes} of {size}");
+    }
+    assert_eq!(
+        one::<i64>(&mut a, "SELECT count(*) FROM inclusion_proofs('log', '{}')"),
+        0
+    );
+    for (call, code) in [
+        ("inclusion_proofs('log', '{1, 70123}')", "22003"),
+        ("inclusion_proofs('log', '{1, -1}')", "22003"),
+        ("inclusion_proofs('log', '{1, NULL}')", "22004"),
+        ("inclusion_proofs('log', '{1}', 1)", "22003"),
+        ("inclusion_proofs('log', NULL)", "22004"),
+        ("inclusion_proofs('none', '{1}')", "42704"),
+    ] {
+        let message = error(&mut a, &format!("SELECT * FROM {call}"));
+        assert!(message.starts_with(code), "{call}: {message}");
+    }
+}

@@ -1,12 +1,13 @@
 //! Running batches, and waiting for one.
 
-use super::proofs::{InclusionRow, prove_row};
 use super::required;
 use crate::batch::{self, Batch};
 use crate::error::Error;
+use crate::pg::hashes::Path;
 use crate::pg::regclass::RegClass;
 use crate::pg::spi::Snapshot;
 use crate::pg::wait;
+use crate::prove;
 use crate::session::Session;
 use crate::settings;
 use pgrx::datum::Interval;
@@ -109,7 +110,7 @@ fn wait_for_inclusion(
             name!(tree_size, i64),
             name!(leaf_hash, Vec<u8>),
             name!(root_hash, Vec<u8>),
-            name!(path, Vec<Vec<u8>>),
+            name!(path, Path),
         ),
     >,
     ErrorReport,
@@ -123,8 +124,8 @@ fn wait_for_inclusion(
         let micros = timeout.as_micros().clamp(0, i64::MAX.into()) as u64;
         let deadline = Instant::now() + Duration::from_micros(micros.min(u64::MAX / 4));
         loop {
-            match prove_row(session, Snapshot::Fresh, &log, relation, &key, None) {
-                Ok(proof) => return Ok(TableIterator::once(InclusionRow::columns(proof))),
+            match prove::row(session, Snapshot::Fresh, &log, relation, &key, None) {
+                Ok(proof) => return Ok(TableIterator::once(proof.into())),
                 Err(Error::RowNotLogged { log, table, key }) if Instant::now() >= deadline => {
                     let timeout = format!("{} s", micros as f64 / 1e6);
                     return Err(Error::InclusionTimeout {

@@ -78,6 +78,7 @@ fn alter_log_v2(
             check_settle_domain(&log, log.domain, settle)?;
         }
         let intervals = valid_intervals(run_interval, reconcile_interval)?;
+        session.logs_changed()?;
         session.execute(
             "UPDATE @extschema@.verification_logs
                 SET log_name = COALESCE($2, log_name), batch_size = COALESCE($3, batch_size),
@@ -179,6 +180,7 @@ fn drop_log(
         for table in [
             "verification_source_columns",
             "verification_source_versions",
+            "merkle_order_index",
         ] {
             let sql = format!(
                 "DELETE FROM @extschema@.{table} t USING @extschema@.verification_sources s
@@ -199,6 +201,7 @@ fn drop_log(
             let sql = format!("DELETE FROM @extschema@.{table} WHERE log_id = $1");
             session.execute(&sql, &[log.id.into()]);
         }
+        session.logs_changed()?;
         Ok(format!(
             "dropped log \"{}\" with {entries} entries, {sources} sources and {heads} tree heads",
             log.name

@@ -1,44 +1,45 @@
 //! Roots, heads and proofs; and checking proofs.
+//!
+//! What only reads the tree has no search_path of its own: it looks up no name, and setting and resetting
+//! one would cost as much as the answer. The few statements that are run after all run under pinned
+//! settings (`Session::look`).
 
 use super::required;
-use crate::capture::scan::{self, Scan};
+use crate::capture::row_key;
+use crate::capture::scan::Scan;
 use crate::capture::shape::Shape;
 use crate::capture::statement;
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources::{self, OF_LOG};
 use crate::error::Error;
+use crate::pg::hashes::Path;
+use crate::pg::memory::Scratch;
 use crate::pg::regclass::RegClass;
 use crate::pg::spi::Snapshot;
+use crate::prove::{self, Inclusion, Many};
 use crate::session::Session;
 use crate::store::tree::{TreeReader, tree_error, tree_size};
 use crate::store::{entries, heads, leaves};
-use merkle_tree::{Hash, HashReader, LeafIndex, TILE_WIDTH, TileId, TreeSize};
+use merkle_tree::{Hash, LeafIndex, TreeSize};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 #[pg_extern(stable, parallel_restricted)]
-#[search_path(pg_catalog, pg_temp)]
 fn merkle_root(
     log: Option<String>,
     tree_size: default!(Option<i64>, "NULL"),
 ) -> Result<Vec<u8>, ErrorReport> {
-    Session::enter(|session| {
+    Session::look(|session| {
         let log = named(session, log)?;
-        let size = tree_size.map_or_else(|| current_size(session, &log), Ok)?;
-        Ok(bytes(&heads::root_at(
-            session,
-            Snapshot::Statement,
-            &log,
-            size,
-        )?))
+        let (_, root) = heads::at(session, Snapshot::Statement, &log, tree_size)?;
+        Ok(bytes(&root))
     })
 }
 
 #[pg_extern(stable, parallel_restricted)]
-#[search_path(pg_catalog, pg_temp)]
 fn merkle_size(log: Option<String>) -> Result<i64, ErrorReport> {
-    Session::enter(|session| {
+    Session::look(|session| {
         let log = named(session, log)?;
         current_size(session, &log)
     })
@@ -47,7 +48,6 @@ fn merkle_size(log: Option<String>) -> Result<i64, ErrorReport> {
 type HeadColumns = (i64, Vec<u8>, Option<TimestampWithTimeZone>);
 
 #[pg_extern(stable, parallel_restricted)]
-#[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::type_complexity)]
 fn tree_head(
     log: Option<String>,
@@ -62,7 +62,7 @@ fn tree_head(
     >,
     ErrorReport,
 > {
-    Session::enter(|session| {
+    Session::look(|session| {
         let log = named(session, log)?;
         let head = heads::latest(session, Snapshot::Statement, &log)?;
         Ok(TableIterator::once((
@@ -99,31 +99,17 @@ fn tree_heads(
     })
 }
 
-/// An inclusion proof as SQL returns it.
-pub struct InclusionRow {
-    index: i64,
-    size: i64,
-    leaf: Hash,
-    root: Hash,
-    path: Vec<Hash>,
-}
+/// The columns of an inclusion proof.
+pub type InclusionColumns = (i64, i64, Vec<u8>, Vec<u8>, Path);
 
-impl InclusionRow {
-    #[allow(clippy::type_complexity)]
-    pub fn columns(self) -> (i64, i64, Vec<u8>, Vec<u8>, Vec<Vec<u8>>) {
-        let path = self.path.iter().map(bytes).collect();
-        (
-            self.index,
-            self.size,
-            bytes(&self.leaf),
-            bytes(&self.root),
-            path,
-        )
+impl From<Inclusion> for InclusionColumns {
+    fn from(proof: Inclusion) -> InclusionColumns {
+        let (leaf, root) = (bytes(&proof.leaf), bytes(&proof.root));
+        (proof.index, proof.size, leaf, root, Path(proof.path))
     }
 }
 
 #[pg_extern(stable, parallel_restricted)]
-#[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::type_complexity)]
 fn inclusion_proof(
     log: Option<String>,
@@ -137,21 +123,20 @@ fn inclusion_proof(
             name!(tree_size, i64),
             name!(leaf_hash, Vec<u8>),
             name!(root_hash, Vec<u8>),
-            name!(path, Vec<Vec<u8>>),
+            name!(path, Path),
         ),
     >,
     ErrorReport,
 > {
-    Session::enter(|session| {
+    Session::look(|session| {
         let log = named(session, log)?;
         let index = required("leaf_index", leaf_index)?;
-        let proof = prove_index(session, Snapshot::Statement, &log, index, tree_size)?;
-        Ok(TableIterator::once(proof.columns()))
+        let proof = prove::entry(session, Snapshot::Statement, &log, index, tree_size)?;
+        Ok(TableIterator::once(proof.into()))
     })
 }
 
 #[pg_extern(stable, parallel_restricted, name = "inclusion_proof")]
-#[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::type_complexity)]
 fn inclusion_proof_of_row(
     log: Option<String>,
@@ -166,29 +151,76 @@ fn inclusion_proof_of_row(
             name!(tree_size, i64),
             name!(leaf_hash, Vec<u8>),
             name!(root_hash, Vec<u8>),
-            name!(path, Vec<Vec<u8>>),
+            name!(path, Path),
         ),
     >,
     ErrorReport,
 > {
-    Session::enter(|session| {
+    Session::look(|session| {
         let log = required("log", log)?;
         let relation = required("source_table", source_table)?.0;
         let key = required("key", key)?;
-        let proof = prove_row(
-            session,
-            Snapshot::Statement,
-            &log,
-            relation,
-            &key,
-            tree_size,
-        )?;
-        Ok(TableIterator::once(proof.columns()))
+        let snapshot = Snapshot::Statement;
+        let proof = prove::row(session, snapshot, &log, relation, &key, tree_size)?;
+        Ok(TableIterator::once(proof.into()))
     })
 }
 
 #[pg_extern(stable, parallel_restricted)]
-#[search_path(pg_catalog, pg_temp)]
+#[allow(clippy::type_complexity)]
+fn inclusion_proofs(
+    log: Option<String>,
+    leaf_indexes: Option<Vec<Option<i64>>>,
+    tree_size: default!(Option<i64>, "NULL"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(leaf_index, i64),
+            name!(tree_size, i64),
+            name!(leaf_hash, Vec<u8>),
+            name!(root_hash, Vec<u8>),
+            name!(path, Path),
+        ),
+    >,
+    ErrorReport,
+> {
+    let many = Session::look(|session| {
+        let log = named(session, log)?;
+        let indexes = required("leaf_indexes", leaf_indexes)?;
+        let indexes = indexes.into_iter().map(|i| required("leaf_index", i));
+        Many::start(session, log, indexes.collect::<Result<_, _>>()?, tree_size)
+    })?;
+    Ok(TableIterator::new(Proofs {
+        many,
+        made: Vec::new().into_iter(),
+    }))
+}
+
+/// Proofs one by one, made a tile at a time.
+struct Proofs {
+    many: Many,
+    made: std::vec::IntoIter<Inclusion>,
+}
+
+impl Iterator for Proofs {
+    type Item = InclusionColumns;
+
+    fn next(&mut self) -> Option<InclusionColumns> {
+        if let Some(proof) = self.made.next() {
+            return Some(proof.into());
+        }
+        let made: Result<Vec<Inclusion>, ErrorReport> =
+            Scratch::new().scope(|| Session::look(|session| self.many.next(session)));
+        match made {
+            Ok(made) => self.made = made.into_iter(),
+            Err(report) => Error::raise_report(report),
+        }
+        self.made.next().map(Into::into)
+    }
+}
+
+#[pg_extern(stable, parallel_restricted)]
 #[allow(clippy::type_complexity)]
 fn consistency_proof(
     log: Option<String>,
@@ -202,18 +234,17 @@ fn consistency_proof(
             name!(new_size, i64),
             name!(old_root, Vec<u8>),
             name!(new_root, Vec<u8>),
-            name!(path, Vec<Vec<u8>>),
+            name!(path, Path),
         ),
     >,
     ErrorReport,
 > {
-    Session::enter(|session| {
+    Session::look(|session| {
         let log = named(session, log)?;
         let old = required("old_size", old_size)?;
-        let new = new_size.map_or_else(|| current_size(session, &log), Ok)?;
-        let new_root = heads::root_at(session, Snapshot::Statement, &log, new)?;
+        let (new, new_root) = heads::at(session, Snapshot::Statement, &log, new_size)?;
         let old_root = match old <= new {
-            true => heads::root_at(session, Snapshot::Statement, &log, old)?,
+            true => heads::at(session, Snapshot::Statement, &log, Some(old))?.1,
             false => {
                 return Err(Error::SizesReversed {
                     log: log.name,
@@ -228,13 +259,12 @@ fn consistency_proof(
             tree_size(&log, new)?,
         )
         .map_err(|e| tree_error(&log, e))?;
-        let path = path.iter().map(bytes).collect();
         Ok(TableIterator::once((
             old,
             new,
             bytes(&old_root),
             bytes(&new_root),
-            path,
+            Path(path),
         )))
     })
 }
@@ -338,96 +368,14 @@ fn leaf_data(log: Option<String>, leaf_index: Option<i64>) -> Result<Vec<u8>, Er
                 reason,
             });
         }
-        let key = scan::key_parts(&shape, &entry.key)?;
+        let key = row_key::parts(&shape, &entry.key)?;
         let statement = statement::rows_by_key(&shape, scan.attributes(), &[key]);
         scan.leaf_data(&statement)?.ok_or_else(gone)
     })
 }
 
-fn prove_index(
-    session: &Session,
-    snapshot: Snapshot,
-    log: &Log,
-    index: i64,
-    size: Option<i64>,
-) -> Result<InclusionRow, Error> {
-    let current = heads::latest(session, snapshot, log)?.tree_size;
-    if !(0..current).contains(&index) {
-        return Err(Error::IndexOutOfRange {
-            log: log.name.clone(),
-            index,
-            size: current,
-        });
-    }
-    entries::check_not_pruned(log, index)?;
-    let size = size.unwrap_or(current);
-    let root = heads::root_at(session, snapshot, log, size)?;
-    if index >= size {
-        return Err(Error::IndexBeyondSize {
-            log: log.name.clone(),
-            index,
-            size,
-        });
-    }
-    let leaf_index = LeafIndex::new(index as u64).map_err(|e| Error::Damaged {
-        log: log.name.clone(),
-        problem: e.to_string(),
-    })?;
-    let mut reader = TreeReader::cached(session, log, snapshot);
-    let path = merkle_tree::inclusion_proof(&mut reader, leaf_index, tree_size(log, size)?)
-        .map_err(|e| tree_error(log, e))?;
-    let tile = TileId {
-        level: 0,
-        index: leaf_index.get() / TILE_WIDTH,
-    };
-    let leaf = reader.read(tile, (leaf_index.get() % TILE_WIDTH) as u8, 1)?;
-    let leaf = *leaf.first().ok_or_else(|| Error::Damaged {
-        log: log.name.clone(),
-        problem: format!("entry {index} is missing"),
-    })?;
-    Ok(InclusionRow {
-        index,
-        size,
-        leaf,
-        root,
-        path,
-    })
-}
-
-/// The proof of a row's latest entry, by the row's key.
-pub fn prove_row(
-    session: &Session,
-    snapshot: Snapshot,
-    log: &str,
-    relation: pg_sys::Oid,
-    key: &str,
-    size: Option<i64>,
-) -> Result<InclusionRow, Error> {
-    let log = logs::by_name(session, snapshot, log)?;
-    let of_table: Vec<_> = sources::all(session, &log)
-        .into_iter()
-        .filter(|s| s.relation == relation)
-        .collect();
-    let latest = of_table.last().ok_or_else(|| Error::NoSuchSource {
-        log: log.name.clone(),
-        table: sources::relation_name(session, relation),
-    })?;
-    session.check_caller_reads(&log, relation)?;
-    let key = scan::normalize_key(&Shape::load(session, &log, latest)?, key)?;
-    let index = of_table
-        .iter()
-        .filter_map(|s| entries::latest_of(session, snapshot, s.id, &key))
-        .max()
-        .ok_or_else(|| Error::RowNotLogged {
-            log: log.name.clone(),
-            table: latest.name.clone(),
-            key: key.clone(),
-        })?;
-    prove_index(session, snapshot, &log, index, size)
-}
-
 fn named(session: &Session, log: Option<String>) -> Result<Log, Error> {
-    logs::by_name(session, Snapshot::Statement, &required("log", log)?)
+    logs::known(session, &required("log", log)?)
 }
 
 fn current_size(session: &Session, log: &Log) -> Result<i64, Error> {

@@ -33,6 +33,11 @@ retired! {
     alter_source_wrapper, pg_finfo_alter_source_wrapper;
 }
 
+// 0.2.0
+retired! {
+    verify_log_wrapper, pg_finfo_verify_log_wrapper;
+}
+
 fn refuse() -> pg_sys::Datum {
     // The version is looked at before anything else is done.
     match Session::enter(|_| Ok(())) {

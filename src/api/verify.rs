@@ -8,13 +8,14 @@ use crate::verify::{Finding, Verification};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-#[pg_extern(stable, parallel_unsafe)]
+#[pg_extern(stable, parallel_unsafe, name = "verify_log")]
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::type_complexity)]
-fn verify_log(
+fn verify_log_v3(
     log: Option<String>,
     from_index: default!(Option<i64>, 0),
     to_index: default!(Option<i64>, "NULL"),
+    workers: default!(Option<i32>, 1),
 ) -> Result<
     TableIterator<
         'static,
@@ -32,7 +33,8 @@ fn verify_log(
 > {
     let verification = Session::enter(|session| {
         let log = required("log", log)?;
-        Verification::start(session, &log, from_index.unwrap_or(0), to_index)
+        let from = from_index.unwrap_or(0);
+        Verification::start(session, &log, from, to_index, workers.unwrap_or(1))
     })?;
     Ok(TableIterator::new(
         Findings {

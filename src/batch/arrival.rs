@@ -129,7 +129,8 @@ impl Sweep {
         );
         let rows = scan.all(Snapshot::Fresh, &statement)?;
         let full = rows.len() as i64 == limit;
-        let next = rows.last().filter(|_| full).map(|r| r.position.clone());
+        let last = rows.last().filter(|_| full);
+        let next = last.map(|r| r.position(&shape)).transpose()?;
         shape.rebind(session);
         Ok(Some(Sweep { shape, rows, next }))
     }
@@ -183,6 +184,7 @@ impl<'a> Batch<'a> {
         }
         drop(queue);
         queue::forget(self.session, &done);
+        self.appender.write_tiles();
         Ok(empty && (done.len() as i64) < rows)
     }
 
@@ -210,13 +212,16 @@ impl<'a> Batch<'a> {
                     }
                 },
             };
-            self.appender.push(Entry {
-                source_id: if of_log { sources::OF_LOG } else { source_id },
-                key,
-                order: order.clone(),
+            let source_id = if of_log { sources::OF_LOG } else { source_id };
+            let salt = salts.next();
+            self.appender.push(&Entry {
+                source_id,
+                key: &key,
+                order: Some(&order),
+                place: None,
                 hash,
-                salt: salts.next(),
-                leaf_data,
+                salt: salt.as_deref(),
+                leaf_data: leaf_data.as_deref(),
             })?;
             report(&self.progress, self.appender.entries());
         }
@@ -305,12 +310,11 @@ impl<'a> Batch<'a> {
             .insert(source.id, versions.last().map(|v| v.number));
         rows.into_iter()
             .map(|leaf| {
-                let key = leaf.key.clone();
-                let leaf_index = self.appender.push(Entry::of_row(source.id, leaf, false))?;
+                let leaf_index = self.appender.push(&Entry::unordered(source.id, &leaf))?;
                 report(&self.progress, self.appender.entries());
                 Ok(Late {
                     source_table: source.name.clone(),
-                    key,
+                    key: leaf.key,
                     leaf_index,
                 })
             })

@@ -2,8 +2,10 @@
 
 pub mod fence;
 pub mod guard;
+pub mod merge;
 pub mod order;
 pub mod queue;
+pub mod row_key;
 pub mod scan;
 pub mod shape;
 pub mod statement;

@@ -5,6 +5,7 @@
 use crate::encode::time;
 use leaf_format::{Decimal, Value};
 use pgrx::pg_sys;
+use std::cmp::Ordering;
 
 /// What the order values of a log have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,17 +47,21 @@ impl Domain {
 }
 
 /// An order value. Only values of one domain are ever compared.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug)]
 pub enum OrderValue {
     /// Before every other: a time of -infinity, a number of -Infinity.
     First,
     /// Microseconds since 1970-01-01 00:00; dates and timestamps without a zone count as UTC.
     Time(i128),
+    Integer(i64),
     Number(Decimal),
     Uuid([u8; 16]),
     /// After every other: infinity, NaN.
     Last,
 }
+
+/// An order value as bytes that sort as it does; within one domain only.
+pub type SortKey = [u8; 16];
 
 impl OrderValue {
     /// The order value that a column of `base_type` holds.
@@ -66,7 +71,7 @@ impl OrderValue {
                 OrderValue::Time(*days * i128::from(time::MICROS_PER_DAY))
             }
             Value::Int(n) if Domain::of_type(base_type) == Some(Domain::Number) => {
-                OrderValue::Number(Decimal::from(*n as i64))
+                OrderValue::Integer(*n as i64)
             }
             Value::Int(micros) => OrderValue::Time(*micros),
             Value::Decimal(decimal) => OrderValue::Number(decimal.clone()),
@@ -75,4 +80,55 @@ impl OrderValue {
             _ => OrderValue::Last,
         }
     }
+
+    /// `None` where the value has no such form: numbers that are no integer of 64 bits, infinities.
+    pub fn sort_key(&self) -> Option<SortKey> {
+        // The sign bit turned over: negative numbers come first.
+        let of_integer = |n: i128| (n as u128 ^ 1 << 127).to_be_bytes();
+        match self {
+            OrderValue::Time(micros) => Some(of_integer(*micros)),
+            OrderValue::Integer(n) => Some(of_integer((*n).into())),
+            OrderValue::Number(decimal) => decimal.to_i64().map(|n| of_integer(n.into())),
+            OrderValue::Uuid(bytes) => Some(*bytes),
+            OrderValue::First | OrderValue::Last => None,
+        }
+    }
+
+    /// How values of different kinds stand to each other.
+    fn rank(&self) -> u8 {
+        match self {
+            OrderValue::First => 0,
+            OrderValue::Last => 2,
+            _ => 1,
+        }
+    }
 }
+
+impl Ord for OrderValue {
+    fn cmp(&self, other: &OrderValue) -> Ordering {
+        use OrderValue::{Integer, Number, Time, Uuid};
+        match (self, other) {
+            (Time(a), Time(b)) => a.cmp(b),
+            (Integer(a), Integer(b)) => a.cmp(b),
+            (Integer(a), Number(b)) => Decimal::from(*a).cmp(b),
+            (Number(a), Integer(b)) => a.cmp(&Decimal::from(*b)),
+            (Number(a), Number(b)) => a.cmp(b),
+            (Uuid(a), Uuid(b)) => a.cmp(b),
+            _ => self.rank().cmp(&other.rank()),
+        }
+    }
+}
+
+impl PartialOrd for OrderValue {
+    fn partial_cmp(&self, other: &OrderValue) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for OrderValue {
+    fn eq(&self, other: &OrderValue) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for OrderValue {}

@@ -173,7 +173,9 @@ impl Queue {
 
     pub fn next(&mut self) -> Option<Changes> {
         if self.fetched.is_empty() && !self.done {
-            self.fetched = self.cursor.fetch(FETCH, changes).into();
+            let fetched = &mut self.fetched;
+            self.cursor
+                .fetch(FETCH, |row| fetched.push_back(changes(row)));
             self.done = (self.fetched.len() as i64) < FETCH;
         }
         self.fetched.pop_front()

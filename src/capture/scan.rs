@@ -1,7 +1,8 @@
 //! Rows of a source as leaves: the one encoder, for the batch that logs a row and for every check
 //! of it afterwards.
 
-use super::order::OrderValue;
+use super::order::{OrderValue, SortKey};
+use super::row_key;
 use super::shape::Shape;
 use super::statement::Statement;
 use super::table::Attribute;
@@ -14,7 +15,7 @@ use crate::pg::spi::{self, Cursor, Row, Snapshot};
 use crate::pg::{datum, random, role};
 use crate::store::leaves::Annex;
 use leaf_format::{Context, Encoder, Kind, Value};
-use merkle_tree::{Hash, leaf_hash};
+use merkle_tree::{EMPTY_ROOT, Hash, leaf_hashes};
 use pgrx::pg_sys;
 use std::collections::HashMap;
 
@@ -25,10 +26,12 @@ pub const SALT: usize = 16;
 #[derive(Clone, Debug)]
 pub struct Leaf {
     pub order: OrderValue,
-    /// Text forms of the sort columns: the order value first.
-    pub position: Vec<String>,
+    /// The order value as text; `None` where the key is the order value, or there is none.
+    pub order_text: Option<String>,
     /// The text form of the key.
     pub key: String,
+    /// The key as an order value, where it is one.
+    pub place: Option<SortKey>,
     pub hash: Hash,
     /// What the hash was salted with.
     pub salt: Option<Vec<u8>>,
@@ -43,7 +46,9 @@ pub struct Scan {
     owner: pg_sys::Oid,
     attributes: Vec<Attribute>,
     decoders: Vec<Decoder>,
-    sort: Vec<usize>,
+    order: usize,
+    /// The key is the order column.
+    key_orders: bool,
     key: Vec<usize>,
     logged: Vec<usize>,
     /// For new rows, and for changed ones.
@@ -57,8 +62,38 @@ pub struct Scan {
     pub missing: Vec<String>,
     /// Columns whose type is not the version's, in words.
     pub retyped: Vec<String>,
-    scratch: Scratch,
+    chunk: Chunk,
+}
+
+/// Rows that have been encoded, and are hashed together.
+#[derive(Default)]
+struct Chunk {
+    leaves: Vec<Leaf>,
+    /// The leaf data of all of them, and where each ends.
+    data: Vec<u8>,
+    ends: Vec<usize>,
+    /// The last one's.
     leaf_data: Vec<u8>,
+    problem: Option<Error>,
+}
+
+impl Chunk {
+    /// The leaves, with their hashes.
+    fn take(&mut self) -> Result<Vec<Leaf>, Error> {
+        let mut leaves = std::mem::take(&mut self.leaves);
+        let mut start = 0;
+        let data = self.ends.iter().map(|end| {
+            let leaf_data = &self.data[start..*end];
+            start = *end;
+            leaf_data
+        });
+        for (leaf, hash) in leaves.iter_mut().zip(leaf_hashes(data)) {
+            leaf.hash = hash;
+        }
+        self.data.clear();
+        self.ends.clear();
+        self.problem.take().map_or(Ok(leaves), Err)
+    }
 }
 
 impl Scan {
@@ -71,8 +106,8 @@ impl Scan {
                 attributes.len() - 1
             })
         };
-        let sort = shape.sort.iter().map(&mut place).collect();
-        let key = shape.key.iter().map(&mut place).collect();
+        let order = place(shape.order());
+        let key: Vec<usize> = shape.key.iter().map(&mut place).collect();
         let (mut names, mut logged) = (Vec::new(), Vec::new());
         let (mut missing, mut retyped) = (Vec::new(), Vec::new());
         for column in version.columns.iter().filter(|c| c.logged) {
@@ -107,7 +142,8 @@ impl Scan {
             owner: shape.table.owner,
             decoders: attributes.iter().map(Decoder::of_column).collect(),
             attributes,
-            sort,
+            order,
+            key_orders: key == [order],
             key,
             logged,
             encoders,
@@ -116,8 +152,7 @@ impl Scan {
             keep: false,
             missing,
             retyped,
-            scratch: Scratch::new(),
-            leaf_data: Vec::new(),
+            chunk: Chunk::default(),
         })
     }
 
@@ -143,88 +178,104 @@ impl Scan {
     /// All rows of a statement, read as the table's owner.
     pub fn all(&mut self, snapshot: Snapshot, statement: &Statement) -> Result<Vec<Leaf>, Error> {
         role::as_table_owner(self.owner, || {
+            let mut scratch = Scratch::new();
             spi::query(snapshot, &statement.sql, &statement.args, |row| {
-                self.leaf(row)
+                scratch.reuse(|| self.add(row))
             })
-        })
-        .into_iter()
-        .collect()
+        });
+        self.chunk.take()
     }
 
     /// The leaf data of the only row of a statement.
     pub fn leaf_data(&mut self, statement: &Statement) -> Result<Option<Vec<u8>>, Error> {
         let leaf = self.all(Snapshot::Statement, statement)?.pop();
-        Ok(leaf.map(|_| self.leaf_data.clone()))
+        Ok(leaf.map(|_| self.chunk.leaf_data.clone()))
     }
 
-    /// A cursor over a statement, opened as the table's owner with a fresh snapshot.
-    pub fn open(&self, statement: &Statement) -> Cursor {
-        role::as_table_owner(self.owner, || Cursor::open(&statement.sql, &statement.args))
+    /// A cursor over a statement, opened as the table's owner.
+    pub fn open(&self, snapshot: Snapshot, statement: &Statement) -> Cursor {
+        role::as_table_owner(self.owner, || {
+            Cursor::open(snapshot, &statement.sql, &statement.args)
+        })
     }
 
     /// The next rows of a cursor, at most `count`, read as the table's owner.
     pub fn fetch(&mut self, cursor: &mut Cursor, count: i64) -> Result<Vec<Leaf>, Error> {
-        role::as_table_owner(self.owner, || cursor.fetch(count, |row| self.leaf(row)))
-            .into_iter()
-            .collect()
+        role::as_table_owner(self.owner, || cursor.fetch(count, |row| self.add(row)));
+        self.chunk.take()
     }
 
-    fn leaf(&mut self, row: &Row) -> Result<Leaf, Error> {
+    /// Encodes a row, in memory that the caller frees.
+    fn add(&mut self, row: &Row) {
         let Scan {
-            scratch,
-            leaf_data,
             attributes,
             decoders,
-            sort,
+            order,
+            key_orders,
             key,
             logged,
             encoders,
             annexes,
             salted,
             keep,
+            chunk,
             ..
         } = self;
-        let text = |place: &usize| {
+        let text = |place: usize| {
             // SAFETY: the row was selected by `attributes`, so the types match; keys are not null.
-            row.datum(*place)
-                .map(|d| unsafe { datum::output(attributes[*place].base_type, d) })
+            row.datum(place)
+                .map(|d| unsafe { datum::output(attributes[place].base_type, d) })
                 .unwrap_or_default()
         };
-        let leaf = scratch.scope(|| {
-            let decode = |place: &usize| -> Value {
-                // SAFETY: as above; the values are used up before the row's memory is freed.
-                unsafe { decoders[*place].decode(row.datum(*place)) }
-            };
-            let values: Vec<Value> = logged.iter().map(decode).collect();
-            let key = key_text(key.iter().map(text).collect());
-            let annex = annexes.get(&key);
-            let salt = match annex {
-                Some(annex) => annex.salt.clone(),
-                None if *salted => Some(new_salt()),
-                None => None,
-            };
-            let context = Context {
-                origin: annex.and_then(Annex::origin),
-                salt: salt.as_deref(),
-            };
-            let update = annex.is_some_and(|a| a.kind() == Some(Kind::Update));
-            encoders[usize::from(update)]
-                .encode(&values, &context, leaf_data)
-                .map(|()| Leaf {
-                    order: OrderValue::new(attributes[sort[0]].base_type, &decode(&sort[0])),
-                    position: sort.iter().map(text).collect(),
-                    key,
-                    hash: leaf_hash(leaf_data),
-                    leaf_data: keep.then(|| leaf_data.clone()),
-                    salt,
-                })
-        });
-        leaf.map_err(|problem| Error::Encode {
-            log: self.log.clone(),
-            table: self.table.clone(),
-            key: key_text(self.key.iter().map(text).collect()),
-            problem: problem.to_string(),
-        })
+        let decode = |place: usize| -> Value {
+            // SAFETY: as above; the values are used up before the row's memory is freed.
+            unsafe { decoders[place].decode(row.datum(place)) }
+        };
+        let values: Vec<Value> = logged.iter().map(|place| decode(*place)).collect();
+        let text_of_key = || row_key::text(key.iter().map(|place| text(*place)).collect());
+        let row_key = text_of_key();
+        let annex = match annexes.is_empty() {
+            true => None,
+            false => annexes.get(&row_key),
+        };
+        let salt = match annex {
+            Some(annex) => annex.salt.clone(),
+            None if *salted => Some(new_salt()),
+            None => None,
+        };
+        let context = Context {
+            origin: annex.and_then(Annex::origin),
+            salt: salt.as_deref(),
+        };
+        let update = annex.is_some_and(|a| a.kind() == Some(Kind::Update));
+        let order_value = OrderValue::new(attributes[*order].base_type, &decode(*order));
+        let encoded = encoders[usize::from(update)]
+            .encode(&values, &context, &mut chunk.leaf_data)
+            .map(|()| Leaf {
+                place: key_orders.then(|| order_value.sort_key()).flatten(),
+                order: order_value,
+                order_text: (!*key_orders).then(|| text(*order)),
+                key: row_key,
+                hash: EMPTY_ROOT,
+                leaf_data: keep.then(|| chunk.leaf_data.clone()),
+                salt,
+            });
+        match encoded {
+            Ok(leaf) => {
+                chunk.leaves.push(leaf);
+                chunk.data.extend_from_slice(&chunk.leaf_data);
+                chunk.ends.push(chunk.data.len());
+            }
+            Err(problem) => {
+                let error = || Error::Encode {
+                    log: self.log.clone(),
+                    table: self.table.clone(),
+                    key: text_of_key(),
+                    problem: problem.to_string(),
+                };
+                chunk.problem.get_or_insert_with(error);
+            }
+        }
     }
 }
 
@@ -235,45 +286,22 @@ pub fn new_salt() -> Vec<u8> {
         .to_vec()
 }
 
-/// A key as one text: the column's own, or for a composite key the text form of a `text[]`.
-pub fn key_text(mut parts: Vec<String>) -> String {
-    match parts.len() {
-        1 => parts.remove(0),
-        _ => datum::array_literal(parts),
-    }
-}
-
-/// A key's columns as texts, from the text form of the key. The texts are what was given, not
-/// necessarily as the types write them.
-pub fn key_parts(shape: &Shape, key: &str) -> Result<Vec<String>, Error> {
-    if shape.key.len() == 1 {
-        return Ok(vec![key.to_owned()]);
-    }
-    match datum::array_elements(key) {
-        Some(parts) if parts.len() == shape.key.len() => Ok(parts),
-        _ => Err(Error::Key {
-            table: shape.source.name.clone(),
-            key: key.to_owned(),
-            problem: format!("its key has {} columns", shape.key.len()),
-        }),
-    }
-}
-
-/// The text form of a key as entries have it, from any text that the key's types accept.
-pub fn normalize_key(shape: &Shape, key: &str) -> Result<String, Error> {
-    let normal = |(column, part): (&Attribute, &String)| {
-        let arg = datum::input(column.base_type, part);
-        // SAFETY: a value of the type that the parameter was just made for.
-        arg.datum()
-            .map(|d| unsafe { datum::output(column.base_type, d.sans_lifetime()) })
-            .unwrap_or_default()
+/// The texts of the sort columns of a row with this key and order value: what a statement can go on
+/// after.
+pub fn position(shape: &Shape, key: &str, order: Option<&str>) -> Result<Vec<String>, Error> {
+    let key = row_key::parts(shape, key)?;
+    let part = |column: &Attribute| {
+        let place = shape.key.iter().position(|k| k.attnum == column.attnum);
+        match place {
+            Some(place) => key[place].clone(),
+            None => order.unwrap_or_default().to_owned(),
+        }
     };
-    Ok(key_text(
-        shape
-            .key
-            .iter()
-            .zip(&key_parts(shape, key)?)
-            .map(normal)
-            .collect(),
-    ))
+    Ok(shape.sort.iter().map(part).collect())
+}
+
+impl Leaf {
+    pub fn position(&self, shape: &Shape) -> Result<Vec<String>, Error> {
+        position(shape, &self.key, self.order_text.as_deref())
+    }
 }

@@ -26,7 +26,10 @@ pub enum Rows<'a> {
     Behind {
         watermark: Option<&'a [String]>,
         pruned: Option<&'a str>,
+        upto: Option<&'a [String]>,
     },
+    /// Up to a position, that one's row included.
+    UpTo(&'a [String]),
     /// Every row.
     All,
 }
@@ -36,6 +39,7 @@ impl<'a> Rows<'a> {
         Rows::Behind {
             watermark: source.watermark.as_deref(),
             pruned: source.pruned_order.as_deref(),
+            upto: None,
         }
     }
 }
@@ -63,7 +67,12 @@ pub fn rows(
             ));
             conditions.extend(finite(shape.order()));
         }
-        Rows::Behind { watermark, pruned } => {
+        Rows::Behind {
+            watermark,
+            pruned,
+            upto,
+        } => {
+            conditions.extend(upto.map(|upto| compare(shape, "<=", upto, &mut args)));
             let behind = watermark.map(|w| compare(shape, "<=", w, &mut args));
             let off_line = match pruned {
                 None => finite(shape.order()).map(|f| format!("NOT ({f})")),
@@ -84,6 +93,7 @@ pub fn rows(
                 false => format!("({})", either.join(" OR ")),
             });
         }
+        Rows::UpTo(position) => conditions.push(compare(shape, "<=", position, &mut args)),
         Rows::All => conditions.push("true".to_owned()),
     }
     args.push(limit.into());

@@ -5,7 +5,8 @@
 //! and only there. What is queued is visible to others exactly when the change is.
 
 use super::queue::{Pack, Packed};
-use super::scan::{key_text, new_salt};
+use super::row_key;
+use super::scan::new_salt;
 use super::shape::Shape;
 use super::table::{Attribute, Table};
 use crate::catalog::sources::{self, Source};
@@ -278,7 +279,7 @@ impl Plan {
             // SAFETY: the row is of the table that the place was found in.
             (Some(d), _) => unsafe { datum::output(place.base_type, d) },
         };
-        key_text(self.key.iter().map(text).collect())
+        row_key::text(self.key.iter().map(text).collect())
     }
 }
 

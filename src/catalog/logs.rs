@@ -2,6 +2,7 @@
 
 use crate::capture::order::Domain;
 use crate::error::Error;
+use crate::pg::index::{Direction, Key};
 use crate::pg::spi::{Row, Snapshot};
 use crate::session::Session;
 use crate::settings;
@@ -35,15 +36,35 @@ fn from_row(row: &Row) -> Log {
     }
 }
 
+/// A row of the table itself.
+fn from_table(row: &Row) -> Log {
+    let settle: Option<Interval> = row.get(5);
+    Log {
+        id: row.required(0),
+        name: row.required(1),
+        domain: row.get::<String>(3).and_then(|d| Domain::from_name(&d)),
+        batch_size: row.get(4).unwrap_or_else(settings::batch_size),
+        settle: settle.filter(|s| s.as_micros() > 0),
+        pruned_to: row.required(13),
+    }
+}
+
+/// The log called `name`, for a statement that only reads.
+pub fn known(session: &Session, name: &str) -> Result<Log, Error> {
+    session.known_log(name, || by_name(session, Snapshot::Statement, name))
+}
+
 /// The log called `name`, as `snapshot` shows it.
 pub fn by_name(session: &Session, snapshot: Snapshot, name: &str) -> Result<Log, Error> {
-    let sql =
-        format!("SELECT {COLUMNS} FROM @extschema@.verification_logs l WHERE l.log_name = $1");
-    let log = match snapshot {
-        Snapshot::Statement => session.read_one(&sql, &[name.into()], from_row),
-        Snapshot::Fresh => session.fresh_one(&sql, &[name.into()], from_row),
-    };
-    log.ok_or_else(|| Error::NoSuchLog(name.to_owned()))
+    session
+        .index(c"verification_logs", c"verification_logs_log_name_key")?
+        .first(
+            snapshot,
+            &[Key::text(1, name)],
+            Direction::Forward,
+            from_table,
+        )
+        .ok_or_else(|| Error::NoSuchLog(name.to_owned()))
 }
 
 /// The names of all enabled logs, oldest first.

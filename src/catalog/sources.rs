@@ -158,6 +158,7 @@ pub fn relation_name(session: &Session, relation: pg_sys::Oid) -> String {
 
 /// Registers a source; `source.id` and `source.watermark` are not read. Returns its id.
 pub fn insert(session: &Session, source: &Source) -> i32 {
+    relcache::invalidate(source.relation);
     session
         .fresh_one(
             "INSERT INTO @extschema@.verification_sources

@@ -25,6 +25,7 @@ pub enum Decoder {
     Float8,
     Numeric,
     Text,
+    Jsonb,
     Name,
     Bytea,
     Uuid,
@@ -83,6 +84,7 @@ impl Decoder {
             | pg_sys::JSONOID
             | pg_sys::XMLOID => Decoder::Text,
             pg_sys::NAMEOID => Decoder::Name,
+            pg_sys::JSONBOID => Decoder::Jsonb,
             pg_sys::BYTEAOID => Decoder::Bytea,
             pg_sys::UUIDOID => Decoder::Uuid,
             pg_sys::DATEOID => Decoder::Date,
@@ -97,7 +99,7 @@ impl Decoder {
     /// True if a value's encoding is text that depends on settings.
     pub fn depends_on_settings(&self) -> bool {
         match self {
-            Decoder::Output(function) => function.to_u32() != pg_sys::F_JSONB_OUT,
+            Decoder::Output(_) => true,
             Decoder::Array(array) => array.element().depends_on_settings(),
             Decoder::Range(range) | Decoder::Multirange(range) => {
                 range.bound().depends_on_settings()
@@ -135,6 +137,7 @@ impl Decoder {
                 Decoder::Float8 => Value::Float(f64::from_bits(datum.value() as u64)),
                 Decoder::Numeric => numeric::decode(datum),
                 Decoder::Text => text::decode(datum),
+                Decoder::Jsonb => text::decode_jsonb(datum),
                 Decoder::Name => text::decode_c_string(datum.cast_mut_ptr()),
                 Decoder::Bytea => Value::Bytes(text::bytes(datum).into()),
                 Decoder::Uuid => Value::Uuid(*(datum.cast_mut_ptr::<[u8; 16]>())),

@@ -9,9 +9,13 @@ use std::ffi::{CStr, c_char};
 /// # Safety
 /// `datum` must be a live varlena; the bytes live as long as it, or as the memory context.
 pub unsafe fn bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
-    // SAFETY: `pg_detoast_datum_packed` gives a varlena with a readable header.
+    // SAFETY: a varlena that is neither compressed nor stored elsewhere is read as it is;
+    // `pg_detoast_datum_packed` makes one of any other.
     unsafe {
-        let varlena = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+        let mut varlena = datum.cast_mut_ptr::<pg_sys::varlena>();
+        if pgrx::varlena::varatt_is_4b_c(varlena) || pgrx::varlena::varatt_is_1b_e(varlena) {
+            varlena = pg_sys::pg_detoast_datum_packed(varlena);
+        }
         std::slice::from_raw_parts(
             pgrx::varlena::vardata_any(varlena).cast(),
             pgrx::varlena::varsize_any_exhdr(varlena),
@@ -31,6 +35,22 @@ pub unsafe fn decode<'a>(datum: pg_sys::Datum) -> Value<'a> {
 pub unsafe fn decode_c_string<'a>(text: *const c_char) -> Value<'a> {
     // SAFETY: passed on to the caller.
     unsafe { to_value(CStr::from_ptr(text).to_bytes()) }
+}
+
+/// # Safety
+/// `datum` must be a live jsonb.
+pub unsafe fn decode_jsonb<'a>(datum: pg_sys::Datum) -> Value<'a> {
+    // SAFETY: a detoasted jsonb, whose content begins behind the length word; the text is written into
+    // the current memory context.
+    unsafe {
+        let jsonb = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::Jsonb>();
+        let length = pgrx::varlena::varsize_any(jsonb.cast()) as i32;
+        decode_c_string(pg_sys::JsonbToCString(
+            std::ptr::null_mut(),
+            &raw mut (*jsonb).root,
+            length,
+        ))
+    }
 }
 
 /// The label of an enum value, as the catalog has it now.

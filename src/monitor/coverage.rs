@@ -100,22 +100,20 @@ fn never_logged(session: &Session, log: &Log, shape: &Shape) -> Result<i64, Erro
         let Some(last) = rows.last() else {
             return Ok(count);
         };
-        after = Some(last.position.clone());
-        let keys: Vec<String> = rows.into_iter().map(|r| r.key).collect();
-        let total = keys.len();
-        let known = scratch.scope(|| {
-            let mut known: HashSet<String> = match source.by_trigger() {
-                false => entries::logged(session, Snapshot::Fresh, source.id, keys.clone()),
-                true => entries::live(session, Snapshot::Fresh, log, source.id, keys.clone())
-                    .into_keys()
-                    .collect(),
-            };
-            if source.by_trigger() && known.len() < total {
-                let rest = keys.into_iter().filter(|k| !known.contains(k)).collect();
-                known.extend(queue::waiting(session, Snapshot::Fresh, source, rest));
+        after = Some(last.position(shape)?);
+        let known: HashSet<String> = scratch.scope(|| match source.by_trigger() {
+            false => entries::logged(session, Snapshot::Fresh, log, source.id, &rows),
+            true => {
+                let keys: Vec<String> = rows.iter().map(|r| r.key.clone()).collect();
+                let live = entries::live(session, Snapshot::Fresh, log, source.id, keys.clone());
+                let mut known: HashSet<String> = live.into_keys().collect();
+                let rest: Vec<String> = keys.into_iter().filter(|k| !known.contains(k)).collect();
+                if !rest.is_empty() {
+                    known.extend(queue::waiting(session, Snapshot::Fresh, source, rest));
+                }
+                Ok(known)
             }
-            known
-        });
-        count += (total - known.len()) as i64;
+        })?;
+        count += rows.iter().filter(|r| !known.contains(&r.key)).count() as i64;
     }
 }

@@ -9,6 +9,12 @@ use std::ffi::{CStr, CString};
 /// # Safety
 /// `datum` must be a live, non-null value of type `type_oid`.
 pub unsafe fn output(type_oid: pg_sys::Oid, datum: pg_sys::Datum) -> String {
+    // The types of most keys; their output functions say the same.
+    match type_oid {
+        pg_sys::INT8OID => return (datum.value() as i64).to_string(),
+        pg_sys::INT4OID => return (datum.value() as i32).to_string(),
+        _ => {}
+    }
     let mut function = pg_sys::InvalidOid;
     let mut is_varlena = false;
     // SAFETY: the caller vouches for the pair; the result is a fresh C string.
@@ -18,6 +24,25 @@ pub unsafe fn output(type_oid: pg_sys::Oid, datum: pg_sys::Datum) -> String {
         let owned = CStr::from_ptr(text).to_string_lossy().into_owned();
         pg_sys::pfree(text.cast());
         owned
+    }
+}
+
+/// Bytes `first ..` of a `bytea`, `count` of them or as many as there are; of one stored out of line, no
+/// more is fetched.
+///
+/// # Safety
+/// `datum` must be a live, non-null value of type `bytea`.
+pub unsafe fn slice(datum: pg_sys::Datum, first: usize, count: usize) -> Vec<u8> {
+    // SAFETY: the slice is a fresh varlena, of which a copy is made.
+    unsafe {
+        let part = pg_sys::pg_detoast_datum_slice(datum.cast_mut_ptr(), first as i32, count as i32);
+        let bytes = std::slice::from_raw_parts(
+            pgrx::varlena::vardata_any(part).cast::<u8>(),
+            pgrx::varlena::varsize_any_exhdr(part),
+        )
+        .to_vec();
+        pg_sys::pfree(part.cast());
+        bytes
     }
 }
 

@@ -2,6 +2,9 @@
 
 use pgrx::pg_sys;
 
+/// Bytes.
+const MUCH: usize = 1 << 18;
+
 /// A memory context that is emptied again and again, so that a long command does not grow.
 pub struct Scratch(pg_sys::MemoryContext);
 
@@ -40,6 +43,22 @@ impl Scratch {
         drop(restore);
         // SAFETY: not the current context any more, and nothing refers into it, since `T` is owned.
         unsafe { pg_sys::MemoryContextReset(self.0) };
+        value
+    }
+}
+
+impl Scratch {
+    /// As `scope`, but the memory is only freed when there is much of it: for what is done row by row.
+    pub fn reuse<T: 'static>(&mut self, f: impl FnOnce() -> T) -> T {
+        let restore = Current::switch(self.0);
+        let value = f();
+        drop(restore);
+        // SAFETY: as in `scope`.
+        unsafe {
+            if (*self.0).mem_allocated > MUCH {
+                pg_sys::MemoryContextReset(self.0);
+            }
+        }
         value
     }
 }

@@ -1,12 +1,17 @@
 //! The only `unsafe` of the extension: small wrappers of the server's C
 //! interface, each with a safe face.
 
+pub mod bulk;
 pub mod datum;
+pub mod extension;
+pub mod hashes;
+pub mod index;
 pub mod insert;
 pub mod jsonb;
 pub mod latch;
 pub mod lock;
 pub mod memory;
+pub mod parallel;
 pub mod progress;
 pub mod random;
 pub mod regclass;

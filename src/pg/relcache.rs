@@ -1,29 +1,44 @@
-//! Being told when a table's definition changes.
+//! Being told when a definition changes: of a table, or of a function.
 
 use pgrx::pg_sys;
-use std::cell::Cell;
+use std::cell::RefCell;
 
 /// Told of one table, or of any with `None`.
 type Listener = fn(Option<pg_sys::Oid>);
 
 thread_local! {
-    static LISTENER: Cell<Option<Listener>> = const { Cell::new(None) };
+    static LISTENERS: RefCell<Vec<Listener>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `listener` with each table whose definition changed, or with `None` when any may have.
-/// One listener a backend; it must not fail or run SQL.
+/// Calls `listener` with each table whose definition changed, or with `None` when any may have, or when
+/// a function has. It must not fail or run SQL.
 pub fn listen(listener: Listener) {
-    if LISTENER.replace(Some(listener)).is_none() {
-        // SAFETY: the callback lives as long as the process.
-        unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(changed), 0.into()) };
+    let first = LISTENERS.with_borrow_mut(|listeners| {
+        let known = listeners.iter().any(|l| std::ptr::fn_addr_eq(*l, listener));
+        if !known {
+            listeners.push(listener);
+        }
+        !known && listeners.len() == 1
+    });
+    if first {
+        // SAFETY: the callbacks live as long as the process.
+        unsafe {
+            pg_sys::CacheRegisterRelcacheCallback(Some(changed), 0.into());
+            let functions = pg_sys::SysCacheIdentifier::PROCOID as i32;
+            pg_sys::CacheRegisterSyscacheCallback(functions, Some(function_changed), 0.into());
+        }
     }
 }
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
-    if let Some(listener) = LISTENER.get() {
-        listener((relation != pg_sys::InvalidOid).then_some(relation));
-    }
+    let relation = (relation != pg_sys::InvalidOid).then_some(relation);
+    LISTENERS.with_borrow(|listeners| listeners.iter().for_each(|listener| listener(relation)));
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn function_changed(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
+    LISTENERS.with_borrow(|listeners| listeners.iter().for_each(|listener| listener(None)));
 }
 
 /// Tells every backend, once the transaction commits, that what is kept about the table is stale.

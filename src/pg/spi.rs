@@ -5,6 +5,7 @@
 //! snapshot taken after it. Results are mapped to owned values while the SPI
 //! connection is open, so nothing outlives its memory.
 
+use super::memory::Scratch;
 use pgrx::datum::DatumWithOid;
 use pgrx::{FromDatum, Spi, pg_sys};
 use std::cell::RefCell;
@@ -134,8 +135,8 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Opens `sql` with a fresh snapshot.
-    pub fn open(sql: &str, args: &[DatumWithOid]) -> Cursor {
+    /// Opens `sql`; all rows are read with the snapshot of now.
+    pub fn open(snapshot: Snapshot, sql: &str, args: &[DatumWithOid]) -> Cursor {
         let sql = c_string(sql);
         let mut args = Args::new(args);
         Spi::connect(|_| {
@@ -148,7 +149,7 @@ impl Cursor {
                     args.types.as_mut_ptr(),
                     args.values.as_mut_ptr(),
                     args.nulls.as_ptr(),
-                    false,
+                    snapshot == Snapshot::Statement,
                     0,
                 )
             };
@@ -156,15 +157,74 @@ impl Cursor {
         })
     }
 
-    /// The next `count` rows at most; none when the cursor is at its end.
-    pub fn fetch<T>(&mut self, count: i64, map: impl FnMut(&Row) -> T) -> Vec<T> {
-        Spi::connect(|_| {
-            // SAFETY: the portal lives until `drop`.
-            unsafe { pg_sys::SPI_cursor_fetch(self.portal, true, count) };
-            take_rows(map)
-        })
+    /// Hands the next `count` rows at most to `take`, as the executor makes them; returns how many
+    /// there were, 0 when the cursor is at its end. A row, and what was allocated for it, is gone when
+    /// `take` returns.
+    pub fn fetch(&mut self, count: i64, mut take: impl FnMut(&Row)) -> u64 {
+        let mut scratch = Scratch::new();
+        let mut take = |row: &Row| scratch.reuse(|| take(row));
+        let mut take: &mut dyn FnMut(&Row) = &mut take;
+        let mut receiver = Receiver {
+            interface: pg_sys::DestReceiver {
+                receiveSlot: Some(receive),
+                rStartup: Some(start_up),
+                rShutdown: Some(shut_down),
+                rDestroy: Some(shut_down),
+                mydest: pg_sys::CommandDest::DestNone,
+            },
+            take: &raw mut take,
+        };
+        // SAFETY: the portal lives until `drop`; the receiver begins with the interface that the
+        // executor knows, and outlives the call, as does what it points to.
+        unsafe {
+            pg_sys::PortalRunFetch(
+                self.portal,
+                pg_sys::FetchDirection::FETCH_FORWARD,
+                count,
+                (&raw mut receiver).cast(),
+            )
+        }
     }
 }
+
+/// What the executor hands rows to.
+#[repr(C)]
+struct Receiver<'a, 'b> {
+    interface: pg_sys::DestReceiver,
+    take: *mut &'a mut (dyn FnMut(&Row) + 'b),
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn receive(
+    slot: *mut pg_sys::TupleTableSlot,
+    receiver: *mut pg_sys::DestReceiver,
+) -> bool {
+    // SAFETY: called by the executor with a filled slot and the receiver that `fetch` made.
+    unsafe {
+        let width = (*(*slot).tts_tupleDescriptor).natts as usize;
+        // What the executor computed is all there; what it only passed on may not be.
+        if usize::from((*slot).tts_nvalid as u16) < width {
+            pg_sys::slot_getallattrs(slot);
+        }
+        let row = Row {
+            values: std::slice::from_raw_parts((*slot).tts_values, width),
+            nulls: std::slice::from_raw_parts((*slot).tts_isnull, width),
+        };
+        (*(*receiver.cast::<Receiver>()).take)(&row);
+    }
+    true
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn start_up(
+    _receiver: *mut pg_sys::DestReceiver,
+    _operation: c_int,
+    _descriptor: pg_sys::TupleDesc,
+) {
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn shut_down(_receiver: *mut pg_sys::DestReceiver) {}
 
 impl Drop for Cursor {
     fn drop(&mut self) {

@@ -1,5 +1,6 @@
 //! Code that may fail without taking its surroundings down.
 
+use super::parallel;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 use std::panic::AssertUnwindSafe;
@@ -12,8 +13,12 @@ pub struct Failure {
 }
 
 /// Runs `f` in a subtransaction, which is committed when `f` returns and rolled back when `f`
-/// raises an error or panics. As in PL/pgSQL, a cancelled or terminated query is not caught.
+/// raises an error or panics. As in PL/pgSQL, a cancelled or terminated query is not caught; nor is
+/// anything in parallel mode, where there are no subtransactions.
 pub fn run<T>(f: impl FnOnce() -> T) -> Result<T, Failure> {
+    if parallel::is_parallel() {
+        return Ok(f());
+    }
     // SAFETY: saved here, restored on both ways out, as a subtransaction's end leaves its own.
     let (context, owner) = unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
     let restore = move || {

@@ -1,47 +1,73 @@
 //! Appending to a log: entries in bulk, each tile written once, one tree head at the end.
 
 use super::leaves::Statement;
+use super::order_index::{self, Mark};
 use super::tree::{TreeReader, tree_error, tree_size};
 use super::{heads, heads::Head};
 use crate::cache;
+use crate::capture::order::SortKey;
 use crate::capture::scan::Leaf;
 use crate::catalog::logs::Log;
 use crate::error::Error;
+use crate::pg::bulk::{BulkInsert, Column};
 use crate::pg::memory::Scratch;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use crate::settings;
 use merkle_tree::{Frontier, Hash};
+use std::collections::HashMap;
+use std::ffi::CStr;
 use std::rc::Rc;
 use std::time::Instant;
 
-/// Entries that are written by one statement.
+/// Runs that are written by one statement.
 const CHUNK: usize = 8192;
-/// Completed tiles, of 8 kB, that wait in memory at most.
-const TILES: usize = 256;
 
 /// An entry to be.
-pub struct Entry {
+pub struct Entry<'a> {
     pub source_id: i32,
-    pub key: String,
-    /// Text form of the order value.
-    pub order: String,
+    pub key: &'a str,
+    /// Text form of the order value; `None` where the key is the order value and `place` is known.
+    pub order: Option<&'a str>,
+    /// The key as an order value, of an entry that stands in the order of its source's keys.
+    pub place: Option<SortKey>,
     pub hash: Hash,
-    pub salt: Option<Vec<u8>>,
-    pub leaf_data: Option<Vec<u8>>,
+    pub salt: Option<&'a [u8]>,
+    pub leaf_data: Option<&'a [u8]>,
 }
 
-impl Entry {
-    /// The entry of a row; `ordered` if the log goes by the rows' order values.
-    pub fn of_row(source_id: i32, leaf: Leaf, ordered: bool) -> Entry {
-        let first = leaf.position.into_iter().next();
+impl<'a> Entry<'a> {
+    /// The entry of a row that comes after all its source's rows before it.
+    pub fn in_order(source_id: i32, leaf: &'a Leaf) -> Entry<'a> {
+        let order = match leaf.place {
+            Some(_) => None,
+            None => Some(leaf.order_text.as_deref().unwrap_or(&leaf.key)),
+        };
+        Entry {
+            place: leaf.place,
+            order,
+            ..Entry::unordered(source_id, leaf)
+        }
+    }
+
+    /// The entry of a row that comes after rows that sort behind it.
+    pub fn late(source_id: i32, leaf: &'a Leaf) -> Entry<'a> {
+        Entry {
+            order: Some(leaf.order_text.as_deref().unwrap_or(&leaf.key)),
+            ..Entry::unordered(source_id, leaf)
+        }
+    }
+
+    /// The entry of a row in a log that does not go by the rows' order values.
+    pub fn unordered(source_id: i32, leaf: &'a Leaf) -> Entry<'a> {
         Entry {
             source_id,
-            key: leaf.key,
-            order: first.filter(|_| ordered).unwrap_or_default(),
+            key: &leaf.key,
+            order: Some(""),
+            place: None,
             hash: leaf.hash,
-            salt: leaf.salt,
-            leaf_data: leaf.leaf_data,
+            salt: leaf.salt.as_deref(),
+            leaf_data: leaf.leaf_data.as_deref(),
         }
     }
 }
@@ -52,22 +78,50 @@ pub struct Appender<'a> {
     start: i64,
     began: Instant,
     frontier: Frontier,
-    source_ids: Vec<i32>,
-    keys: Vec<String>,
-    orders: Vec<String>,
-    hashes: Vec<Vec<u8>>,
-    kept: Kept,
+    entries: Rows,
+    kept: Rows,
+    marks: Rows,
+    /// The tile that each source was last seen in with an entry in order.
+    marked: HashMap<i32, i64>,
     /// Runs of entries and the statements that made them: first index, number, statement.
     runs: Vec<(i64, i32, Rc<Statement>)>,
     scratch: Scratch,
 }
 
-/// Rows of `merkle_leaf_data`, by column.
-#[derive(Default)]
-struct Kept {
-    indexes: Vec<i64>,
-    salts: Vec<Option<Vec<u8>>>,
-    leaf_data: Vec<Option<Vec<u8>>>,
+/// Rows of a table, which is opened with the first.
+struct Rows {
+    table: &'static CStr,
+    open: Option<BulkInsert>,
+}
+
+impl Rows {
+    fn of(table: &'static CStr) -> Rows {
+        Rows { table, open: None }
+    }
+
+    fn push<const COLUMNS: usize>(
+        &mut self,
+        session: &Session,
+        row: [Column; COLUMNS],
+    ) -> Result<(), Error> {
+        match &mut self.open {
+            Some(table) => table.push(row),
+            closed => closed.insert(session.bulk_insert(self.table)?).push(row),
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        if let Some(table) = &mut self.open {
+            table.flush();
+        }
+    }
+
+    fn close(self) {
+        if let Some(table) = self.open {
+            table.close();
+        }
+    }
 }
 
 impl<'a> Appender<'a> {
@@ -86,35 +140,56 @@ impl<'a> Appender<'a> {
             start,
             began,
             frontier,
-            source_ids: Vec::new(),
-            keys: Vec::new(),
-            orders: Vec::new(),
-            hashes: Vec::new(),
-            kept: Kept::default(),
+            entries: Rows::of(c"merkle_log"),
+            kept: Rows::of(c"merkle_leaf_data"),
+            marks: Rows::of(c"merkle_order_index"),
+            marked: order_index::marked_since(session, log, start),
             runs: Vec::new(),
             scratch: Scratch::new(),
         })
     }
 
     /// Appends a leaf and returns its index.
-    pub fn push(&mut self, entry: Entry) -> Result<i64, Error> {
+    pub fn push(&mut self, entry: &Entry) -> Result<i64, Error> {
         let index = self.size();
         self.frontier.push(entry.hash).map_err(|e| Error::Damaged {
             log: self.log.name.clone(),
             problem: e.to_string(),
         })?;
-        self.source_ids.push(entry.source_id);
-        self.keys.push(entry.key);
-        self.orders.push(entry.order);
-        self.hashes.push(entry.hash.as_bytes().to_vec());
+        let (session, log_id) = (self.session, self.log.id);
+        if let Some(key) = entry.place {
+            let tile = order_index::tile_of(index);
+            if self.marked.insert(entry.source_id, tile) != Some(tile) {
+                let mark = Mark {
+                    source_id: entry.source_id,
+                    key,
+                    leaf_index: index,
+                };
+                self.marks.push(session, mark.row())?;
+            }
+        }
         if entry.salt.is_some() || entry.leaf_data.is_some() {
-            self.kept.indexes.push(index);
-            self.kept.salts.push(entry.salt);
-            self.kept.leaf_data.push(entry.leaf_data);
+            self.kept.push(
+                session,
+                [
+                    Column::Int4(log_id),
+                    Column::Int8(index),
+                    entry.salt.map_or(Column::Null, Column::Bytes),
+                    entry.leaf_data.map_or(Column::Null, Column::Bytes),
+                ],
+            )?;
         }
-        if self.source_ids.len() == CHUNK {
-            self.flush();
-        }
+        self.entries.push(
+            session,
+            [
+                Column::Int4(log_id),
+                Column::Int4(entry.source_id),
+                Column::Int8(index),
+                Column::Text(entry.key),
+                entry.order.map_or(Column::Null, Column::Text),
+                Column::Bytes(entry.hash.as_bytes()),
+            ],
+        )?;
         Ok(index)
     }
 
@@ -140,11 +215,9 @@ impl<'a> Appender<'a> {
 
     /// Writes the entries that wait in memory.
     pub fn flush(&mut self) {
-        self.write_entries();
-        self.write_kept();
-        if self.frontier.pending_tiles() >= TILES {
-            self.write_tiles();
-        }
+        self.entries.flush();
+        self.kept.flush();
+        self.marks.flush();
     }
 
     /// Writes what is left, and a tree head if anything was appended.
@@ -158,6 +231,9 @@ impl<'a> Appender<'a> {
         }
         self.write_tiles();
         let (size, root) = (self.size(), self.frontier.root());
+        for rows in [self.entries, self.kept, self.marks] {
+            rows.close();
+        }
         let head = heads::insert(self.session, self.log, size, root, self.began.elapsed());
         cache::learn_after_commit(self.session, self.log, self.frontier.peaks());
         if settings::notify() {
@@ -168,66 +244,6 @@ impl<'a> Appender<'a> {
             head,
             more: false,
         })
-    }
-
-    fn write_entries(&mut self) {
-        let Appender {
-            session,
-            log,
-            source_ids,
-            keys,
-            orders,
-            hashes,
-            scratch,
-            frontier,
-            ..
-        } = self;
-        if source_ids.is_empty() {
-            return;
-        }
-        let first = frontier.size().get() as i64 - source_ids.len() as i64;
-        scratch.scope(|| {
-            session.execute(
-                "INSERT INTO @extschema@.merkle_log (log_id, source_id, leaf_index, source_key, order_value, leaf_hash)
-                 SELECT $1, e.source_id, $2 + e.place - 1, e.source_key, e.order_value, e.leaf_hash
-                   FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4),
-                                   pg_catalog.unnest($5), pg_catalog.unnest($6))
-                        WITH ORDINALITY e (source_id, source_key, order_value, leaf_hash, place)",
-                &[
-                    log.id.into(),
-                    first.into(),
-                    std::mem::take(source_ids).into(),
-                    std::mem::take(keys).into(),
-                    std::mem::take(orders).into(),
-                    std::mem::take(hashes).into(),
-                ],
-            )
-        });
-    }
-
-    fn write_kept(&mut self) {
-        let Appender {
-            session,
-            log,
-            kept,
-            scratch,
-            ..
-        } = self;
-        if kept.indexes.is_empty() {
-            return;
-        }
-        let Kept {
-            indexes,
-            salts,
-            leaf_data,
-        } = std::mem::take(kept);
-        scratch.scope(|| {
-            session.execute(
-                "INSERT INTO @extschema@.merkle_leaf_data (log_id, leaf_index, salt, leaf_data)
-                 SELECT $1, d.* FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)) d",
-                &[log.id.into(), indexes.into(), salts.into(), leaf_data.into()],
-            )
-        });
     }
 
     fn write_runs(&mut self) {
@@ -266,7 +282,8 @@ impl<'a> Appender<'a> {
         }
     }
 
-    fn write_tiles(&mut self) {
+    /// Writes the tiles that were completed.
+    pub fn write_tiles(&mut self) {
         let Appender {
             session,
             log,

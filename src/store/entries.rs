@@ -1,11 +1,20 @@
 //! `merkle_log`: entries by position and by source row.
+//!
+//! An entry without an order value has its key in its place, and stands in the order of its source's
+//! keys: it is found through `merkle_order_index`. All others are in the index on the key.
 
+use super::order_index;
+use crate::capture::order::SortKey;
+use crate::capture::row_key::RowKey;
+use crate::capture::scan::Leaf;
 use crate::capture::trigger::truncation_key;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::OF_LOG;
 use crate::error::Error;
+use crate::pg::index::{Direction, Index, Key};
 use crate::pg::spi::{Row, Snapshot};
 use crate::session::Session;
+use merkle_tree::Hash;
 use std::collections::{HashMap, HashSet};
 
 #[derive(Clone, Debug)]
@@ -13,30 +22,83 @@ pub struct Entry {
     pub leaf_index: i64,
     pub source_id: i32,
     pub key: String,
+    /// Text form of its order value; `None` where that is the key, and the entry is in its order.
+    pub order: Option<String>,
     pub leaf_hash: Vec<u8>,
 }
 
-const COLUMNS: &str = "m.leaf_index, m.source_id, m.source_key, m.leaf_hash";
+/// The table, for reading by leaf index.
+pub fn open(session: &Session) -> Result<Index, Error> {
+    session.index(c"merkle_log", c"merkle_log_pkey")
+}
+
+/// Hands the entries `from .. to` of a log to `take`, in order, as rows of the table.
+fn scan(
+    entries: &Index,
+    snapshot: Snapshot,
+    log: &Log,
+    from: i64,
+    to: i64,
+    mut take: impl FnMut(&Row),
+) {
+    let keys = [
+        Key::int4(1, log.id),
+        Key::at_least(2, from),
+        Key::at_most(2, to - 1),
+    ];
+    entries.scan(snapshot, &keys, Direction::Forward, |row| {
+        take(row);
+        true
+    });
+}
 
 fn from_row(row: &Row) -> Entry {
     Entry {
-        leaf_index: row.required(0),
         source_id: row.required(1),
-        key: row.required(2),
-        leaf_hash: row.required(3),
+        leaf_index: row.required(2),
+        key: row.required(3),
+        order: row.get(4),
+        leaf_hash: row.required(5),
     }
 }
 
 /// The entries `from .. to`, in order, as the calling statement sees them.
-pub fn between(session: &Session, log: &Log, from: i64, to: i64) -> Vec<Entry> {
-    session.read(
-        &format!(
-            "SELECT {COLUMNS} FROM @extschema@.merkle_log m
-              WHERE m.log_id = $1 AND m.leaf_index >= $2 AND m.leaf_index < $3 ORDER BY m.leaf_index"
-        ),
-        &[log.id.into(), from.into(), to.into()],
-        from_row,
-    )
+pub fn between(session: &Session, log: &Log, from: i64, to: i64) -> Result<Vec<Entry>, Error> {
+    let mut found = Vec::with_capacity((to - from).max(0) as usize);
+    scan(&open(session)?, Snapshot::Statement, log, from, to, |row| {
+        found.push(from_row(row));
+    });
+    Ok(found)
+}
+
+/// The leaf hashes of `count` entries from `first` on, as many as there are without a gap.
+pub fn leaf_hashes(
+    entries: &Index,
+    snapshot: Snapshot,
+    log: &Log,
+    first: i64,
+    count: usize,
+) -> Result<Vec<Hash>, Error> {
+    let mut found = Vec::with_capacity(count);
+    let mut problem = None;
+    scan(
+        entries,
+        snapshot,
+        log,
+        first,
+        first + count as i64,
+        |row| match Hash::try_from(row.required::<&[u8]>(5)) {
+            Ok(hash) => found.push(hash),
+            Err(e) => problem = Some(e),
+        },
+    );
+    match problem {
+        None => Ok(found),
+        Some(e) => Err(Error::Damaged {
+            log: log.name.clone(),
+            problem: e.to_string(),
+        }),
+    }
 }
 
 /// The entry at `index` of a log of `size` entries.
@@ -59,29 +121,75 @@ pub fn at(
         return Err(out_of_range());
     }
     check_not_pruned(log, index)?;
-    let sql = format!(
-        "SELECT {COLUMNS} FROM @extschema@.merkle_log m WHERE m.log_id = $1 AND m.leaf_index = $2"
-    );
-    let found = session.query(snapshot, &sql, &[log.id.into(), index.into()], from_row);
-    found.into_iter().next().ok_or_else(out_of_range)
+    let mut found = None;
+    scan(&open(session)?, snapshot, log, index, index + 1, |row| {
+        found = Some(from_row(row));
+    });
+    found.ok_or_else(out_of_range)
 }
 
 /// The leaf indexes of a source row's entries, oldest first.
-pub fn of_row(session: &Session, log: &Log, source_id: i32, key: &str) -> Vec<i64> {
-    session.read(
+pub fn of_row(
+    session: &Session,
+    log: &Log,
+    source_id: i32,
+    key: &RowKey,
+) -> Result<Vec<i64>, Error> {
+    let mut found = session.read(
         "SELECT m.leaf_index FROM @extschema@.merkle_log m
-          WHERE m.source_key = $1 AND m.source_id = $2 AND m.log_id = $3
-             OR m.source_key = $4 AND m.source_id = $5 AND m.log_id = $3
-          ORDER BY m.leaf_index",
+          WHERE m.order_value IS NOT NULL
+            AND (m.source_key = $1 AND m.source_id = $2 AND m.log_id = $3
+                 OR m.source_key = $4 AND m.source_id = $5 AND m.log_id = $3)",
         &[
-            key.into(),
+            key.text.as_str().into(),
             source_id.into(),
             log.id.into(),
             truncation_key(source_id).into(),
             OF_LOG.into(),
         ],
         |row| row.required(0),
-    )
+    );
+    found.extend(in_order(session, Snapshot::Statement, log, source_id, key)?);
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The entry of a row that stands where its order value says.
+fn in_order(
+    session: &Session,
+    snapshot: Snapshot,
+    log: &Log,
+    source_id: i32,
+    key: &RowKey,
+) -> Result<Option<i64>, Error> {
+    let Some(order) = &key.order else {
+        return Ok(None);
+    };
+    let Some((mark, to)) = order_index::before(session, snapshot, source_id, order)? else {
+        return Ok(None);
+    };
+    let entries = open(session)?;
+    let is_it = |row: &Row| {
+        let same = row.required::<i32>(1) == source_id
+            && row.datum(4).is_none()
+            && row.required::<&str>(3) == key.text;
+        same.then(|| row.required::<i64>(2))
+    };
+    // Where keys are numbers without a gap, it is as far behind the mark as its key is.
+    if let Some(at) = mark.distance_to(order).map(|d| mark.leaf_index + d)
+        && at < to
+    {
+        let keys = [Key::int4(1, log.id), Key::int8(2, at)];
+        let found = entries.first(snapshot, &keys, Direction::Forward, is_it);
+        if let Some(found) = found.flatten() {
+            return Ok(Some(found));
+        }
+    }
+    let mut found = None;
+    scan(&entries, snapshot, log, mark.leaf_index, to, |row| {
+        found = found.or_else(|| is_it(row));
+    });
+    Ok(found)
 }
 
 pub fn check_not_pruned(log: &Log, index: i64) -> Result<(), Error> {
@@ -96,16 +204,21 @@ pub fn check_not_pruned(log: &Log, index: i64) -> Result<(), Error> {
 }
 
 /// The latest entry of a source row.
-pub fn latest_of(session: &Session, snapshot: Snapshot, source_id: i32, key: &str) -> Option<i64> {
-    session
-        .query(
-            snapshot,
-            "SELECT m.leaf_index FROM @extschema@.merkle_log m
-              WHERE m.source_id = $1 AND m.source_key = $2 ORDER BY m.leaf_index DESC LIMIT 1",
-            &[source_id.into(), key.into()],
-            |row| row.required(0),
-        )
-        .pop()
+pub fn latest_of(
+    session: &Session,
+    snapshot: Snapshot,
+    log: &Log,
+    source_id: i32,
+    key: &RowKey,
+) -> Result<Option<i64>, Error> {
+    let by_key = session.index(c"merkle_log", c"merkle_log_source_key")?;
+    let keys = [Key::text(1, &key.text), Key::int4(2, source_id)];
+    let mut found = in_order(session, snapshot, log, source_id, key)?;
+    by_key.scan(snapshot, &keys, Direction::Forward, |row| {
+        found = found.max(Some(row.required(2)));
+        true
+    });
+    Ok(found)
 }
 
 /// The latest entry of those of `keys` whose latest entry says that the row is there: neither that it
@@ -141,7 +254,8 @@ fn latest(
             "SELECT k.source_key, k.leaf_index, s.kind
                FROM (SELECT m.source_key, max(m.leaf_index) AS leaf_index
                        FROM @extschema@.merkle_log m
-                      WHERE m.source_id = $1 AND m.source_key = ANY ($2) GROUP BY m.source_key) k
+                      WHERE m.source_id = $1 AND m.source_key = ANY ($2)
+                        AND m.order_value IS NOT NULL GROUP BY m.source_key) k
                LEFT JOIN LATERAL (SELECT t.kind, t.from_leaf_index + t.entries AS upto
                                     FROM @extschema@.merkle_statement t
                                    WHERE t.log_id = $3 AND t.from_leaf_index <= k.leaf_index
@@ -164,7 +278,7 @@ pub fn of_log(session: &Session, snapshot: Snapshot, log: &Log, key: &str) -> Op
         .query(
             snapshot,
             "SELECT max(m.leaf_index) FROM @extschema@.merkle_log m
-              WHERE m.source_key = $1 AND m.source_id = $2 AND m.log_id = $3",
+              WHERE m.source_key = $1 AND m.source_id = $2 AND m.log_id = $3 AND m.order_value IS NOT NULL",
             &[key.into(), OF_LOG.into(), log.id.into()],
             |row| row.get(0),
         )
@@ -172,21 +286,35 @@ pub fn of_log(session: &Session, snapshot: Snapshot, log: &Log, key: &str) -> Op
         .flatten()
 }
 
-/// Those of `keys` that the source has an entry for.
+/// Those of a source's rows, given in order, that have an entry: their keys.
 pub fn logged(
     session: &Session,
     snapshot: Snapshot,
+    log: &Log,
     source_id: i32,
-    keys: Vec<String>,
-) -> HashSet<String> {
-    session
-        .query(
+    rows: &[Leaf],
+) -> Result<HashSet<String>, Error> {
+    let mut found = HashSet::with_capacity(rows.len());
+    let ordered: Vec<SortKey> = rows.iter().filter_map(|r| r.place).collect();
+    if let (Some(first), Some(last)) = (ordered.iter().min(), ordered.iter().max())
+        && let Some((from, to)) = order_index::span(session, snapshot, source_id, first, last)?
+    {
+        scan(&open(session)?, snapshot, log, from, to, |row| {
+            if row.required::<i32>(1) == source_id && row.datum(4).is_none() {
+                found.insert(row.required(3));
+            }
+        });
+    }
+    let others = rows.iter().map(|r| &r.key).filter(|k| !found.contains(*k));
+    let others: Vec<String> = others.cloned().collect();
+    if !others.is_empty() {
+        found.extend(session.query(
             snapshot,
             "SELECT m.source_key FROM @extschema@.merkle_log m
-              WHERE m.source_id = $1 AND m.source_key = ANY ($2)",
-            &[source_id.into(), keys.into()],
-            |row| row.required(0),
-        )
-        .into_iter()
-        .collect()
+              WHERE m.source_id = $1 AND m.source_key = ANY ($2) AND m.order_value IS NOT NULL",
+            &[source_id.into(), others.into()],
+            |row| row.required::<String>(0),
+        ));
+    }
+    Ok(found)
 }

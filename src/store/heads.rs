@@ -3,6 +3,7 @@
 use super::tree::{TreeReader, hashes, tree_error, tree_size};
 use crate::catalog::logs::Log;
 use crate::error::Error;
+use crate::pg::index::{Direction, Key};
 use crate::pg::spi::{Row, Snapshot};
 use crate::session::Session;
 use merkle_tree::{EMPTY_ROOT, Hash, root};
@@ -27,10 +28,6 @@ impl Head {
 
 const COLUMNS: &str = "h.tree_size, h.root_hash, h.created_at";
 
-const LATEST: &str =
-    "SELECT h.tree_size, h.root_hash, h.created_at FROM @extschema@.merkle_tree_head h
-    WHERE h.log_id = $1 ORDER BY h.tree_size DESC LIMIT 1";
-
 /// Size, root and time, as stored.
 pub type Columns = (i64, Vec<u8>, Option<TimestampWithTimeZone>);
 
@@ -54,10 +51,12 @@ fn head(log: &Log, (tree_size, root, created_at): Columns) -> Result<Head, Error
 
 /// The latest head.
 pub fn latest(session: &Session, snapshot: Snapshot, log: &Log) -> Result<Head, Error> {
-    let row = session
-        .query(snapshot, LATEST, &[log.id.into()], from_row)
-        .pop();
-    row.map_or(Ok(Head::EMPTY), |row| head(log, row))
+    // tree_size, root_hash and created_at are the second to fourth columns.
+    let map = |row: &Row| (row.required(1), row.required(2), row.get(3));
+    session
+        .index(c"merkle_tree_head", c"merkle_tree_head_pkey")?
+        .first(snapshot, &[Key::int4(1, log.id)], Direction::Backward, map)
+        .map_or(Ok(Head::EMPTY), |row| head(log, row))
 }
 
 /// The heads with sizes in `from ..= to`, smallest first, at most `limit`.
@@ -73,11 +72,18 @@ pub fn between(session: &Session, log: &Log, from: i64, to: i64, limit: i64) -> 
     )
 }
 
-/// The root at any size up to the log's: the stored one where a batch ended there, else computed.
-pub fn root_at(session: &Session, snapshot: Snapshot, log: &Log, size: i64) -> Result<Hash, Error> {
+/// A size up to the log's, its own if none is asked for, and the root there: the stored one where that
+/// is the latest, else computed.
+pub fn at(
+    session: &Session,
+    snapshot: Snapshot,
+    log: &Log,
+    size: Option<i64>,
+) -> Result<(i64, Hash), Error> {
     let latest = latest(session, snapshot, log)?;
+    let size = size.unwrap_or(latest.tree_size);
     if size == latest.tree_size {
-        return Ok(latest.root);
+        return Ok((size, latest.root));
     }
     if size < 0 || size > latest.tree_size {
         return Err(Error::SizeOutOfRange {
@@ -86,11 +92,9 @@ pub fn root_at(session: &Session, snapshot: Snapshot, log: &Log, size: i64) -> R
             size: latest.tree_size,
         });
     }
-    root(
-        &mut TreeReader::cached(session, log, snapshot),
-        tree_size(log, size)?,
-    )
-    .map_err(|e| tree_error(log, e))
+    let mut reader = TreeReader::cached(session, log, snapshot);
+    let root = root(&mut reader, tree_size(log, size)?).map_err(|e| tree_error(log, e))?;
+    Ok((size, root))
 }
 
 /// Commits the tree to a new size, after a batch that took `duration`.

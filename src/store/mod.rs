@@ -4,4 +4,6 @@ pub mod append;
 pub mod entries;
 pub mod heads;
 pub mod leaves;
+pub mod order_index;
+pub mod tiles;
 pub mod tree;

@@ -3,9 +3,13 @@
 use crate::cache::{self, Cache};
 use crate::catalog::logs::Log;
 use crate::error::Error;
+use crate::pg::datum;
+use crate::pg::index::{Direction, Index, Key};
 use crate::pg::spi::{Row, Snapshot};
 use crate::session::Session;
+use crate::store::entries;
 use merkle_tree::{HASH_SIZE, Hash, HashReader, TILE_HEIGHT, TILE_WIDTH, TileId, TreeSize};
+use std::ops::Range;
 
 /// Reads stored hashes of one log under one kind of snapshot.
 pub struct TreeReader<'a> {
@@ -13,6 +17,20 @@ pub struct TreeReader<'a> {
     log: &'a Log,
     snapshot: Snapshot,
     cache: Cache,
+    entries: Option<Index>,
+    tiles: Option<Index>,
+    /// The leaf hashes that were read last: the first one's index, and they.
+    group: (i64, Vec<Hash>),
+}
+
+/// Leaves that are read together where a few of them are asked for: a proof needs all of these.
+const GROUP: i64 = 1 << GROUP_HEIGHT;
+const GROUP_HEIGHT: u32 = 4;
+
+/// True but for small complete subtrees: those are sooner computed, from leaves that are read anyway.
+fn worth_keeping(leaves: &Range<u64>) -> bool {
+    let length = leaves.end - leaves.start;
+    !length.is_power_of_two() || length >= GROUP as u64
 }
 
 impl<'a> TreeReader<'a> {
@@ -23,6 +41,9 @@ impl<'a> TreeReader<'a> {
             log,
             snapshot,
             cache: Cache::none(),
+            entries: None,
+            tiles: None,
+            group: (0, Vec::new()),
         }
     }
 
@@ -34,70 +55,75 @@ impl<'a> TreeReader<'a> {
         }
     }
 
-    fn select<T>(
-        &self,
-        sql: &str,
-        tile: TileId,
-        map: impl FnMut(&Row) -> T,
-        from: i64,
-        to: i64,
-    ) -> Vec<T> {
-        self.session.query(
-            self.snapshot,
-            sql,
-            &[
-                self.log.id.into(),
-                i16::from(tile.level).into(),
-                (tile.index as i64).into(),
-                from.into(),
-                to.into(),
-            ],
-            map,
-        )
+    fn leaf_hashes(&mut self, first: i64, count: usize) -> Result<Vec<Hash>, Error> {
+        let end = first + count as i64;
+        let group = first - first % GROUP;
+        if end > group + GROUP {
+            return self.read_leaf_hashes(first, count);
+        }
+        let held = |(start, hashes): &(i64, Vec<Hash>)| {
+            *start <= first && end <= start + hashes.len() as i64
+        };
+        if !held(&self.group) {
+            self.group = (group, self.read_leaf_hashes(group, GROUP as usize)?);
+        }
+        let place = (first - group) as usize;
+        let hashes = self.group.1.iter().skip(place).take(count);
+        Ok(hashes.copied().collect())
+    }
+
+    fn read_leaf_hashes(&mut self, first: i64, count: usize) -> Result<Vec<Hash>, Error> {
+        let entries = match &mut self.entries {
+            Some(open) => open,
+            closed => closed.insert(entries::open(self.session)?),
+        };
+        entries::leaf_hashes(entries, self.snapshot, self.log, first, count)
+    }
+
+    fn tile_hashes(&mut self, tile: TileId, first: u8, count: usize) -> Result<Vec<Hash>, Error> {
+        let tiles = match &mut self.tiles {
+            Some(open) => open,
+            closed => closed.insert(self.session.index(c"merkle_tile", c"merkle_tile_pkey")?),
+        };
+        let keys = [
+            Key::int4(1, self.log.id),
+            Key::int2(2, tile.level.into()),
+            Key::int8(3, tile.index as i64),
+        ];
+        let (start, length) = (usize::from(first) * HASH_SIZE, count * HASH_SIZE);
+        let part = |row: &Row| {
+            row.datum(3)
+                // SAFETY: the fourth column is the tile's bytea.
+                .map(|d| unsafe { datum::slice(d, start, length) })
+        };
+        let bytes = tiles.first(self.snapshot, &keys, Direction::Forward, part);
+        hashes(self.log, &bytes.flatten().unwrap_or_default())
     }
 }
 
 impl HashReader for TreeReader<'_> {
     type Error = Error;
 
-    fn recall(&mut self, height: u32, index: u64) -> Option<Hash> {
-        self.cache.recall(height, index)
+    fn recall(&mut self, leaves: &Range<u64>) -> Option<Hash> {
+        match worth_keeping(leaves) {
+            true => self.cache.recall(leaves),
+            false => None,
+        }
     }
 
-    fn learn(&mut self, height: u32, index: u64, hash: &Hash) {
-        self.cache.learn(height, index, hash);
+    fn learn(&mut self, leaves: &Range<u64>, hash: &Hash) {
+        if worth_keeping(leaves) {
+            self.cache.learn(leaves, hash);
+        }
     }
 
     fn read(&mut self, tile: TileId, first: u8, count: u16) -> Result<Vec<Hash>, Error> {
-        let (first, count) = (i64::from(first), i64::from(count));
-        let start = (tile.index * TILE_WIDTH) as i64 + first;
+        let start = (tile.index * TILE_WIDTH) as i64 + i64::from(first);
         // Of pruned entries, only tiles that a tree head cuts are left.
-        let bytes: Vec<u8> = if tile.level == 0 && start >= self.log.pruned_to {
-            self.select(
-                "SELECT m.leaf_hash FROM @extschema@.merkle_log m
-                  WHERE m.log_id = $1 AND m.leaf_index >= $4 AND m.leaf_index < $5
-                    AND $2 >= 0 AND $3 >= 0
-                  ORDER BY m.leaf_index",
-                tile,
-                |row| row.required::<Vec<u8>>(0),
-                start,
-                start + count,
-            )
-            .concat()
-        } else {
-            let width = HASH_SIZE as i64;
-            self.select(
-                "SELECT pg_catalog.substr(t.hashes, $4::pg_catalog.int4, $5::pg_catalog.int4)
-                   FROM @extschema@.merkle_tile t
-                  WHERE t.log_id = $1 AND t.level = $2 AND t.tile_index = $3",
-                tile,
-                |row| row.required::<Vec<u8>>(0),
-                first * width + 1,
-                count * width,
-            )
-            .concat()
-        };
-        hashes(self.log, &bytes)
+        match tile.level == 0 && start >= self.log.pruned_to {
+            true => self.leaf_hashes(start, count.into()),
+            false => self.tile_hashes(tile, first, count.into()),
+        }
     }
 }
 
@@ -110,7 +136,9 @@ pub fn warm(session: &Session, log: &Log) -> Result<i64, Error> {
     };
     let size = super::heads::latest(session, Snapshot::Statement, log)?.tree_size as u64;
     // A tree of n leaves has about 2n/2^h complete subtrees of height h and above.
-    let lowest = (0..62).find(|h| (size >> h) * 2 <= room).unwrap_or(62);
+    let lowest = (GROUP_HEIGHT..62)
+        .find(|h| (size >> h) * 2 <= room)
+        .unwrap_or(62);
     let mut reader = TreeReader::new(session, log, Snapshot::Statement);
     let mut put = 0;
     for level in (lowest / TILE_HEIGHT..62 / TILE_HEIGHT).rev() {
@@ -129,7 +157,8 @@ pub fn warm(session: &Session, log: &Log) -> Result<i64, Error> {
                 if height >= lowest {
                     let first = (index * TILE_WIDTH) >> bit;
                     for (place, hash) in hashes.iter().enumerate() {
-                        cache.learn(height, first + place as u64, hash);
+                        let at = first + place as u64;
+                        cache.learn(&(at << height..(at + 1) << height), hash);
                         put += 1;
                     }
                 }

@@ -1,8 +1,10 @@
 //! Entries against the source rows as they are now.
 
+use super::walk::{Covered, Range, Stray, Walked, walk};
 use super::{Finding, Kind as Finds};
 use crate::capture::queue;
-use crate::capture::scan::{self, Scan};
+use crate::capture::row_key;
+use crate::capture::scan::{Leaf as SourceRow, Scan};
 use crate::capture::shape::Shape;
 use crate::capture::statement;
 use crate::capture::trigger::truncation_key;
@@ -15,8 +17,10 @@ use crate::redaction;
 use crate::session::Session;
 use crate::store::entries::{self, Entry};
 use crate::store::leaves::{self, Annex};
+use crate::store::order_index::{self, Mark};
 use leaf_format::{Kind, Leaf};
 use merkle_tree::{Hash, leaf_hash};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What the source says about an entry.
@@ -33,6 +37,13 @@ pub enum Row {
     Unknown,
     /// No row can have this key, or there is no such source.
     Impossible(String),
+}
+
+/// What one part of a verification leaves for the whole.
+#[derive(Serialize, Deserialize)]
+pub struct Notes {
+    unchecked: Vec<((i32, i32), (u64, i64, String))>,
+    covered: HashMap<i32, Covered>,
 }
 
 enum Source {
@@ -72,10 +83,16 @@ pub struct Rows {
     sources: HashMap<i32, Source>,
     /// Per source and version: how many entries could not be recomputed, the first, and why.
     unchecked: BTreeMap<(i32, i32), (u64, i64, String)>,
+    /// By source: which rows were read along with the entries.
+    covered: HashMap<i32, Covered>,
+    /// Rows without an entry that were come across.
+    unlogged: Vec<Stray>,
+    /// The first entries to come are those of the whole log.
+    from_start: bool,
 }
 
 impl Rows {
-    pub fn load(session: &Session, log: &Log) -> Result<Rows, Error> {
+    pub fn load(session: &Session, log: &Log, from_start: bool) -> Result<Rows, Error> {
         let mut loaded = HashMap::new();
         for source in sources::all(session, log) {
             let (name, salted) = (source.name.clone(), source.salted);
@@ -104,6 +121,9 @@ impl Rows {
         Ok(Rows {
             sources: loaded,
             unchecked: BTreeMap::new(),
+            covered: HashMap::new(),
+            unlogged: Vec::new(),
+            from_start,
         })
     }
 
@@ -119,6 +139,42 @@ impl Rows {
             .collect();
         shapes.sort_by_key(|s| s.source.id);
         shapes
+    }
+
+    /// The rows of a source that were not read along with the entries.
+    pub fn gaps(&self, source_id: i32) -> Vec<Range> {
+        let whole = || Covered::default().gaps();
+        self.covered
+            .get(&source_id)
+            .map_or_else(whole, Covered::gaps)
+    }
+
+    /// How many rows were read along with the entries.
+    pub fn walked(&self) -> u64 {
+        self.covered.values().map(|c| c.rows).sum()
+    }
+
+    /// The rows without an entry that were come across since the last call.
+    pub fn take_unlogged(&mut self) -> Vec<Stray> {
+        std::mem::take(&mut self.unlogged)
+    }
+
+    /// What is found out on the way and belongs to the whole log.
+    pub fn notes(self) -> Notes {
+        Notes {
+            unchecked: self.unchecked.into_iter().collect(),
+            covered: self.covered,
+        }
+    }
+
+    /// Takes over what was found out about the entries behind these.
+    pub fn absorb(&mut self, notes: Notes) {
+        for (at, (count, first, why)) in notes.unchecked {
+            self.unchecked.entry(at).or_insert((0, first, why)).0 += count;
+        }
+        for (source_id, covered) in notes.covered {
+            self.covered.entry(source_id).or_default().append(covered);
+        }
     }
 
     pub fn name_of(&self, source_id: i32) -> Option<String> {
@@ -184,7 +240,23 @@ impl Rows {
                 .iter()
                 .map(|p| (&entries[*p], annex(&entries[*p])))
                 .collect();
-            let (mut found, obstacle) = recompute(log, shape, version, &members)?;
+            let mut scan = scan_of(log, shape, version, &members)?;
+            let obstacle = obstacle(&scan);
+            let mut walked = Walked::default();
+            if !shape.source.by_trigger() {
+                let entries: Vec<&Entry> = members.iter().map(|(entry, _)| *entry).collect();
+                let covered = self.covered.entry(source_id).or_default();
+                let start = self.from_start;
+                walked = walk(session, log, shape, &mut scan, &entries, covered, start)
+                    .unwrap_or_default();
+                let stray = |row: SourceRow| Stray {
+                    source_table: shape.source.name.clone(),
+                    hash: row.hash.as_bytes().to_vec(),
+                    key: row.key,
+                };
+                self.unlogged.extend(walked.unlogged.drain(..).map(stray));
+            }
+            let mut found = recompute(shape, &mut scan, &members, &walked.hashes);
             if shape.source.by_trigger() {
                 excuse_queued(session, shape, &members, &mut found);
             }
@@ -244,6 +316,34 @@ impl Rows {
         annex.kind() != Some(kind) || hashed != recorded
     }
 
+    /// Those of `entries` that the order index does not lead to. Keys that are no values of their type are
+    /// not judged here.
+    pub fn unmarked<'e>(
+        &self,
+        session: &Session,
+        entries: Vec<&'e Entry>,
+    ) -> Result<Vec<&'e Entry>, Error> {
+        let key = |entry: &Entry| match self.sources.get(&entry.source_id) {
+            Some(Source::Here(shape)) => row_key::sort_key(shape, &entry.key),
+            _ => None,
+        };
+        let marks = subtransaction::run(|| {
+            let mark = |entry: &&'e Entry| {
+                let mark = Mark {
+                    source_id: entry.source_id,
+                    key: key(entry)?,
+                    leaf_index: entry.leaf_index,
+                };
+                Some((mark, *entry))
+            };
+            entries.iter().filter_map(mark).collect::<Vec<_>>()
+        });
+        let mut marks = marks.unwrap_or_default();
+        let missing = order_index::missing(session, marks.iter().map(|(m, _)| *m))?;
+        marks.retain(|(mark, _)| missing.contains(mark));
+        Ok(marks.into_iter().map(|(_, entry)| entry).collect())
+    }
+
     /// The leaf indexes, among those of captured rows, that are the latest of their row and say that
     /// it is there: only these can be held against the row as it is now.
     fn latest(&self, session: &Session, log: &Log, entries: &[Entry]) -> HashSet<i64> {
@@ -286,25 +386,32 @@ impl Rows {
     }
 }
 
-/// The rows of `entries`, all of one source and version, and what keeps the version from being
-/// recomputed in full.
-fn recompute(
+/// Reads rows of one source as they were under a version, for `entries`.
+fn scan_of(
     log: &Log,
     shape: &Shape,
     version: i32,
     entries: &[(&Entry, &Annex)],
-) -> Result<(Vec<Row>, Option<String>), Error> {
-    let version = shape
-        .versions
+) -> Result<Scan, Error> {
+    let of_number = shape.versions.iter().find(|v| v.number == version);
+    let mut scan = Scan::new(log, shape, of_number.unwrap_or(shape.current()))?;
+    let says_something = |annex: &Annex| annex.statement.is_some() || annex.salt.is_some();
+    scan.annexes = entries
         .iter()
-        .find(|v| v.number == version)
-        .unwrap_or(shape.current());
-    let mut scan = Scan::new(log, shape, version)?;
-    let annexes = entries
-        .iter()
-        .map(|(e, annex)| (e.key.clone(), (*annex).clone()));
-    scan.annexes = annexes.collect();
-    let obstacle = obstacle(&scan);
+        .filter(|(_, annex)| says_something(annex))
+        .map(|(entry, annex)| (entry.key.clone(), (*annex).clone()))
+        .collect();
+    Ok(scan)
+}
+
+/// The rows of `entries`, all of one source and version: those in `known`, by place, and the others by
+/// their keys.
+fn recompute(
+    shape: &Shape,
+    scan: &mut Scan,
+    entries: &[(&Entry, &Annex)],
+    known: &[Option<Hash>],
+) -> Vec<Row> {
     let mut read = |keys: &[Vec<String>]| {
         subtransaction::run(|| {
             let statement = statement::rows_by_key(shape, scan.attributes(), keys);
@@ -318,28 +425,42 @@ fn recompute(
         })
     };
     // A stored key that cannot be taken apart is left for the look-up to refuse.
-    let parts = |(e, _): &(&Entry, &Annex)| {
-        scan::key_parts(shape, &e.key).unwrap_or_else(|_| vec![e.key.clone(); shape.key.len()])
+    let parts = |entry: &Entry| {
+        row_key::parts(shape, &entry.key)
+            .unwrap_or_else(|_| vec![entry.key.clone(); shape.key.len()])
     };
-    let keys: Vec<Vec<String>> = entries.iter().map(parts).collect();
+    let known = |place: usize| known.get(place).copied().flatten();
+    let mut rows: Vec<Row> = (0..entries.len())
+        .map(|place| known(place).map_or(Row::Gone, Row::Is))
+        .collect();
+    let others: Vec<usize> = (0..entries.len())
+        .filter(|place| known(*place).is_none())
+        .collect();
+    if others.is_empty() {
+        return rows;
+    }
+    let keys: Vec<Vec<String>> = others.iter().map(|p| parts(entries[*p].0)).collect();
     let by_hash = |found: &HashMap<String, Hash>, entry: &Entry| match found.get(&entry.key) {
         Some(hash) => Row::Is(*hash),
         None => Row::Gone,
     };
-    if let Ok(found) = read(&keys) {
-        return Ok((
-            entries.iter().map(|(e, _)| by_hash(&found, e)).collect(),
-            obstacle,
-        ));
+    match read(&keys) {
+        Ok(found) => {
+            for place in others {
+                rows[place] = by_hash(&found, entries[place].0);
+            }
+        }
+        // One of the keys is no key at all: ask one by one.
+        Err(_) => {
+            for (place, key) in others.into_iter().zip(&keys) {
+                rows[place] = match read(std::slice::from_ref(key)) {
+                    Ok(found) => by_hash(&found, entries[place].0),
+                    Err(failure) => Row::Impossible(failure.message),
+                };
+            }
+        }
     }
-    // One of the keys is no key at all: ask one by one.
-    let one = |((entry, _), key): (&(&Entry, &Annex), &Vec<String>)| match read(
-        std::slice::from_ref(key),
-    ) {
-        Ok(found) => by_hash(&found, entry),
-        Err(failure) => Row::Impossible(failure.message),
-    };
-    Ok((entries.iter().zip(&keys).map(one).collect(), obstacle))
+    rows
 }
 
 /// A row that differs from its latest entry is no finding while the queue has changes of it.

@@ -7,6 +7,7 @@ use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use crate::store::entries::{self, Entry};
 use crate::store::heads;
+use crate::store::order_index;
 use crate::store::tree::{TreeReader, hashes};
 use merkle_tree::{EMPTY_ROOT, Frontier, Hash, TILE_WIDTH, TileId, root, tile_hash};
 
@@ -45,13 +46,22 @@ impl Verification {
         let upto = self.next - self.next % CHUNK + CHUNK;
         let (start, end) = (self.next, self.end.min(upto));
         self.next = end;
-        let entries = entries::between(session, &self.log, start, end);
+        let entries = entries::between(session, &self.log, start, end)?;
         let rows = self.rows.look_up(session, &self.log, &entries)?;
         self.checked.entries += entries.len() as u64;
         self.checked.rows += rows.iter().filter(|r| matches!(r, Row::Is(_))).count() as u64;
+        let unmarked = self.order_index(session, &entries)?;
+        let mut findings = Vec::new();
         let mut slots = slots(start, end, entries, rows);
         let stored = self.stored_hashes(session, start, end)?;
-        let mut findings = Vec::new();
+        for stray in self.rows.take_unlogged() {
+            match self.whole {
+                true if self.strays.len() < PENDING => self.strays.push(stray),
+                true => findings.extend(self.unlogged_row(stray, false)),
+                // Only who checks the whole log says that a row is nowhere in it.
+                false => {}
+            }
+        }
         let mut place = 0;
         while !slots.is_empty() {
             let rest = slots.split_off(slots.len().min(WIDTH as usize));
@@ -59,6 +69,16 @@ impl Verification {
             findings.extend(self.tile(session, tile, stored.get(place).copied())?);
             place += 1;
         }
+        // Of an entry that something else is wrong with, that says it better.
+        let known = |f: &Finding| {
+            let pending = self.pending.values().flatten();
+            findings
+                .iter()
+                .chain(pending)
+                .any(|g| g.leaf_index == f.leaf_index)
+        };
+        let unmarked: Vec<Finding> = unmarked.into_iter().filter(|f| !known(f)).collect();
+        findings.extend(unmarked);
         findings.extend(self.upper_tiles(session)?);
         Ok(findings)
     }
@@ -82,7 +102,7 @@ impl Verification {
                 }
                 _ => false,
             };
-        let mut altered = Vec::new();
+        let (mut altered, mut refuted) = (Vec::new(), false);
         let trusted = match present {
             None => None,
             Some(hashes) if vouched(&hashes, &self.frontier) => Some(hashes),
@@ -105,6 +125,7 @@ impl Verification {
                     None
                 }
                 None => {
+                    refuted = true;
                     if complete {
                         findings.push(tile_mismatch(
                             1,
@@ -123,9 +144,15 @@ impl Verification {
         }
         findings.extend(self.heads(session, first, slots.len() as i64, trusted.as_deref()));
         self.frontier = match (self.frontier.take(), trusted, stored) {
-            (Some(frontier), Some(hashes), _) => grown(&frontier, &hashes),
-            (Some(mut frontier), None, Some(stored)) if complete => {
-                frontier.push_tile(stored).ok().map(|()| frontier)
+            (Some(frontier), Some(hashes), _) if !complete => grown(&frontier, &hashes),
+            (Some(mut frontier), hashes, stored) => {
+                // What is vouched for is not hashed a second time.
+                let root = match hashes {
+                    Some(hashes) if refuted => Some(tile_hash(&hashes)),
+                    _ => stored,
+                };
+                root.and_then(|root| frontier.push_tile(root).ok())
+                    .map(|()| frontier)
             }
             _ => None,
         };
@@ -284,6 +311,15 @@ impl Verification {
             let detail =
                 format!("{beyond} entries are not covered by the last tree head, of size {size}");
             findings.push(Finding::of_log(Kind::HeadMismatch, Some(size), detail));
+        }
+        let marks = order_index::count(session, &self.log, size);
+        let wanted = self.checked.marks;
+        if marks > wanted as i64 {
+            let detail = format!(
+                "the order index has {} marks of entries that are not there",
+                marks - wanted as i64
+            );
+            findings.push(Finding::of_log(Kind::TileMismatch, None, detail));
         }
         let surplus = session.read(
             "SELECT t.level, t.tile_index FROM @extschema@.merkle_tile t

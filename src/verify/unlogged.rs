@@ -1,5 +1,7 @@
-//! Rows that should have an entry and have none: slipped in behind the watermark.
+//! Rows that should have an entry and have none: slipped in behind the watermark; and entries that
+//! cannot be found by their keys.
 
+use super::walk::Stray;
 use super::{CHUNK, Finding, Kind, Stage, Verification};
 use crate::capture::queue;
 use crate::capture::scan::Scan;
@@ -7,15 +9,19 @@ use crate::capture::statement::{self, Rows};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
-use crate::store::entries;
-use std::collections::HashSet;
+use crate::store::entries::{self, Entry};
+use crate::store::order_index;
+use merkle_tree::Hash;
+use std::collections::{HashMap, HashSet};
 
 impl Verification {
-    /// Looks up the next rows at or behind the watermark of the `source`-th readable source.
+    /// Looks up the next rows at or behind the watermark of the `source`-th readable source, of those
+    /// that were not read along with the entries.
     pub(super) fn unlogged(
         &mut self,
         session: &Session,
         source: usize,
+        gap: usize,
         after: Option<Vec<String>>,
     ) -> Result<Vec<Finding>, Error> {
         let shapes = self.rows.shapes();
@@ -23,35 +29,47 @@ impl Verification {
             return Ok(self.give_up_pending());
         };
         let by_trigger = shape.source.by_trigger();
-        if by_trigger && !shape.source.every_row_is_logged() {
+        let id = shape.source.id;
+        let gaps = self.rows.gaps(id);
+        let Some(range) = gaps
+            .get(gap)
+            .filter(|_| !by_trigger || shape.source.every_row_is_logged())
+        else {
             self.stage = Stage::Unlogged {
                 source: source + 1,
+                gap: 0,
                 after: None,
             };
             return Ok(Vec::new());
-        }
+        };
         let mut scan = Scan::new(&self.log, shape, shape.current())?;
         let which = match by_trigger {
             true => Rows::All,
-            false => Rows::behind(&shape.source),
+            false => Rows::Behind {
+                watermark: shape.source.watermark.as_deref(),
+                pruned: shape.source.pruned_order.as_deref(),
+                upto: range.upto.as_deref(),
+            },
         };
+        let after = after.or_else(|| range.after.clone());
         let statement = statement::rows(shape, scan.attributes(), after.as_deref(), which, CHUNK);
         let rows = scan.all(Snapshot::Statement, &statement)?;
         self.stage = match rows.last() {
             Some(last) => Stage::Unlogged {
                 source,
-                after: Some(last.position.clone()),
+                gap,
+                after: Some(last.position(shape)?),
             },
             None => Stage::Unlogged {
-                source: source + 1,
+                source,
+                gap: gap + 1,
                 after: None,
             },
         };
-        let keys: Vec<String> = rows.iter().map(|r| r.key.clone()).collect();
-        let id = shape.source.id;
         let logged = match by_trigger {
-            false => entries::logged(session, Snapshot::Statement, id, keys),
+            false => entries::logged(session, Snapshot::Statement, &self.log, id, &rows)?,
             true => {
+                let keys: Vec<String> = rows.iter().map(|r| r.key.clone()).collect();
                 let live = entries::live(session, Snapshot::Statement, &self.log, id, keys.clone());
                 let mut logged: HashSet<String> = live.into_keys().collect();
                 let others: Vec<String> = keys
@@ -67,38 +85,75 @@ impl Verification {
         };
         let name = shape.source.name.clone();
         self.checked.scanned += rows.len() as u64;
-        let mut findings = Vec::new();
-        for row in rows.into_iter().filter(|r| !logged.contains(&r.key)) {
-            if let Some(mut explained) = self.pending.remove(&row.hash) {
-                self.pending_count -= explained.len();
-                for finding in &mut explained {
-                    finding.kind = Kind::EntryAltered;
-                    finding.detail = format!(
-                        "the entry's key was altered; its leaf hash is that of row {}",
-                        row.key
-                    );
-                }
-                findings.extend(explained);
-                continue;
+        let strays = rows.into_iter().filter(|r| !logged.contains(&r.key));
+        Ok(strays
+            .flat_map(|row| {
+                let stray = Stray {
+                    source_table: name.clone(),
+                    hash: row.hash.as_bytes().to_vec(),
+                    key: row.key,
+                };
+                self.unlogged_row(stray, by_trigger)
+            })
+            .collect())
+    }
+
+    /// What is to be said about a row without an entry: that, or that an entry's key was altered.
+    pub(super) fn unlogged_row(&mut self, row: Stray, by_trigger: bool) -> Vec<Finding> {
+        let hash = Hash::try_from(row.hash.as_slice()).ok();
+        if let Some(mut explained) = hash.and_then(|hash| self.pending.remove(&hash)) {
+            self.pending_count -= explained.len();
+            for finding in &mut explained {
+                finding.kind = Kind::EntryAltered;
+                finding.detail = format!(
+                    "the entry's key was altered; its leaf hash is that of row {}",
+                    row.key
+                );
             }
-            findings.push(
-                Finding {
-                    source_table: Some(name.clone()),
-                    source_key: Some(row.key),
-                    ..Finding::of_log(
-                        Kind::Unlogged,
-                        None,
-                        match by_trigger {
-                            true => "the row is not in the log: it came past the triggers".into(),
-                            false => {
-                                "the row lies behind the watermark and is not in the log".into()
-                            }
-                        },
-                    )
-                }
-                .hashes(None, Some(&row.hash)),
-            );
+            return explained;
         }
-        Ok(findings)
+        let detail = match by_trigger {
+            true => "the row is not in the log: it came past the triggers",
+            false => "the row lies behind the watermark and is not in the log",
+        };
+        vec![Finding {
+            source_table: Some(row.source_table),
+            source_key: Some(row.key),
+            actual: Some(row.hash),
+            ..Finding::of_log(Kind::Unlogged, None, detail.into())
+        }]
+    }
+
+    /// Checks that the order index leads to those of `entries`, which begin at a tile's border, that are
+    /// to be found through it.
+    pub(super) fn order_index(
+        &mut self,
+        session: &Session,
+        entries: &[Entry],
+    ) -> Result<Vec<Finding>, Error> {
+        let mut marked = HashMap::new();
+        let mut wanted = Vec::new();
+        for entry in entries.iter().filter(|e| e.order.is_none()) {
+            let tile = order_index::tile_of(entry.leaf_index);
+            if marked.insert(entry.source_id, tile) != Some(tile) {
+                wanted.push(entry);
+            }
+        }
+        self.checked.marks += wanted.len() as u64;
+        let missing = self.rows.unmarked(session, wanted)?;
+        Ok(missing
+            .into_iter()
+            .filter(|entry| self.asked_for(entry.leaf_index))
+            .map(|entry| Finding {
+                source_table: self.rows.name_of(entry.source_id),
+                source_key: Some(entry.key.clone()),
+                ..Finding::of_log(
+                    Kind::EntryAltered,
+                    Some(entry.leaf_index),
+                    "the order index does not lead to the entry: its key or the index was altered"
+                        .into(),
+                )
+            })
+            .collect())
     }
 }

@@ -64,6 +64,14 @@ impl Decimal {
         (exponent + zeros as i64, mantissa)
     }
 
+    /// The number, if it is an integer of 64 bits.
+    pub fn to_i64(&self) -> Option<i64> {
+        let (exponent, mantissa) = self.parts();
+        let magnitude = i128::from(u64::try_from(&mantissa).ok()?)
+            .checked_mul(10i128.checked_pow(exponent.try_into().ok()?)?)?;
+        i64::try_from(if self.negative { -magnitude } else { magnitude }).ok()
+    }
+
     fn cmp_magnitude(&self, other: &Decimal) -> Ordering {
         match (self.digits.is_empty(), other.digits.is_empty()) {
             (false, false) => self

@@ -3,6 +3,7 @@
 use crate::hash::{EMPTY_ROOT, Hash, tile_hash};
 use crate::index::{OutOfRange, TILE_HEIGHT, TILE_WIDTH, TileId, TreeSize};
 use crate::read::{Error, HashReader, read};
+use std::ops::Range;
 
 /// For each tile level, the hashes of its incomplete tile. A tile that fills up is folded into one
 /// hash of the level above, once.
@@ -75,9 +76,9 @@ impl Frontier {
         ragged.unwrap_or(EMPTY_ROOT)
     }
 
-    /// The largest complete subtrees that the tree is made of, as (height, index, root): what the next
+    /// The largest complete subtrees that the tree is made of, as their leaves and root: what the next
     /// root and proof will ask for.
-    pub fn peaks(&self) -> Vec<(u32, u64, Hash)> {
+    pub fn peaks(&self) -> Vec<(Range<u64>, Hash)> {
         let mut peaks = Vec::new();
         for (level, hashes) in self.edge.iter().enumerate() {
             let base = TILE_HEIGHT * level as u32;
@@ -88,8 +89,8 @@ impl Frontier {
                 .filter(|bit| hashes.len() >> bit & 1 == 1)
             {
                 let end = done + (1 << bit);
-                let index = (start + done as u64) >> bit;
-                peaks.push((base + bit, index, tile_hash(&hashes[done..end])));
+                let leaf = |place: usize| (start + place as u64) << base;
+                peaks.push((leaf(done)..leaf(end), tile_hash(&hashes[done..end])));
                 done = end;
             }
         }

@@ -1,6 +1,7 @@
 //! RFC 6962 §2.1 hashing: leaves and nodes are hashed under different prefixes, so that neither can
 //! pass for the other.
 
+use crate::lanes::{Message, digests};
 use sha2::{Digest, Sha256};
 use std::fmt;
 
@@ -57,22 +58,51 @@ impl fmt::Debug for Hash {
     }
 }
 
+/// What leaves and nodes are hashed behind.
+const LEAF: u8 = 0;
+const NODE: u8 = 1;
+
 /// `SHA-256(0x00 ‖ data)`.
 pub fn leaf_hash(data: &[u8]) -> Hash {
     Hash(
-        Sha256::new_with_prefix([0])
+        Sha256::new_with_prefix([LEAF])
             .chain_update(data)
             .finalize()
             .into(),
     )
 }
 
+/// The leaf hashes of several leaves, in order, faster than one by one.
+pub fn leaf_hashes<'a>(leaves: impl IntoIterator<Item = &'a [u8]>) -> Vec<Hash> {
+    let leaves = leaves.into_iter();
+    let mut hashes = Vec::with_capacity(leaves.size_hint().0);
+    let message = |leaf| Message {
+        prefix: LEAF,
+        parts: [leaf, &[]],
+    };
+    digests(leaves.map(message), |digest| hashes.push(Hash(digest)));
+    hashes
+}
+
 /// `SHA-256(0x01 ‖ left ‖ right)`.
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    let mut input = [1; 1 + 2 * HASH_SIZE];
+    let mut input = [NODE; 1 + 2 * HASH_SIZE];
     input[1..=HASH_SIZE].copy_from_slice(&left.0);
     input[1 + HASH_SIZE..].copy_from_slice(&right.0);
     Hash(Sha256::digest(input).into())
+}
+
+/// The level above `hashes`: the node hash of each pair, and at the end the one that is left over.
+pub fn parents(hashes: &[Hash]) -> Vec<Hash> {
+    let mut parents = Vec::with_capacity(hashes.len().div_ceil(2));
+    let (pairs, odd) = hashes.as_chunks::<2>();
+    let messages = pairs.iter().map(|pair| Message {
+        prefix: NODE,
+        parts: [&pair[0].0, &pair[1].0],
+    });
+    digests(messages, |digest| parents.push(Hash(digest)));
+    parents.extend_from_slice(odd);
+    parents
 }
 
 /// The Merkle tree hash over `hashes` as leaves: MTH of RFC 6962 §2.1 without the leaf hashing. The
@@ -82,9 +112,7 @@ pub fn tile_hash(hashes: &[Hash]) -> Hash {
     match hashes {
         [] => EMPTY_ROOT,
         [hash] => *hash,
-        _ => {
-            let (left, right) = hashes.split_at(hashes.len().next_power_of_two() / 2);
-            node_hash(&tile_hash(left), &tile_hash(right))
-        }
+        [left, right] => node_hash(left, right),
+        _ => tile_hash(&parents(hashes)),
     }
 }

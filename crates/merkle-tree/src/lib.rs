@@ -32,12 +32,16 @@
 mod frontier;
 mod hash;
 mod index;
+mod lanes;
 mod proof;
 mod read;
 mod verify;
 
 pub use frontier::Frontier;
-pub use hash::{EMPTY_ROOT, HASH_SIZE, Hash, HashLengthError, leaf_hash, node_hash, tile_hash};
+pub use hash::{
+    EMPTY_ROOT, HASH_SIZE, Hash, HashLengthError, leaf_hash, leaf_hashes, node_hash, parents,
+    tile_hash,
+};
 pub use index::{LeafIndex, MAX_SIZE, OutOfRange, TILE_HEIGHT, TILE_WIDTH, TileId, TreeSize};
 pub use proof::{consistency_proof, inclusion_proof};
 pub use read::{Error, HashReader, root, subtree_hash};

@@ -11,14 +11,14 @@ pub trait HashReader {
     /// The hashes `first .. first + count` of `tile`, where `first + count <= 256`.
     fn read(&mut self, tile: TileId, first: u8, count: u16) -> Result<Vec<Hash>, Self::Error>;
 
-    /// The root of the complete subtree over the leaves `[index·2^height, (index+1)·2^height)`, if it
-    /// is at hand without reading.
-    fn recall(&mut self, _height: u32, _index: u64) -> Option<Hash> {
+    /// The tree hash over `leaves`, if it is at hand without reading. Such a range begins at a multiple of
+    /// the largest power of two not above its length; where its length is one, it is a complete subtree.
+    fn recall(&mut self, _leaves: &Range<u64>) -> Option<Hash> {
         None
     }
 
-    /// That subtree's root was computed from what was read.
-    fn learn(&mut self, _height: u32, _index: u64, _hash: &Hash) {}
+    /// The tree hash over `leaves` was computed from what was read.
+    fn learn(&mut self, _leaves: &Range<u64>, _hash: &Hash) {}
 }
 
 /// Why a root or a proof cannot be computed.
@@ -52,35 +52,45 @@ pub fn subtree_hash<R: HashReader>(
     height: u32,
     index: u64,
 ) -> Result<Hash, Error<R::Error>> {
-    if let Some(hash) = reader.recall(height, index) {
-        return Ok(hash);
-    }
-    let count = 1 << (height % TILE_HEIGHT);
-    let first = index * u64::from(count);
-    let tile = TileId {
-        level: (height / TILE_HEIGHT) as u8,
-        index: first / TILE_WIDTH,
-    };
-    let hash = tile_hash(&read(reader, tile, (first % TILE_WIDTH) as u8, count)?);
-    reader.learn(height, index, &hash);
-    Ok(hash)
+    range_hash(reader, index << height..(index + 1) << height)
 }
 
-/// MTH(D[range]) for a non-empty range that starts at a multiple of the largest power of two not
+/// MTH(D[leaves]) for a non-empty range that starts at a multiple of the largest power of two not
 /// above its length: every range that a proof needs.
 pub(crate) fn range_hash<R: HashReader>(
     reader: &mut R,
-    range: Range<u64>,
+    leaves: Range<u64>,
 ) -> Result<Hash, Error<R::Error>> {
-    let length = range.end - range.start;
-    if length.is_power_of_two() {
-        let height = length.trailing_zeros();
-        return subtree_hash(reader, height, range.start >> height);
+    if let Some(hash) = reader.recall(&leaves) {
+        return Ok(hash);
     }
-    let middle = range.start + (1 << length.ilog2());
-    let left = range_hash(reader, range.start..middle)?;
-    let right = range_hash(reader, middle..range.end)?;
-    Ok(node_hash(&left, &right))
+    let length = leaves.end - leaves.start;
+    let hash = if length.is_power_of_two() {
+        complete(reader, length.trailing_zeros(), leaves.start)?
+    } else {
+        let middle = leaves.start + (1 << length.ilog2());
+        let left = range_hash(reader, leaves.start..middle)?;
+        node_hash(&left, &range_hash(reader, middle..leaves.end)?)
+    };
+    reader.learn(&leaves, &hash);
+    Ok(hash)
+}
+
+/// The root of the complete subtree of a height that begins at a leaf, from the tile it is in.
+fn complete<R: HashReader>(
+    reader: &mut R,
+    height: u32,
+    start: u64,
+) -> Result<Hash, Error<R::Error>> {
+    let count = 1 << (height % TILE_HEIGHT);
+    let level = height / TILE_HEIGHT;
+    let first = start >> (TILE_HEIGHT * level);
+    let tile = TileId {
+        level: level as u8,
+        index: first / TILE_WIDTH,
+    };
+    let hashes = read(reader, tile, (first % TILE_WIDTH) as u8, count)?;
+    Ok(tile_hash(&hashes))
 }
 
 /// As [`HashReader::read`], with the number of hashes checked.

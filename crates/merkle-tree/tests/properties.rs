@@ -4,6 +4,7 @@ mod support;
 
 use merkle_tree::*;
 use proptest::prelude::*;
+use std::ops::Range;
 use std::sync::LazyLock;
 use std::sync::Mutex;
 use support::*;
@@ -20,7 +21,7 @@ fn flipped(hash: &Hash, bit: usize) -> Hash {
 /// A reader with a cache of `room` hashes, the oldest of which go first.
 struct Cached<'a> {
     store: &'a mut Store,
-    known: std::collections::VecDeque<((u32, u64), Hash)>,
+    known: std::collections::VecDeque<(Range<u64>, Hash)>,
     room: usize,
     recalled: usize,
 }
@@ -32,17 +33,35 @@ impl HashReader for Cached<'_> {
         self.store.read(tile, first, count)
     }
 
-    fn recall(&mut self, height: u32, index: u64) -> Option<Hash> {
-        let found = self.known.iter().find(|(at, _)| *at == (height, index));
+    fn recall(&mut self, leaves: &Range<u64>) -> Option<Hash> {
+        let found = self.known.iter().find(|(known, _)| known == leaves);
         self.recalled += usize::from(found.is_some());
         found.map(|(_, hash)| *hash)
     }
 
-    fn learn(&mut self, height: u32, index: u64, hash: &Hash) {
-        self.known.push_back(((height, index), *hash));
+    fn learn(&mut self, leaves: &Range<u64>, hash: &Hash) {
+        self.known.push_back((leaves.clone(), *hash));
         if self.known.len() > self.room {
             self.known.pop_front();
         }
+    }
+}
+
+proptest! {
+    #[test]
+    fn hashing_many_at_once_is_hashing_one_by_one(
+        leaves in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..70),
+    ) {
+        let one_by_one: Vec<Hash> = leaves.iter().map(|l| leaf_hash(l)).collect();
+        prop_assert_eq!(&leaf_hashes(leaves.iter().map(Vec::as_slice)), &one_by_one);
+        let pairs = one_by_one.chunks(2);
+        let nodes: Vec<Hash> = pairs
+            .map(|pair| match pair {
+                [left, right] => node_hash(left, right),
+                pair => pair[0],
+            })
+            .collect();
+        prop_assert_eq!(parents(&one_by_one), nodes);
     }
 }
 
@@ -67,12 +86,13 @@ proptest! {
     fn peaks_are_the_roots_of_the_largest_complete_subtrees(n in 0..LARGE) {
         let store = &mut *STORE.lock().unwrap();
         let peaks = Frontier::load(store, size(n)).unwrap().peaks();
-        let mut leaves: Vec<u64> = peaks.iter().map(|(height, ..)| 1 << height).collect();
-        prop_assert_eq!(leaves.iter().sum::<u64>(), n);
-        leaves.sort_unstable();
-        prop_assert!(leaves.windows(2).all(|pair| pair[0] < pair[1]));
-        for (height, i, hash) in peaks {
-            prop_assert_eq!(subtree_hash(store, height, i).unwrap(), hash);
+        let mut lengths: Vec<u64> = peaks.iter().map(|(leaves, _)| leaves.end - leaves.start).collect();
+        prop_assert_eq!(lengths.iter().sum::<u64>(), n);
+        lengths.sort_unstable();
+        prop_assert!(lengths.windows(2).all(|pair| pair[0] < pair[1]));
+        for (leaves, hash) in peaks {
+            let height = (leaves.end - leaves.start).trailing_zeros();
+            prop_assert_eq!(subtree_hash(store, height, leaves.start >> height).unwrap(), hash);
         }
     }
 

@@ -1,0 +1,152 @@
+//! Keys of rows, as entries have them: texts, and what finds a row's entries by one.
+
+use super::order::{Domain, OrderValue, SortKey};
+use super::shape::Shape;
+use super::table::Attribute;
+use crate::catalog::logs::Log;
+use crate::catalog::sources;
+use crate::encode::{self, Decoder};
+use crate::error::Error;
+use crate::pg::{datum, relcache};
+use crate::session::Session;
+use crate::shared;
+use pgrx::pg_sys;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// The key of a row.
+pub struct RowKey {
+    pub text: String,
+    /// As an order value, where it is one.
+    pub order: Option<SortKey>,
+}
+
+/// A key as one text: the column's own, or for a composite key the text form of a `text[]`.
+pub fn text(mut parts: Vec<String>) -> String {
+    match parts.len() {
+        1 => parts.remove(0),
+        _ => datum::array_literal(parts),
+    }
+}
+
+/// A key's columns as texts, from the text form of the key. The texts are what was given, not
+/// necessarily as the types write them.
+pub fn parts(shape: &Shape, key: &str) -> Result<Vec<String>, Error> {
+    split(&shape.source.name, shape.key.len(), key)
+}
+
+fn split(table: &str, columns: usize, key: &str) -> Result<Vec<String>, Error> {
+    if columns == 1 {
+        return Ok(vec![key.to_owned()]);
+    }
+    match datum::array_elements(key) {
+        Some(parts) if parts.len() == columns => Ok(parts),
+        _ => Err(Error::Key {
+            table: table.to_owned(),
+            key: key.to_owned(),
+            problem: format!("its key has {columns} columns"),
+        }),
+    }
+}
+
+/// How rows of a table are found in a log, decided once a session.
+pub struct Finder {
+    /// The table's name, as it was registered last.
+    pub name: String,
+    /// The table's sources of the log, removed ones too, oldest first.
+    pub sources: Vec<i32>,
+    key: Vec<Attribute>,
+    needs_pinned_settings: bool,
+}
+
+/// By extension, log and table.
+type Finders = HashMap<(u64, i32, pg_sys::Oid), Rc<Finder>>;
+
+thread_local! {
+    static FINDERS: RefCell<Finders> = RefCell::new(HashMap::new());
+    /// A table changed, and none of them may be right.
+    static STALE: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Finder {
+    pub fn of(session: &Session, log: &Log, relation: pg_sys::Oid) -> Result<Rc<Finder>, Error> {
+        relcache::listen(forget);
+        if STALE.take() {
+            FINDERS.take();
+        }
+        let at = (shared::owner(session), log.id, relation);
+        if let Some(finder) = FINDERS.with_borrow(|f| f.get(&at).cloned()) {
+            return Ok(finder);
+        }
+        let finder = session.pinned(|| Finder::make(session, log, relation));
+        let finder = Rc::new(finder?);
+        FINDERS.with_borrow_mut(|f| f.insert(at, finder.clone()));
+        Ok(finder)
+    }
+
+    fn make(session: &Session, log: &Log, relation: pg_sys::Oid) -> Result<Finder, Error> {
+        let mut of_table = sources::all(session, log);
+        of_table.retain(|s| s.relation == relation);
+        let latest = of_table.last().ok_or_else(|| Error::NoSuchSource {
+            log: log.name.clone(),
+            table: sources::relation_name(session, relation),
+        })?;
+        let key = Shape::load(session, log, latest)?.key;
+        Ok(Finder {
+            name: latest.name.clone(),
+            sources: of_table.iter().map(|s| s.id).collect(),
+            needs_pinned_settings: key
+                .iter()
+                .any(|a| encode::text_depends_on_settings(a.base_type)),
+            key,
+        })
+    }
+
+    /// A key as entries have it, from any text that the key's types accept.
+    pub fn key(&self, session: &Session, key: &str) -> Result<RowKey, Error> {
+        match self.needs_pinned_settings {
+            true => session.pinned(|| self.normal(key)),
+            false => self.normal(key),
+        }
+    }
+
+    fn normal(&self, key: &str) -> Result<RowKey, Error> {
+        let mut order = None;
+        let normal = |(column, part): (&Attribute, &String)| {
+            let arg = datum::input(column.base_type, part);
+            let value = arg.datum().map(|d| d.sans_lifetime());
+            if self.key.len() == 1 {
+                order = value.and_then(|d| sort_key_of(column, d));
+            }
+            // SAFETY: a value of the type that the parameter was just made for.
+            let text = value.map(|d| unsafe { datum::output(column.base_type, d) });
+            text.unwrap_or_default()
+        };
+        let parts = split(&self.name, self.key.len(), key)?;
+        let text = text(self.key.iter().zip(&parts).map(normal).collect());
+        Ok(RowKey { text, order })
+    }
+}
+
+/// A key as an order value, from its text, where it is one. Raises the type's own error where the text
+/// is not a value of it.
+pub fn sort_key(shape: &Shape, key: &str) -> Option<SortKey> {
+    let [column] = shape.key.as_slice() else {
+        return None;
+    };
+    let arg = datum::input(column.base_type, key);
+    sort_key_of(column, arg.datum()?.sans_lifetime())
+}
+
+/// `value` must be one of the column's type.
+fn sort_key_of(column: &Attribute, value: pg_sys::Datum) -> Option<SortKey> {
+    Domain::of_type(column.base_type)?;
+    // SAFETY: both callers have just made the value for this column.
+    let value = unsafe { Decoder::of_column(column).decode(Some(value)) };
+    OrderValue::new(column.base_type, &value).sort_key()
+}
+
+fn forget(_: Option<pg_sys::Oid>) {
+    STALE.set(true);
+}

@@ -1,0 +1,181 @@
+//! Inclusion proofs: of an entry, of a row's latest entry, of many entries at once.
+
+use crate::capture::row_key::Finder;
+use crate::catalog::logs::{self, Log};
+use crate::error::Error;
+use crate::pg::spi::Snapshot;
+use crate::session::Session;
+use crate::store::tiles::{Known, TileReader};
+use crate::store::tree::{TreeReader, tree_error, tree_size};
+use crate::store::{entries, heads};
+use merkle_tree::{Hash, HashReader, LeafIndex, TILE_WIDTH, TileId, TreeSize};
+use pgrx::pg_sys;
+
+/// A proof, and what it proves.
+pub struct Inclusion {
+    pub index: i64,
+    pub size: i64,
+    pub leaf: Hash,
+    pub root: Hash,
+    pub path: Vec<Hash>,
+}
+
+/// The proof of the entry at `index`, in the tree of `size` or the latest.
+pub fn entry(
+    session: &Session,
+    snapshot: Snapshot,
+    log: &Log,
+    index: i64,
+    size: Option<i64>,
+) -> Result<Inclusion, Error> {
+    let (size, root) = heads::at(session, snapshot, log, size)?;
+    let leaf_index = check(session, log, index, size)?;
+    let mut reader = TreeReader::cached(session, log, snapshot);
+    let path = path(&mut reader, log, leaf_index, size)?;
+    let place = (leaf_index.get() % TILE_WIDTH) as u8;
+    let leaf = reader.read(tile_of(leaf_index), place, 1)?.pop();
+    Ok(Inclusion {
+        index,
+        size,
+        leaf: leaf.ok_or_else(|| missing(log, index))?,
+        root,
+        path,
+    })
+}
+
+/// The proof of the latest entry of the row with this key.
+pub fn row(
+    session: &Session,
+    snapshot: Snapshot,
+    log: &str,
+    relation: pg_sys::Oid,
+    key: &str,
+    size: Option<i64>,
+) -> Result<Inclusion, Error> {
+    let log = logs::known(session, log)?;
+    let finder = Finder::of(session, &log, relation)?;
+    session.check_caller_reads(&log, relation)?;
+    let key = finder.key(session, key)?;
+    let mut index = None;
+    for source in &finder.sources {
+        index = index.max(entries::latest_of(session, snapshot, &log, *source, &key)?);
+    }
+    let index = index.ok_or_else(|| Error::RowNotLogged {
+        log: log.name.clone(),
+        table: finder.name.clone(),
+        key: key.text,
+    })?;
+    entry(session, snapshot, &log, index, size)
+}
+
+/// Proofs of many entries in one tree, made a tile of them at a time.
+pub struct Many {
+    log: Log,
+    /// In descending order: the next is the last.
+    indexes: Vec<i64>,
+    size: i64,
+    root: Hash,
+    known: Known,
+}
+
+impl Many {
+    pub fn start(
+        session: &Session,
+        log: Log,
+        mut indexes: Vec<i64>,
+        size: Option<i64>,
+    ) -> Result<Many, Error> {
+        let (size, root) = heads::at(session, Snapshot::Statement, &log, size)?;
+        for index in &indexes {
+            check(session, &log, *index, size)?;
+        }
+        indexes.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(Many {
+            log,
+            indexes,
+            size,
+            root,
+            known: Known::default(),
+        })
+    }
+
+    /// The proofs of the next entries; none when all are done.
+    pub fn next(&mut self, session: &Session) -> Result<Vec<Inclusion>, Error> {
+        pgrx::check_for_interrupts!();
+        let Some(first) = self.indexes.last() else {
+            return Ok(Vec::new());
+        };
+        let tile = tile_of(check(session, &self.log, *first, self.size)?);
+        let end = (tile.index + 1) * TILE_WIDTH;
+        let count = TILE_WIDTH.min(self.size as u64 - tile.index * TILE_WIDTH);
+        let mut reader = TileReader {
+            reader: TreeReader::cached(session, &self.log, Snapshot::Statement),
+            known: &mut self.known,
+        };
+        reader
+            .open_tile(tile.index, count as u16)
+            .map_err(|e| tree_error(&self.log, e))?;
+        let mut proofs = Vec::new();
+        while let Some(index) = self.indexes.pop_if(|i| (*i as u64) < end) {
+            let leaf_index = check(session, &self.log, index, self.size)?;
+            let leaf = reader.leaf(leaf_index.get());
+            proofs.push(Inclusion {
+                index,
+                size: self.size,
+                leaf: leaf.ok_or_else(|| missing(&self.log, index))?,
+                root: self.root,
+                path: path(&mut reader, &self.log, leaf_index, self.size)?,
+            });
+        }
+        Ok(proofs)
+    }
+}
+
+fn path<R: HashReader<Error = Error>>(
+    reader: &mut R,
+    log: &Log,
+    index: LeafIndex,
+    size: i64,
+) -> Result<Vec<Hash>, Error> {
+    let size: TreeSize = tree_size(log, size)?;
+    merkle_tree::inclusion_proof(reader, index, size).map_err(|e| tree_error(log, e))
+}
+
+/// That there is an entry to prove in a tree of `size`.
+fn check(session: &Session, log: &Log, index: i64, size: i64) -> Result<LeafIndex, Error> {
+    let name = || log.name.clone();
+    if !(0..size).contains(&index) {
+        let current = heads::latest(session, Snapshot::Statement, log)?.tree_size;
+        return Err(match (0..current).contains(&index) {
+            true => Error::IndexBeyondSize {
+                log: name(),
+                index,
+                size,
+            },
+            false => Error::IndexOutOfRange {
+                log: name(),
+                index,
+                size: current,
+            },
+        });
+    }
+    entries::check_not_pruned(log, index)?;
+    LeafIndex::new(index as u64).map_err(|e| Error::Damaged {
+        log: name(),
+        problem: e.to_string(),
+    })
+}
+
+fn missing(log: &Log, index: i64) -> Error {
+    Error::Damaged {
+        log: log.name.clone(),
+        problem: format!("entry {index} is missing"),
+    }
+}
+
+fn tile_of(index: LeafIndex) -> TileId {
+    TileId {
+        level: 0,
+        index: index.get() / TILE_WIDTH,
+    }
+}
