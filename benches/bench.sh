@@ -107,18 +107,26 @@ for _ in $(seq "$rounds"); do
 done
 row "insert and log, insert with a hash chain by trigger ($chained rows)" "$(calc '%.2f s' "$(median ours)")" "$(calc '%.2f s' "$(median chain)")" "$(calc %.2f "$(median chain) / $(median ours)")" ""
 
-# The same at many entries.
-anew
-sql "CREATE TABLE filler (id bigint PRIMARY KEY); CREATE TABLE grow $columns; INSERT INTO filler SELECT generate_series(1, $logged)"
-log_of big filler
-log_of small filler
-sql "SELECT alter_log('small', batch_size => 1000000); SELECT process_next_batch('small'); SELECT disable_log('small')" >/dev/null
-sql "SELECT remove_source('small', 'filler')" >/dev/null
+# The same at many entries, in a database of its own, and at few in another.
+for size in big small; do
+    sql "CREATE DATABASE $size"
+    PGDATABASE=$size
+    anew
+    sql "CREATE TABLE filler (id bigint PRIMARY KEY); CREATE TABLE grow $columns;
+         INSERT INTO filler SELECT generate_series(1, $([ $size = big ] && echo "$logged" || echo 1000000))"
+    log_of l filler
+done
+PGDATABASE=small sql "SELECT process_next_batch('l')" >/dev/null
 # Memory of one large batch, beyond what the processes began with.
-sql "SELECT alter_log('big', batch_size => 10000000)" >/dev/null
-"$bin/psql" -Atqc "SELECT set_config('application_name', 'large', false); SELECT merkle_size('big'); SELECT pg_sleep(1); SELECT process_next_batch('big')" >/dev/null &
+PGDATABASE=big
+sql "SELECT alter_log('l', batch_size => 10000000)" >/dev/null
+PGAPPNAME=large "$bin/psql" -Atq -c "SELECT merkle_size('l')" -c "SELECT pg_sleep(1)" -c "SELECT process_next_batch('l')" >/dev/null &
 watched=$!
-anon() { awk '/^RssAnon/ { s += $2 } END { print s + 0 }' $(sql "SELECT format('/proc/%s/status', pid) FROM pg_stat_activity WHERE application_name = 'large' OR leader_pid IN (SELECT pid FROM pg_stat_activity WHERE application_name = 'large')") /dev/null 2>/dev/null || true; }
+anon() { # kB of their own that the backend and its helper have
+    local pids
+    pids=$(sql "SELECT a.pid FROM pg_stat_activity a WHERE a.application_name = 'large'")
+    awk '/^RssAnon/ { s += $2 } END { print s + 0 }' /dev/null $(printf '/proc/%s/status ' $pids) 2>/dev/null || true
+}
 sleep 0.7
 base=$(anon)
 most=$base
@@ -128,26 +136,34 @@ while kill -0 "$watched" 2>/dev/null; do
     sleep 0.1
 done
 row "memory of a batch of 10 million rows, over the backend's base" "$(calc '%.0f MB' "($most - $base) / 1024")" "" "" "< 128 MB"
-sql "SELECT alter_log('big', batch_size => 100000000); SELECT process_next_batch('big'); SELECT remove_source('big', 'filler')" >/dev/null
-for log in big small; do sql "SELECT add_source('$log', 'grow', order_column => 'id', capture => 'watermark')" >/dev/null; done
-for k in $(seq "$rounds"); do
-    fill grow $((logged + k * 1000000)) $((logged + k * 1000000 + 999999))
-    sql "VACUUM grow"
-    for log in small big; do note "at_$log" "$(batch $log)"; done
+sql "SELECT alter_log('l', batch_size => 100000000); SELECT process_next_batch('l')" >/dev/null
+for PGDATABASE in big small; do
+    sql "SELECT remove_source('l', 'filler'); SELECT add_source('l', 'grow', order_column => 'id', capture => 'watermark')" >/dev/null
 done
-row "batches of 1 million at $((logged / 1000000)) million entries, at 1 to $((rounds + 1)) million" "$(calc '%.2f s' "$(median at_big)")" "$(calc '%.2f s' "$(median at_small)")" "$(calc %.2f "$(median at_small) / $(median at_big)")" "≥ 0.9"
+for k in $(seq "$rounds"); do
+    for PGDATABASE in small big; do
+        fill grow $((logged + k * 1000000)) $((logged + k * 1000000 + 999999))
+        sql "VACUUM grow"
+        note "at_$PGDATABASE" "$(batch l)"
+    done
+done
+row "batches of 1 million at $((logged / 1000000)) million entries, at 1 to $rounds million" "$(calc '%.2f s' "$(median at_big)")" "$(calc '%.2f s' "$(median at_small)")" "$(calc %.2f "$(median at_small) / $(median at_big)")" "≥ 0.9"
+PGDATABASE=big
 
 # The first answers of a server that has just started.
 as_server "$bin/pg_ctl" -D "$dir/data" -w -m fast restart -l "$dir/log" >/dev/null
 first() { "$bin/psql" -Atq -c '\timing on' -c "$1" | awk '/^Time/ { print $2 }'; }
-row "first merkle_root after a restart, $((logged / 1000000)) million entries" "$(calc '%.1f ms' "$(first "SELECT merkle_root('big')")")" "" "" "< 50 ms"
-row "first inclusion_proof after a restart" "$(calc '%.1f ms' "$(first "SELECT * FROM inclusion_proof('big', 31415926 % merkle_size('big'))")")" "" "" "< 50 ms"
+row "first merkle_root after a restart, $((logged / 1000000)) million entries" "$(calc '%.1f ms' "$(first "SELECT merkle_root('l')")")" "" "" "< 50 ms"
+row "first inclusion_proof after a restart" "$(calc '%.1f ms' "$(first "SELECT * FROM inclusion_proof('l', 31415926 % merkle_size('l'))")")" "" "" "< 50 ms"
 
 # Answers to one client, warm.
+PGDATABASE=postgres
+for size in big small; do sql "DROP DATABASE $size"; done
 anew
-sql "DROP TABLE filler, grow; CREATE TABLE proven (id bigint PRIMARY KEY); INSERT INTO proven SELECT generate_series(1, $proven)"
+sql "CREATE TABLE proven (id bigint PRIMARY KEY); INSERT INTO proven SELECT generate_series(1, $proven)"
 log_of l proven
-sql "SELECT process_next_batch('l'); SELECT merkle_log_warm('l'); VACUUM ANALYZE merkle_log; VACUUM ANALYZE merkle_tree_head" >/dev/null
+sql "SELECT process_next_batch('l'); SELECT merkle_log_warm('l')" >/dev/null
+sql "VACUUM ANALYZE"
 echo "SELECT 1" >"$dir/one.pgbench"
 echo "SELECT merkle_root('l')" >"$dir/root.pgbench"
 random="\\set i random(0, $proven - 1)"
@@ -178,7 +194,8 @@ row "inclusion_proofs of 500,000 entries at random" "$(many at_random "(SELECT (
 # Verification.
 anew
 log_of one src
-sql "SELECT process_next_batch('one'); VACUUM ANALYZE merkle_log" >/dev/null
+sql "SELECT process_next_batch('one')" >/dev/null
+sql "VACUUM ANALYZE"
 for _ in $(seq "$rounds"); do
     note verify "$(seconds "SET client_min_messages = warning; SELECT * FROM verify_log('one')")"
     note count "$(seconds "SET max_parallel_workers_per_gather = 0; SELECT count(sha256(convert_to(t::text, 'UTF8'))) FROM src t")"

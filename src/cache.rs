@@ -90,9 +90,9 @@ impl Cache {
     pub fn recall(&self, leaves: &Range<u64>) -> Option<Hash> {
         let (shared, sets) = self.shared?;
         let (height, index) = name(leaves);
-        let number = self.set_of(height, index, sets.len());
+        let (number, way) = self.home(height, index, sets.len());
         let held = shmem::lock(number % LOCKS, Mode::Shared);
-        let place = self.find(&sets[number], height, index);
+        let place = self.find(&sets[number], way, height, index);
         let words = place.map(|place| {
             place
                 .used
@@ -126,7 +126,7 @@ impl Cache {
             return;
         };
         let (height, index) = name(leaves);
-        let number = self.set_of(height, index, sets.len());
+        let (number, way) = self.home(height, index, sets.len());
         let mut words = [0; 4];
         for (word, chunk) in words.iter_mut().zip(hash.as_bytes().as_chunks().0) {
             *word = u64::from_ne_bytes(*chunk);
@@ -134,8 +134,8 @@ impl Cache {
         let now = shared.cache_clock.fetch_add(1, PLAIN) + 1;
         let _held = shmem::lock(number % LOCKS, Mode::Exclusive);
         let set = &sets[number];
-        let oldest = || set.iter().min_by_key(|p| p.used.load(PLAIN));
-        let Some(place) = self.find(set, height, index).or_else(oldest) else {
+        let oldest = || places(set, way).min_by_key(|p| p.used.load(PLAIN));
+        let Some(place) = self.find(set, way, height, index).or_else(oldest) else {
             return;
         };
         place.owner.store(self.owner, PLAIN);
@@ -147,8 +147,8 @@ impl Cache {
         place.used.store(now, PLAIN);
     }
 
-    fn find<'s>(&self, set: &'s Set, height: u32, index: u64) -> Option<&'s Place> {
-        set.iter().find(|place| {
+    fn find<'s>(&self, set: &'s Set, way: usize, height: u32, index: u64) -> Option<&'s Place> {
+        places(set, way).find(|place| {
             place.used.load(PLAIN) != 0
                 && place.index.load(PLAIN) == index
                 && place.log.load(PLAIN) == self.log_and(height)
@@ -160,13 +160,20 @@ impl Cache {
         u64::from(self.log_id as u32) << 32 | u64::from(height)
     }
 
-    fn set_of(&self, height: u32, index: u64, sets: usize) -> usize {
+    /// The set that a hash lies in, and the place of it that is looked at first.
+    fn home(&self, height: u32, index: u64, sets: usize) -> (usize, usize) {
         let mut mixed = self.owner ^ self.log_and(height).rotate_left(17);
         mixed = (mixed ^ index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         mixed ^= mixed >> 32;
         mixed = mixed.wrapping_mul(0xd6e8_feb8_6659_fd93);
-        ((mixed >> 20) % sets as u64) as usize
+        let set = (mixed >> 20) % sets as u64;
+        (set as usize, (mixed >> 10) as usize % WAYS)
     }
+}
+
+/// The places of a set, from one on: each lies in a cache line of its own, so the first should be it.
+fn places(set: &Set, from: usize) -> impl Iterator<Item = &Place> {
+    set[from..].iter().chain(&set[..from])
 }
 
 /// What a range of leaves is known by: a complete subtree by its height and place, the ragged end of a

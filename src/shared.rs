@@ -68,6 +68,8 @@ pub struct LogCounters {
     /// Duration of the last run, in microseconds.
     pub last_duration: AtomicI64,
     run_now: AtomicBool,
+    /// Counts the changes of the log's tree heads; odd while one is under way.
+    heads: AtomicU64,
 }
 
 /// What to ask the server for, in bytes; the cache begins there.
@@ -216,6 +218,22 @@ impl LogCounters {
             self.owner.store(owner, ORDER);
         }
         free.is_ok()
+    }
+
+    /// Says that a tree head is being written, before anyone can see it.
+    pub fn head_changes(&self) {
+        self.heads.fetch_or(1, ORDER);
+    }
+
+    /// Says that the transaction that was writing one is over.
+    pub fn head_changed(&self) {
+        self.heads
+            .store((self.heads.load(ORDER) | 1).wrapping_add(1), ORDER);
+    }
+
+    /// How often the tree heads have changed; `None` while they may be changing.
+    pub fn head_changes_so_far(&self) -> Option<u64> {
+        Some(self.heads.load(ORDER)).filter(|n| n % 2 == 0)
     }
 
     pub fn ask_to_run(&self) {

@@ -5,7 +5,7 @@ use server_tests::*;
 /// Enough rows for helpers to be asked for: batches begin to be large at 16,384 rows, and a verifier has
 /// 131,072 entries at least.
 const SOURCES: &str = "CREATE TABLE a (id bigint PRIMARY KEY, note text, doc jsonb);
-    CREATE TABLE b (at timestamptz NOT NULL, id uuid PRIMARY KEY, n numeric);
+    CREATE TABLE b (at timestamptz NOT NULL UNIQUE, id uuid PRIMARY KEY, n numeric);
     INSERT INTO a SELECT i, 'note ' || i, jsonb_build_object('i', i) FROM generate_series(1, 290000) i;
     INSERT INTO b SELECT timestamptz '2020-01-01 00:00+00' + i * interval '1 second', md5(i::text)::uuid, i / 7.0 FROM generate_series(1, 40000) i;";
 

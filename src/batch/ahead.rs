@@ -14,7 +14,9 @@ use crate::pg::parallel::{self, Helper};
 use crate::pg::progress::{Command, Progress};
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
-use crate::store::append::{Appended, Appender, Entry};
+use crate::store::append::{Appended, Appender, Entry, concat};
+use crate::store::tree::hashes;
+use merkle_tree::{TILE_WIDTH, tile_hash};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use serde::{Deserialize, Serialize};
@@ -41,7 +43,13 @@ pub fn append(
     loop {
         let before = appender.entries();
         let helper = match helpers && before >= ALONE {
-            true => Request::new(log, &sources, STRETCH.min(batch_size - before)).start(),
+            true => Request {
+                log: log.name.clone(),
+                spans: sources.iter().map(|(_, span)| span.clone()).collect(),
+                limit: STRETCH.min(batch_size - before),
+                edge: concat(appender.edge()),
+            }
+            .start(),
             false => None,
         };
         let (limit, passed) = match helper {
@@ -88,8 +96,8 @@ fn take_from(
     while let Some(answer) = helper.receive() {
         match Answer::read(answer) {
             Answer::Rows(mut rest) => {
-                while let Some(entry) = wire::entry(&mut rest) {
-                    appender.push(&entry)?;
+                while let Some((entry, root)) = wire::entry(&mut rest) {
+                    appender.push_known(&entry, root)?;
                     report(progress, appender.entries());
                 }
             }
@@ -104,21 +112,13 @@ fn take_from(
 #[derive(Serialize, Deserialize)]
 struct Request {
     log: String,
-    batch_size: i32,
     spans: Vec<Span>,
     limit: i64,
+    /// The hashes that the log's incomplete tile begins with: the helper computes what tiles come to.
+    edge: Vec<u8>,
 }
 
 impl Request {
-    fn new(log: &Log, sources: &[(Shape, Span)], limit: i64) -> Request {
-        Request {
-            log: log.name.clone(),
-            batch_size: log.batch_size,
-            spans: sources.iter().map(|(_, span)| span.clone()).collect(),
-            limit,
-        }
-    }
-
     fn start(&self) -> Option<Helper> {
         let request = serde_json::to_vec(self).expect("texts and numbers are JSON");
         Helper::start(c"merkle_log_read_ahead", &request, Snapshot::Fresh)
@@ -138,11 +138,17 @@ impl Request {
         }
         let mut merge = Merge::open(&log, &sources, self.limit, Snapshot::Statement)?;
         let mut answer = vec![Answer::ROWS];
+        let mut tile = hashes(&log, &self.edge)?;
         let (mut taken, mut held) = (0, 0);
         while taken < self.limit
             && let Some((source_id, leaf)) = merge.next()?
         {
-            wire::put(&mut answer, &Entry::in_order(source_id, leaf));
+            tile.push(leaf.hash);
+            let root = (tile.len() == TILE_WIDTH as usize).then(|| tile_hash(&tile));
+            wire::put(&mut answer, &Entry::in_order(source_id, leaf), root);
+            if root.is_some() {
+                tile.clear();
+            }
             (taken, held) = (taken + 1, held + 1);
             if held == HANDFUL {
                 pgrx::check_for_interrupts!();
@@ -189,7 +195,8 @@ mod wire {
 
     const NONE: u32 = u32::MAX;
 
-    pub fn put(out: &mut Vec<u8>, entry: &Entry) {
+    /// `root` is that of the tile that the entry completes.
+    pub fn put(out: &mut Vec<u8>, entry: &Entry, root: Option<Hash>) {
         out.extend_from_slice(&entry.source_id.to_ne_bytes());
         out.extend_from_slice(entry.hash.as_bytes());
         for field in [
@@ -198,6 +205,7 @@ mod wire {
             entry.place.as_ref().map(<[u8; 16]>::as_slice),
             entry.salt,
             entry.leaf_data,
+            root.as_ref().map(|root| root.as_bytes().as_slice()),
         ] {
             let length = field.map_or(NONE, |f| f.len() as u32);
             out.extend_from_slice(&length.to_ne_bytes());
@@ -206,14 +214,14 @@ mod wire {
     }
 
     /// The next entry of `rest`; `None` at its end.
-    pub fn entry<'a>(rest: &mut &'a [u8]) -> Option<Entry<'a>> {
+    pub fn entry<'a>(rest: &mut &'a [u8]) -> Option<(Entry<'a>, Option<Hash>)> {
         let source_id = i32::from_ne_bytes(*array(rest)?);
         let hash = Hash::from(*array(rest)?);
         let text = |field: &'a [u8]| std::str::from_utf8(field).ok();
         let key = field(rest)?.and_then(text)?;
         let order = field(rest)?.and_then(text);
         let place = field(rest)?.and_then(|p| p.try_into().ok());
-        Some(Entry {
+        let entry = Entry {
             source_id,
             key,
             order,
@@ -221,7 +229,9 @@ mod wire {
             hash,
             salt: field(rest)?,
             leaf_data: field(rest)?,
-        })
+        };
+        let root = field(rest)?.and_then(|root| Hash::try_from(root).ok());
+        Some((entry, root))
     }
 
     fn array<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {

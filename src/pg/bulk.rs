@@ -1,6 +1,7 @@
 //! Many rows written past the executor, as COPY writes them: whole pages at a time, then their index
 //! entries.
 
+use super::memory::Scratch;
 use pgrx::{PgMemoryContexts, pg_sys};
 use raw::{ExecInsertIndexTuples, ExecStoreVirtualTuple, heap_multi_insert};
 
@@ -40,6 +41,8 @@ pub struct BulkInsert {
     slots: Vec<*mut pg_sys::TupleTableSlot>,
     command: pg_sys::CommandId,
     columns: usize,
+    /// What the server allocates on the way.
+    scratch: Scratch,
     /// Of the rows that wait, row by row.
     values: Vec<Waiting>,
     /// Their texts and bytes, as the server stores them.
@@ -71,6 +74,7 @@ impl BulkInsert {
                 slots,
                 command: pg_sys::GetCurrentCommandId(true),
                 columns: (*(*relation).rd_att).natts as usize,
+                scratch: Scratch::new(),
                 values: Vec::new(),
                 bytes: Vec::new(),
             }
@@ -150,16 +154,18 @@ impl BulkInsert {
             let relation = (*table).ri_RelationDesc;
             let (first, count, command, buffers) =
                 (slots.as_mut_ptr(), rows as i32, self.command, self.buffers);
-            pg_sys::ffi::pg_guard_ffi_boundary(|| {
-                for place in 0..rows {
-                    ExecStoreVirtualTuple(*first.add(place));
-                }
-                heap_multi_insert(relation, first, count, command, 0, buffers);
-                for place in 0..rows {
-                    let slot = *first.add(place);
-                    let (none, null) = (std::ptr::null_mut(), std::ptr::null_mut());
-                    ExecInsertIndexTuples(table, slot, state, false, false, none, null);
-                }
+            self.scratch.scope(|| {
+                pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                    for place in 0..rows {
+                        ExecStoreVirtualTuple(*first.add(place));
+                    }
+                    heap_multi_insert(relation, first, count, command, 0, buffers);
+                    for place in 0..rows {
+                        let slot = *first.add(place);
+                        let (none, null) = (std::ptr::null_mut(), std::ptr::null_mut());
+                        ExecInsertIndexTuples(table, slot, state, false, false, none, null);
+                    }
+                })
             });
             for slot in slots {
                 pg_sys::ExecClearTuple(*slot);

@@ -124,7 +124,7 @@ impl Index {
             Direction::Backward => pg_sys::ScanDirection::BackwardScanDirection,
         };
         // SAFETY: scan keys are plain data that `ScanKeyInit` fills; the slot is this table's; the row
-        // is used up before the next is fetched. The columns' collation is that of the scan keys: C.
+        // is used up before the next is fetched, and is one of a heap. The columns' collation is that of the scan keys: C.
         unsafe {
             let mut conditions = vec![pg_sys::ScanKeyData::default(); keys.len()];
             for (condition, key) in conditions.iter_mut().zip(keys) {
@@ -154,10 +154,12 @@ impl Index {
             while pg_sys::index_getnext_slot(scan, direction, self.slot) {
                 pg_sys::slot_getallattrs(self.slot);
                 let width = (*(*self.slot).tts_tupleDescriptor).natts as usize;
-                let row = Row::new(
+                let mut row = Row::new(
                     std::slice::from_raw_parts((*self.slot).tts_values, width),
                     std::slice::from_raw_parts((*self.slot).tts_isnull, width),
                 );
+                let tuple = (*self.slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple;
+                row.writer = (*(*tuple).t_data).t_choice.t_heap.t_xmin;
                 if !take(&row) {
                     break;
                 }
@@ -207,10 +209,14 @@ impl View {
     fn open(snapshot: Snapshot) -> View {
         // SAFETY: a snapshot that was pushed stays until it is popped; the active one is the caller's.
         unsafe {
-            let pushed = snapshot == Snapshot::Fresh;
-            if pushed {
-                pg_sys::CommandCounterIncrement();
-                pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            let pushed = snapshot != Snapshot::Statement;
+            match snapshot {
+                Snapshot::Statement => {}
+                Snapshot::Fresh => {
+                    pg_sys::CommandCounterIncrement();
+                    pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+                }
+                Snapshot::Latest => pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()),
             }
             View {
                 snapshot: pg_sys::GetActiveSnapshot(),

@@ -19,17 +19,25 @@ pub enum Snapshot {
     Statement,
     /// A snapshot taken now (in READ COMMITTED), after the effects of earlier commands.
     Fresh,
+    /// What is committed now, whatever the isolation level. Not for statements.
+    Latest,
 }
 
 /// One result row; `get` and `datum` count columns from 0.
 pub struct Row<'a> {
     values: &'a [pg_sys::Datum],
     nulls: &'a [bool],
+    /// The transaction that wrote it, where it is a row of a table.
+    pub writer: pg_sys::TransactionId,
 }
 
 impl<'a> Row<'a> {
     pub fn new(values: &'a [pg_sys::Datum], nulls: &'a [bool]) -> Row<'a> {
-        Row { values, nulls }
+        Row {
+            values,
+            nulls,
+            writer: pg_sys::InvalidTransactionId,
+        }
     }
 
     /// The column as a Rust value; `None` for NULL.
@@ -206,10 +214,10 @@ unsafe extern "C-unwind" fn receive(
         if usize::from((*slot).tts_nvalid as u16) < width {
             pg_sys::slot_getallattrs(slot);
         }
-        let row = Row {
-            values: std::slice::from_raw_parts((*slot).tts_values, width),
-            nulls: std::slice::from_raw_parts((*slot).tts_isnull, width),
-        };
+        let row = Row::new(
+            std::slice::from_raw_parts((*slot).tts_values, width),
+            std::slice::from_raw_parts((*slot).tts_isnull, width),
+        );
         (*(*receiver.cast::<Receiver>()).take)(&row);
     }
     true
@@ -253,10 +261,7 @@ fn take_rows<T>(mut map: impl FnMut(&Row) -> T) -> Vec<T> {
             let tuple = *table.vals.add(i);
             pg_sys::heap_deform_tuple(tuple, tupdesc, values.as_mut_ptr(), nulls.as_mut_ptr());
         }
-        rows.push(map(&Row {
-            values: &values,
-            nulls: &nulls,
-        }));
+        rows.push(map(&Row::new(&values, &nulls)));
     }
     // SAFETY: the table belongs to the open connection and no row refers to it any more.
     unsafe { pg_sys::SPI_freetuptable(table) };

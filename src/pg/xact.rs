@@ -9,12 +9,34 @@ type Action = Box<dyn FnOnce()>;
 thread_local! {
     /// What waits for the commit, with the subtransaction that asked for it.
     static ACTIONS: RefCell<Vec<(pg_sys::SubTransactionId, Action)>> = const { RefCell::new(Vec::new()) };
+    /// What waits for the end, whichever it is.
+    static AT_END: RefCell<Vec<Action>> = const { RefCell::new(Vec::new()) };
     static REGISTERED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs `action` once the transaction has committed; never if it, or the subtransaction that asks
 /// now, is rolled back, or if it is prepared. The action must not fail: there is nothing left to undo.
 pub fn after_commit(action: impl FnOnce() + 'static) {
+    register();
+    // SAFETY: reads a global of the backend.
+    let asked_by = unsafe { pg_sys::GetCurrentSubTransactionId() };
+    ACTIONS.with_borrow_mut(|actions| actions.push((asked_by, Box::new(action))));
+}
+
+/// Runs `action` once the transaction has committed or been rolled back; never if it is prepared. It
+/// must not fail.
+pub fn at_end(action: impl FnOnce() + 'static) {
+    register();
+    AT_END.with_borrow_mut(|actions| actions.push(Box::new(action)));
+}
+
+/// True if what `writer` wrote and committed is seen by the calling statement.
+pub fn sees(writer: pg_sys::TransactionId) -> bool {
+    // SAFETY: a statement has an active snapshot, of the kind that knows what was in progress.
+    unsafe { !pg_sys::XidInMVCCSnapshot(writer, pg_sys::GetActiveSnapshot()) }
+}
+
+fn register() {
     if !REGISTERED.replace(true) {
         // SAFETY: the callbacks live as long as the process.
         unsafe {
@@ -22,9 +44,6 @@ pub fn after_commit(action: impl FnOnce() + 'static) {
             pg_sys::RegisterSubXactCallback(Some(subtransaction_ended), std::ptr::null_mut());
         }
     }
-    // SAFETY: reads a global of the backend.
-    let asked_by = unsafe { pg_sys::GetCurrentSubTransactionId() };
-    ACTIONS.with_borrow_mut(|actions| actions.push((asked_by, Box::new(action))));
 }
 
 #[pgrx::pg_guard]
@@ -33,9 +52,15 @@ unsafe extern "C-unwind" fn transaction_ended(event: pg_sys::XactEvent::Type, _a
         pg_sys::XactEvent::XACT_EVENT_COMMIT => {
             let actions = ACTIONS.take();
             actions.into_iter().for_each(|(_, action)| action());
+            AT_END.take().into_iter().for_each(|action| action());
         }
-        pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PREPARE => {
+        pg_sys::XactEvent::XACT_EVENT_ABORT => {
             ACTIONS.take();
+            AT_END.take().into_iter().for_each(|action| action());
+        }
+        pg_sys::XactEvent::XACT_EVENT_PREPARE => {
+            ACTIONS.take();
+            AT_END.take();
         }
         _ => {}
     }

@@ -151,8 +151,17 @@ impl<'a> Appender<'a> {
 
     /// Appends a leaf and returns its index.
     pub fn push(&mut self, entry: &Entry) -> Result<i64, Error> {
+        self.push_known(entry, None)
+    }
+
+    /// As `push`, with the root of the tile that the leaf completes where that is known.
+    pub fn push_known(&mut self, entry: &Entry, root: Option<Hash>) -> Result<i64, Error> {
         let index = self.size();
-        self.frontier.push(entry.hash).map_err(|e| Error::Damaged {
+        let pushed = match root {
+            None => self.frontier.push(entry.hash),
+            Some(root) => self.frontier.push_last(entry.hash, root),
+        };
+        pushed.map_err(|e| Error::Damaged {
             log: self.log.name.clone(),
             problem: e.to_string(),
         })?;
@@ -201,6 +210,11 @@ impl<'a> Appender<'a> {
             Some((_, run, last)) if *last == statement => *run += entries,
             _ => self.runs.push((first, entries, statement)),
         }
+    }
+
+    /// The hashes of the entries in the incomplete tile at the end.
+    pub fn edge(&self) -> &[Hash] {
+        self.frontier.edge()
     }
 
     /// Entries so far, those of earlier batches included.

@@ -5,9 +5,14 @@ use crate::catalog::logs::Log;
 use crate::error::Error;
 use crate::pg::index::{Direction, Key};
 use crate::pg::spi::{Row, Snapshot};
+use crate::pg::{parallel, server, xact};
 use crate::session::Session;
+use crate::shared::{self, LogCounters};
 use merkle_tree::{EMPTY_ROOT, Hash, root};
 use pgrx::datum::{Interval, TimestampWithTimeZone};
+use pgrx::pg_sys;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::time::Duration;
 
 #[derive(Clone, Copy, Debug)]
@@ -49,14 +54,63 @@ fn head(log: &Log, (tree_size, root, created_at): Columns) -> Result<Head, Error
     }
 }
 
-/// The latest head.
+/// The latest head, as the table has it.
 pub fn latest(session: &Session, snapshot: Snapshot, log: &Log) -> Result<Head, Error> {
+    stored(session, snapshot, log).map(|(head, _)| head)
+}
+
+/// The latest head, and who wrote it.
+fn stored(
+    session: &Session,
+    snapshot: Snapshot,
+    log: &Log,
+) -> Result<(Head, pg_sys::TransactionId), Error> {
     // tree_size, root_hash and created_at are the second to fourth columns.
-    let map = |row: &Row| (row.required(1), row.required(2), row.get(3));
-    session
+    let map = |row: &Row| {
+        let columns = (row.required(1), row.required(2), row.get(3));
+        (columns, row.writer)
+    };
+    let first = session
         .index(c"merkle_tree_head", c"merkle_tree_head_pkey")?
-        .first(snapshot, &[Key::int4(1, log.id)], Direction::Backward, map)
-        .map_or(Ok(Head::EMPTY), |row| head(log, row))
+        .first(snapshot, &[Key::int4(1, log.id)], Direction::Backward, map);
+    match first {
+        None => Ok((Head::EMPTY, pg_sys::InvalidTransactionId)),
+        Some((columns, writer)) => Ok((head(log, columns)?, writer)),
+    }
+}
+
+/// A head that was the latest, the transaction that wrote it, and how often the log's heads had changed
+/// by then.
+type Known = (Head, pg_sys::TransactionId, u64);
+
+thread_local! {
+    /// By extension and log.
+    static KNOWN: RefCell<HashMap<(u64, i32), Known>> = RefCell::new(HashMap::new());
+}
+
+/// The latest head that the calling statement sees: the one read before, if no batch has come since.
+pub fn current(session: &Session, log: &Log) -> Result<Head, Error> {
+    let at = (shared::owner(session), log.id);
+    // On a standby heads change without a word.
+    let counters = shared::get()
+        .filter(|_| !server::in_recovery())
+        .and_then(|shared| shared.counters(session, log.id));
+    let changes = || counters.and_then(LogCounters::head_changes_so_far);
+    if let Some((head, writer, then)) = KNOWN.with_borrow(|known| known.get(&at).copied())
+        && changes() == Some(then)
+        && xact::sees(writer)
+    {
+        return Ok(head);
+    }
+    // What is worth knowing is the latest of all, which this statement may be too old to see.
+    if let Some(before) = changes().filter(|_| !parallel::is_parallel()) {
+        let (head, writer) = stored(session, Snapshot::Latest, log)?;
+        // Of an empty log there is no row to tell whether a statement sees it.
+        if changes() == Some(before) && head.tree_size > 0 {
+            KNOWN.with_borrow_mut(|known| known.insert(at, (head, writer, before)));
+        }
+    }
+    latest(session, Snapshot::Statement, log)
 }
 
 /// The heads with sizes in `from ..= to`, smallest first, at most `limit`.
@@ -80,7 +134,10 @@ pub fn at(
     log: &Log,
     size: Option<i64>,
 ) -> Result<(i64, Hash), Error> {
-    let latest = latest(session, snapshot, log)?;
+    let latest = match snapshot {
+        Snapshot::Statement => current(session, log)?,
+        _ => latest(session, snapshot, log)?,
+    };
     let size = size.unwrap_or(latest.tree_size);
     if size == latest.tree_size {
         return Ok((size, latest.root));
@@ -105,6 +162,10 @@ pub fn insert(
     root: Hash,
     duration: Duration,
 ) -> Head {
+    if let Some(counters) = shared::get().and_then(|s| s.counters(session, log.id)) {
+        counters.head_changes();
+        xact::at_end(|| counters.head_changed());
+    }
     let created_at = session.fresh_one(
         "INSERT INTO @extschema@.merkle_tree_head (log_id, tree_size, root_hash, duration)
          VALUES ($1, $2, $3, $4) RETURNING created_at",

@@ -39,10 +39,16 @@ pub enum Row {
     Impossible(String),
 }
 
+/// A source, and a version of its columns.
+type Versioned = (i32, i32);
+
+/// How many entries could not be recomputed, the first, and why.
+type Unchecked = (u64, i64, String);
+
 /// What one part of a verification leaves for the whole.
 #[derive(Serialize, Deserialize)]
 pub struct Notes {
-    unchecked: Vec<((i32, i32), (u64, i64, String))>,
+    unchecked: Vec<(Versioned, Unchecked)>,
     covered: HashMap<i32, Covered>,
 }
 
@@ -81,8 +87,7 @@ impl Source {
 /// All sources that ever fed the log, and what could not be checked about them.
 pub struct Rows {
     sources: HashMap<i32, Source>,
-    /// Per source and version: how many entries could not be recomputed, the first, and why.
-    unchecked: BTreeMap<(i32, i32), (u64, i64, String)>,
+    unchecked: BTreeMap<Versioned, Unchecked>,
     /// By source: which rows were read along with the entries.
     covered: HashMap<i32, Covered>,
     /// Rows without an entry that were come across.

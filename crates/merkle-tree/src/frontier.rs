@@ -49,7 +49,24 @@ impl Frontier {
 
     /// Appends a leaf hash.
     pub fn push(&mut self, leaf: Hash) -> Result<(), OutOfRange> {
-        self.append(0, leaf)
+        self.append(0, leaf, None)
+    }
+
+    /// Appends the last leaf of a tile, of which someone has computed the root: that of the leaves that
+    /// [`Self::edge`] had then and those appended since, this one included.
+    ///
+    /// # Errors
+    /// If it would not be the last of its tile, or the size becomes too large.
+    pub fn push_last(&mut self, leaf: Hash, root: Hash) -> Result<(), OutOfRange> {
+        if !(self.size + 1).is_multiple_of(TILE_WIDTH) {
+            return Err(OutOfRange(self.size));
+        }
+        self.append(0, leaf, Some(root))
+    }
+
+    /// The leaves of the incomplete tile at the end.
+    pub fn edge(&self) -> &[Hash] {
+        self.edge.first().map_or(&[], Vec::as_slice)
     }
 
     /// Appends 256 leaves of which only the root is known, at a tile border.
@@ -60,7 +77,7 @@ impl Frontier {
         if !self.size.is_multiple_of(TILE_WIDTH) {
             return Err(OutOfRange(self.size));
         }
-        self.append(1, root)
+        self.append(1, root, None)
     }
 
     /// The root of the tree so far.
@@ -124,7 +141,13 @@ impl Frontier {
         tiles
     }
 
-    fn append(&mut self, level: usize, hash: Hash) -> Result<(), OutOfRange> {
+    /// `root` is that of the tile that `hash` completes, where it is known.
+    fn append(
+        &mut self,
+        level: usize,
+        hash: Hash,
+        mut root: Option<Hash>,
+    ) -> Result<(), OutOfRange> {
         let leaves = 1 << (TILE_HEIGHT * level as u32);
         self.size = TreeSize::new(self.size + leaves)?.get();
         let (mut level, mut hash) = (level, hash);
@@ -137,7 +160,7 @@ impl Frontier {
                 return Ok(());
             }
             let tile = std::mem::take(&mut self.edge[level]);
-            hash = tile_hash(&tile);
+            hash = root.take().unwrap_or_else(|| tile_hash(&tile));
             if level > 0 {
                 let nodes = self.size >> (TILE_HEIGHT * level as u32);
                 let index = nodes / TILE_WIDTH - 1;

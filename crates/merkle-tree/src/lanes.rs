@@ -11,7 +11,7 @@ const BLOCK: usize = 64;
 /// Twice the width of an AVX2 register: two independent chains of instructions.
 const WIDTH: usize = 16;
 /// Fewer messages than this are faster one by one.
-const WORTH: usize = 4;
+const WORTH: usize = 8;
 
 /// One word of each message.
 type Words = [u32; WIDTH];

@@ -83,6 +83,25 @@ proptest! {
     }
 
     #[test]
+    fn a_tile_whose_root_is_known_is_not_hashed_again(n in 0..2000u64, more in 0..2000u64) {
+        let store = &mut *STORE.lock().unwrap();
+        let mut frontier = Frontier::load(store, size(n)).unwrap();
+        let mut tile = frontier.edge().to_vec();
+        for i in n..n + more {
+            let leaf = leaf(i);
+            tile.push(leaf);
+            if tile.len() == 256 {
+                frontier.push_last(leaf, tile_hash(&tile)).unwrap();
+                tile.clear();
+            } else {
+                prop_assert!(frontier.clone().push_last(leaf, leaf).is_err());
+                frontier.push(leaf).unwrap();
+            }
+        }
+        prop_assert_eq!(frontier.root(), root(store, size(n + more)).unwrap());
+    }
+
+    #[test]
     fn peaks_are_the_roots_of_the_largest_complete_subtrees(n in 0..LARGE) {
         let store = &mut *STORE.lock().unwrap();
         let peaks = Frontier::load(store, size(n)).unwrap().peaks();
