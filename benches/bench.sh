@@ -25,15 +25,17 @@ listen_addresses = ''
 unix_socket_directories = '$dir'
 shared_preload_libraries = 'merkle_log'
 merkle_log.databases = ''
-merkle_log.cache_size = '128MB'
+merkle_log.cache_size = '256MB'
 shared_buffers = '4GB'
 max_wal_size = '16GB'
+min_wal_size = '8GB'
 checkpoint_timeout = '1h'
 autovacuum = off
 CONF
 as_server "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w start >/dev/null
 export PGHOST="$dir" PGUSER=postgres PGDATABASE=postgres PSQLRC=/dev/null
 
+export PGOPTIONS="-c client_min_messages=warning"
 sql() { "$bin/psql" -v ON_ERROR_STOP=1 -Atqc "$1"; }
 seconds() { # what the statement takes, after a checkpoint
     sql CHECKPOINT
@@ -75,7 +77,7 @@ for _ in $(seq "$rounds"); do
     anew
     log_of one src
     note batch "$(batch one)"
-    sql "COPY merkle_log TO '$dir/entries' (FORMAT binary); CREATE TABLE IF NOT EXISTS copied (LIKE merkle_log INCLUDING ALL); TRUNCATE copied, by_hand"
+    sql "COPY merkle_log TO '$dir/entries' (FORMAT binary); DROP TABLE IF EXISTS copied; CREATE TABLE copied (LIKE merkle_log INCLUDING ALL); TRUNCATE by_hand"
     note copy "$(seconds "COPY copied FROM '$dir/entries' (FORMAT binary)")"
     note by_hand "$(seconds "INSERT INTO by_hand SELECT row_number() OVER (ORDER BY id), sha256(convert_to(src::text, 'UTF8')) FROM src")"
     anew
@@ -162,8 +164,8 @@ for size in big small; do sql "DROP DATABASE $size"; done
 anew
 sql "CREATE TABLE proven (id bigint PRIMARY KEY); INSERT INTO proven SELECT generate_series(1, $proven)"
 log_of l proven
-sql "SELECT process_next_batch('l'); SELECT merkle_log_warm('l')" >/dev/null
-sql "VACUUM ANALYZE"
+# The cache takes nothing from a transaction that has written.
+for step in "SELECT process_next_batch('l')" "VACUUM ANALYZE" "SELECT merkle_log_warm('l')"; do sql "$step" >/dev/null; done
 echo "SELECT 1" >"$dir/one.pgbench"
 echo "SELECT merkle_root('l')" >"$dir/root.pgbench"
 random="\\set i random(0, $proven - 1)"
@@ -185,10 +187,10 @@ in_server=$(sql "CREATE TEMP TABLE t (us float8);
     SELECT round(percentile_cont(0.5) WITHIN GROUP (ORDER BY us)) FROM t" | tail -1)
 row "inclusion_proof by index, median in the server" "$in_server µs" "" "" "< 150 µs"
 many() { # NAME ARRAY: proofs a second
-    for _ in $(seq "$rounds"); do note "$1" "$(seconds "SELECT count(*) FROM inclusion_proofs('l', (SELECT array_agg(i) FROM $2 i))")"; done
+    for _ in $(seq "$rounds"); do note "$1" "$(seconds "SELECT count(*) FROM inclusion_proofs('l', (SELECT array_agg(i) FROM $2))")"; done
     calc '%.0f proofs/s' "500000 / $(median "$1")"
 }
-row "inclusion_proofs of 500,000 entries in a row" "$(many in_a_row "generate_series($proven / 2, $proven / 2 + 499999)")" "" "" "≥ 200000 proofs/s"
+row "inclusion_proofs of 500,000 entries in a row" "$(many in_a_row "generate_series($proven / 2, $proven / 2 + 499999) i")" "" "" "≥ 200000 proofs/s"
 row "inclusion_proofs of 500,000 entries at random" "$(many at_random "(SELECT (random() * ($proven - 1))::bigint AS i FROM generate_series(1, 500000)) t")" "" "" ""
 
 # Verification.

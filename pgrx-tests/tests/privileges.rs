@@ -131,6 +131,8 @@ fn no_code_of_an_owner_runs_as_someone_else() {
          CREATE OPERATOR evil.> (LEFTARG = evil.mood, RIGHTARG = evil.mood, FUNCTION = evil.gt);
          CREATE FUNCTION evil.eq8(a bigint, b bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.spring('operator'); RETURN true; END $$;
          CREATE OPERATOR public.<= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = evil.eq8);
+         CREATE FUNCTION evil.eqoid(a oid, b oid) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.spring('operator'); RETURN true; END $$;
+         CREATE OPERATOR public.= (LEFTARG = oid, RIGHTARG = oid, FUNCTION = evil.eqoid);
          CREATE FUNCTION public.unnest(anyarray) RETURNS SETOF text LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.spring('function'); END $$;
          CREATE DOMAIN evil.checked AS text CHECK (evil.f(VALUE) IS NOT NULL);
          CREATE TABLE evil.t (id bigint GENERATED ALWAYS AS IDENTITY, m evil.mood, c evil.checked, x text, PRIMARY KEY (id, m));
@@ -148,8 +150,18 @@ fn no_code_of_an_owner_runs_as_someone_else() {
     run(
         &mut admin,
         "SELECT add_source('audit', 'evil.t', order_column => 'id'); SELECT process_next_batch('audit'); SELECT * FROM verify_log('audit');
-         SELECT leaf_data('audit', 3); SELECT * FROM inclusion_proof('audit', 'evil.t', '{4,a}'); SELECT * FROM reconcile('audit'); SELECT * FROM merkle_log_status",
+         SELECT leaf_data('audit', 3); SELECT * FROM inclusion_proof('audit', 'evil.t', '{4,a}'); SELECT * FROM reconcile('audit'); SELECT * FROM merkle_log_status;
+         SELECT merkle_root('audit', 7); SELECT * FROM tree_head('audit'); SELECT * FROM inclusion_proofs('audit', '{1, 2}'); SELECT * FROM consistency_proof('audit', 5)",
     );
+    // Functions without a search_path of their own, where they have to say what is wrong.
+    for call in [
+        "inclusion_proof('audit', 'public.trap', '1')",
+        "inclusion_proof('audit', 'evil.t', '{1,b}')",
+        "inclusion_proof('audit', 'evil.t', '{1}')",
+        "merkle_root('none')",
+    ] {
+        error(&mut admin, &format!("SELECT * FROM {call}"));
+    }
     let others: Vec<String> = column(
         &mut admin,
         "SELECT who || ' at ' || at FROM public.trap WHERE who <> 'mallory'",

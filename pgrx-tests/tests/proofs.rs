@@ -188,8 +188,7 @@ fn rows_are_found_by_their_keys() {
                 "SELECT count(*) FROM t{place} t CROSS JOIN LATERAL inclusion_proof('{log}', 't{place}', {key}) p
                    JOIN merkle_log m ON m.leaf_index = p.leaf_index AND m.log_id = (SELECT l.log_id FROM verification_logs l WHERE l.log_name = '{log}')
                    JOIN verification_sources s USING (source_id)
-                  WHERE s.source_table <> 'public.t{place}' OR NOT verify_inclusion(sha256('\\x00'::bytea || leaf_data('{log}', p.leaf_index)), p.leaf_index, p.tree_size, p.path, p.root_hash)
-                     OR leaf_data('{log}', p.leaf_index) <> leaf_data('{log}', m.leaf_index)"
+                  WHERE s.source_table <> 'public.t{place}' OR NOT verify_inclusion(sha256('\\x00'::bytea || leaf_data('{log}', p.leaf_index)), p.leaf_index, p.tree_size, p.path, p.root_hash)"
             ),
         );
         assert_eq!(wrong, 0, "t{place}");
@@ -205,7 +204,7 @@ fn rows_are_found_by_their_keys() {
         &mut a,
         "SELECT * FROM inclusion_proof('numbers', 't0', '12345678')",
     );
-    assert!(message.starts_with("02000"), "{message}");
+    assert!(message.starts_with("P0002"), "{message}");
 }
 
 #[test]

@@ -9,7 +9,6 @@ use crate::capture::watermark::Span;
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources;
 use crate::error::Error;
-use crate::pg::lock;
 use crate::pg::parallel::{self, Helper};
 use crate::pg::progress::{Command, Progress};
 use crate::pg::spi::Snapshot;
@@ -133,8 +132,7 @@ impl Request {
                 log: log.name.clone(),
                 problem: format!("source {} is gone", span.source_id),
             })?;
-            lock::access_share(source.relation);
-            sources.push((Shape::load(session, &log, &source)?, span));
+            sources.push((Shape::locked(session, &log, &source)?, span));
         }
         let mut merge = Merge::open(&log, &sources, self.limit, Snapshot::Statement)?;
         let mut answer = vec![Answer::ROWS];

@@ -8,6 +8,7 @@ use crate::cache;
 use crate::capture::order::SortKey;
 use crate::capture::scan::Leaf;
 use crate::catalog::logs::Log;
+use crate::catalog::sources::OF_LOG;
 use crate::error::Error;
 use crate::pg::bulk::{BulkInsert, Column};
 use crate::pg::memory::Scratch;
@@ -83,6 +84,8 @@ pub struct Appender<'a> {
     marks: Rows,
     /// The tile that each source was last seen in with an entry in order.
     marked: HashMap<i32, i64>,
+    /// The source and tile of the last of these.
+    last_marked: (i32, i64),
     /// Runs of entries and the statements that made them: first index, number, statement.
     runs: Vec<(i64, i32, Rc<Statement>)>,
     scratch: Scratch,
@@ -144,6 +147,7 @@ impl<'a> Appender<'a> {
             kept: Rows::of(c"merkle_leaf_data"),
             marks: Rows::of(c"merkle_order_index"),
             marked: order_index::marked_since(session, log, start),
+            last_marked: (OF_LOG, 0),
             runs: Vec::new(),
             scratch: Scratch::new(),
         })
@@ -167,8 +171,10 @@ impl<'a> Appender<'a> {
         })?;
         let (session, log_id) = (self.session, self.log.id);
         if let Some(key) = entry.place {
-            let tile = order_index::tile_of(index);
-            if self.marked.insert(entry.source_id, tile) != Some(tile) {
+            let at = (entry.source_id, order_index::tile_of(index));
+            let known = self.last_marked == at;
+            self.last_marked = at;
+            if !known && self.marked.insert(at.0, at.1) != Some(at.1) {
                 let mark = Mark {
                     source_id: entry.source_id,
                     key,

@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 /// Fewer entries than this are not worth the start of a helper.
 const WORTH: i64 = 32 * CHUNK;
+/// More helpers than this are not asked for: then each part has entries, however it is rounded.
+const MOST: i64 = 32;
 
 /// What a helper is asked to check: entries, and of those the ones to tell of.
 #[derive(Clone, Serialize, Deserialize)]
@@ -56,7 +58,7 @@ impl Verification {
     /// Has `workers` helpers check the entries, as far as the server allows as many.
     pub(super) fn by_parts(&mut self, workers: i32) {
         let entries = self.end - self.next;
-        let workers = i64::from(workers).min(entries / WORTH);
+        let workers = i64::from(workers).min(entries / WORTH).min(MOST);
         if workers < 2 {
             return;
         }
