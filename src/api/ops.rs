@@ -212,8 +212,8 @@ pub fn schedule_log(
     log: Option<String>,
     schedule: default!(Option<String>, "'* * * * *'"),
 ) -> Result<i64, ErrorReport> {
+    let schedule = Session::enter(|_| required("schedule", schedule))?;
     let (name, command) = cron_job(log)?;
-    let schedule = required("schedule", schedule)?;
     // As the caller: the job runs with the caller's rights.
     let id = spi::query_one(
         Snapshot::Fresh,
