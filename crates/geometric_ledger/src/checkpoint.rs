@@ -1,0 +1,382 @@
+//! Bringing memory to the files, so that what came before need not be replayed.
+//!
+//! 1. Under the writer's lock, the state is noted and the index frozen: a moment, whatever the size.
+//! 2. Frozen index pages go to the journal, as they were. It is synced.
+//! 3. Written slots go to their files, as they are. Later changes among them do no harm, since the
+//!    log has them; but the log must be durable first. The files are synced, and those of batches.
+//! 4. The superblock says so. From here on, recovery begins at the noted state.
+//! 5. The journal's pages go to the index files; the superblock says that this is done.
+//!
+//! The index is so exact because replay builds on it: where an entry goes depends on all before it.
+//! Slots are replayed whole, so for them any later state will do.
+
+use crate::disk::{Disk, DiskFile, existing};
+use crate::error::Error;
+use crate::ledger::Core;
+use crate::record::{HEADER, Header, Reclaimed, RecordKind, push_reclaimed};
+use crate::region::{PAGE, Page, Region};
+use crate::shard::Shard;
+use crate::slot::{Kind, SLOT, Slot};
+use crate::superblock::Superblock;
+use crate::telemetry;
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use xxhash_rust::xxh3::Xxh3;
+
+/// Pages copied at a time, with writers waiting; and slots' pages written at a time.
+const FROZEN: usize = 64;
+const RUN: u64 = 256;
+/// Bytes of slots written between syncs of the log.
+const WRITE: usize = 8 << 20;
+/// Bytes of the journal's header, and of an entry.
+const HEAD: u64 = 4096;
+const ENTRY: usize = 16 + PAGE;
+
+pub struct Checkpointer {
+    file: Arc<dyn DiskFile>,
+    pub block: Superblock,
+}
+
+impl Checkpointer {
+    pub fn new(file: Arc<dyn DiskFile>, block: Superblock) -> Self {
+        Checkpointer { file, block }
+    }
+
+    pub fn write(&mut self) -> Result<(), Error> {
+        self.block.write(&self.file)
+    }
+}
+
+impl Core {
+    /// Makes a checkpoint. `clean` says that nothing will be written after it.
+    #[tracing::instrument(skip_all)]
+    pub fn checkpoint(&self, clean: bool) -> Result<(), Error> {
+        let start = Instant::now();
+        let mut checkpointer = self.checkpointer.lock().unwrap();
+        let mut block = checkpointer.block.clone();
+        {
+            let writer = self.writer.lock().unwrap();
+            block.checkpoint += 1;
+            block.sequence = writer.sequence;
+            block.position = self.wal.appended();
+            block.time = writer.time;
+            block.accounts = writer.totals.accounts;
+            block.minted = writer.totals.minted.to_le_bytes();
+            block.burned = writer.totals.burned.to_le_bytes();
+            block.root = *self.batches.root().1.as_bytes();
+            block.shards = self.shards.iter().map(Shard::state).collect();
+            self.shards.iter().for_each(|shard| shard.index.freeze());
+        }
+        self.wal.sync_to(block.position)?;
+        let journaled = self.write_journal(block.checkpoint)?;
+        let slots = self.write_slots()?;
+        self.batches.sync()?;
+        self.disk.sync().map_err(Error::io("the ledger's directory"))?;
+        block.journal = true;
+        block.clean = false;
+        checkpointer.block = block;
+        checkpointer.write()?;
+        read_journal(&*self.disk, checkpointer.block.checkpoint, |shard, page, image| {
+            let index = &self.shards[usize::from(shard)].index;
+            let offset = page * PAGE as u64;
+            index.file().write_at(image, offset).map_err(Error::io("an index"))
+        })?;
+        for shard in &self.shards {
+            shard.index.file().sync().map_err(Error::io("an index"))?;
+        }
+        checkpointer.block.journal = false;
+        checkpointer.block.clean = clean;
+        let (oldest, first) = self.keep(&checkpointer.block)?;
+        checkpointer.block.oldest = oldest;
+        checkpointer.write()?;
+        self.wal.trim(first)?;
+        self.release();
+        let position = checkpointer.block.position;
+        self.writer.lock().unwrap().checkpoint_position = position;
+        telemetry::checkpointed(journaled + slots, start.elapsed());
+        tracing::info!(sequence = checkpointer.block.sequence, journaled, slots, "checkpoint");
+        Ok(())
+    }
+
+    fn write_journal(&self, checkpoint: u64) -> Result<u64, Error> {
+        let journal = self.disk.open("journal", true).map_err(Error::io("journal"))?;
+        let write = |bytes: &[u8], offset| journal.write_at(bytes, offset).map_err(Error::io("journal"));
+        let (mut count, mut hasher) = (0, Xxh3::new());
+        for shard in &self.shards {
+            loop {
+                let pages = {
+                    let _unchanged = shard.lock();
+                    shard.index.take_frozen(FROZEN)
+                };
+                if pages.is_empty() {
+                    break;
+                }
+                let mut bytes = Vec::with_capacity(pages.len() * ENTRY);
+                for (page, image) in &pages {
+                    bytes.extend(u64::from(shard.number).to_le_bytes());
+                    bytes.extend(page.to_le_bytes());
+                    bytes.extend(&image[..]);
+                }
+                hasher.update(&bytes);
+                write(&bytes, HEAD + count * ENTRY as u64)?;
+                count += pages.len() as u64;
+            }
+        }
+        let mut head = [0; 40];
+        head[..8].copy_from_slice(b"GLJOURN1");
+        head[8..16].copy_from_slice(&checkpoint.to_le_bytes());
+        head[16..24].copy_from_slice(&count.to_le_bytes());
+        head[24..].copy_from_slice(&hasher.digest128().to_le_bytes());
+        write(&head, 0)?;
+        journal.sync().map_err(Error::io("journal"))?;
+        Ok(count)
+    }
+
+    fn write_slots(&self) -> Result<u64, Error> {
+        let mut count = 0;
+        for shard in &self.shards {
+            let (mut runs, mut bytes) = (Vec::new(), Vec::new());
+            let mut image = [0; PAGE];
+            let write = |runs: &mut Vec<Range<u64>>, bytes: &mut Vec<u8>| {
+                // No file may have what the log might lose.
+                self.wal.sync_to(self.wal.appended()).map_err(io::Error::other)?;
+                let mut from = 0;
+                for run in runs.drain(..) {
+                    let len = (run.end - run.start) as usize * PAGE;
+                    let file = shard.slots.file();
+                    file.write_at(&bytes[from..from + len], run.start * PAGE as u64)?;
+                    from += len;
+                }
+                bytes.clear();
+                Ok(())
+            };
+            let written = shard.slots.take_dirty(RUN, |run| {
+                count += run.end - run.start;
+                for page in run.clone() {
+                    shard.slots.copy_page(page, &mut image);
+                    bytes.extend_from_slice(&image);
+                }
+                runs.push(run);
+                match bytes.len() >= WRITE {
+                    true => write(&mut runs, &mut bytes),
+                    false => Ok(()),
+                }
+            });
+            written
+                .and_then(|()| write(&mut runs, &mut bytes))
+                .and_then(|()| shard.slots.file().sync())
+                .map_err(Error::io(format!("the slots of shard {}", shard.number)))?;
+        }
+        Ok(count)
+    }
+
+    /// Pages that were written stay in memory twice, in the page cache and here; beyond what was
+    /// allowed, once will do.
+    fn release(&self) {
+        let regions = || self.shards.iter().flat_map(|shard| [&shard.slots, &shard.index]);
+        let resident: u64 = regions().map(Region::private).sum();
+        let mut excess = (resident * PAGE as u64).saturating_sub(self.options.resident_bytes) / PAGE as u64;
+        for region in regions() {
+            while excess > 0 {
+                let _unchanged = self.writer.lock().unwrap();
+                match region.release(excess.min(RUN)) {
+                    0 => break,
+                    released => excess -= released,
+                }
+            }
+        }
+    }
+
+    /// How far the write-ahead log may go: the oldest sequence that can still be asked for then, and
+    /// the position of the first record that is kept.
+    fn keep(&self, block: &Superblock) -> Result<(u64, u64), Error> {
+        let pins = self.pins.lock().unwrap();
+        let pinned = pins.keys().next().copied().unwrap_or(u64::MAX);
+        let target = block.position.saturating_sub(self.options.history_bytes);
+        let (mut low, mut high) = (block.oldest, block.sequence.min(pinned));
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.batches.get(middle + 1)? {
+                Some(after) if after.position < target => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        // Views that begin from now on see the new bound, while they are kept out.
+        self.oldest.store(low, Ordering::Release);
+        let first = self.batches.get(low + 1)?;
+        let first = first.map_or(block.position, |batch| batch.position.min(block.position));
+        Ok((low, first))
+    }
+
+    /// Says in the log, when nothing else is written, how far it is durable.
+    pub fn mark(&self, marked: &mut u64) -> Result<(), Error> {
+        let Ok(writer) = self.writer.try_lock() else {
+            return Ok(());
+        };
+        let appended = self.wal.appended();
+        if *marked == 0 {
+            *marked = appended;
+        }
+        if appended == *marked || self.wal.durable() != appended {
+            return Ok(());
+        }
+        let mut header = Header {
+            kind: RecordKind::Mark,
+            epoch: writer.epoch,
+            attempt: 0,
+            items: 0,
+            body: 0,
+            updates: 0,
+            position: self.wal.place(HEADER as u64)?,
+            sequence: writer.sequence,
+            durable: 0,
+            time: crate::commit::now(),
+            tag: [0; 16],
+        };
+        self.wal.append(&mut header, &self.seal, &mut [])?;
+        *marked = header.end();
+        drop(writer);
+        self.wal.sync_to(header.end())
+    }
+
+    /// Looks at so many slots, and gives those to others that nobody can ask for any more.
+    pub fn reclaim_some(&self, slots: u64) -> Result<u64, Error> {
+        let mut writer = self.write()?;
+        // A scan goes from slot to slot: none may move while there is one.
+        let pins = self.pins.lock().unwrap();
+        if !pins.is_empty() {
+            return Ok(0);
+        }
+        let oldest = self.oldest.load(Ordering::Acquire);
+        let receipts = oldest.min(writer.sequence.saturating_sub(self.options.receipts));
+        let gone = |slot: &Slot| match slot.kind {
+            Kind::Account => false,
+            Kind::Tombstone => slot.sequence <= oldest,
+            Kind::Receipt => slot.sequence <= receipts,
+        };
+        let (number, from) = writer.hand;
+        let shard = &self.shards[number % self.shards.len()];
+        let mut count = shard.count();
+        let end = (from + slots).min(count);
+        let mut found = Vec::new();
+        // From the end, so that the last slot is never one that is yet to go.
+        let mut last = HashMap::new();
+        for place in (from..end).rev() {
+            let raw = |place: u64| shard.raw(place);
+            let Some(words) = last.get(&place).copied().or_else(|| raw(place)) else {
+                continue;
+            };
+            let Some(slot) = Slot::open(&words, &self.seal).filter(gone) else {
+                continue;
+            };
+            count -= 1;
+            let moved = match place == count {
+                true => None,
+                false => {
+                    let Some(words) = last.remove(&count).or_else(|| raw(count)) else {
+                        break;
+                    };
+                    let Some(slot) = Slot::open(&words, &self.seal) else {
+                        break;
+                    };
+                    last.insert(place, words);
+                    Some((self.hash(&slot.key).tag(), words))
+                }
+            };
+            found.push(Reclaimed {
+                shard: shard.number,
+                slot: place,
+                tag: self.hash(&slot.key).tag(),
+                moved,
+            });
+        }
+        writer.hand = match end == shard.count() {
+            true => ((number + 1) % self.shards.len(), 0),
+            false => (number, end),
+        };
+        if found.is_empty() {
+            return Ok(0);
+        }
+        let mut body = Vec::new();
+        found.iter().for_each(|reclaimed| push_reclaimed(&mut body, reclaimed));
+        let mut header = Header {
+            kind: RecordKind::Reclaim,
+            epoch: writer.epoch,
+            attempt: 0,
+            items: found.len() as u32,
+            body: body.len() as u64,
+            updates: 0,
+            position: self.wal.place((HEADER + body.len().next_multiple_of(8)) as u64)?,
+            sequence: writer.sequence,
+            durable: 0,
+            time: crate::commit::now(),
+            tag: [0; 16],
+        };
+        self.wal.append(&mut header, &self.seal, &mut body)?;
+        found
+            .iter()
+            .try_for_each(|reclaimed| self.reclaim(reclaimed))
+            .inspect_err(|error| self.wal.stop(&error.to_string()))?;
+        Ok(found.len() as u64)
+    }
+
+    /// Gives the file system back what lies behind the last slot.
+    pub fn punch(&self) -> Result<(), Error> {
+        for shard in &self.shards {
+            let _writer = self.writer.lock().unwrap();
+            let used = (shard.count() * SLOT as u64 * 8).next_multiple_of(PAGE as u64);
+            let there = shard.slots.bytes();
+            if there > used {
+                let punched = shard.slots.file().punch(used, there - used);
+                punched.map_err(Error::io(format!("the slots of shard {}", shard.number)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives each page of a checkpoint's journal to `each`; how many there were.
+pub fn read_journal(
+    disk: &dyn Disk,
+    checkpoint: u64,
+    mut each: impl FnMut(u16, u64, &Page) -> Result<(), Error>,
+) -> Result<u64, Error> {
+    let damaged = |what: &str| Error::damaged("journal", "its pages", what);
+    let journal = existing(disk, "journal").map_err(Error::io("journal"))?;
+    let journal = journal.ok_or_else(|| damaged("it is not there"))?;
+    let mut head = [0; 40];
+    let read = |bytes: &mut [u8], offset| journal.read_at(bytes, offset).map_err(Error::io("journal"));
+    read(&mut head, 0)?;
+    let number = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().unwrap());
+    if &head[..8] != b"GLJOURN1" || number(8) != checkpoint {
+        return Err(damaged("it is another checkpoint's"));
+    }
+    let count = number(16);
+    let chunks = || (0..count).step_by(FROZEN);
+    let chunk = |from: u64| -> Result<Vec<u8>, Error> {
+        let len = (count - from).min(FROZEN as u64) as usize * ENTRY;
+        let mut bytes = vec![0; len];
+        read(&mut bytes, HEAD + from * ENTRY as u64)?;
+        Ok(bytes)
+    };
+    let mut hasher = Xxh3::new();
+    for from in chunks() {
+        hasher.update(&chunk(from)?);
+    }
+    if hasher.digest128().to_le_bytes() != head[24..] {
+        return Err(damaged("their checksum is wrong"));
+    }
+    for from in chunks() {
+        for entry in chunk(from)?.chunks_exact(ENTRY) {
+            let shard = u64::from_le_bytes(entry[..8].try_into().unwrap());
+            let page = u64::from_le_bytes(entry[8..16].try_into().unwrap());
+            let image = entry[16..].try_into().unwrap();
+            each(shard as u16, page, image)?;
+        }
+    }
+    Ok(count)
+}

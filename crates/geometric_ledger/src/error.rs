@@ -1,0 +1,94 @@
+//! Why the ledger cannot do what it was asked.
+
+use crate::account::{Hex, Key};
+use std::io;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk said no. Nothing of the batch was done, and the ledger can be used on.
+    #[error("{what}: {source}")]
+    Io {
+        what: String,
+        #[source]
+        source: io::Error,
+    },
+    /// The ledger's write-ahead log could not be made durable. What happened to the last batches is
+    /// not known before the ledger is opened again; this handle does nothing any more.
+    #[error("the ledger stopped: {0}; open it again to recover")]
+    Stopped(String),
+    #[error("another process has the ledger open")]
+    Locked,
+    #[error("the ledger is open for reading only")]
+    ReadOnly,
+    #[error("not a ledger that this version can read: {0}")]
+    Format(String),
+    /// Stored bytes are not what was written.
+    #[error("{file} is damaged at {place}: {what}; restore a snapshot, or verify to see all")]
+    Damaged {
+        file: String,
+        place: String,
+        what: String,
+    },
+    #[error("account {} in shard {shard}, slot {slot} is damaged; restore it from a snapshot", Hex(key))]
+    DamagedAccount { key: Key, shard: u16, slot: u64 },
+    #[error("the data key: {0}")]
+    Key(String),
+    /// One item of a batch cannot be applied; nothing of the batch was.
+    #[error("item {item} of the batch: {reason}")]
+    Item { item: usize, reason: Refusal },
+    #[error("sequence {asked} is not within the history kept, {oldest} to {newest}")]
+    History {
+        asked: u64,
+        oldest: u64,
+        newest: u64,
+    },
+    #[error("the tree: {0}")]
+    Tree(String),
+    #[error("the sum of all balances is {balances}, but {expected} was minted and not burned")]
+    Unbalanced { balances: i128, expected: i128 },
+    #[error("snapshot: {0}")]
+    Snapshot(String),
+    #[error("{0}")]
+    Follow(String),
+    #[cfg(feature = "postgres")]
+    #[error("publishing to PostgreSQL: {0}")]
+    Postgres(#[from] postgres::Error),
+}
+
+/// Why an item of a batch is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("account {} is not there", Hex(.0))]
+    UnknownAccount(Key),
+    #[error("account {} is frozen", Hex(.0))]
+    Frozen(Key),
+    #[error("account {} has {balance}, and may not go below zero by paying {amount}", Hex(key))]
+    InsufficientFunds {
+        key: Key,
+        balance: i128,
+        amount: u128,
+    },
+    #[error("account {} would overflow", Hex(.0))]
+    Overflow(Key),
+    #[error("the sum of what was minted would overflow")]
+    TotalOverflow,
+    #[error("a transfer of nothing")]
+    Nothing,
+    #[error("the key was used for another batch")]
+    OtherBatch,
+}
+
+impl Error {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+        let what = what.into();
+        move |source| Error::Io { what, source }
+    }
+
+    pub(crate) fn damaged(file: &str, place: impl ToString, what: impl Into<String>) -> Error {
+        Error::Damaged {
+            file: file.to_owned(),
+            place: place.to_string(),
+            what: what.into(),
+        }
+    }
+}

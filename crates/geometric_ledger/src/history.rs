@@ -1,0 +1,281 @@
+//! Reading: as of now, or as of an earlier batch.
+//!
+//! A slot knows the batch that last changed it and where in the write-ahead log that change can be
+//! undone; undoing leads to the account before, which knows the same. So one account's past is a
+//! chain through the log, as far back as the log is kept. Reading as of now is a case of it: what a
+//! batch changed is not seen before the batch is durable.
+
+use crate::account::{Account, Key};
+use crate::error::Error;
+use crate::ledger::{Core, GeometricLedger};
+use crate::record::{HEADER, LONGEST_UNDO, take_undo};
+use crate::slot::{Kind, Slot};
+use crate::telemetry;
+use std::collections::BinaryHeap;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The ledger as it was after one batch, for as long as the view is held. Writers go on; what the
+/// view may need of the write-ahead log is kept.
+pub struct View {
+    core: Arc<Core>,
+    sequence: u64,
+}
+
+impl GeometricLedger {
+    /// The account of a key; `None` if there is none, or if it is damaged, which
+    /// [`GeometricLedger::try_get`] tells apart. Damage is also counted and logged.
+    pub fn get(&self, key: &Key) -> Option<Account> {
+        self.try_get(key).ok().flatten()
+    }
+
+    /// The account of a key, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::DamagedAccount`] or [`Error::Damaged`] if the bytes on disk are not what was written.
+    pub fn try_get(&self, key: &Key) -> Result<Option<Account>, Error> {
+        self.core.get_visible(key)
+    }
+
+    /// The accounts of many keys, which takes less time than one after another.
+    ///
+    /// # Errors
+    /// As [`GeometricLedger::try_get`].
+    pub fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Account>>, Error> {
+        self.core.get_many(keys, |core, key| core.get_visible(key))
+    }
+
+    /// The account of a key as it was after a batch.
+    ///
+    /// # Errors
+    /// [`Error::History`] if that is longer ago than history is kept, or was not yet.
+    pub fn get_at(&self, key: &Key, sequence: u64) -> Result<Option<Account>, Error> {
+        self.view_at(sequence)?.get(key)
+    }
+
+    /// The ledger as it is now.
+    pub fn view(&self) -> View {
+        loop {
+            // What was visible a moment ago is within the history, unless a great deal was written.
+            if let Ok(view) = self.view_at(self.core.visible.load(Ordering::Acquire)) {
+                return view;
+            }
+        }
+    }
+
+    /// The ledger as it was after a batch.
+    ///
+    /// # Errors
+    /// As [`GeometricLedger::get_at`].
+    pub fn view_at(&self, sequence: u64) -> Result<View, Error> {
+        // The pin comes first: what is trimmed afterwards heeds it.
+        let mut pins = self.core.pins.lock().unwrap();
+        let oldest = self.core.oldest.load(Ordering::Acquire);
+        let newest = self.core.visible.load(Ordering::Acquire);
+        if !(oldest..=newest).contains(&sequence) {
+            return Err(Error::History {
+                asked: sequence,
+                oldest,
+                newest,
+            });
+        }
+        *pins.entry(sequence).or_default() += 1;
+        Ok(View {
+            core: self.core.clone(),
+            sequence,
+        })
+    }
+
+    /// The sequences that [`GeometricLedger::get_at`] can be asked for.
+    pub fn history(&self) -> std::ops::RangeInclusive<u64> {
+        self.core.oldest.load(Ordering::Acquire)..=self.core.visible.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        let mut pins = self.core.pins.lock().unwrap();
+        if let Some(count) = pins.get_mut(&self.sequence) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&self.sequence);
+            }
+        }
+    }
+}
+
+impl View {
+    /// The batch that the view is after.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The account of a key.
+    ///
+    /// # Errors
+    /// As [`GeometricLedger::try_get`].
+    pub fn get(&self, key: &Key) -> Result<Option<Account>, Error> {
+        self.core.get_at(key, self.sequence)
+    }
+
+    /// The accounts of many keys, which takes less time than one after another.
+    ///
+    /// # Errors
+    /// As [`GeometricLedger::try_get`].
+    pub fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Account>>, Error> {
+        self.core.get_many(keys, |core, key| core.get_at(key, self.sequence))
+    }
+
+    /// All accounts, shard by shard, in no order of keys.
+    pub fn iter(&self) -> impl Iterator<Item = Result<(Key, Account), Error>> + '_ {
+        self.slots()
+            .filter(|slot| !matches!(slot, Ok(slot) if slot.kind != Kind::Account))
+            .map(|slot| slot.map(|slot| (slot.key, slot.account)))
+    }
+
+    /// The first `limit` accounts of a range of keys, in their order. Accounts are not stored in
+    /// order, so this reads all of them, in memory for `limit`.
+    ///
+    /// # Errors
+    /// As [`GeometricLedger::try_get`].
+    pub fn range(&self, keys: impl RangeBounds<Key>, limit: usize) -> Result<Vec<(Key, Account)>, Error> {
+        struct ByKey(Key, Account);
+        impl PartialEq for ByKey {
+            fn eq(&self, other: &Self) -> bool {
+                self.0 == other.0
+            }
+        }
+        impl Eq for ByKey {}
+        impl PartialOrd for ByKey {
+            fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+        impl Ord for ByKey {
+            fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+                self.0.cmp(&other.0)
+            }
+        }
+        if matches!(keys.end_bound(), Bound::Included(end) if !keys.contains(end)) {
+            return Ok(Vec::new());
+        }
+        let mut first = BinaryHeap::new();
+        for item in self.iter() {
+            let (key, account) = item?;
+            if keys.contains(&key) {
+                first.push(ByKey(key, account));
+                if first.len() > limit {
+                    first.pop();
+                }
+            }
+        }
+        let sorted = first.into_sorted_vec();
+        Ok(sorted.into_iter().map(|ByKey(key, account)| (key, account)).collect())
+    }
+
+    /// Every slot that was there, as it was: accounts, tombstones, receipts.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = Result<Slot, Error>> + '_ {
+        self.core.shards.iter().flat_map(move |shard| {
+            (0..shard.count()).filter_map(move |number| {
+                let Some(slot) = shard.slot(number, &self.core.seal) else {
+                    telemetry::damaged();
+                    let place = format!("slot {number}");
+                    let name = crate::shard::slots_name(shard.number);
+                    return Some(Err(Error::damaged(&name, place, "its checksum is wrong")));
+                };
+                self.core.at(slot, self.sequence).transpose()
+            })
+        })
+    }
+}
+
+impl Core {
+    fn get_many<T>(&self, keys: &[Key], get: impl Fn(&Self, &Key) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+        const AHEAD: usize = 12;
+        for key in keys.iter().take(AHEAD) {
+            let hash = self.hash(key);
+            self.shard(hash).prefetch_bucket(hash.tag());
+        }
+        let mut found = Vec::with_capacity(keys.len());
+        for (at, key) in keys.iter().enumerate() {
+            if let Some(ahead) = keys.get(at + 2 * AHEAD) {
+                let hash = self.hash(ahead);
+                self.shard(hash).prefetch_bucket(hash.tag());
+            }
+            if let Some(ahead) = keys.get(at + AHEAD) {
+                let hash = self.hash(ahead);
+                self.shard(hash).prefetch_slot(hash.tag());
+            }
+            found.push(get(self, key)?);
+        }
+        Ok(found)
+    }
+
+    fn get_visible(&self, key: &Key) -> Result<Option<Account>, Error> {
+        loop {
+            let visible = self.visible.load(Ordering::Acquire);
+            match self.get_at(key, visible) {
+                // The log is trimmed only before what was visible long ago: look again.
+                Err(Error::History { .. }) if self.visible.load(Ordering::Acquire) > visible => {}
+                result => return result,
+            }
+        }
+    }
+
+    pub(crate) fn get_at(&self, key: &Key, sequence: u64) -> Result<Option<Account>, Error> {
+        let slot = self.find_at(key, sequence)?;
+        Ok(slot.filter(|slot| slot.kind == Kind::Account).map(|slot| slot.account))
+    }
+
+    pub(crate) fn find_at(&self, key: &Key, sequence: u64) -> Result<Option<Slot>, Error> {
+        let hash = self.hash(key);
+        let (found, _) = self.shard(hash).find(hash, key, &self.seal).inspect_err(|error| {
+            telemetry::damaged();
+            tracing::error!(%error, "damage");
+        })?;
+        match found {
+            Some(found) if found.slot.sequence > sequence => self.at(found.slot, sequence),
+            found => Ok(found.map(|found| found.slot)),
+        }
+    }
+
+    /// A slot as it was after a batch.
+    fn at(&self, mut slot: Slot, sequence: u64) -> Result<Option<Slot>, Error> {
+        while slot.sequence > sequence {
+            let Some(before) = self.undo(&slot)? else {
+                return Ok(None);
+            };
+            (slot.kind, slot.account) = (before.kind, before.account);
+            (slot.sequence, slot.undo) = (before.sequence, before.undo);
+        }
+        Ok(Some(slot))
+    }
+
+    fn undo(&self, slot: &Slot) -> Result<Option<crate::record::Before>, Error> {
+        let gone = || Error::History {
+            asked: slot.sequence - 1,
+            oldest: self.oldest.load(Ordering::Acquire),
+            newest: self.visible.load(Ordering::Acquire),
+        };
+        let bytes = if self.seal.encrypts() {
+            let batch = self.batches.get(slot.sequence)?.ok_or_else(gone)?;
+            let record = self.wal.record_at(batch.position, &self.seal)?;
+            let (header, mut body) = record.ok_or_else(gone)?;
+            let from = slot.undo - header.position - HEADER as u64;
+            body.split_off((from as usize).min(body.len()))
+        } else {
+            let read = self.wal.read_some(slot.undo, LONGEST_UNDO);
+            read.map_err(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => gone(),
+                _ => Error::io("the write-ahead log")(error),
+            })?
+        };
+        let undo = take_undo(&mut &bytes[..], &slot.key, &slot.account).ok_or_else(|| {
+            telemetry::damaged();
+            let place = format!("position {}", slot.undo);
+            Error::damaged("the write-ahead log", place, "an undo cannot be read")
+        })?;
+        Ok(undo.before)
+    }
+}

@@ -1,0 +1,123 @@
+//! The ledger's own thread: it makes segments ready, syncs at intervals, checkpoints, reclaims slots.
+
+use crate::error::Error;
+use crate::ledger::Core;
+use crate::options::Durability;
+use crate::telemetry;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Wakes the keeper.
+#[derive(Default)]
+pub struct Signal {
+    raised: Mutex<bool>,
+    changed: Condvar,
+    stop: AtomicBool,
+}
+
+impl Signal {
+    pub fn raise(&self) {
+        let mut raised = self.raised.lock().unwrap();
+        if !*raised {
+            *raised = true;
+            self.changed.notify_all();
+        }
+    }
+
+    fn wait(&self, longest: Duration) {
+        let raised = self.raised.lock().unwrap();
+        let (mut raised, _) = self
+            .changed
+            .wait_timeout_while(raised, longest, |raised| !*raised)
+            .unwrap();
+        *raised = false;
+    }
+
+    pub fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+}
+
+/// The threads; dropping it ends them.
+pub struct Keeper {
+    core: Arc<Core>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// How often the log is looked after, at the least.
+const INTERVAL: Duration = Duration::from_millis(20);
+const SAMPLE: Duration = Duration::from_secs(1);
+
+impl Keeper {
+    pub fn start(core: &Arc<Core>) -> Result<Self, Error> {
+        let run = |name: &str, work: fn(&Core)| {
+            let core = core.clone();
+            Builder::new()
+                .name(name.to_owned())
+                .spawn(move || work(&core))
+                .map_err(Error::io("a thread"))
+        };
+        let threads = vec![run("ledger-log", log)?, run("ledger-checkpoint", checkpoint)?];
+        Ok(Keeper {
+            core: core.clone(),
+            threads,
+        })
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.core.signal.stop.store(true, Ordering::Release);
+        self.core.signal.raise();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn log(core: &Core) {
+    let interval = match core.durability() {
+        Durability::Group(interval) => interval.min(INTERVAL),
+        _ => INTERVAL,
+    };
+    let (mut synced, mut sampled) = (Instant::now(), Instant::now());
+    let mut marked = 0;
+    while !core.signal.stopping() && core.wal.check().is_ok() {
+        std::thread::sleep(interval);
+        let ready = core.wal.prepare_next();
+        let sync = match core.durability() {
+            Durability::Group(interval) if synced.elapsed() >= interval => {
+                synced = Instant::now();
+                core.wal.sync_to(core.wal.appended())
+            }
+            _ => Ok(()),
+        };
+        let mark = core.mark(&mut marked);
+        if let Err(error) = ready.and(sync).and(mark) {
+            tracing::warn!(%error, "the write-ahead log");
+        }
+        if sampled.elapsed() >= SAMPLE {
+            sampled = Instant::now();
+            telemetry::sample(core);
+        }
+    }
+}
+
+fn checkpoint(core: &Core) {
+    while !core.signal.stopping() && core.wal.check().is_ok() {
+        core.signal.wait(SAMPLE);
+        let since = core.wal.appended() - core.writer.lock().unwrap().checkpoint_position;
+        if since > core.options.checkpoint_bytes
+            && !core.signal.stopping()
+            && let Err(error) = core.checkpoint(false)
+        {
+            tracing::error!(%error, "a checkpoint failed");
+            core.wal.stop(&format!("a checkpoint failed: {error}"));
+        }
+        if let Err(error) = core.reclaim_some(1_024) {
+            tracing::warn!(%error, "slots could not be reclaimed");
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! The ledger: its parts, how they are opened, and what a crash left is recovered.
+
+use crate::batches::Batches;
+use crate::checkpoint::{self, Checkpointer};
+use crate::commit::{Change, Writer};
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::keeper::Keeper;
+use crate::options::{Durability, Options};
+use crate::record::{Header, RecordKind, TOTALS, Totals, take_reclaimed, take_undo, take_update};
+use crate::region::{PAGE, Region};
+use crate::seal::{Seal, Secret, unwrap, wrap};
+use crate::shard::{KeyHash, Shard, index_name, slots_name};
+use crate::slot::MAX_EPOCH;
+use crate::superblock::{FORMAT, Superblock};
+use crate::telemetry;
+use crate::wal::{Next, Wal};
+use crate::account::Key;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// A store of accounts, each under a 32-byte key. See the [crate's documentation](crate).
+///
+/// It may be shared between threads: reads never wait for writes, and writes queue.
+pub struct GeometricLedger {
+    pub(crate) core: Arc<Core>,
+    pub(crate) directory: Option<PathBuf>,
+    recovery: Recovery,
+    keeper: Option<Keeper>,
+}
+
+/// What opening the ledger had to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// The ledger had been closed, so nothing was left to do.
+    pub clean: bool,
+    /// Batches that were done again from the write-ahead log, and the bytes of it that were read.
+    pub batches: u64,
+    pub bytes: u64,
+    /// Pages of the index that were set from the checkpoint's journal.
+    pub pages: u64,
+    pub duration: Duration,
+}
+
+pub(crate) struct Core {
+    pub disk: Arc<dyn Disk>,
+    pub options: Options,
+    pub shards: Vec<Shard>,
+    pub seal: Arc<Seal>,
+    pub hash_secret: [u8; 16],
+    pub wal: Wal,
+    pub batches: Batches,
+    pub writer: Mutex<Writer>,
+    /// Readers see the batches up to this one.
+    pub visible: AtomicU64,
+    /// States before this batch cannot be asked for.
+    pub oldest: AtomicU64,
+    /// What readers hold on to: how many at which sequence.
+    pub pins: Mutex<BTreeMap<u64, usize>>,
+    pub checkpointer: Mutex<Checkpointer>,
+    pub signal: crate::keeper::Signal,
+}
+
+impl Drop for GeometricLedger {
+    fn drop(&mut self) {
+        if let Err(error) = self.shut() {
+            tracing::error!(%error, "the ledger was not closed cleanly; opening it will recover");
+        }
+    }
+}
+
+impl GeometricLedger {
+    /// Opens the ledger in a directory with the default [`Options`], creating it if it is not there.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn new(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Options::default().open(path)
+    }
+
+    /// Opens the ledger in a directory with other options.
+    pub fn builder() -> Options {
+        Options::default()
+    }
+
+    /// Makes a checkpoint, so that the next opening has nothing to do, and closes.
+    ///
+    /// # Errors
+    /// If the checkpoint cannot be written; opening the ledger recovers it then.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.shut()
+    }
+
+    /// What opening this ledger had to do.
+    pub fn recovery(&self) -> Recovery {
+        self.recovery
+    }
+
+    fn shut(&mut self) -> Result<(), Error> {
+        match self.keeper.take() {
+            Some(keeper) => {
+                drop(keeper);
+                self.core.wal.check()?;
+                self.core.checkpoint(true)
+            }
+            None => Ok(()),
+        }
+    }
+
+    #[tracing::instrument(skip_all, name = "open")]
+    pub(crate) fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Self, Error> {
+        let start = Instant::now();
+        let writable = !options.read_only;
+        let file = disk.open("ledger", writable).map_err(Error::io("ledger"))?;
+        let found = Superblock::read(&file)?;
+        let created = found.is_none();
+        let mut block = match found {
+            Some(block) => block,
+            None if writable => create(&options)?,
+            None => return Err(Error::Format("it was never written to".into())),
+        };
+        if block.epoch >= MAX_EPOCH {
+            return Err(Error::Format("it was opened too often; restore it from a snapshot".into()));
+        }
+        let (seal, hash_secret) = keys(&block, options.key.as_ref())?;
+        let seal = Arc::new(seal);
+        let count = match created {
+            true => options.shards as usize,
+            false => block.shards.len(),
+        };
+        let index = |shard: u16| {
+            let missing = || Error::damaged("journal", "its pages", format!("there is no shard {shard}"));
+            let name = (usize::from(shard) < count).then(|| index_name(shard));
+            name.ok_or_else(missing)
+        };
+        let mut pages = 0;
+        if block.journal && writable {
+            pages = checkpoint::read_journal(&*disk, block.checkpoint, |shard, page, image| {
+                let name = index(shard)?;
+                let file = disk.open(&name, true).map_err(Error::io(&name))?;
+                file.write_at(image, page * PAGE as u64).map_err(Error::io(name))
+            })?;
+            for shard in 0..count as u16 {
+                let name = index_name(shard);
+                let file = disk.open(&name, true).map_err(Error::io(&name))?;
+                file.sync().map_err(Error::io(name))?;
+            }
+        }
+        let shards = (0..count as u16)
+            .map(|number| {
+                let region = |name: String| {
+                    let file = disk.open(&name, true).map_err(Error::io(&name))?;
+                    Region::open(file, writable).map_err(Error::io(name))
+                };
+                let state = block.shards.get(usize::from(number)).copied();
+                let (slots, index) = (region(slots_name(number))?, region(index_name(number))?);
+                Ok((number, slots, index, state))
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        if block.journal && !writable {
+            pages = checkpoint::read_journal(&*disk, block.checkpoint, |shard, page, image| {
+                index(shard)?;
+                let (_, _, index, _) = &shards[usize::from(shard)];
+                index.restore(page, image).map_err(Error::io("journal"))
+            })?;
+        }
+        block.journal &= !writable;
+        let shards = shards
+            .into_iter()
+            .map(|(number, slots, index, state)| Shard::open(number, slots, index, state))
+            .collect::<Result<Vec<_>, _>>()?;
+        let wal = Wal::open(disk.clone(), options.segment_bytes)?;
+        if created && wal.record_at(wal.oldest(), &seal)?.is_some() {
+            return Err(Error::damaged("ledger", "the file", "it is missing, but there are batches"));
+        }
+        let batches = Batches::open(disk.clone(), seal.clone(), block.sequence, writable)?;
+        if batches.root().1.as_bytes() != &block.root {
+            return Err(Error::damaged("batches", "their root", "it is not the checkpoint's"));
+        }
+        let writer = Writer::new(&block);
+        let core = Core {
+            visible: AtomicU64::new(0),
+            oldest: AtomicU64::new(block.oldest),
+            writer: Mutex::new(writer),
+            pins: Mutex::default(),
+            signal: Default::default(),
+            checkpointer: Mutex::new(Checkpointer::new(file, block.clone())),
+            disk,
+            options,
+            shards,
+            seal,
+            hash_secret,
+            wal,
+            batches,
+        };
+        let mut recovery = core.recover(&block)?;
+        recovery.pages = pages;
+        if writable {
+            block.epoch += 1;
+            core.begin(block.epoch, created)?;
+        }
+        recovery.duration = start.elapsed();
+        telemetry::opened(&recovery);
+        tracing::info!(?recovery, "the ledger is open");
+        let core = Arc::new(core);
+        let keeper = match writable {
+            true => Some(Keeper::start(&core)?),
+            false => None,
+        };
+        Ok(GeometricLedger {
+            core,
+            directory: None,
+            recovery,
+            keeper,
+        })
+    }
+
+    /// Seals the ledger's data keys under another user's key, and takes a new data key for all that
+    /// is written from the next opening on. Takes a moment, whatever the size.
+    ///
+    /// # Errors
+    /// [`Error::Key`] if the ledger is not encrypted or `old` is not its key.
+    pub fn rotate_key(path: impl AsRef<Path>, old: &Secret, new: &Secret) -> Result<(), Error> {
+        let ledger = Options::default().key(old.clone()).open(path)?;
+        let mut checkpointer = ledger.core.checkpointer.lock().unwrap();
+        let block = &mut checkpointer.block;
+        let mut data_keys = Vec::new();
+        for (epoch, wrapped) in &block.data_keys {
+            data_keys.push((*epoch, wrap(&unwrap(wrapped, old)?, new)?));
+        }
+        data_keys.push((block.epoch + 1, wrap(&Secret::random()?, new)?));
+        block.data_keys = data_keys;
+        checkpointer.write()
+    }
+}
+
+fn create(options: &Options) -> Result<Superblock, Error> {
+    let random = Secret::random()?.0;
+    let data_keys = match &options.key {
+        Some(key) => vec![(0, wrap(&Secret::random()?, key)?)],
+        None => Vec::new(),
+    };
+    Ok(Superblock {
+        format: FORMAT,
+        // The first copy to be written is the first of the file.
+        generation: 1,
+        id: random[..16].try_into().unwrap(),
+        hash_secret: match data_keys.is_empty() {
+            true => random[16..].try_into().unwrap(),
+            false => [0; 16],
+        },
+        data_keys,
+        epoch: 0,
+        clean: true,
+        checkpoint: 0,
+        journal: false,
+        sequence: 0,
+        position: 0,
+        time: 0,
+        oldest: 0,
+        accounts: 0,
+        minted: [0; 16],
+        burned: [0; 16],
+        root: *merkle_tree::EMPTY_ROOT.as_bytes(),
+        shards: Vec::new(),
+    })
+}
+
+fn keys(block: &Superblock, key: Option<&Secret>) -> Result<(Seal, [u8; 16]), Error> {
+    match (block.data_keys.as_slice(), key) {
+        ([], None) => Ok((Seal::plain(), block.hash_secret)),
+        ([], Some(_)) => Err(Error::Key("the ledger is not encrypted, so it takes none".into())),
+        (_, None) => Err(Error::Key("the ledger is encrypted, and no key was given".into())),
+        (wrapped, Some(key)) => {
+            let data = wrapped
+                .iter()
+                .map(|(epoch, wrapped)| Ok((*epoch, unwrap(wrapped, key)?)))
+                .collect::<Result<Vec<_>, Error>>()?;
+            let secret = blake3::derive_key("geometric_ledger 2026-11-21 hash secret", &data[0].1.0);
+            Ok((Seal::encrypted(data), secret[..16].try_into().unwrap()))
+        }
+    }
+}
+
+impl Core {
+    pub fn hash(&self, key: &Key) -> KeyHash {
+        KeyHash::new(&self.hash_secret, key)
+    }
+
+    pub fn shard(&self, hash: KeyHash) -> &Shard {
+        &self.shards[hash.shard(self.shards.len())]
+    }
+
+    /// Does again what the write-ahead log has beyond the last checkpoint.
+    fn recover(&self, block: &Superblock) -> Result<Recovery, Error> {
+        let mut writer = self.writer.lock().unwrap();
+        let mut recovery = Recovery {
+            clean: block.clean,
+            ..Recovery::default()
+        };
+        let (mut position, mut epoch) = (block.position, 0);
+        while !block.clean {
+            let next = self.wal.next(position, writer.sequence, epoch, &self.seal)?;
+            let Next::Record(header, body) = next else {
+                break;
+            };
+            self.replay(&mut writer, &header, &body)?;
+            recovery.batches += u64::from(header.kind == RecordKind::Batch);
+            recovery.bytes += header.end() - position;
+            (position, epoch) = (header.end(), header.epoch);
+        }
+        self.wal.end_at(position);
+        self.visible.store(writer.sequence, Ordering::Release);
+        Ok(recovery)
+    }
+
+    pub(crate) fn replay(&self, writer: &mut Writer, header: &Header, body: &[u8]) -> Result<(), Error> {
+        let damaged = || {
+            let place = format!("position {}", header.position);
+            Error::damaged("the write-ahead log", place, "the record cannot be read")
+        };
+        let mut rest = body;
+        match header.kind {
+            RecordKind::Mark => {}
+            RecordKind::Reclaim => {
+                for _ in 0..header.items {
+                    let reclaimed = take_reclaimed(&mut rest).ok_or_else(damaged)?;
+                    self.reclaim(&reclaimed)?;
+                }
+            }
+            RecordKind::Batch => {
+                let (totals, digest) = Totals::decode(body).ok_or_else(damaged)?;
+                let all = body.get(TOTALS..).ok_or_else(damaged)?;
+                let (mut updates, mut undos) =
+                    all.split_at_checked(header.updates as usize).ok_or_else(damaged)?;
+                if blake3::hash(updates).as_bytes() != &digest {
+                    return Err(damaged());
+                }
+                let mut changes = Vec::with_capacity(header.items as usize);
+                for item in 0..header.items {
+                    let (key, kind, account) = take_update(&mut updates).ok_or_else(damaged)?;
+                    let undo_at = header.end_of_body(undos.len());
+                    let undo = take_undo(&mut undos, &key, &account).ok_or_else(damaged)?;
+                    let hash = self.hash(&key);
+                    if undo.before.is_some() && undo.slot >= self.shard(hash).count() {
+                        return Err(damaged());
+                    }
+                    changes.push(Change {
+                        hash,
+                        key,
+                        account,
+                        kind,
+                        slot: undo.slot,
+                        added: undo.before.is_none(),
+                        undo: undo_at,
+                        item,
+                    });
+                }
+                self.apply(&changes, header.sequence, header.epoch)?;
+                writer.advance(header, totals);
+                let batch = writer.batch(header, digest);
+                self.batches.push(&batch, header.epoch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts writing in a new epoch.
+    fn begin(&self, epoch: u32, created: bool) -> Result<(), Error> {
+        // What a crash left half written after the last whole record is never read again.
+        self.wal.forget_after(self.wal.segment_end())?;
+        self.writer.lock().unwrap().epoch = epoch;
+        let mut checkpointer = self.checkpointer.lock().unwrap();
+        checkpointer.block.epoch = epoch;
+        checkpointer.block.clean = false;
+        if created {
+            drop(checkpointer);
+            self.wal.prepare_next()?;
+            self.checkpointer.lock().unwrap().block.epoch = epoch;
+            return self.checkpoint(false);
+        }
+        checkpointer.write()
+    }
+
+    pub fn durability(&self) -> Durability {
+        self.options.durability
+    }
+}
+
+impl Header {
+    /// The position `left` bytes before the end of the body.
+    fn end_of_body(&self, left: usize) -> u64 {
+        self.position + crate::record::HEADER as u64 + self.body - left as u64
+    }
+}

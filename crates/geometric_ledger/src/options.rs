@@ -1,0 +1,147 @@
+//! How a ledger is opened.
+
+use crate::disk::{Directory, Disk};
+use crate::error::Error;
+use crate::ledger::GeometricLedger;
+use crate::seal::Secret;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// When a batch is acknowledged. A crash loses whole batches only, and the latest: what is left is
+/// always what was there after some batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// When it is on disk. No crash loses an acknowledged batch. Callers that wait at the same time
+    /// share one sync.
+    Sync,
+    /// When it is with the operating system, which is asked to put it on disk every interval. The
+    /// end of the process loses nothing; the end of the machine at most the last interval.
+    Group(Duration),
+    /// When it is with the operating system, which puts it on disk at the next checkpoint. The end
+    /// of the process loses nothing; the end of the machine everything since the checkpoint.
+    None,
+}
+
+/// Options of a ledger, to be opened with [`Options::open`].
+#[derive(Clone)]
+pub struct Options {
+    pub(crate) durability: Durability,
+    pub(crate) shards: u16,
+    pub(crate) checkpoint_bytes: u64,
+    pub(crate) history_bytes: u64,
+    pub(crate) segment_bytes: u64,
+    pub(crate) resident_bytes: u64,
+    pub(crate) receipts: u64,
+    pub(crate) key: Option<Secret>,
+    pub(crate) read_only: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            durability: Durability::Sync,
+            shards: 64,
+            checkpoint_bytes: 1 << 30,
+            history_bytes: 256 << 20,
+            segment_bytes: 64 << 20,
+            resident_bytes: 4 << 30,
+            receipts: 1_000_000,
+            key: None,
+            read_only: false,
+        }
+    }
+}
+
+impl Options {
+    pub fn new() -> Self {
+        Options::default()
+    }
+
+    /// When a batch is acknowledged. Default: [`Durability::Sync`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Shards of a new ledger: a power of two up to 256, the next higher being taken. Default: 64.
+    pub fn shards(mut self, shards: u16) -> Self {
+        self.shards = shards.clamp(1, 256).next_power_of_two();
+        self
+    }
+
+    /// A checkpoint is made after so many bytes of write-ahead log: about what a crash has to replay,
+    /// at most twice as much. Default: 1 GiB.
+    pub fn checkpoint_bytes(mut self, bytes: u64) -> Self {
+        self.checkpoint_bytes = bytes.max(1 << 16);
+        self
+    }
+
+    /// So many bytes of write-ahead log are kept beyond what a crash needs, for
+    /// [`GeometricLedger::get_at`] and for followers. Default: 256 MiB.
+    pub fn history_bytes(mut self, bytes: u64) -> Self {
+        self.history_bytes = bytes;
+        self
+    }
+
+    /// Bytes of one file of the write-ahead log. Default: 64 MiB.
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes.max(1 << 16).next_multiple_of(4096);
+        self
+    }
+
+    /// Memory that written pages may keep after a checkpoint, beside the page cache. Default: 4 GiB.
+    pub fn resident_bytes(mut self, bytes: u64) -> Self {
+        self.resident_bytes = bytes;
+        self
+    }
+
+    /// A retried batch of transfers is recognised among at least so many batches before it.
+    /// Default: 1,000,000.
+    pub fn receipts(mut self, batches: u64) -> Self {
+        self.receipts = batches;
+        self
+    }
+
+    /// Encrypts a new ledger with AES-256-GCM, or opens one that is encrypted.
+    pub fn key(mut self, key: Secret) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Opens without writing anything: several may, while nobody writes. What a crash left in the
+    /// write-ahead log is replayed in memory.
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    /// Opens the ledger in a directory, creating it if it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if another process has it open, [`Error::Damaged`] if its files are not
+    /// what was written, [`Error::Key`] if it is encrypted with another key.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<GeometricLedger, Error> {
+        let path = path.as_ref();
+        let directory = match self.read_only {
+            true => Directory::open_read_only(path),
+            false => Directory::open(path),
+        };
+        let directory = directory.map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock => Error::Locked,
+            _ => Error::io(path.display().to_string())(error),
+        })?;
+        let mut ledger = self.open_on(Arc::new(directory))?;
+        ledger.directory = Some(path.to_owned());
+        Ok(ledger)
+    }
+
+    /// Opens the ledger on any [`Disk`].
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open_on(self, disk: Arc<dyn Disk>) -> Result<GeometricLedger, Error> {
+        GeometricLedger::open(disk, self)
+    }
+}

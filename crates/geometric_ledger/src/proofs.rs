@@ -1,0 +1,52 @@
+//! The tree over all batches, for those who hold a root and want to be shown.
+
+use crate::batches::{Batch, BatchProof};
+use crate::error::Error;
+use crate::ledger::GeometricLedger;
+use merkle_tree::{Hash, TreeSize};
+use std::sync::atomic::Ordering;
+
+impl GeometricLedger {
+    /// How many batches there are, and the root over them (RFC 6962 §2.1).
+    ///
+    /// # Errors
+    /// If the tree's files cannot be read.
+    pub fn root(&self) -> Result<(TreeSize, Hash), Error> {
+        let size = self.size()?;
+        Ok((size, self.core.batches.root_at(size)?))
+    }
+
+    /// A committed batch.
+    ///
+    /// # Errors
+    /// If its row cannot be read.
+    pub fn batch(&self, sequence: u64) -> Result<Option<Batch>, Error> {
+        self.core.batches.get(sequence)
+    }
+
+    /// That a batch is among all there are now.
+    ///
+    /// # Errors
+    /// [`Error::Tree`] if there is no such batch.
+    pub fn prove_batch(&self, sequence: u64) -> Result<BatchProof, Error> {
+        self.core.batches.prove(sequence, self.size()?)
+    }
+
+    /// That the first `new` batches begin with the first `old` (RFC 6962 §2.1.2): checked by
+    /// [`merkle_tree::verify_consistency`].
+    ///
+    /// # Errors
+    /// [`Error::Tree`] if there are fewer, or `old` is greater than `new`.
+    pub fn prove_consistency(&self, old: TreeSize, new: TreeSize) -> Result<Vec<Hash>, Error> {
+        let size = self.size()?;
+        if new > size {
+            return Err(Error::Tree(format!("there are {size} batches, not {new}")));
+        }
+        self.core.batches.prove_consistency(old, new)
+    }
+
+    fn size(&self) -> Result<TreeSize, Error> {
+        let visible = self.core.visible.load(Ordering::Acquire);
+        TreeSize::new(visible).map_err(|error| Error::Tree(error.to_string()))
+    }
+}

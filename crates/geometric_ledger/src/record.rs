@@ -1,0 +1,405 @@
+//! A record of the write-ahead log: a header, and a body that is sealed.
+//!
+//! A batch's body is its totals and digest, the *updates* (what the digest is over: nothing in them
+//! depends on where anything is stored), and for each update an *undo*: the slot it went to and the
+//! account as it was before. `docs/geometric-ledger-format.md` has every byte.
+
+use crate::account::{Account, Key, WORDS};
+use crate::seal::{Place, Purpose, Seal, Tag};
+use crate::slot::{Kind, SLOT, Words, read_words, write_words};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+pub const HEADER: usize = 88;
+const MAGIC: u32 = u32::from_le_bytes(*b"GLR1");
+/// Bytes of a batch's body before its updates.
+pub const TOTALS: usize = 72;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RecordKind {
+    Batch = 1,
+    /// Slots of what can no longer be asked for were given to others.
+    Reclaim = 2,
+    /// Says only how far the log is durable.
+    Mark = 3,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    pub kind: RecordKind,
+    pub epoch: u32,
+    /// How often a record was begun at this position in this epoch.
+    pub attempt: u16,
+    pub items: u32,
+    /// Bytes of the body, and of the updates in it.
+    pub body: u64,
+    pub updates: u64,
+    /// Where in the log the record begins.
+    pub position: u64,
+    /// The batch's own, or the last one before.
+    pub sequence: u64,
+    /// The log was durable up to here when the record was written.
+    pub durable: u64,
+    /// Microseconds since 1970.
+    pub time: i64,
+    pub tag: Tag,
+}
+
+impl Header {
+    pub fn encode(&self) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        bytes[4] = self.kind as u8;
+        bytes[6..8].copy_from_slice(&self.attempt.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.epoch.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.items.to_le_bytes());
+        let words = [
+            self.body,
+            self.updates,
+            self.position,
+            self.sequence,
+            self.durable,
+            self.time as u64,
+        ];
+        write_words(&mut bytes[16..64], &words);
+        bytes[64..80].copy_from_slice(&self.tag);
+        let check = xxh3_64(&bytes[..80]);
+        bytes[80..].copy_from_slice(&check.to_le_bytes());
+        bytes
+    }
+
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; HEADER] = bytes.get(..HEADER)?.try_into().ok()?;
+        if bytes[..4] != MAGIC.to_le_bytes() || bytes[80..] != xxh3_64(&bytes[..80]).to_le_bytes() {
+            return None;
+        }
+        let mut words = [0; 6];
+        read_words(&bytes[16..64], &mut words);
+        let kinds = [RecordKind::Batch, RecordKind::Reclaim, RecordKind::Mark];
+        Some(Header {
+            kind: kinds.into_iter().find(|kind| *kind as u8 == bytes[4])?,
+            attempt: u16::from_le_bytes(bytes[6..8].try_into().unwrap()),
+            epoch: u32::from_le_bytes(bytes[8..12].try_into().unwrap()),
+            items: u32::from_le_bytes(bytes[12..16].try_into().unwrap()),
+            body: words[0],
+            updates: words[1],
+            position: words[2],
+            sequence: words[3],
+            durable: words[4],
+            time: words[5] as i64,
+            tag: bytes[64..80].try_into().unwrap(),
+        })
+    }
+
+    /// The position after the record.
+    pub fn end(&self) -> u64 {
+        self.position + HEADER as u64 + self.body.next_multiple_of(8)
+    }
+
+    pub fn seal(&mut self, seal: &Seal, body: &mut [u8]) {
+        self.tag = seal.seal(Purpose::Record, self.place(), &self.bound(), body);
+    }
+
+    pub fn open(&self, seal: &Seal, body: &mut [u8]) -> bool {
+        seal.open(Purpose::Record, self.place(), &self.bound(), body, &self.tag)
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            epoch: self.epoch,
+            major: self.position,
+            minor: u32::from(self.attempt),
+        }
+    }
+
+    fn bound(&self) -> [u8; 64] {
+        let untagged = Header { tag: [0; 16], ..*self };
+        untagged.encode()[..64].try_into().unwrap()
+    }
+}
+
+/// What a ledger holds, and what it was given and gave back in its whole life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub accounts: u64,
+    /// The sum of all that balances rose by outside of transfers.
+    pub minted: u128,
+    /// The sum of all that balances fell by outside of transfers.
+    pub burned: u128,
+}
+
+impl Totals {
+    pub fn encode(&self, digest: &[u8; 32]) -> [u8; TOTALS] {
+        let mut bytes = [0; TOTALS];
+        bytes[..8].copy_from_slice(&self.accounts.to_le_bytes());
+        bytes[8..24].copy_from_slice(&self.minted.to_le_bytes());
+        bytes[24..40].copy_from_slice(&self.burned.to_le_bytes());
+        bytes[40..].copy_from_slice(digest);
+        bytes
+    }
+
+    pub fn decode(bytes: &[u8]) -> Option<(Self, [u8; 32])> {
+        let bytes = bytes.get(..TOTALS)?;
+        let totals = Totals {
+            accounts: u64::from_le_bytes(bytes[..8].try_into().unwrap()),
+            minted: u128::from_le_bytes(bytes[8..24].try_into().unwrap()),
+            burned: u128::from_le_bytes(bytes[24..40].try_into().unwrap()),
+        };
+        Some((totals, bytes[40..].try_into().unwrap()))
+    }
+}
+
+/// Appends what the digest is over: the key; kind and which words are not zero; those words.
+pub fn push_update(out: &mut Vec<u8>, key: &Key, kind: Kind, words: &[u64; WORDS]) {
+    let mut bytes = [0; 40 + 8 * WORDS];
+    bytes[..32].copy_from_slice(key);
+    bytes[32] = kind as u8;
+    let (mask, len) = pack(words, &mut bytes[40..]);
+    bytes[33] = mask;
+    out.extend_from_slice(&bytes[..40 + len]);
+}
+
+/// Reads what [`push_update`] wrote, from the front of `bytes`.
+pub fn take_update(bytes: &mut &[u8]) -> Option<(Key, Kind, Account)> {
+    let (head, rest) = bytes.split_at_checked(40)?;
+    let kind = Kind::from_code(head[32])?;
+    if head[34..].iter().any(|byte| *byte != 0) {
+        return None;
+    }
+    let (words, rest) = unpack(head[33], rest)?;
+    *bytes = rest;
+    Some((head[..32].try_into().unwrap(), kind, Account::from_words(&words)))
+}
+
+/// The state of an account before a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Before {
+    pub kind: Kind,
+    pub account: Account,
+    pub sequence: u64,
+    pub undo: u64,
+}
+
+/// Where a change went, and what was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undo {
+    pub shard: u16,
+    pub slot: u64,
+    /// `None` where the change added the slot.
+    pub before: Option<Before>,
+}
+
+/// Bytes of an undo before its words.
+const UNDO: usize = 32;
+/// The slot is filled in when it is known.
+pub const UNKNOWN: u64 = u32::MAX as u64;
+
+/// Appends an undo: slot, shard, kind and which words differ; sequence and position of the change
+/// before; checksum; the words that differ, as their difference by exclusive or.
+pub fn push_undo(out: &mut Vec<u8>, key: &Key, undo: &Undo, now: &[u64; WORDS]) {
+    let mut bytes = [0; UNDO + 8 * WORDS];
+    bytes[..4].copy_from_slice(&(undo.slot as u32).to_le_bytes());
+    bytes[4..6].copy_from_slice(&undo.shard.to_le_bytes());
+    let mut len = 0;
+    if let Some(before) = &undo.before {
+        let was = before.account.to_words();
+        let difference = std::array::from_fn(|word| was[word] ^ now[word]);
+        (bytes[7], len) = pack(&difference, &mut bytes[UNDO..]);
+        bytes[6] = before.kind as u8;
+        write_words(&mut bytes[8..24], &[before.sequence, before.undo]);
+    }
+    let check = undo_check(key, &bytes[..UNDO + len]);
+    bytes[24..32].copy_from_slice(&check.to_le_bytes());
+    out.extend_from_slice(&bytes[..UNDO + len]);
+}
+
+/// Reads what [`push_undo`] wrote, from the front of `bytes`. `now` is the account after the change.
+pub fn take_undo(bytes: &mut &[u8], key: &Key, now: &Account) -> Option<Undo> {
+    let whole = *bytes;
+    let (head, rest) = bytes.split_at_checked(UNDO)?;
+    let (difference, rest) = unpack(head[7], rest)?;
+    let entry = &whole[..whole.len() - rest.len()];
+    if head[24..32] != undo_check(key, entry).to_le_bytes() {
+        return None;
+    }
+    *bytes = rest;
+    let mut numbers = [0; 2];
+    read_words(&head[8..24], &mut numbers);
+    let now = now.to_words();
+    let before = match head[6] {
+        0 => None,
+        code => Some(Before {
+            kind: Kind::from_code(code)?,
+            account: Account::from_words(&std::array::from_fn(|word| now[word] ^ difference[word])),
+            sequence: numbers[0],
+            undo: numbers[1],
+        }),
+    };
+    Some(Undo {
+        shard: u16::from_le_bytes(head[4..6].try_into().unwrap()),
+        slot: u64::from(u32::from_le_bytes(head[..4].try_into().unwrap())),
+        before,
+    })
+}
+
+/// The longest undo, in bytes.
+pub const LONGEST_UNDO: usize = UNDO + 8 * WORDS;
+
+/// Over all but the slot, which is filled in later and which no history needs.
+fn undo_check(key: &Key, undo: &[u8]) -> u64 {
+    let mut bytes = [0; 32 + 20 + 8 * WORDS];
+    bytes[..32].copy_from_slice(key);
+    bytes[32..52].copy_from_slice(&undo[4..24]);
+    let words = &undo[UNDO..];
+    bytes[52..52 + words.len()].copy_from_slice(words);
+    xxh3_64(&bytes[..52 + words.len()])
+}
+
+fn pack(words: &[u64; WORDS], out: &mut [u8]) -> (u8, usize) {
+    let (mut mask, mut len) = (0, 0);
+    for (bit, word) in words.iter().enumerate() {
+        if *word != 0 {
+            out[len..len + 8].copy_from_slice(&word.to_le_bytes());
+            mask |= 1 << bit;
+            len += 8;
+        }
+    }
+    (mask, len)
+}
+
+fn unpack(mask: u8, bytes: &[u8]) -> Option<([u64; WORDS], &[u8])> {
+    if mask >> WORDS != 0 {
+        return None;
+    }
+    let (packed, rest) = bytes.split_at_checked(8 * mask.count_ones() as usize)?;
+    let mut packed = packed.chunks_exact(8);
+    let mut words = [0; WORDS];
+    for (bit, word) in words.iter_mut().enumerate() {
+        if mask >> bit & 1 == 1 {
+            *word = u64::from_le_bytes(packed.next()?.try_into().unwrap());
+            // There is one encoding of an account.
+            if *word == 0 {
+                return None;
+            }
+        }
+    }
+    Some((words, rest))
+}
+
+/// One slot given to another, as a record of kind [`RecordKind::Reclaim`] holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reclaimed {
+    pub shard: u16,
+    pub slot: u64,
+    pub tag: u32,
+    /// The hash and words of the slot that moved to its place.
+    pub moved: Option<(u32, Words)>,
+}
+
+/// Bytes of a reclaimed slot.
+const RECLAIMED: usize = 24 + 8 * SLOT;
+
+pub fn push_reclaimed(out: &mut Vec<u8>, reclaimed: &Reclaimed) {
+    let mut bytes = [0; RECLAIMED];
+    bytes[..4].copy_from_slice(&(reclaimed.slot as u32).to_le_bytes());
+    bytes[4..8].copy_from_slice(&reclaimed.tag.to_le_bytes());
+    bytes[8..10].copy_from_slice(&reclaimed.shard.to_le_bytes());
+    if let Some((tag, words)) = &reclaimed.moved {
+        bytes[10] = 1;
+        bytes[12..16].copy_from_slice(&tag.to_le_bytes());
+        write_words(&mut bytes[24..], words);
+    }
+    let check = xxh3_64_with_seed(&bytes, 1);
+    bytes[16..24].copy_from_slice(&check.to_le_bytes());
+    out.extend_from_slice(&bytes);
+}
+
+pub fn take_reclaimed(bytes: &mut &[u8]) -> Option<Reclaimed> {
+    let (entry, rest) = bytes.split_at_checked(RECLAIMED)?;
+    let mut plain: [u8; RECLAIMED] = entry.try_into().unwrap();
+    plain[16..24].fill(0);
+    if entry[16..24] != xxh3_64_with_seed(&plain, 1).to_le_bytes() {
+        return None;
+    }
+    *bytes = rest;
+    let number = |at: usize| u32::from_le_bytes(entry[at..at + 4].try_into().unwrap());
+    let mut words = [0; SLOT];
+    read_words(&entry[24..], &mut words);
+    Some(Reclaimed {
+        shard: u16::from_le_bytes(entry[8..10].try_into().unwrap()),
+        slot: u64::from(number(0)),
+        tag: number(4),
+        moved: (entry[10] == 1).then(|| (number(12), words)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    prop_compose! {
+        fn account()(words in proptest::array::uniform7(prop_oneof![Just(0u64), any::<u64>()])) -> Account {
+            Account::from_words(&words)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn updates_and_undos_are_read_as_written(
+            key: [u8; 32], now in account(), was in account(), sequence: u64, undo: u64, slot: u32, shard: u16, new: bool,
+        ) {
+            let mut bytes = Vec::new();
+            push_update(&mut bytes, &key, Kind::Account, &now.to_words());
+            let mut rest = &bytes[..];
+            prop_assert_eq!(take_update(&mut rest), Some((key, Kind::Account, now)));
+            prop_assert!(rest.is_empty());
+
+            let before = (!new).then_some(Before { kind: Kind::Tombstone, account: was, sequence, undo });
+            let undo = Undo { shard, slot: u64::from(slot), before };
+            let mut bytes = Vec::new();
+            push_undo(&mut bytes, &key, &undo, &now.to_words());
+            let mut rest = &bytes[..];
+            prop_assert_eq!(take_undo(&mut rest, &key, &now), Some(undo));
+            prop_assert!(rest.is_empty());
+        }
+
+        #[test]
+        fn no_bytes_make_a_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), key: [u8; 32]) {
+            Header::decode(&bytes);
+            take_update(&mut &bytes[..]);
+            take_undo(&mut &bytes[..], &key, &Account::default());
+            take_reclaimed(&mut &bytes[..]);
+            Totals::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_of_a_record_is_found() {
+        let seal = Seal::plain();
+        let mut body = vec![5; 300];
+        let mut header = Header {
+            kind: RecordKind::Batch,
+            epoch: 1,
+            attempt: 0,
+            items: 1,
+            body: 300,
+            updates: 40,
+            position: 4_096,
+            sequence: 9,
+            durable: 4_000,
+            time: 1,
+            tag: [0; 16],
+        };
+        header.seal(&seal, &mut body);
+        let bytes = [&header.encode()[..], &body].concat();
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let intact = Header::decode(&changed)
+                .is_some_and(|header| header.open(&seal, &mut changed[HEADER..].to_vec()));
+            // Three bytes of padding in the header are covered by its checksum all the same.
+            assert!(!intact, "bit {bit}");
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! A file as memory that grows: words that any thread may read, and pages that know whether they
+//! were written since the last checkpoint.
+//!
+//! The memory is a private mapping. Writing to it never changes the file; a checkpoint does, page by
+//! page. It is mapped in chunks, each as long as all before it, so nothing ever moves and readers
+//! need no lock. One thread writes at a time, or several to different cells.
+
+use crate::disk::DiskFile;
+use memmap2::MmapMut;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// Bytes of a page: the unit of writing to the file.
+pub const PAGE: usize = 4096;
+const PAGE_WORDS: usize = PAGE / 8;
+/// Pages of the first chunk, and of the second.
+const FIRST: u64 = 256;
+/// The file grows by a sixteenth, within these bounds (bytes).
+const STEP: Range<u64> = 64 << 10..16 << 20;
+
+pub type Page = [u8; PAGE];
+
+pub struct Region {
+    file: Arc<dyn DiskFile>,
+    writable: bool,
+    /// Bytes that may be touched.
+    len: AtomicU64,
+    chunks: [OnceLock<Chunk>; 40],
+    saved: Mutex<Vec<(u64, Box<Page>)>>,
+    /// Pages of which there is a copy here beside the file's.
+    private: AtomicU64,
+}
+
+struct Chunk {
+    map: MmapMut,
+    /// One bit a page: written since the last [`Region::freeze`].
+    dirty: Box<[AtomicU64]>,
+    /// One bit a page: belongs to the frozen state, and has not been copied yet.
+    frozen: Box<[AtomicU64]>,
+    /// One bit a page: written since it was last released.
+    private: Box<[AtomicU64]>,
+}
+
+impl Region {
+    pub fn open(file: Arc<dyn DiskFile>, writable: bool) -> io::Result<Self> {
+        let region = Region {
+            len: AtomicU64::new(0),
+            chunks: std::array::from_fn(|_| OnceLock::new()),
+            saved: Mutex::default(),
+            private: AtomicU64::new(0),
+            file,
+            writable,
+        };
+        let len = region.file.len()? / PAGE as u64 * PAGE as u64;
+        region.map(len)?;
+        Ok(region)
+    }
+
+    /// Makes the first `bytes` of the region usable.
+    pub fn ensure(&self, bytes: u64) -> io::Result<()> {
+        let len = self.len.load(Ordering::Relaxed);
+        if bytes <= len {
+            return Ok(());
+        }
+        let step = (len / 16).clamp(STEP.start, STEP.end);
+        let new = bytes.max(len + step).next_multiple_of(PAGE as u64);
+        if self.writable {
+            self.file.grow(new)?;
+        }
+        self.map(new)
+    }
+
+    fn map(&self, len: u64) -> io::Result<()> {
+        let pages = len / PAGE as u64;
+        for (number, chunk) in self.chunks.iter().enumerate() {
+            let (start, count) = extent(number);
+            if start >= pages {
+                break;
+            }
+            if chunk.get().is_none() {
+                let (offset, bytes) = (start * PAGE as u64, count as usize * PAGE);
+                let map = match self.writable {
+                    true => self.file.map(offset, bytes)?,
+                    false => self.copy(offset, bytes)?,
+                };
+                let bits = || {
+                    (0..count.div_ceil(64))
+                        .map(|_| AtomicU64::new(0))
+                        .collect::<Box<[_]>>()
+                };
+                let _ = chunk.set(Chunk {
+                    map,
+                    dirty: bits(),
+                    frozen: bits(),
+                    private: bits(),
+                });
+            }
+        }
+        self.len.store(len, Ordering::Release);
+        Ok(())
+    }
+
+    /// A chunk of a file that cannot grow, as memory that can: mapped where the file covers it.
+    fn copy(&self, offset: u64, bytes: usize) -> io::Result<MmapMut> {
+        let there = self.file.len()?.saturating_sub(offset);
+        if there >= bytes as u64 {
+            return self.file.map(offset, bytes);
+        }
+        let mut map = MmapMut::map_anon(bytes)?;
+        self.file.read_at(&mut map[..there as usize], offset)?;
+        Ok(map)
+    }
+
+    /// How many cells of `N` words there are.
+    pub fn cells<const N: usize>(&self) -> u64 {
+        self.len.load(Ordering::Acquire) / (8 * N as u64)
+    }
+
+    /// The bytes that the region takes of its file.
+    pub fn bytes(&self) -> u64 {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// A cell, if there is one of that number.
+    pub fn cell<const N: usize>(&self, number: u64) -> Option<&[AtomicU64; N]> {
+        const { assert!(PAGE_WORDS.is_multiple_of(N)) };
+        if number >= self.cells::<N>() {
+            return None;
+        }
+        let word = number as usize * N;
+        let (chunk, page) = place((word / PAGE_WORDS) as u64);
+        let map = &self.chunks[chunk].get()?.map;
+        let within = page as usize * PAGE_WORDS + word % PAGE_WORDS;
+        debug_assert!((within + N) * 8 <= map.len());
+        // SAFETY: the mapping is page-aligned, lives as long as the region, and is only ever
+        // accessed through atomics; `within + N` words lie inside it, since `number` is below
+        // `cells` and a cell never crosses a page.
+        Some(unsafe { &*map.as_ptr().cast::<AtomicU64>().add(within).cast() })
+    }
+
+    /// Asks the processor to have a cell's first line at hand soon.
+    pub fn prefetch<const N: usize>(&self, number: u64) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        if let Some(cell) = self.cell::<N>(number) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            for line in cell.chunks(8) {
+                // SAFETY: a prefetch has no effect but on the cache.
+                unsafe { _mm_prefetch(line.as_ptr().cast(), _MM_HINT_T0) };
+            }
+        }
+    }
+
+    /// To be called before a cell is written that must be in the next checkpoint as it is when the
+    /// region is frozen, and not later.
+    pub fn touch<const N: usize>(&self, number: u64) {
+        let page = number * N as u64 / PAGE_WORDS as u64;
+        let (chunk, bit) = self.page(page);
+        if clear(&chunk.frozen, bit) {
+            let image = self.image(page);
+            self.saved.lock().unwrap().push((page, image));
+        }
+        self.written(chunk, bit);
+    }
+
+    /// To be called after a cell was written whose later states a checkpoint may hold as well.
+    pub fn mark<const N: usize>(&self, number: u64) {
+        let (chunk, bit) = self.page(number * N as u64 / PAGE_WORDS as u64);
+        self.written(chunk, bit);
+    }
+
+    fn written(&self, chunk: &Chunk, bit: u64) {
+        if set(&chunk.dirty, bit) && set(&chunk.private, bit) {
+            self.private.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many pages there is a copy of here beside the file's.
+    pub fn private(&self) -> u64 {
+        self.private.load(Ordering::Relaxed)
+    }
+
+    fn page(&self, page: u64) -> (&Chunk, u64) {
+        let (chunk, bit) = place(page);
+        let chunk = self.chunks[chunk].get();
+        (chunk.expect("a cell of the page was reached"), bit)
+    }
+
+    /// Declares the present state the one that [`Region::take_frozen`] gives.
+    pub fn freeze(&self) {
+        for chunk in self.chunks.iter().filter_map(OnceLock::get) {
+            for (dirty, frozen) in chunk.dirty.iter().zip(&chunk.frozen) {
+                if dirty.load(Ordering::Relaxed) != 0 {
+                    frozen.fetch_or(dirty.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// At most about `count` pages of the frozen state, those saved before they were overwritten
+    /// included. Empty when there are none left. Nobody may write meanwhile.
+    pub fn take_frozen(&self, count: usize) -> Vec<(u64, Box<Page>)> {
+        let mut pages = std::mem::take(&mut *self.saved.lock().unwrap());
+        for (number, chunk) in self.chunks.iter().enumerate() {
+            let Some(chunk) = chunk.get() else { break };
+            for (at, word) in chunk.frozen.iter().enumerate() {
+                if pages.len() >= count {
+                    return pages;
+                }
+                let mut bits = word.swap(0, Ordering::Relaxed);
+                while bits != 0 {
+                    let page = extent(number).0 + at as u64 * 64 + u64::from(bits.trailing_zeros());
+                    pages.push((page, self.image(page)));
+                    bits &= bits - 1;
+                }
+            }
+        }
+        pages
+    }
+
+    /// Runs of pages written since this was last asked, of at most `longest` pages: no longer dirty
+    /// from when they are given out, so they are to be copied after.
+    pub fn take_dirty(&self, longest: u64, mut each: impl FnMut(Range<u64>) -> io::Result<()>) -> io::Result<()> {
+        let mut run = 0..0;
+        for (number, chunk) in self.chunks.iter().enumerate() {
+            let Some(chunk) = chunk.get() else { break };
+            for (at, word) in chunk.dirty.iter().enumerate() {
+                if word.load(Ordering::Relaxed) == 0 {
+                    continue;
+                }
+                let mut bits = word.swap(0, Ordering::AcqRel);
+                while bits != 0 {
+                    let page = extent(number).0 + at as u64 * 64 + u64::from(bits.trailing_zeros());
+                    if page == run.end && run.end - run.start < longest {
+                        run.end += 1;
+                    } else {
+                        if !run.is_empty() {
+                            each(run)?;
+                        }
+                        run = page..page + 1;
+                    }
+                    bits &= bits - 1;
+                }
+            }
+        }
+        if run.is_empty() { Ok(()) } else { each(run) }
+    }
+
+    /// A page's bytes; each word of them as it was at some moment.
+    pub fn image(&self, page: u64) -> Box<Page> {
+        let mut image = Box::new([0; PAGE]);
+        self.copy_page(page, &mut image);
+        image
+    }
+
+    pub fn copy_page(&self, page: u64, image: &mut Page) {
+        let words = self.cell::<PAGE_WORDS>(page).expect("the page is there");
+        for (bytes, word) in image.chunks_exact_mut(8).zip(words) {
+            bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+        }
+    }
+
+    /// Sets a page's bytes in memory, as recovery does.
+    pub fn restore(&self, page: u64, image: &Page) -> io::Result<()> {
+        self.ensure((page + 1) * PAGE as u64)?;
+        let words = self.cell::<PAGE_WORDS>(page).expect("the page is there");
+        for (bytes, word) in image.chunks_exact(8).zip(words) {
+            word.store(u64::from_le_bytes(bytes.try_into().unwrap()), Ordering::Relaxed);
+        }
+        self.touch::<PAGE_WORDS>(page);
+        Ok(())
+    }
+
+    /// Lets the memory of up to `count` pages go that hold what the file holds; how many it were.
+    /// Nobody may write meanwhile.
+    pub fn release(&self, count: u64) -> u64 {
+        let mut released = 0;
+        for chunk in self.chunks.iter().map_while(OnceLock::get) {
+            for (word, private) in chunk.private.iter().enumerate() {
+                let needed = chunk.dirty[word].load(Ordering::Relaxed) | chunk.frozen[word].load(Ordering::Relaxed);
+                let mut bits = private.load(Ordering::Relaxed) & !needed;
+                while bits != 0 && released < count {
+                    let page = word * 64 + bits.trailing_zeros() as usize;
+                    chunk.let_go(page);
+                    clear(&chunk.private, page as u64);
+                    released += 1;
+                    bits &= bits - 1;
+                }
+            }
+        }
+        self.private.fetch_sub(released, Ordering::Relaxed);
+        released
+    }
+
+    pub fn file(&self) -> &dyn DiskFile {
+        &*self.file
+    }
+}
+
+impl Chunk {
+    fn let_go(&self, page: usize) {
+        #[cfg(not(miri))]
+        {
+            let start = self.map.as_ptr().wrapping_add(page * PAGE).cast_mut();
+            // SAFETY: the page is inside the mapping, and equal to the file's, which is what readers
+            // find from now on; nobody writes to it meanwhile. Should the kernel refuse, the page
+            // stays, which is as good.
+            let _ = unsafe {
+                rustix::mm::madvise(start.cast(), PAGE, rustix::mm::Advice::LinuxDontNeed)
+            };
+        }
+        #[cfg(miri)]
+        let _ = page;
+    }
+}
+
+/// First page and number of pages of a chunk.
+fn extent(chunk: usize) -> (u64, u64) {
+    match chunk {
+        0 => (0, FIRST),
+        n => (FIRST << (n - 1), FIRST << (n - 1)),
+    }
+}
+
+/// The chunk a page is in, and which of its pages it is.
+fn place(page: u64) -> (usize, u64) {
+    let chunk = (u64::BITS - (page / FIRST).leading_zeros()) as usize;
+    (chunk, page - extent(chunk).0)
+}
+
+/// Whether the bit was not set before.
+fn set(bits: &[AtomicU64], bit: u64) -> bool {
+    let (word, mask) = (&bits[bit as usize / 64], 1 << (bit % 64));
+    // Reading first keeps the line shared where the bit is set already, which is the common case.
+    // It is a read-modify-write all the same, so that it is ordered after the words it speaks of:
+    // whoever clears the bit afterwards sees them.
+    word.load(Ordering::Relaxed) & mask == 0 && word.fetch_or(mask, Ordering::Release) & mask == 0
+}
+
+fn clear(bits: &[AtomicU64], bit: u64) -> bool {
+    let (word, mask) = (&bits[bit as usize / 64], 1 << (bit % 64));
+    word.load(Ordering::Relaxed) & mask != 0 && word.fetch_and(!mask, Ordering::Relaxed) & mask != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_page_is_in_one_chunk() {
+        let mut next = 0;
+        for chunk in 0..20 {
+            let (start, count) = extent(chunk);
+            assert_eq!(start, next);
+            assert_eq!(place(start), (chunk, 0));
+            assert_eq!(place(start + count - 1), (chunk, count - 1));
+            next = start + count;
+        }
+    }
+
+    #[test]
+    fn a_frozen_page_is_given_as_it_was() {
+        let file = tempfile::tempfile().unwrap();
+        let region = Region::open(Arc::new(file), true).unwrap();
+        region.ensure(10 * PAGE as u64).unwrap();
+        let write = |cell: u64, word| {
+            region.touch::<8>(cell);
+            region.cell::<8>(cell).unwrap()[0].store(word, Ordering::Relaxed);
+        };
+        write(0, 1);
+        write(64, 1);
+        region.freeze();
+        write(0, 2);
+        let mut pages = region.take_frozen(100);
+        pages.sort();
+        let found: Vec<_> = pages.iter().map(|(page, image)| (*page, image[0])).collect();
+        assert_eq!(found, [(0, 1), (1, 1)]);
+        region.freeze();
+        assert_eq!(region.take_frozen(100).len(), 1);
+    }
+}

@@ -1,0 +1,166 @@
+//! What guards stored bytes: a checksum, or with a key AES-256-GCM, which is one too.
+//!
+//! Both give a 16-byte tag over bytes and what is bound to them. Nonces never repeat: each time a
+//! ledger is opened for writing it starts a new *epoch*, durable before anything is written in it,
+//! and each epoch and purpose has a key of its own; within an epoch a nonce is the sequence of a
+//! batch and a place in it, or a position of the write-ahead log.
+
+use crate::error::Error;
+use aes_gcm::aead::AeadInPlace;
+use aes_gcm::{Aes256Gcm, KeyInit};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, RwLock};
+use xxhash_rust::xxh3::xxh3_128;
+
+pub type Tag = [u8; 16];
+
+/// What a tag is for; each purpose has its own key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    Slot,
+    Record,
+    Row,
+    Snapshot,
+}
+
+/// Where bytes are sealed: never twice at one place.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub epoch: u32,
+    pub major: u64,
+    pub minor: u32,
+}
+
+/// A 32-byte secret that shows nothing of itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub(crate) [u8; 32]);
+
+impl Secret {
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Secret(bytes)
+    }
+
+    pub(crate) fn random() -> Result<Self, Error> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(|error| Error::Key(error.to_string()))?;
+        Ok(Secret(bytes))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Seals and opens.
+pub struct Seal(Option<Keys>);
+
+struct Keys {
+    /// Data keys, each from its epoch on, in order.
+    data: Vec<(u32, Secret)>,
+    derived: RwLock<HashMap<(Purpose, u32), Arc<Aes256Gcm>>>,
+}
+
+impl Seal {
+    pub fn plain() -> Self {
+        Seal(None)
+    }
+
+    pub fn encrypted(data: Vec<(u32, Secret)>) -> Self {
+        Seal(Some(Keys {
+            data,
+            derived: RwLock::default(),
+        }))
+    }
+
+    pub fn encrypts(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Seals `body` in place, with `bound` bound to it.
+    pub fn seal(&self, purpose: Purpose, place: Place, bound: &[u8], body: &mut [u8]) -> Tag {
+        match &self.0 {
+            None => checksum(bound, body),
+            Some(keys) => keys
+                .cipher(purpose, place.epoch)
+                .encrypt_in_place_detached(&nonce(place).into(), bound, body)
+                .expect("no body is as long as AES-GCM's limit of 64 GB")
+                .into(),
+        }
+    }
+
+    /// Opens `body` in place; false if it, or what is bound to it, is not what was sealed.
+    pub fn open(&self, purpose: Purpose, place: Place, bound: &[u8], body: &mut [u8], tag: &Tag) -> bool {
+        match &self.0 {
+            None => checksum(bound, body) == *tag,
+            Some(keys) => keys
+                .cipher(purpose, place.epoch)
+                .decrypt_in_place_detached(&nonce(place).into(), bound, body, tag.into())
+                .is_ok(),
+        }
+    }
+}
+
+impl Keys {
+    fn cipher(&self, purpose: Purpose, epoch: u32) -> Arc<Aes256Gcm> {
+        if let Some(cipher) = self.derived.read().unwrap().get(&(purpose, epoch)) {
+            return cipher.clone();
+        }
+        let data = self.data.iter().rev().find(|(from, _)| *from <= epoch);
+        let secret = data.map_or([0; 32], |(_, secret)| secret.0);
+        let mut material = secret.to_vec();
+        material.extend(epoch.to_le_bytes());
+        material.push(purpose as u8);
+        let key = blake3::derive_key("geometric_ledger 2026-11-21 epoch key", &material);
+        let cipher = Arc::new(Aes256Gcm::new(&key.into()));
+        let mut derived = self.derived.write().unwrap();
+        derived.insert((purpose, epoch), cipher.clone());
+        cipher
+    }
+}
+
+fn nonce(place: Place) -> [u8; 12] {
+    let mut nonce = [0; 12];
+    nonce[..8].copy_from_slice(&place.major.to_le_bytes());
+    nonce[8..].copy_from_slice(&place.minor.to_le_bytes());
+    nonce
+}
+
+fn checksum(bound: &[u8], body: &[u8]) -> Tag {
+    let mut short = [0; 256];
+    let whole = bound.len() + body.len();
+    if whole <= short.len() {
+        short[..bound.len()].copy_from_slice(bound);
+        short[bound.len()..whole].copy_from_slice(body);
+        return xxh3_128(&short[..whole]).to_le_bytes();
+    }
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    hasher.update(bound);
+    hasher.update(body);
+    hasher.digest128().to_le_bytes()
+}
+
+/// Wraps a data key under the user's key: nonce, sealed key, tag.
+pub(crate) fn wrap(secret: &Secret, under: &Secret) -> Result<Vec<u8>, Error> {
+    let mut nonce = [0; 12];
+    getrandom::fill(&mut nonce).map_err(|error| Error::Key(error.to_string()))?;
+    let mut body = secret.0;
+    let tag = Aes256Gcm::new(&under.0.into())
+        .encrypt_in_place_detached(&nonce.into(), b"geometric_ledger data key", &mut body)
+        .expect("32 bytes are within the limit");
+    Ok([&nonce[..], &body, &tag].concat())
+}
+
+pub(crate) fn unwrap(wrapped: &[u8], under: &Secret) -> Result<Secret, Error> {
+    let wrong = || Error::Key("the key does not open this ledger".into());
+    let bytes: &[u8; 60] = wrapped.try_into().map_err(|_| wrong())?;
+    let mut body: [u8; 32] = bytes[12..44].try_into().unwrap();
+    let nonce: [u8; 12] = bytes[..12].try_into().unwrap();
+    let tag: Tag = bytes[44..].try_into().unwrap();
+    Aes256Gcm::new(&under.0.into())
+        .decrypt_in_place_detached(&nonce.into(), b"geometric_ledger data key", &mut body, &tag.into())
+        .map_err(|_| wrong())?;
+    Ok(Secret(body))
+}

@@ -1,0 +1,60 @@
+//! Reading a few words that another thread may be writing, without waiting for it.
+//!
+//! A cell is an array of words whose first is its *stamp*: odd while the cell is being written. A
+//! reader that finds the same even stamp before and after has read one state of the cell (Boehm,
+//! "Can seqlocks get along with programming language memory models?", 2012). Writers of one cell
+//! exclude each other by other means.
+
+use super::atomic::{AtomicU64, Ordering, fence};
+
+/// Replaces a cell's words by `words`, whose first is even.
+pub fn write<const N: usize>(cell: &[AtomicU64; N], words: &[u64; N]) {
+    debug_assert!(words[0] & 1 == 0);
+    cell[0].store(words[0] | 1, Ordering::Relaxed);
+    fence(Ordering::Release);
+    for (place, word) in cell.iter().zip(words).skip(1) {
+        place.store(*word, Ordering::Relaxed);
+    }
+    cell[0].store(words[0], Ordering::Release);
+}
+
+/// The cell's words, or `None` if they are just being written.
+pub fn read<const N: usize>(cell: &[AtomicU64; N]) -> Option<[u64; N]> {
+    let stamp = cell[0].load(Ordering::Acquire);
+    let mut words = [stamp; N];
+    for (word, place) in words.iter_mut().zip(cell).skip(1) {
+        *word = place.load(Ordering::Relaxed);
+    }
+    fence(Ordering::Acquire);
+    (stamp & 1 == 0 && cell[0].load(Ordering::Relaxed) == stamp).then_some(words)
+}
+
+/// A counter that is odd while what it guards is being changed.
+pub struct Version(AtomicU64);
+
+impl Version {
+    pub fn new() -> Self {
+        Version(AtomicU64::new(0))
+    }
+
+    /// Runs a change of what is guarded. Writers exclude each other by other means.
+    pub fn change<T>(&self, change: impl FnOnce() -> T) -> T {
+        let version = self.0.load(Ordering::Relaxed);
+        self.0.store(version + 1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        let result = change();
+        self.0.store(version + 2, Ordering::Release);
+        result
+    }
+
+    /// The version before a read, to be given to [`Version::unchanged`] after it.
+    pub fn begin(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Whether what was read since [`Version::begin`] was one state.
+    pub fn unchanged(&self, version: u64) -> bool {
+        fence(Ordering::Acquire);
+        version & 1 == 0 && self.0.load(Ordering::Relaxed) == version
+    }
+}

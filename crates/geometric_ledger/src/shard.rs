@@ -1,0 +1,250 @@
+//! A shard: slots and the table that finds them, written by one thread and read by any.
+
+use crate::account::{Hex, Key};
+use crate::error::Error;
+use crate::index::{self, ChangeError, DamagedLine, LEAST, Table};
+use crate::region::Region;
+use crate::seal::Seal;
+use crate::seqlock::{self, Version};
+use crate::slot::{SLOT, Slot, Words};
+use serde::{Deserialize, Serialize};
+use siphasher::sip::SipHasher13;
+use std::hash::Hasher;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+/// A key's hash under the ledger's secret, so that nobody can choose keys that collide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyHash(u64);
+
+impl KeyHash {
+    pub fn new(secret: &[u8; 16], key: &Key) -> Self {
+        let mut hasher = SipHasher13::new_with_key(secret);
+        hasher.write(key);
+        KeyHash(hasher.finish())
+    }
+
+    /// The shard, of a power of two.
+    pub fn shard(self, shards: usize) -> usize {
+        (self.0 >> 48) as usize & (shards - 1)
+    }
+
+    /// What the shard's table goes by.
+    pub fn tag(self) -> u32 {
+        self.0 as u32
+    }
+
+    pub fn whole(self) -> u64 {
+        self.0
+    }
+}
+
+/// The state of a shard, as a checkpoint keeps it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    pub slots: u64,
+    pub table: Table,
+}
+
+pub struct Shard {
+    pub number: u16,
+    pub slots: Region,
+    pub index: Region,
+    version: Version,
+    buckets: AtomicU64,
+    count: AtomicU64,
+    state: Mutex<State>,
+}
+
+/// A slot and where it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    pub number: u64,
+    pub slot: Slot,
+}
+
+impl Shard {
+    pub fn open(number: u16, slots: Region, index: Region, state: Option<State>) -> Result<Self, Error> {
+        let state = match state {
+            Some(state) => state,
+            None => State {
+                slots: 0,
+                table: Table::create(&index).map_err(Error::io(format!("shard {number}")))?,
+            },
+        };
+        if state.table.buckets < LEAST {
+            return Err(Error::damaged("ledger", format!("shard {number}"), "no table"));
+        }
+        let shard = Shard {
+            number,
+            slots,
+            index,
+            version: Version::new(),
+            buckets: AtomicU64::new(state.table.buckets),
+            count: AtomicU64::new(state.slots),
+            state: Mutex::new(state),
+        };
+        shard.reserve(0)?;
+        Ok(shard)
+    }
+
+    pub fn state(&self) -> State {
+        *self.lock()
+    }
+
+    /// Keeps everybody else from changing the table.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Makes room for so many more accounts: all that can fail of adding them for want of space.
+    pub fn reserve(&self, more: u64) -> Result<(), Error> {
+        let state = self.lock();
+        if state.slots + more > u64::from(u32::MAX) {
+            let full = std::io::Error::other("the shard has four billion slots");
+            return Err(Error::io(format!("shard {}", self.number))(full));
+        }
+        self.slots
+            .ensure((state.slots + more) * SLOT as u64 * 8)
+            .and_then(|()| state.table.reserve(&self.index, more))
+            .map_err(Error::io(format!("shard {} cannot grow", self.number)))
+    }
+
+    pub fn prefetch_bucket(&self, tag: u32) {
+        index::prefetch(&self.index, self.buckets.load(Ordering::Relaxed), tag);
+    }
+
+    pub fn prefetch_slot(&self, tag: u32) {
+        let buckets = self.buckets.load(Ordering::Acquire);
+        let _ = index::candidates(&self.index, buckets, tag, |slot| {
+            self.slots.prefetch::<SLOT>(slot);
+            true
+        });
+    }
+
+    /// The slot of a key, and how many lines and slots were looked at.
+    pub fn find(&self, hash: KeyHash, key: &Key, seal: &Seal) -> Result<(Option<Found>, u32), Error> {
+        loop {
+            let version = self.version.begin();
+            let buckets = self.buckets.load(Ordering::Acquire);
+            let (mut found, mut damaged, mut slots) = (None, None, 0);
+            let lines = index::candidates(&self.index, buckets, hash.tag(), |number| {
+                slots += 1;
+                match self.slot(number, seal) {
+                    Some(slot) if slot.key == *key => {
+                        found = Some(Found { number, slot });
+                        true
+                    }
+                    Some(_) => false,
+                    None => {
+                        damaged = Some(number);
+                        false
+                    }
+                }
+            });
+            if let (Some(_), Ok(lines)) = (&found, &lines) {
+                return Ok((found, lines + slots - 1));
+            }
+            if !self.version.unchanged(version) {
+                std::hint::spin_loop();
+                continue;
+            }
+            return match (lines, damaged) {
+                (Err(DamagedLine(line)), _) => Err(self.damaged_line(line)),
+                (_, Some(slot)) => Err(Error::DamagedAccount {
+                    key: *key,
+                    shard: self.number,
+                    slot,
+                }),
+                (Ok(lines), None) => Ok((None, lines + slots)),
+            };
+        }
+    }
+
+    /// A slot, if its tag is right.
+    pub fn slot(&self, number: u64, seal: &Seal) -> Option<Slot> {
+        Slot::open(&self.words(number)?, seal)
+    }
+
+    fn words(&self, number: u64) -> Option<Words> {
+        let cell = self.slots.cell::<SLOT>(number)?;
+        // A writer is done with a cell after sixteen stores; one that a crash left half written is
+        // no cell that recovery did not write again.
+        (0..1 << 20).find_map(|_| {
+            let words = seqlock::read(cell);
+            if words.is_none() {
+                std::hint::spin_loop();
+            }
+            words
+        })
+    }
+
+    /// Writes a slot that has been there.
+    pub fn put(&self, number: u64, words: &Words) {
+        let cell = self.slots.cell::<SLOT>(number);
+        seqlock::write(cell.expect("the slot is there"), words);
+        self.slots.mark::<SLOT>(number);
+    }
+
+    /// Adds a slot after the last one.
+    pub fn add(&self, state: &mut State, tag: u32, words: &Words) -> Result<(), Error> {
+        let number = state.slots;
+        self.put(number, words);
+        self.change(state, |table| table.insert(&self.index, tag, number))?;
+        state.slots += 1;
+        self.count.store(state.slots, Ordering::Release);
+        Ok(())
+    }
+
+    /// Gives a slot's place to the last one. `moved` is the last one, unless that is what goes.
+    pub fn reclaim(&self, state: &mut State, slot: u64, tag: u32, moved: Option<(u32, &Words)>) -> Result<(), Error> {
+        let last = state.slots - 1;
+        self.change(state, |table| {
+            table.remove(&self.index, tag, slot)?;
+            if let Some((tag, words)) = moved {
+                table.replace(&self.index, tag, last, slot)?;
+                self.put(slot, words);
+            }
+            Ok(())
+        })?;
+        state.slots = last;
+        self.count.store(last, Ordering::Release);
+        Ok(())
+    }
+
+    fn change(&self, state: &mut State, change: impl FnOnce(&mut Table) -> Result<(), ChangeError>) -> Result<(), Error> {
+        let result = self.version.change(|| {
+            let result = change(&mut state.table);
+            self.buckets.store(state.table.buckets, Ordering::Release);
+            result
+        });
+        result.map_err(|error| match error {
+            ChangeError::Io(error) => Error::io(format!("shard {}", self.number))(error),
+            ChangeError::Line(DamagedLine(line)) => self.damaged_line(line),
+            ChangeError::Missing => {
+                Error::damaged(&index_name(self.number), "its table", "an entry is missing")
+            }
+        })
+    }
+
+    /// The raw words of a slot, as they are moved.
+    pub fn raw(&self, number: u64) -> Option<Words> {
+        self.words(number)
+    }
+
+    fn damaged_line(&self, line: u64) -> Error {
+        Error::damaged(&index_name(self.number), format!("line {line}"), "its checksum is wrong")
+    }
+}
+
+pub fn slots_name(shard: u16) -> String {
+    format!("shard-{}.slots", Hex(&[shard as u8]))
+}
+
+pub fn index_name(shard: u16) -> String {
+    format!("shard-{}.index", Hex(&[shard as u8]))
+}

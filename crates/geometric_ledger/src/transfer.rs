@@ -1,0 +1,142 @@
+//! Double entry: what one account pays, another gets.
+
+use crate::account::{Account, Flags, Key};
+use crate::batches::Batch;
+use crate::error::{Error, Refusal};
+use crate::ledger::{Core, GeometricLedger};
+use crate::slot::Kind;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+/// An amount that moves from one account to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// Pays. Its nonce goes up by one.
+    pub debit: Key,
+    /// Gets.
+    pub credit: Key,
+    pub amount: u128,
+}
+
+/// What became of a batch of transfers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The batch that did it.
+    pub sequence: u64,
+    /// It had been done before, under the same idempotency key.
+    pub repeated: bool,
+}
+
+impl GeometricLedger {
+    /// Moves amounts, all or none, one after another. Both accounts must be there; a balance may not
+    /// go below zero unless the account has [`Flags::OVERDRAFT`]. Nothing is minted or burned.
+    ///
+    /// The idempotency key, 16 random bytes say, makes the batch happen once however often it is
+    /// sent: the same key with the same transfers is answered with the first one's receipt.
+    ///
+    /// # Errors
+    /// [`Error::Item`] names the first transfer that cannot be done, and why; nothing was done.
+    /// Otherwise as [`GeometricLedger::update_batch`].
+    pub fn transfer_batch(&self, idempotency_key: &[u8; 16], transfers: &[Transfer]) -> Result<Receipt, Error> {
+        self.core.transfer(idempotency_key, transfers)
+    }
+}
+
+impl Core {
+    fn transfer(&self, idempotency_key: &[u8; 16], transfers: &[Transfer]) -> Result<Receipt, Error> {
+        let writer = self.write()?;
+        let newest = writer.sequence;
+        let (key, digest) = receipt(idempotency_key, transfers);
+        if let Some(slot) = self.find_at(&key, newest)?.filter(|slot| slot.kind == Kind::Receipt) {
+            let end = self.wal.appended();
+            drop(writer);
+            if slot.account.to_words()[4..] != digest {
+                return Err(refuse(0, Refusal::OtherBatch));
+            }
+            self.wait(slot.sequence, end)?;
+            return Ok(Receipt {
+                sequence: slot.sequence,
+                repeated: true,
+            });
+        }
+        let mut order = Vec::new();
+        let mut accounts: HashMap<Key, Account> = HashMap::with_capacity(2 * transfers.len());
+        for (item, transfer) in transfers.iter().enumerate() {
+            for key in [transfer.debit, transfer.credit] {
+                if let Entry::Vacant(place) = accounts.entry(key) {
+                    let account = self.get_at(&key, newest)?;
+                    place.insert(account.ok_or_else(|| refuse(item, Refusal::UnknownAccount(key)))?);
+                    order.push(key);
+                }
+            }
+            transfer
+                .apply(&mut accounts)
+                .map_err(|reason| refuse(item, reason))?;
+        }
+        let mut items: Vec<_> = order
+            .iter()
+            .map(|key| (*key, accounts[key], Kind::Account))
+            .collect();
+        let mut words = [0; crate::account::WORDS];
+        words[4..].copy_from_slice(&digest);
+        items.push((key, Account::from_words(&words), Kind::Receipt));
+        let (batch, end): (Batch, u64) = self.append(writer, &items[..], false)?;
+        self.wait(batch.sequence, end)?;
+        Ok(Receipt {
+            sequence: batch.sequence,
+            repeated: false,
+        })
+    }
+}
+
+impl Transfer {
+    fn apply(&self, accounts: &mut HashMap<Key, Account>) -> Result<(), Refusal> {
+        let amount = i128::try_from(self.amount).map_err(|_| Refusal::Overflow(self.credit))?;
+        if amount == 0 {
+            return Err(Refusal::Nothing);
+        }
+        for key in [self.debit, self.credit] {
+            if accounts[&key].flags.contains(Flags::FROZEN) {
+                return Err(Refusal::Frozen(key));
+            }
+        }
+        let payer = accounts.get_mut(&self.debit).expect("it was looked up");
+        let left = payer
+            .balance
+            .checked_sub(amount)
+            .ok_or(Refusal::Overflow(self.debit))?;
+        if left < 0 && !payer.flags.contains(Flags::OVERDRAFT) {
+            return Err(Refusal::InsufficientFunds {
+                key: self.debit,
+                balance: payer.balance,
+                amount: self.amount,
+            });
+        }
+        payer.balance = left;
+        payer.nonce = payer.nonce.wrapping_add(1);
+        let payee = accounts.get_mut(&self.credit).expect("it was looked up");
+        payee.balance = payee
+            .balance
+            .checked_add(amount)
+            .ok_or(Refusal::Overflow(self.credit))?;
+        Ok(())
+    }
+}
+
+fn refuse(item: usize, reason: Refusal) -> Error {
+    Error::Item { item, reason }
+}
+
+/// Where the receipt of a batch is kept, and what it says of its contents.
+fn receipt(idempotency_key: &[u8; 16], transfers: &[Transfer]) -> (Key, [u64; 3]) {
+    let key = blake3::derive_key("geometric_ledger 2026-11-21 receipt", idempotency_key);
+    let mut hasher = blake3::Hasher::new();
+    for transfer in transfers {
+        hasher.update(&transfer.debit);
+        hasher.update(&transfer.credit);
+        hasher.update(&transfer.amount.to_le_bytes());
+    }
+    let mut digest = [0; 3];
+    crate::slot::read_words(&hasher.finalize().as_bytes()[..24], &mut digest);
+    (key, digest)
+}

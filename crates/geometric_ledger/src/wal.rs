@@ -1,0 +1,372 @@
+//! The write-ahead log: records one after another, in segment files that each begin where the one
+//! before ends. A position is a number of bytes since the log began, and never comes again.
+//!
+//! Records are appended by one thread at a time. Any number may wait for them to be on disk: one of
+//! them syncs for all. The next segment is made ready before it is needed, its blocks written, so
+//! that a sync has no file system metadata to write.
+
+use crate::disk::{Disk, DiskFile};
+use crate::error::Error;
+use crate::record::{HEADER, Header, RecordKind};
+use crate::seal::Seal;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+pub struct Wal {
+    disk: Arc<dyn Disk>,
+    segment_size: u64,
+    segments: RwLock<BTreeMap<u64, Arc<Segment>>>,
+    /// Where the next record goes, and up to where records are on disk.
+    appended: AtomicU64,
+    durable: AtomicU64,
+    syncing: Mutex<()>,
+    making: Mutex<()>,
+    stopped: AtomicBool,
+    reason: Mutex<String>,
+    attempt: AtomicU64,
+    pub synced_bytes: AtomicU64,
+    pub syncs: AtomicU64,
+}
+
+pub struct Segment {
+    start: u64,
+    len: u64,
+    name: String,
+    file: Arc<dyn DiskFile>,
+}
+
+impl Segment {
+    fn end(&self) -> u64 {
+        self.start + self.len
+    }
+}
+
+fn name(start: u64) -> String {
+    format!("wal-{start:016x}")
+}
+
+/// What comes next in a log.
+pub enum Next {
+    Record(Header, Vec<u8>),
+    /// Nothing that was ever acknowledged.
+    End,
+}
+
+impl Wal {
+    /// Opens the log of a ledger, or begins one. Where it ends is not known before it was read.
+    pub fn open(disk: Arc<dyn Disk>, segment_size: u64) -> Result<Self, Error> {
+        let mut segments = BTreeMap::new();
+        for file in disk.list().map_err(Error::io("the ledger's directory"))? {
+            let Some(start) = file
+                .strip_prefix("wal-")
+                .and_then(|start| u64::from_str_radix(start, 16).ok())
+            else {
+                continue;
+            };
+            let handle = disk.open(&file, false).map_err(Error::io(&file))?;
+            let len = handle.len().map_err(Error::io(&file))?;
+            let segment = Segment { start, len, name: file, file: handle };
+            segments.insert(start, Arc::new(segment));
+        }
+        Ok(Wal {
+            disk,
+            segment_size,
+            segments: RwLock::new(segments),
+            appended: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
+            syncing: Mutex::default(),
+            making: Mutex::default(),
+            stopped: AtomicBool::new(false),
+            reason: Mutex::default(),
+            attempt: AtomicU64::new(0),
+            synced_bytes: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
+        })
+    }
+
+    pub fn appended(&self) -> u64 {
+        self.appended.load(Ordering::Acquire)
+    }
+
+    pub fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// Ends the log at `position`, where the next record goes.
+    pub fn end_at(&self, position: u64) {
+        self.appended.store(position, Ordering::Release);
+        self.durable.store(position, Ordering::Release);
+    }
+
+    /// Where the oldest record that is kept may begin.
+    pub fn oldest(&self) -> u64 {
+        let segments = self.segments.read().unwrap();
+        segments.keys().next().copied().unwrap_or_else(|| self.appended())
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.segments.read().unwrap().values().map(|segment| segment.len).sum()
+    }
+
+    fn segment(&self, position: u64) -> Option<Arc<Segment>> {
+        let segments = self.segments.read().unwrap();
+        let (_, segment) = segments.range(..=position).next_back()?;
+        (position < segment.end()).then(|| segment.clone())
+    }
+
+    /// Where the segment ends that the next record goes to.
+    pub fn segment_end(&self) -> u64 {
+        let position = self.appended();
+        self.segment(position).map_or(position, |segment| segment.end())
+    }
+
+    /// As much as there is of `longest` bytes at a position.
+    pub fn read_some(&self, position: u64, longest: usize) -> io::Result<Vec<u8>> {
+        let segment = self.segment(position).ok_or(io::ErrorKind::NotFound)?;
+        let mut buffer = vec![0; longest.min((segment.end() - position) as usize)];
+        segment.file.read_at(&mut buffer, position - segment.start)?;
+        Ok(buffer)
+    }
+
+    /// The record at a position, or at the start of the segment after it, if it continues the log:
+    /// a batch has the sequence after `sequence`, and no epoch is before `epoch`.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if there is none, though one that was acknowledged must have been.
+    pub fn next(&self, position: u64, sequence: u64, epoch: u32, seal: &Seal) -> Result<Next, Error> {
+        let following = self.segment(position).map_or(position, |segment| segment.end());
+        for at in [position, following] {
+            if let Some((header, body)) = self.record_at(at, seal)? {
+                let expected = sequence + u64::from(header.kind == RecordKind::Batch);
+                if header.sequence == expected && header.epoch >= epoch {
+                    return Ok(Next::Record(header, body));
+                }
+            }
+        }
+        match self.acknowledged_after(position, epoch)? {
+            Some(later) => Err(Error::damaged(
+                "the write-ahead log",
+                format!("position {position}"),
+                format!("there is no whole record, though the one at {later} says there was"),
+            )),
+            None => Ok(Next::End),
+        }
+    }
+
+    /// The whole, intact record at a position.
+    pub fn record_at(&self, position: u64, seal: &Seal) -> Result<Option<(Header, Vec<u8>)>, Error> {
+        let Some(segment) = self.segment(position) else {
+            return Ok(None);
+        };
+        let offset = position - segment.start;
+        let mut head = [0; HEADER];
+        if offset + HEADER as u64 > segment.len {
+            return Ok(None);
+        }
+        segment.file.read_at(&mut head, offset).map_err(Error::io(&segment.name))?;
+        let Some(header) = Header::decode(&head) else {
+            return Ok(None);
+        };
+        if header.position != position || header.body > segment.len || header.end() > segment.end() {
+            return Ok(None);
+        }
+        let mut body = vec![0; header.body as usize];
+        let at = offset + HEADER as u64;
+        segment.file.read_at(&mut body, at).map_err(Error::io(&segment.name))?;
+        Ok(header.open(seal, &mut body).then_some((header, body)))
+    }
+
+    /// The position of a record after `position` that says that the log was durable beyond it.
+    fn acknowledged_after(&self, position: u64, epoch: u32) -> Result<Option<u64>, Error> {
+        let segments: Vec<_> = self.segments.read().unwrap().values().cloned().collect();
+        for segment in segments.iter().filter(|segment| segment.end() > position) {
+            let mut bytes = vec![0; segment.len as usize];
+            segment.file.read_at(&mut bytes, 0).map_err(Error::io(&segment.name))?;
+            let first = position.saturating_sub(segment.start) as usize;
+            for offset in (first..bytes.len().saturating_sub(HEADER)).step_by(8) {
+                let Some(header) = Header::decode(&bytes[offset..]) else {
+                    continue;
+                };
+                let at = segment.start + offset as u64;
+                if header.position == at && header.epoch >= epoch && header.durable > position {
+                    return Ok(Some(at));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where a record of so many bytes will begin. Only the appending thread may ask.
+    pub fn place(&self, len: u64) -> Result<u64, Error> {
+        self.check()?;
+        let position = self.appended();
+        let following = match self.segment(position) {
+            Some(segment) if position + len <= segment.end() => return Ok(position),
+            Some(segment) => segment.end(),
+            None => position,
+        };
+        self.prepare(following, len)?;
+        Ok(following)
+    }
+
+    /// Makes the segment at `start` ready to take a record of `len` bytes.
+    fn prepare(&self, start: u64, len: u64) -> Result<(), Error> {
+        let wanted = len.max(self.segment_size);
+        let _one = self.making.lock().unwrap();
+        let there = self.segments.read().unwrap().get(&start).cloned();
+        if there.is_some_and(|segment| segment.len >= wanted) {
+            return Ok(());
+        }
+        let name = name(start);
+        let what = || format!("{name} cannot be made");
+        let file = self.disk.open(&name, true).map_err(Error::io(what()))?;
+        file.grow(wanted).map_err(Error::io(what()))?;
+        // The length must be durable before the segment is used: it says where the next one begins.
+        file.sync().map_err(Error::io(what()))?;
+        self.disk.sync().map_err(Error::io(what()))?;
+        let segment = Segment { start, len: wanted, name, file };
+        self.segments.write().unwrap().insert(start, Arc::new(segment));
+        Ok(())
+    }
+
+    /// Makes the segment after the present one ready, with all its blocks written.
+    pub fn prepare_next(&self) -> Result<(), Error> {
+        let start = self.segment_end();
+        if self.segments.read().unwrap().contains_key(&start) {
+            return Ok(());
+        }
+        let name = name(start);
+        let making = "wal-next";
+        let what = || format!("{name} cannot be made");
+        let file = self.disk.open(making, true).map_err(Error::io(what()))?;
+        if file.len().map_err(Error::io(what()))? != self.segment_size {
+            file.grow(self.segment_size).map_err(Error::io(what()))?;
+            let zeros = vec![0; 1 << 20];
+            for offset in (0..self.segment_size).step_by(zeros.len()) {
+                let len = zeros.len().min((self.segment_size - offset) as usize);
+                file.write_at(&zeros[..len], offset).map_err(Error::io(what()))?;
+            }
+        }
+        file.sync().map_err(Error::io(what()))?;
+        let _one = self.making.lock().unwrap();
+        // The appending thread may have been faster.
+        if self.segments.read().unwrap().contains_key(&start) {
+            return Ok(());
+        }
+        self.disk.rename(making, &name).map_err(Error::io(what()))?;
+        // What is in a segment is not durable while its name is not.
+        self.disk.sync().map_err(Error::io(what()))?;
+        let len = self.segment_size;
+        let segment = Arc::new(Segment { start, len, name, file });
+        self.segments.write().unwrap().insert(start, segment);
+        Ok(())
+    }
+
+    /// Appends a record where [`Wal::place`] said.
+    pub fn append(&self, header: &mut Header, seal: &Seal, body: &mut [u8]) -> Result<(), Error> {
+        header.durable = self.durable();
+        header.attempt = self.attempt.fetch_add(1, Ordering::Relaxed) as u16;
+        header.seal(seal, body);
+        let segment = self.segment(header.position).ok_or_else(|| Error::Stopped("no segment".into()))?;
+        let offset = header.position - segment.start;
+        segment
+            .file
+            .write_at(body, offset + HEADER as u64)
+            .and_then(|()| segment.file.write_at(&header.encode(), offset))
+            .map_err(Error::io(format!("{} cannot be written", segment.name)))?;
+        self.attempt.store(0, Ordering::Relaxed);
+        self.appended.store(header.end(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Waits until everything before `position` is on disk, and sees to it if nobody else does.
+    pub fn sync_to(&self, position: u64) -> Result<(), Error> {
+        while self.durable() < position {
+            self.check()?;
+            let _one = self.syncing.lock().unwrap();
+            let (from, to) = (self.durable(), self.appended());
+            if from >= position {
+                break;
+            }
+            self.check()?;
+            let segments: Vec<_> = {
+                let segments = self.segments.read().unwrap();
+                let touched = segments.values().filter(|it| it.end() > from && it.start < to);
+                touched.cloned().collect()
+            };
+            for segment in segments {
+                if let Err(error) = segment.file.sync() {
+                    self.stop(&format!("{} could not be synced: {error}", segment.name));
+                    self.check()?;
+                }
+            }
+            self.synced_bytes.fetch_add(to - from, Ordering::Relaxed);
+            self.syncs.fetch_add(1, Ordering::Relaxed);
+            self.durable.store(to, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Ends all use of the log: what is in it is not known any more.
+    pub fn stop(&self, reason: &str) {
+        let mut first = self.reason.lock().unwrap();
+        if first.is_empty() {
+            *first = reason.to_owned();
+            tracing::error!(reason, "the ledger stopped");
+        }
+        self.stopped.store(true, Ordering::Release);
+    }
+
+    pub fn check(&self) -> Result<(), Error> {
+        match self.stopped.load(Ordering::Acquire) {
+            true => Err(Error::Stopped(self.reason.lock().unwrap().clone())),
+            false => Ok(()),
+        }
+    }
+
+    /// Lets segments go that lie before `position` as a whole. One becomes the next segment.
+    pub fn trim(&self, position: u64) -> Result<(), Error> {
+        let gone: Vec<_> = {
+            let mut segments = self.segments.write().unwrap();
+            let keep = segments.split_off(&position);
+            // The segment that holds the position itself begins before it.
+            let mut gone = std::mem::replace(&mut *segments, keep);
+            gone.retain(|start, segment| {
+                let used = segment.end() > position;
+                if used {
+                    segments.insert(*start, segment.clone());
+                }
+                !used
+            });
+            gone.into_values().collect()
+        };
+        let names = self.disk.list().map_err(Error::io("the ledger's directory"))?;
+        let mut spare = names.iter().any(|name| name == "wal-next");
+        for segment in &gone {
+            let recycle = !spare && segment.len == self.segment_size;
+            match recycle {
+                true => self.disk.rename(&segment.name, "wal-next"),
+                false => self.disk.remove(&segment.name),
+            }
+            .map_err(Error::io(&segment.name))?;
+            spare |= recycle;
+        }
+        Ok(())
+    }
+
+    /// Forgets segments that no record was ever read from, at and after `position`.
+    pub fn forget_after(&self, position: u64) -> Result<(), Error> {
+        let mut segments = self.segments.write().unwrap();
+        let unused: Vec<_> = segments.range(position..).map(|(start, _)| *start).collect();
+        for start in unused {
+            if start == position && segments[&start].len >= self.segment_size {
+                continue;
+            }
+            let segment = segments.remove(&start).expect("it was there");
+            self.disk.remove(&segment.name).map_err(Error::io(&segment.name))?;
+        }
+        Ok(())
+    }
+}
