@@ -84,7 +84,13 @@ impl Batch {
         let epoch = u32::from_le_bytes(row[..4].try_into().unwrap());
         let mut body: [u8; BODY] = row[8..144].try_into().unwrap();
         let tag = row[144..].try_into().unwrap();
-        if !seal.open(Purpose::Row, place(epoch, index), &row_number(index), &mut body, &tag) {
+        if !seal.open(
+            Purpose::Row,
+            place(epoch, index),
+            &row_number(index),
+            &mut body,
+            &tag,
+        ) {
             return None;
         }
         let mut words = [0; 4];
@@ -129,7 +135,13 @@ impl BatchProof {
     /// Whether the leaf data is in the tree with the root.
     pub fn verify(&self) -> Result<(), merkle_tree::VerifyError> {
         let leaf = merkle_tree::leaf_hash(&self.leaf_data);
-        merkle_tree::verify_inclusion(&leaf, self.leaf_index, self.tree_size, &self.path, &self.root)
+        merkle_tree::verify_inclusion(
+            &leaf,
+            self.leaf_index,
+            self.tree_size,
+            &self.path,
+            &self.root,
+        )
     }
 }
 
@@ -151,10 +163,17 @@ struct Inner {
 
 impl Batches {
     /// The first `count` batches of the files.
-    pub fn open(disk: Arc<dyn Disk>, seal: Arc<Seal>, count: u64, writable: bool) -> Result<Self, Error> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        seal: Arc<Seal>,
+        count: u64,
+        writable: bool,
+    ) -> Result<Self, Error> {
         let rows = disk.open("batches", true).map_err(Error::io("batches"))?;
         let mut levels = vec![None];
-        while let Some(file) = existing(&*disk, &level_name(levels.len())).map_err(Error::io("tree"))? {
+        while let Some(file) =
+            existing(&*disk, &level_name(levels.len())).map_err(Error::io("tree"))?
+        {
             levels.push(Some(file));
         }
         let mut inner = Inner {
@@ -213,7 +232,9 @@ impl Batches {
             .checked_sub(1)
             .and_then(|index| LeafIndex::new(index).ok())
             .filter(|index| index.get() < size.get())
-            .ok_or_else(|| Error::Tree(format!("batch {sequence} is not among the first {size}")))?;
+            .ok_or_else(|| {
+                Error::Tree(format!("batch {sequence} is not among the first {size}"))
+            })?;
         let (batch, _) = inner.row(index.get())?;
         let proof = BatchProof {
             leaf_data: batch.leaf_data(),
@@ -241,7 +262,10 @@ impl Batches {
             let mut inner = self.0.lock().unwrap();
             inner.write()?;
             let levels = inner.levels.iter().flatten().cloned();
-            [inner.rows.clone()].into_iter().chain(levels).collect::<Vec<_>>()
+            [inner.rows.clone()]
+                .into_iter()
+                .chain(levels)
+                .collect::<Vec<_>>()
         };
         files
             .iter()
@@ -266,8 +290,9 @@ impl Inner {
         self.rows
             .read_at(&mut row, index * ROW as u64)
             .map_err(Error::io("batches"))?;
-        Batch::decode(index, &row, &self.seal)
-            .ok_or_else(|| Error::damaged("batches", format!("row {index}"), "its checksum is wrong"))
+        Batch::decode(index, &row, &self.seal).ok_or_else(|| {
+            Error::damaged("batches", format!("row {index}"), "its checksum is wrong")
+        })
     }
 
     fn write(&mut self) -> Result<(), Error> {
@@ -318,7 +343,10 @@ impl HashReader for Inner {
             return Ok(hashes.get(range).map(<[Hash]>::to_vec).unwrap_or_default());
         }
         let missing = || Error::damaged(&level_name(tile.level.into()), start, "it is missing");
-        let file = self.levels.get(usize::from(tile.level)).and_then(Option::as_ref);
+        let file = self
+            .levels
+            .get(usize::from(tile.level))
+            .and_then(Option::as_ref);
         let mut bytes = vec![0; usize::from(count) * HASH_SIZE];
         file.ok_or_else(missing)?
             .read_at(&mut bytes, start * HASH_SIZE as u64)

@@ -75,16 +75,25 @@ impl Core {
         let journaled = self.write_journal(block.checkpoint)?;
         let slots = self.write_slots()?;
         self.batches.sync()?;
-        self.disk.sync().map_err(Error::io("the ledger's directory"))?;
+        self.disk
+            .sync()
+            .map_err(Error::io("the ledger's directory"))?;
         block.journal = true;
         block.clean = false;
         checkpointer.block = block;
         checkpointer.write()?;
-        read_journal(&*self.disk, checkpointer.block.checkpoint, |shard, page, image| {
-            let index = &self.shards[usize::from(shard)].index;
-            let offset = page * PAGE as u64;
-            index.file().write_at(image, offset).map_err(Error::io("an index"))
-        })?;
+        read_journal(
+            &*self.disk,
+            checkpointer.block.checkpoint,
+            |shard, page, image| {
+                let index = &self.shards[usize::from(shard)].index;
+                let offset = page * PAGE as u64;
+                index
+                    .file()
+                    .write_at(image, offset)
+                    .map_err(Error::io("an index"))
+            },
+        )?;
         for shard in &self.shards {
             shard.index.file().sync().map_err(Error::io("an index"))?;
         }
@@ -98,13 +107,25 @@ impl Core {
         let position = checkpointer.block.position;
         self.writer.lock().unwrap().checkpoint_position = position;
         telemetry::checkpointed(journaled + slots, start.elapsed());
-        tracing::info!(sequence = checkpointer.block.sequence, journaled, slots, "checkpoint");
+        tracing::info!(
+            sequence = checkpointer.block.sequence,
+            journaled,
+            slots,
+            "checkpoint"
+        );
         Ok(())
     }
 
     fn write_journal(&self, checkpoint: u64) -> Result<u64, Error> {
-        let journal = self.disk.open("journal", true).map_err(Error::io("journal"))?;
-        let write = |bytes: &[u8], offset| journal.write_at(bytes, offset).map_err(Error::io("journal"));
+        let journal = self
+            .disk
+            .open("journal", true)
+            .map_err(Error::io("journal"))?;
+        let write = |bytes: &[u8], offset| {
+            journal
+                .write_at(bytes, offset)
+                .map_err(Error::io("journal"))
+        };
         let (mut count, mut hasher) = (0, Xxh3::new());
         for shard in &self.shards {
             loop {
@@ -143,7 +164,9 @@ impl Core {
             let mut image = [0; PAGE];
             let write = |runs: &mut Vec<Range<u64>>, bytes: &mut Vec<u8>| {
                 // No file may have what the log might lose.
-                self.wal.sync_to(self.wal.appended()).map_err(io::Error::other)?;
+                self.wal
+                    .sync_to(self.wal.appended())
+                    .map_err(io::Error::other)?;
                 let mut from = 0;
                 for run in runs.drain(..) {
                     let len = (run.end - run.start) as usize * PAGE;
@@ -177,9 +200,14 @@ impl Core {
     /// Pages that were written stay in memory twice, in the page cache and here; beyond what was
     /// allowed, once will do.
     fn release(&self) {
-        let regions = || self.shards.iter().flat_map(|shard| [&shard.slots, &shard.index]);
+        let regions = || {
+            self.shards
+                .iter()
+                .flat_map(|shard| [&shard.slots, &shard.index])
+        };
         let resident: u64 = regions().map(Region::private).sum();
-        let mut excess = (resident * PAGE as u64).saturating_sub(self.options.resident_bytes) / PAGE as u64;
+        let mut excess =
+            (resident * PAGE as u64).saturating_sub(self.options.resident_bytes) / PAGE as u64;
         for region in regions() {
             while excess > 0 {
                 let _unchanged = self.writer.lock().unwrap();
@@ -245,7 +273,7 @@ impl Core {
 
     /// Looks at so many slots, and gives those to others that nobody can ask for any more.
     pub fn reclaim_some(&self, slots: u64) -> Result<u64, Error> {
-        let mut writer = self.write()?;
+        let mut writer = self.write_always()?;
         // A scan goes from slot to slot: none may move while there is one.
         let pins = self.pins.lock().unwrap();
         if !pins.is_empty() {
@@ -253,10 +281,10 @@ impl Core {
         }
         let oldest = self.oldest.load(Ordering::Acquire);
         let receipts = oldest.min(writer.sequence.saturating_sub(self.options.receipts));
-        let gone = |slot: &Slot| match slot.kind {
+        let gone = |slot: &Slot| match slot.kind() {
             Kind::Account => false,
-            Kind::Tombstone => slot.sequence <= oldest,
-            Kind::Receipt => slot.sequence <= receipts,
+            Kind::Tombstone => slot.sequence() <= oldest,
+            Kind::Receipt => slot.sequence() <= receipts,
         };
         let (number, from) = writer.hand;
         let shard = &self.shards[number % self.shards.len()];
@@ -270,7 +298,7 @@ impl Core {
             let Some(words) = last.get(&place).copied().or_else(|| raw(place)) else {
                 continue;
             };
-            let Some(slot) = Slot::open(&words, &self.seal).filter(gone) else {
+            let Some(slot) = Slot::open(words, &self.seal).filter(gone) else {
                 continue;
             };
             count -= 1;
@@ -280,17 +308,17 @@ impl Core {
                     let Some(words) = last.remove(&count).or_else(|| raw(count)) else {
                         break;
                     };
-                    let Some(slot) = Slot::open(&words, &self.seal) else {
+                    let Some(slot) = Slot::open(words, &self.seal) else {
                         break;
                     };
                     last.insert(place, words);
-                    Some((self.hash(&slot.key).tag(), words))
+                    Some((self.hash(&slot.key()).tag(), words))
                 }
             };
             found.push(Reclaimed {
                 shard: shard.number,
                 slot: place,
-                tag: self.hash(&slot.key).tag(),
+                tag: self.hash(&slot.key()).tag(),
                 moved,
             });
         }
@@ -302,7 +330,9 @@ impl Core {
             return Ok(0);
         }
         let mut body = Vec::new();
-        found.iter().for_each(|reclaimed| push_reclaimed(&mut body, reclaimed));
+        found
+            .iter()
+            .for_each(|reclaimed| push_reclaimed(&mut body, reclaimed));
         let mut header = Header {
             kind: RecordKind::Reclaim,
             epoch: writer.epoch,
@@ -310,7 +340,9 @@ impl Core {
             items: found.len() as u32,
             body: body.len() as u64,
             updates: 0,
-            position: self.wal.place((HEADER + body.len().next_multiple_of(8)) as u64)?,
+            position: self
+                .wal
+                .place((HEADER + body.len().next_multiple_of(8)) as u64)?,
             sequence: writer.sequence,
             durable: 0,
             time: crate::commit::now(),
@@ -349,7 +381,8 @@ pub fn read_journal(
     let journal = existing(disk, "journal").map_err(Error::io("journal"))?;
     let journal = journal.ok_or_else(|| damaged("it is not there"))?;
     let mut head = [0; 40];
-    let read = |bytes: &mut [u8], offset| journal.read_at(bytes, offset).map_err(Error::io("journal"));
+    let read =
+        |bytes: &mut [u8], offset| journal.read_at(bytes, offset).map_err(Error::io("journal"));
     read(&mut head, 0)?;
     let number = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().unwrap());
     if &head[..8] != b"GLJOURN1" || number(8) != checkpoint {

@@ -5,21 +5,23 @@
 //! that wait share a sync. Memory has a batch before the disk has, but readers do not see it before
 //! (see `history`), and no data file gets it before (see `checkpoint`).
 
-use crate::account::{Account, Key};
+use crate::account::{Account, Key, WORDS};
 use crate::batches::Batch;
 use crate::error::{Error, Refusal};
 use crate::ledger::{Core, GeometricLedger};
 use crate::options::Durability;
 use crate::record::{
-    Before, HEADER, Header, Reclaimed, RecordKind, TOTALS, Totals, UNKNOWN, Undo, push_undo, push_update,
+    Before, HEADER, Header, Reclaimed, RecordKind, TOTALS, Totals, UNKNOWN, Undo, push_undo,
+    push_update,
 };
+use crate::seal::Seal;
 use crate::shard::KeyHash;
-use crate::slot::{Kind, Slot};
+use crate::slot::{Kind, Slot, Words};
 use crate::superblock::Superblock;
 use crate::telemetry;
 use rayon::prelude::*;
-use std::sync::atomic::Ordering;
 use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What a batch does to one account.
@@ -43,14 +45,24 @@ pub(crate) struct Writer {
     body: Vec<u8>,
 }
 
+/// What a batch does to the totals, and when it is.
+#[derive(Clone, Copy)]
+pub(crate) enum Rule {
+    /// What balances rise by is minted, what they fall by is burned.
+    Mint,
+    /// Balances rise by what others fall by.
+    Transfer,
+    /// As another ledger did it, with this digest.
+    Follow(Totals, i64, [u8; 32]),
+}
+
 /// An update that found its slot.
 #[derive(Clone, Copy)]
 pub(crate) struct Change {
     pub hash: KeyHash,
-    pub key: Key,
-    pub account: Account,
-    pub kind: Kind,
-    pub slot: u64,
+    /// What it becomes.
+    pub slot: Slot,
+    pub number: u64,
     /// The slot is new.
     pub added: bool,
     /// The position of the undo.
@@ -61,16 +73,16 @@ pub(crate) struct Change {
 /// The items of a batch, however they are given.
 pub(crate) trait Items: Sync {
     fn len(&self) -> usize;
-    fn get(&self, item: usize) -> (&Key, Account, Kind);
+    fn get(&self, item: usize) -> (&Key, &Account, Kind);
 }
 
 impl Items for [(Key, Account)] {
     fn len(&self) -> usize {
         <[_]>::len(self)
     }
-    fn get(&self, item: usize) -> (&Key, Account, Kind) {
+    fn get(&self, item: usize) -> (&Key, &Account, Kind) {
         let (key, account) = &self[item];
-        (key, *account, Kind::Account)
+        (key, account, Kind::Account)
     }
 }
 
@@ -78,10 +90,10 @@ impl Items for [Update] {
     fn len(&self) -> usize {
         <[_]>::len(self)
     }
-    fn get(&self, item: usize) -> (&Key, Account, Kind) {
+    fn get(&self, item: usize) -> (&Key, &Account, Kind) {
         match &self[item] {
-            Update::Put(key, account) => (key, *account, Kind::Account),
-            Update::Delete(key) => (key, Account::default(), Kind::Tombstone),
+            Update::Put(key, account) => (key, account, Kind::Account),
+            Update::Delete(key) => (key, &NOTHING, Kind::Tombstone),
         }
     }
 }
@@ -90,11 +102,20 @@ impl Items for [(Key, Account, Kind)] {
     fn len(&self) -> usize {
         <[_]>::len(self)
     }
-    fn get(&self, item: usize) -> (&Key, Account, Kind) {
+    fn get(&self, item: usize) -> (&Key, &Account, Kind) {
         let (key, account, kind) = &self[item];
-        (key, *account, *kind)
+        (key, account, *kind)
     }
 }
+
+/// What is left of an account that is deleted.
+const NOTHING: Account = Account {
+    balance: 0,
+    nonce: 0,
+    flags: crate::account::Flags::NONE,
+    code: 0,
+    data: [0; 24],
+};
 
 /// A piece of a batch, looked up and encoded.
 #[derive(Default)]
@@ -108,9 +129,43 @@ struct Piece {
 }
 
 /// Items per piece, of batches large enough to be worth several threads.
-const PIECE: usize = 2_048;
+const PIECE: usize = 1_024;
 /// How many items ahead memory is asked for.
-const AHEAD: usize = 12;
+const AHEAD: usize = 16;
+
+/// Look-ups one after another, each of whose memory is asked for some time before it is needed.
+#[derive(Default)]
+pub(crate) struct Guesses {
+    ring: [Option<u64>; AHEAD],
+}
+
+impl Guesses {
+    /// The slot that the hash at `at` is probably in; to be asked for 0, 1, 2 and so on.
+    #[inline]
+    pub fn next(
+        &mut self,
+        core: &Core,
+        at: usize,
+        hash: impl Fn(usize) -> Option<KeyHash>,
+    ) -> Option<u64> {
+        if at == 0 {
+            for hash in (0..2 * AHEAD).map_while(&hash) {
+                core.shard(hash).prefetch_bucket(hash.tag());
+            }
+            for (hash, guess) in (0..AHEAD).map_while(&hash).zip(&mut self.ring) {
+                *guess = core.shard(hash).guess(hash.tag());
+            }
+        }
+        let guess = self.ring[at % AHEAD];
+        if let Some(hash) = hash(at + 2 * AHEAD) {
+            core.shard(hash).prefetch_bucket(hash.tag());
+        }
+        if let Some(hash) = hash(at + AHEAD) {
+            self.ring[at % AHEAD] = core.shard(hash).guess(hash.tag());
+        }
+        guess
+    }
+}
 
 impl GeometricLedger {
     /// Sets accounts, all or none. Of several updates of one key the last counts. What balances rise
@@ -168,7 +223,7 @@ impl Core {
     pub fn commit<I: Items + ?Sized>(&self, items: &I) -> Result<Batch, Error> {
         let start = Instant::now();
         let writer = self.write()?;
-        let (batch, end) = self.append(writer, items, true)?;
+        let (batch, end) = self.append(writer, items, Rule::Mint)?;
         self.wait(batch.sequence, end)?;
         telemetry::committed(&batch, start.elapsed());
         Ok(batch)
@@ -176,9 +231,14 @@ impl Core {
 
     /// The writer, when the ledger may be written to.
     pub fn write(&self) -> Result<MutexGuard<'_, Writer>, Error> {
-        if self.options.read_only {
+        if self.options.read_only || self.following.load(Ordering::Acquire) {
             return Err(Error::ReadOnly);
         }
+        self.write_always()
+    }
+
+    /// As [`Core::write`], of a ledger that only follows another as well.
+    pub fn write_always(&self) -> Result<MutexGuard<'_, Writer>, Error> {
         loop {
             let writer = self.writer.lock().unwrap();
             self.wal.check()?;
@@ -213,12 +273,16 @@ impl Core {
         &self,
         mut writer: MutexGuard<'_, Writer>,
         items: &I,
-        minting: bool,
+        rule: Rule,
     ) -> Result<(Batch, u64), Error> {
         let mut pieces = self.look_up(items)?;
         let mut totals = writer.totals;
-        for piece in pieces.iter().filter(|_| minting) {
-            let add = |total: u128, more| total.checked_add(more).filter(|sum| *sum <= i128::MAX as u128);
+        for piece in pieces.iter().filter(|_| matches!(rule, Rule::Mint)) {
+            let add = |total: u128, more| {
+                total
+                    .checked_add(more)
+                    .filter(|sum| *sum <= i128::MAX as u128)
+            };
             let minted = add(totals.minted, piece.minted);
             let burned = add(totals.burned, piece.burned);
             (totals.minted, totals.burned) = minted.zip(burned).ok_or(Error::Item {
@@ -226,12 +290,23 @@ impl Core {
                 reason: Refusal::TotalOverflow,
             })?;
         }
-        totals.accounts = pieces
-            .iter()
-            .fold(totals.accounts, |sum, piece| sum.wrapping_add_signed(piece.created));
+        totals.accounts = pieces.iter().fold(totals.accounts, |sum, piece| {
+            sum.wrapping_add_signed(piece.created)
+        });
+        let mut time = now().max(writer.time);
+        if let Rule::Follow(theirs, then, _) = rule {
+            (totals.minted, totals.burned, time) = (theirs.minted, theirs.burned, then);
+            if totals != theirs {
+                return Err(Error::Follow(
+                    "the number of accounts differs from the ledger followed".into(),
+                ));
+            }
+        }
         self.allot(&mut pieces)?;
 
-        let len = |bytes: fn(&Piece) -> &Vec<u8>| pieces.iter().map(|piece| bytes(piece).len()).sum::<usize>();
+        let len = |bytes: fn(&Piece) -> &Vec<u8>| {
+            pieces.iter().map(|piece| bytes(piece).len()).sum::<usize>()
+        };
         let (updates, undos) = (len(|piece| &piece.updates), len(|piece| &piece.undos));
         let body = TOTALS + updates + undos;
         let position = self.wal.place((HEADER + body.next_multiple_of(8)) as u64)?;
@@ -239,25 +314,39 @@ impl Core {
             kind: RecordKind::Batch,
             epoch: writer.epoch,
             attempt: 0,
-            items: pieces.iter().map(|piece| piece.changes.len()).sum::<usize>() as u32,
+            items: pieces
+                .iter()
+                .map(|piece| piece.changes.len())
+                .sum::<usize>() as u32,
             body: body as u64,
             updates: updates as u64,
             position,
             sequence: writer.sequence + 1,
             durable: 0,
-            time: now().max(writer.time),
+            time,
             tag: [0; 16],
         };
         let digest = {
             let bytes = &mut writer.body;
             bytes.clear();
             bytes.resize(TOTALS, 0);
-            pieces.iter().for_each(|piece| bytes.extend_from_slice(&piece.updates));
+            pieces
+                .iter()
+                .for_each(|piece| bytes.extend_from_slice(&piece.updates));
             let digest = *blake3::hash(&bytes[TOTALS..]).as_bytes();
-            pieces.iter().for_each(|piece| bytes.extend_from_slice(&piece.undos));
+            pieces
+                .iter()
+                .for_each(|piece| bytes.extend_from_slice(&piece.undos));
             bytes[..TOTALS].copy_from_slice(&totals.encode(&digest));
             digest
         };
+        if let Rule::Follow(_, _, theirs) = rule
+            && theirs != digest
+        {
+            return Err(Error::Follow(
+                "a batch differs from the ledger followed".into(),
+            ));
+        }
         let (mut item, mut undo) = (0, position + (HEADER + TOTALS + updates) as u64);
         for piece in &mut pieces {
             for change in &mut piece.changes {
@@ -288,8 +377,14 @@ impl Core {
     /// Finds the slot of each item, and encodes it.
     fn look_up<I: Items + ?Sized>(&self, items: &I) -> Result<Vec<Piece>, Error> {
         let hashes: Vec<KeyHash> = match items.len() > PIECE {
-            true => (0..items.len()).into_par_iter().with_min_len(PIECE).map(|item| self.hash(items.get(item).0)).collect(),
-            false => (0..items.len()).map(|item| self.hash(items.get(item).0)).collect(),
+            true => (0..items.len())
+                .into_par_iter()
+                .with_min_len(PIECE)
+                .map(|item| self.hash(items.get(item).0))
+                .collect(),
+            false => (0..items.len())
+                .map(|item| self.hash(items.get(item).0))
+                .collect(),
         };
         let order = last_of_each(items, &hashes);
         let piece = |order: &[u32]| self.look_up_piece(items, &hashes, order);
@@ -299,7 +394,12 @@ impl Core {
         }
     }
 
-    fn look_up_piece<I: Items + ?Sized>(&self, items: &I, hashes: &[KeyHash], order: &[u32]) -> Result<Piece, Error> {
+    fn look_up_piece<I: Items + ?Sized>(
+        &self,
+        items: &I,
+        hashes: &[KeyHash],
+        order: &[u32],
+    ) -> Result<Piece, Error> {
         let mut probes = [0; telemetry::DEPTHS];
         let mut piece = Piece {
             changes: Vec::with_capacity(order.len()),
@@ -307,31 +407,26 @@ impl Core {
             undos: Vec::with_capacity(order.len() * 64),
             ..Piece::default()
         };
+        let mut guesses = Guesses::default();
         for (at, item) in order.iter().enumerate() {
-            if let Some(ahead) = order.get(at + 2 * AHEAD) {
-                let hash = hashes[*ahead as usize];
-                self.shard(hash).prefetch_bucket(hash.tag());
-            }
-            if let Some(ahead) = order.get(at + AHEAD) {
-                let hash = hashes[*ahead as usize];
-                self.shard(hash).prefetch_slot(hash.tag());
-            }
+            let hash_at = |at: usize| order.get(at).map(|item| hashes[*item as usize]);
+            let guess = guesses.next(self, at, hash_at);
             let (key, account, kind) = items.get(*item as usize);
             let hash = hashes[*item as usize];
             let shard = self.shard(hash);
-            let (found, looks) = shard.find(hash, key, &self.seal)?;
+            let (found, looks) = shard.find_at(guess, hash, key, &self.seal)?;
             probes[(looks as usize).min(probes.len()) - 1] += 1;
-            let was_there = found.is_some_and(|found| found.slot.kind == Kind::Account);
+            let was_there = matches!(&found, Some(found) if found.slot.kind() == Kind::Account);
             if kind == Kind::Tombstone && !was_there {
                 continue;
             }
-            let before = found.map(|found| Before {
-                kind: found.slot.kind,
-                account: found.slot.account,
-                sequence: found.slot.sequence,
-                undo: found.slot.undo,
+            let before = found.as_ref().map(|found| Before {
+                kind: found.slot.kind(),
+                words: *found.slot.words(),
+                sequence: found.slot.sequence(),
+                undo: found.slot.undo(),
             });
-            let old = before.map_or(0, |before| before.account.balance);
+            let old = before.as_ref().map_or(0, |before| balance(&before.words));
             let difference = account.balance.abs_diff(old);
             let sum = match account.balance > old {
                 true => &mut piece.minted,
@@ -344,19 +439,17 @@ impl Core {
             piece.created += i64::from(kind == Kind::Account && !was_there);
             piece.created -= i64::from(kind == Kind::Tombstone);
             let words = account.to_words();
-            let slot = found.map_or(UNKNOWN, |found| found.number);
+            let number = found.as_ref().map_or(UNKNOWN, |found| found.number);
             let undo = Undo {
                 shard: shard.number,
-                slot,
+                slot: number,
                 before,
             };
             piece.changes.push(Change {
                 hash,
-                key: *key,
-                account,
-                kind,
-                slot,
-                added: found.is_none(),
+                slot: Slot::new(key, &words, kind),
+                number,
+                added: undo.before.is_none(),
                 undo: piece.undos.len() as u64,
                 item: 0,
             });
@@ -371,7 +464,11 @@ impl Core {
     fn allot(&self, pieces: &mut [Piece]) -> Result<(), Error> {
         let count = self.shards.len();
         let mut added = vec![0; count];
-        for change in pieces.iter().flat_map(|piece| &piece.changes).filter(|change| change.added) {
+        for change in pieces
+            .iter()
+            .flat_map(|piece| &piece.changes)
+            .filter(|change| change.added)
+        {
             added[change.hash.shard(count)] += 1;
         }
         let mut next = vec![0; count];
@@ -384,10 +481,10 @@ impl Core {
         for piece in pieces {
             for change in piece.changes.iter_mut().filter(|change| change.added) {
                 let next = &mut next[change.hash.shard(count)];
-                change.slot = *next;
+                change.number = *next;
                 *next += 1;
-                let undo = change.undo as usize;
-                piece.undos[undo..undo + 4].copy_from_slice(&(change.slot as u32).to_le_bytes());
+                let slot = change.undo as usize + 8;
+                piece.undos[slot..slot + 4].copy_from_slice(&(change.number as u32).to_le_bytes());
             }
         }
         Ok(())
@@ -400,7 +497,11 @@ impl Core {
                 pieces
                     .par_iter()
                     .for_each(|piece| self.put_all(&piece.changes, header.sequence, header.epoch));
-                self.add_all(pieces.iter().flat_map(|piece| &piece.changes), header.sequence, header.epoch)
+                self.add_all(
+                    pieces.iter().flat_map(|piece| &piece.changes),
+                    header.sequence,
+                    header.epoch,
+                )
             }
         }
     }
@@ -413,12 +514,17 @@ impl Core {
 
     fn put_all(&self, changes: &[Change], sequence: u64, epoch: u32) {
         for change in changes.iter().filter(|change| !change.added) {
-            let words = change.slot(sequence, epoch).seal(&self.seal);
-            self.shard(change.hash).put(change.slot, &words);
+            let words = change.seal(sequence, epoch, &self.seal);
+            self.shard(change.hash).put(change.number, &words);
         }
     }
 
-    fn add_all<'a>(&self, changes: impl Iterator<Item = &'a Change>, sequence: u64, epoch: u32) -> Result<(), Error> {
+    fn add_all<'a>(
+        &self,
+        changes: impl Iterator<Item = &'a Change>,
+        sequence: u64,
+        epoch: u32,
+    ) -> Result<(), Error> {
         let mut added = vec![Vec::new(); self.shards.len()];
         let mut count = 0;
         for change in changes.filter(|change| change.added) {
@@ -435,25 +541,44 @@ impl Core {
                 if let Some(ahead) = changes.get(at + AHEAD) {
                     shard.prefetch_bucket(ahead.hash.tag());
                 }
-                if change.slot != state.slots {
+                if change.number != state.slots {
                     let place = format!("shard {}", shard.number);
-                    return Err(Error::damaged("the write-ahead log", place, "slots are missing"));
+                    return Err(Error::damaged(
+                        "the write-ahead log",
+                        place,
+                        "slots are missing",
+                    ));
                 }
-                let words = change.slot(sequence, epoch).seal(&self.seal);
+                let words = change.seal(sequence, epoch, &self.seal);
                 shard.add(&mut state, change.hash.tag(), &words)?;
             }
             Ok(())
         };
         match count > PIECE {
-            true => self.shards.par_iter().zip(&added).with_min_len(4).map(add).collect(),
+            true => self
+                .shards
+                .par_iter()
+                .zip(&added)
+                .with_min_len(4)
+                .map(add)
+                .collect(),
             false => self.shards.iter().zip(&added).try_for_each(add),
         }
     }
 
     /// Gives one slot's place to another.
     pub fn reclaim(&self, reclaimed: &Reclaimed) -> Result<(), Error> {
-        let missing = || Error::damaged("the write-ahead log", "a reclaimed slot", "there is no such shard");
-        let shard = self.shards.get(usize::from(reclaimed.shard)).ok_or_else(missing)?;
+        let missing = || {
+            Error::damaged(
+                "the write-ahead log",
+                "a reclaimed slot",
+                "there is no such shard",
+            )
+        };
+        let shard = self
+            .shards
+            .get(usize::from(reclaimed.shard))
+            .ok_or_else(missing)?;
         let mut state = shard.lock();
         let moved = reclaimed.moved.as_ref().map(|(tag, words)| (*tag, words));
         shard.reclaim(&mut state, reclaimed.slot, reclaimed.tag, moved)
@@ -461,17 +586,16 @@ impl Core {
 }
 
 impl Change {
-    fn slot(&self, sequence: u64, epoch: u32) -> Slot {
-        Slot {
-            key: self.key,
-            account: self.account,
-            kind: self.kind,
-            sequence,
-            undo: self.undo,
-            epoch,
-            item: self.item,
-        }
+    #[inline]
+    fn seal(&self, sequence: u64, epoch: u32, seal: &Seal) -> Words {
+        let mut slot = self.slot;
+        slot.commit(sequence, self.undo, epoch, self.item);
+        slot.seal(seal)
     }
+}
+
+fn balance(words: &[u64; WORDS]) -> i128 {
+    (u128::from(words[1]) << 64 | u128::from(words[0])) as i128
 }
 
 /// The items that count: the last of each key, in order.
@@ -506,6 +630,8 @@ fn last_of_each<I: Items + ?Sized>(items: &I, hashes: &[KeyHash]) -> Vec<u32> {
 
 /// Microseconds since 1970.
 pub(crate) fn now() -> i64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let elapsed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)
 }

@@ -31,7 +31,7 @@ pub trait DiskFile: Send + Sync {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Makes everything written durable.
     fn sync(&self) -> io::Result<()>;
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
     /// Makes the file at least `len` bytes long, the space being reserved and read as zeros.
     fn grow(&self, len: u64) -> io::Result<()>;
     /// Gives back the space of a range, which then reads as zeros.
@@ -45,7 +45,7 @@ pub trait DiskFile: Send + Sync {
 pub struct Directory {
     path: PathBuf,
     read_only: bool,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Directory {
@@ -67,6 +67,15 @@ impl Directory {
         Self::locked(path, true)
     }
 
+    /// Opens a directory for reading only, though another process may be writing to it.
+    pub(crate) fn watch(path: &Path) -> Self {
+        Directory {
+            path: path.to_owned(),
+            read_only: true,
+            _lock: None,
+        }
+    }
+
     fn locked(path: &Path, read_only: bool) -> io::Result<Self> {
         let lock = OpenOptions::new()
             .read(true)
@@ -83,7 +92,7 @@ impl Directory {
         Ok(Directory {
             path: path.to_owned(),
             read_only,
-            _lock: lock,
+            _lock: Some(lock),
         })
     }
 }
@@ -132,12 +141,12 @@ impl DiskFile for File {
         self.sync_data()
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }
 
     fn grow(&self, len: u64) -> io::Result<()> {
-        let old = DiskFile::len(self)?;
+        let old = self.size()?;
         if len <= old {
             return Ok(());
         }

@@ -29,7 +29,10 @@ pub enum Error {
         place: String,
         what: String,
     },
-    #[error("account {} in shard {shard}, slot {slot} is damaged; restore it from a snapshot", Hex(key))]
+    #[error(
+        "account {} in shard {shard}, slot {slot} is damaged; restore it from a snapshot",
+        Hex(key)
+    )]
     DamagedAccount { key: Key, shard: u16, slot: u64 },
     #[error("the data key: {0}")]
     Key(String),
@@ -62,7 +65,10 @@ pub enum Refusal {
     UnknownAccount(Key),
     #[error("account {} is frozen", Hex(.0))]
     Frozen(Key),
-    #[error("account {} has {balance}, and may not go below zero by paying {amount}", Hex(key))]
+    #[error(
+        "account {} has {balance}, and may not go below zero by paying {amount}",
+        Hex(key)
+    )]
     InsufficientFunds {
         key: Key,
         balance: i128,

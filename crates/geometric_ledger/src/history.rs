@@ -6,9 +6,11 @@
 //! batch changed is not seen before the batch is durable.
 
 use crate::account::{Account, Key};
+use crate::commit::Guesses;
 use crate::error::Error;
 use crate::ledger::{Core, GeometricLedger};
 use crate::record::{HEADER, LONGEST_UNDO, take_undo};
+use crate::shard::KeyHash;
 use crate::slot::{Kind, Slot};
 use crate::telemetry;
 use std::collections::BinaryHeap;
@@ -35,7 +37,7 @@ impl GeometricLedger {
     /// # Errors
     /// [`Error::DamagedAccount`] or [`Error::Damaged`] if the bytes on disk are not what was written.
     pub fn try_get(&self, key: &Key) -> Result<Option<Account>, Error> {
-        self.core.get_visible(key)
+        self.core.get_visible(None, self.core.hash(key), key)
     }
 
     /// The accounts of many keys, which takes less time than one after another.
@@ -43,7 +45,9 @@ impl GeometricLedger {
     /// # Errors
     /// As [`GeometricLedger::try_get`].
     pub fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Account>>, Error> {
-        self.core.get_many(keys, |core, key| core.get_visible(key))
+        self.core.get_many(keys, |guess, hash, key| {
+            self.core.get_visible(guess, hash, key)
+        })
     }
 
     /// The account of a key as it was after a batch.
@@ -116,7 +120,8 @@ impl View {
     /// # Errors
     /// As [`GeometricLedger::try_get`].
     pub fn get(&self, key: &Key) -> Result<Option<Account>, Error> {
-        self.core.get_at(key, self.sequence)
+        self.core
+            .get_at(None, self.core.hash(key), key, self.sequence)
     }
 
     /// The accounts of many keys, which takes less time than one after another.
@@ -124,14 +129,16 @@ impl View {
     /// # Errors
     /// As [`GeometricLedger::try_get`].
     pub fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Account>>, Error> {
-        self.core.get_many(keys, |core, key| core.get_at(key, self.sequence))
+        self.core.get_many(keys, |guess, hash, key| {
+            self.core.get_at(guess, hash, key, self.sequence)
+        })
     }
 
     /// All accounts, shard by shard, in no order of keys.
     pub fn iter(&self) -> impl Iterator<Item = Result<(Key, Account), Error>> + '_ {
         self.slots()
-            .filter(|slot| !matches!(slot, Ok(slot) if slot.kind != Kind::Account))
-            .map(|slot| slot.map(|slot| (slot.key, slot.account)))
+            .filter(|slot| !matches!(slot, Ok(slot) if slot.kind() != Kind::Account))
+            .map(|slot| slot.map(|slot| (slot.key(), slot.account())))
     }
 
     /// The first `limit` accounts of a range of keys, in their order. Accounts are not stored in
@@ -139,7 +146,11 @@ impl View {
     ///
     /// # Errors
     /// As [`GeometricLedger::try_get`].
-    pub fn range(&self, keys: impl RangeBounds<Key>, limit: usize) -> Result<Vec<(Key, Account)>, Error> {
+    pub fn range(
+        &self,
+        keys: impl RangeBounds<Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Account)>, Error> {
         struct ByKey(Key, Account);
         impl PartialEq for ByKey {
             fn eq(&self, other: &Self) -> bool {
@@ -171,7 +182,10 @@ impl View {
             }
         }
         let sorted = first.into_sorted_vec();
-        Ok(sorted.into_iter().map(|ByKey(key, account)| (key, account)).collect())
+        Ok(sorted
+            .into_iter()
+            .map(|ByKey(key, account)| (key, account))
+            .collect())
     }
 
     /// Every slot that was there, as it was: accounts, tombstones, receipts.
@@ -191,31 +205,31 @@ impl View {
 }
 
 impl Core {
-    fn get_many<T>(&self, keys: &[Key], get: impl Fn(&Self, &Key) -> Result<T, Error>) -> Result<Vec<T>, Error> {
-        const AHEAD: usize = 12;
-        for key in keys.iter().take(AHEAD) {
-            let hash = self.hash(key);
-            self.shard(hash).prefetch_bucket(hash.tag());
-        }
+    fn get_many<T>(
+        &self,
+        keys: &[Key],
+        get: impl Fn(Option<u64>, KeyHash, &Key) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        let hashes: Vec<_> = keys.iter().map(|key| self.hash(key)).collect();
+        let mut guesses = Guesses::default();
         let mut found = Vec::with_capacity(keys.len());
         for (at, key) in keys.iter().enumerate() {
-            if let Some(ahead) = keys.get(at + 2 * AHEAD) {
-                let hash = self.hash(ahead);
-                self.shard(hash).prefetch_bucket(hash.tag());
-            }
-            if let Some(ahead) = keys.get(at + AHEAD) {
-                let hash = self.hash(ahead);
-                self.shard(hash).prefetch_slot(hash.tag());
-            }
-            found.push(get(self, key)?);
+            let guess = guesses.next(self, at, |at| hashes.get(at).copied());
+            found.push(get(guess, hashes[at], key)?);
         }
         Ok(found)
     }
 
-    fn get_visible(&self, key: &Key) -> Result<Option<Account>, Error> {
+    #[inline]
+    fn get_visible(
+        &self,
+        guess: Option<u64>,
+        hash: KeyHash,
+        key: &Key,
+    ) -> Result<Option<Account>, Error> {
         loop {
             let visible = self.visible.load(Ordering::Acquire);
-            match self.get_at(key, visible) {
+            match self.get_at(guess, hash, key, visible) {
                 // The log is trimmed only before what was visible long ago: look again.
                 Err(Error::History { .. }) if self.visible.load(Ordering::Acquire) > visible => {}
                 result => return result,
@@ -223,57 +237,81 @@ impl Core {
         }
     }
 
-    pub(crate) fn get_at(&self, key: &Key, sequence: u64) -> Result<Option<Account>, Error> {
-        let slot = self.find_at(key, sequence)?;
-        Ok(slot.filter(|slot| slot.kind == Kind::Account).map(|slot| slot.account))
+    #[inline]
+    fn get_at(
+        &self,
+        guess: Option<u64>,
+        hash: KeyHash,
+        key: &Key,
+        sequence: u64,
+    ) -> Result<Option<Account>, Error> {
+        let slot = self.find_at(guess, hash, key, sequence)?;
+        Ok(slot
+            .filter(|slot| slot.kind() == Kind::Account)
+            .map(|slot| slot.account()))
     }
 
-    pub(crate) fn find_at(&self, key: &Key, sequence: u64) -> Result<Option<Slot>, Error> {
-        let hash = self.hash(key);
-        let (found, _) = self.shard(hash).find(hash, key, &self.seal).inspect_err(|error| {
-            telemetry::damaged();
-            tracing::error!(%error, "damage");
-        })?;
-        match found {
-            Some(found) if found.slot.sequence > sequence => self.at(found.slot, sequence),
-            found => Ok(found.map(|found| found.slot)),
+    /// What there was of a key after a batch.
+    #[inline]
+    pub(crate) fn find_at(
+        &self,
+        guess: Option<u64>,
+        hash: KeyHash,
+        key: &Key,
+        sequence: u64,
+    ) -> Result<Option<Slot>, Error> {
+        let shard = self.shard(hash);
+        match shard.find_at(guess, hash, key, &self.seal) {
+            Ok((Some(found), _)) if found.slot.sequence() > sequence => {
+                self.at(found.slot, sequence)
+            }
+            Ok((found, _)) => Ok(found.map(|found| found.slot)),
+            Err(error) => {
+                telemetry::damaged();
+                tracing::error!(%error, "damage");
+                Err(error)
+            }
         }
     }
 
     /// A slot as it was after a batch.
     fn at(&self, mut slot: Slot, sequence: u64) -> Result<Option<Slot>, Error> {
-        while slot.sequence > sequence {
+        while slot.sequence() > sequence {
             let Some(before) = self.undo(&slot)? else {
                 return Ok(None);
             };
-            (slot.kind, slot.account) = (before.kind, before.account);
-            (slot.sequence, slot.undo) = (before.sequence, before.undo);
+            slot.restore(&before);
         }
         Ok(Some(slot))
     }
 
     fn undo(&self, slot: &Slot) -> Result<Option<crate::record::Before>, Error> {
         let gone = || Error::History {
-            asked: slot.sequence - 1,
+            asked: slot.sequence() - 1,
             oldest: self.oldest.load(Ordering::Acquire),
             newest: self.visible.load(Ordering::Acquire),
         };
         let bytes = if self.seal.encrypts() {
-            let batch = self.batches.get(slot.sequence)?.ok_or_else(gone)?;
+            let batch = self.batches.get(slot.sequence())?.ok_or_else(gone)?;
             let record = self.wal.record_at(batch.position, &self.seal)?;
             let (header, mut body) = record.ok_or_else(gone)?;
-            let from = slot.undo - header.position - HEADER as u64;
+            let from = slot.undo() - header.position - HEADER as u64;
             body.split_off((from as usize).min(body.len()))
         } else {
-            let read = self.wal.read_some(slot.undo, LONGEST_UNDO);
+            let read = self.wal.read_some(slot.undo(), LONGEST_UNDO);
             read.map_err(|error| match error.kind() {
                 std::io::ErrorKind::NotFound => gone(),
                 _ => Error::io("the write-ahead log")(error),
             })?
         };
-        let undo = take_undo(&mut &bytes[..], &slot.key, &slot.account).ok_or_else(|| {
+        let undo = take_undo(&mut &bytes[..], &slot.key(), slot.words());
+        if undo.is_none() {
+            // After a failed sync, what should undo the batch may be gone as well.
+            self.wal.check()?;
+        }
+        let undo = undo.ok_or_else(|| {
             telemetry::damaged();
-            let place = format!("position {}", slot.undo);
+            let place = format!("position {}", slot.undo());
             Error::damaged("the write-ahead log", place, "an undo cannot be read")
         })?;
         Ok(undo.before)

@@ -4,39 +4,48 @@ use crate::error::Error;
 use crate::ledger::Core;
 use crate::options::Durability;
 use crate::telemetry;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Wakes the keeper.
+/// Wakes the keeper's threads.
 #[derive(Default)]
 pub struct Signal {
-    raised: Mutex<bool>,
+    state: Mutex<State>,
     changed: Condvar,
-    stop: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    checkpoint: bool,
+    stop: bool,
 }
 
 impl Signal {
+    /// Asks for a checkpoint.
     pub fn raise(&self) {
-        let mut raised = self.raised.lock().unwrap();
-        if !*raised {
-            *raised = true;
+        let mut state = self.state.lock().unwrap();
+        if !state.checkpoint {
+            state.checkpoint = true;
             self.changed.notify_all();
         }
     }
 
-    fn wait(&self, longest: Duration) {
-        let raised = self.raised.lock().unwrap();
-        let (mut raised, _) = self
-            .changed
-            .wait_timeout_while(raised, longest, |raised| !*raised)
-            .unwrap();
-        *raised = false;
+    fn stop(&self) {
+        self.state.lock().unwrap().stop = true;
+        self.changed.notify_all();
     }
 
-    pub fn stopping(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
+    /// Waits until the ledger closes, which it says, or a checkpoint is asked for, or some time.
+    fn wait(&self, longest: Duration, checkpoint: bool) -> bool {
+        let state = self.state.lock().unwrap();
+        let idle = |state: &mut State| !(state.stop || checkpoint && state.checkpoint);
+        let (mut state, _) = self
+            .changed
+            .wait_timeout_while(state, longest, idle)
+            .unwrap();
+        state.checkpoint &= !checkpoint;
+        state.stop
     }
 }
 
@@ -59,7 +68,10 @@ impl Keeper {
                 .spawn(move || work(&core))
                 .map_err(Error::io("a thread"))
         };
-        let threads = vec![run("ledger-log", log)?, run("ledger-checkpoint", checkpoint)?];
+        let threads = vec![
+            run("ledger-log", log)?,
+            run("ledger-checkpoint", checkpoint)?,
+        ];
         Ok(Keeper {
             core: core.clone(),
             threads,
@@ -69,8 +81,7 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.core.signal.stop.store(true, Ordering::Release);
-        self.core.signal.raise();
+        self.core.signal.stop();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -84,8 +95,7 @@ fn log(core: &Core) {
     };
     let (mut synced, mut sampled) = (Instant::now(), Instant::now());
     let mut marked = 0;
-    while !core.signal.stopping() && core.wal.check().is_ok() {
-        std::thread::sleep(interval);
+    while !core.signal.wait(interval, false) && core.wal.check().is_ok() {
         let ready = core.wal.prepare_next();
         let sync = match core.durability() {
             Durability::Group(interval) if synced.elapsed() >= interval => {
@@ -106,14 +116,12 @@ fn log(core: &Core) {
 }
 
 fn checkpoint(core: &Core) {
-    while !core.signal.stopping() && core.wal.check().is_ok() {
-        core.signal.wait(SAMPLE);
-        let since = core.wal.appended() - core.writer.lock().unwrap().checkpoint_position;
+    while !core.signal.wait(SAMPLE, true) && core.wal.check().is_ok() {
+        let from = core.writer.lock().unwrap().checkpoint_position;
+        let since = core.wal.appended().saturating_sub(from);
         if since > core.options.checkpoint_bytes
-            && !core.signal.stopping()
             && let Err(error) = core.checkpoint(false)
         {
-            tracing::error!(%error, "a checkpoint failed");
             core.wal.stop(&format!("a checkpoint failed: {error}"));
         }
         if let Err(error) = core.reclaim_some(1_024) {

@@ -1,5 +1,6 @@
 //! The ledger: its parts, how they are opened, and what a crash left is recovered.
 
+use crate::account::Key;
 use crate::batches::Batches;
 use crate::checkpoint::{self, Checkpointer};
 use crate::commit::{Change, Writer};
@@ -8,17 +9,16 @@ use crate::error::Error;
 use crate::keeper::Keeper;
 use crate::options::{Durability, Options};
 use crate::record::{Header, RecordKind, TOTALS, Totals, take_reclaimed, take_undo, take_update};
-use crate::region::{PAGE, Region};
+use crate::region::{Memory, PAGE, Region};
 use crate::seal::{Seal, Secret, unwrap, wrap};
 use crate::shard::{KeyHash, Shard, index_name, slots_name};
-use crate::slot::MAX_EPOCH;
+use crate::slot::{MAX_EPOCH, Slot};
 use crate::superblock::{FORMAT, Superblock};
 use crate::telemetry;
 use crate::wal::{Next, Wal};
-use crate::account::Key;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,21 @@ pub struct GeometricLedger {
     pub(crate) directory: Option<PathBuf>,
     recovery: Recovery,
     keeper: Option<Keeper>,
+}
+
+/// What a ledger is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Its random name.
+    pub id: [u8; 16],
+    /// The version of its files' format.
+    pub format: u32,
+    pub shards: u16,
+    pub encrypted: bool,
+    /// How often it was opened for writing.
+    pub opened: u32,
+    /// The last batch that a checkpoint has brought to the files.
+    pub checkpoint: u64,
 }
 
 /// What opening the ledger had to do.
@@ -62,6 +77,8 @@ pub(crate) struct Core {
     pub pins: Mutex<BTreeMap<u64, usize>>,
     pub checkpointer: Mutex<Checkpointer>,
     pub signal: crate::keeper::Signal,
+    /// Only batches of another ledger are taken.
+    pub following: AtomicBool,
 }
 
 impl Drop for GeometricLedger {
@@ -86,12 +103,36 @@ impl GeometricLedger {
         Options::default()
     }
 
+    /// What the ledger is.
+    pub fn info(&self) -> Info {
+        let checkpointer = self.core.checkpointer.lock().unwrap();
+        let block = &checkpointer.block;
+        Info {
+            id: block.id,
+            format: block.format,
+            shards: self.core.shards.len() as u16,
+            encrypted: self.core.seal.encrypts(),
+            opened: block.epoch,
+            checkpoint: block.sequence,
+        }
+    }
+
     /// Makes a checkpoint, so that the next opening has nothing to do, and closes.
     ///
     /// # Errors
     /// If the checkpoint cannot be written; opening the ledger recovers it then.
     pub fn close(mut self) -> Result<(), Error> {
         self.shut()
+    }
+
+    /// Brings what is in memory to the files, so that a crash from now on has less to replay. The
+    /// ledger does this by itself after [`Options::checkpoint_bytes`].
+    ///
+    /// # Errors
+    /// If the files cannot be written; the ledger stops then, and recovers when it is opened again.
+    pub fn checkpoint(&self) -> Result<(), Error> {
+        let result = self.core.checkpoint(false);
+        result.inspect_err(|error| self.core.wal.stop(&error.to_string()))
     }
 
     /// What opening this ledger had to do.
@@ -123,7 +164,9 @@ impl GeometricLedger {
             None => return Err(Error::Format("it was never written to".into())),
         };
         if block.epoch >= MAX_EPOCH {
-            return Err(Error::Format("it was opened too often; restore it from a snapshot".into()));
+            return Err(Error::Format(
+                "it was opened too often; restore it from a snapshot".into(),
+            ));
         }
         let (seal, hash_secret) = keys(&block, options.key.as_ref())?;
         let seal = Arc::new(seal);
@@ -132,16 +175,23 @@ impl GeometricLedger {
             false => block.shards.len(),
         };
         let index = |shard: u16| {
-            let missing = || Error::damaged("journal", "its pages", format!("there is no shard {shard}"));
+            let missing =
+                || Error::damaged("journal", "its pages", format!("there is no shard {shard}"));
             let name = (usize::from(shard) < count).then(|| index_name(shard));
             name.ok_or_else(missing)
+        };
+        let memory = match (writable, options.huge_pages) {
+            (false, _) => Memory::Fixed,
+            (true, true) => Memory::Huge,
+            (true, false) => Memory::Mapped,
         };
         let mut pages = 0;
         if block.journal && writable {
             pages = checkpoint::read_journal(&*disk, block.checkpoint, |shard, page, image| {
                 let name = index(shard)?;
                 let file = disk.open(&name, true).map_err(Error::io(&name))?;
-                file.write_at(image, page * PAGE as u64).map_err(Error::io(name))
+                file.write_at(image, page * PAGE as u64)
+                    .map_err(Error::io(name))
             })?;
             for shard in 0..count as u16 {
                 let name = index_name(shard);
@@ -153,7 +203,7 @@ impl GeometricLedger {
             .map(|number| {
                 let region = |name: String| {
                     let file = disk.open(&name, true).map_err(Error::io(&name))?;
-                    Region::open(file, writable).map_err(Error::io(name))
+                    Region::open(file, memory).map_err(Error::io(name))
                 };
                 let state = block.shards.get(usize::from(number)).copied();
                 let (slots, index) = (region(slots_name(number))?, region(index_name(number))?);
@@ -174,11 +224,19 @@ impl GeometricLedger {
             .collect::<Result<Vec<_>, _>>()?;
         let wal = Wal::open(disk.clone(), options.segment_bytes)?;
         if created && wal.record_at(wal.oldest(), &seal)?.is_some() {
-            return Err(Error::damaged("ledger", "the file", "it is missing, but there are batches"));
+            return Err(Error::damaged(
+                "ledger",
+                "the file",
+                "it is missing, but there are batches",
+            ));
         }
         let batches = Batches::open(disk.clone(), seal.clone(), block.sequence, writable)?;
         if batches.root().1.as_bytes() != &block.root {
-            return Err(Error::damaged("batches", "their root", "it is not the checkpoint's"));
+            return Err(Error::damaged(
+                "batches",
+                "their root",
+                "it is not the checkpoint's",
+            ));
         }
         let writer = Writer::new(&block);
         let core = Core {
@@ -187,6 +245,7 @@ impl GeometricLedger {
             writer: Mutex::new(writer),
             pins: Mutex::default(),
             signal: Default::default(),
+            following: AtomicBool::new(false),
             checkpointer: Mutex::new(Checkpointer::new(file, block.clone())),
             disk,
             options,
@@ -269,17 +328,22 @@ fn create(options: &Options) -> Result<Superblock, Error> {
     })
 }
 
-fn keys(block: &Superblock, key: Option<&Secret>) -> Result<(Seal, [u8; 16]), Error> {
+pub(crate) fn keys(block: &Superblock, key: Option<&Secret>) -> Result<(Seal, [u8; 16]), Error> {
     match (block.data_keys.as_slice(), key) {
         ([], None) => Ok((Seal::plain(), block.hash_secret)),
-        ([], Some(_)) => Err(Error::Key("the ledger is not encrypted, so it takes none".into())),
-        (_, None) => Err(Error::Key("the ledger is encrypted, and no key was given".into())),
+        ([], Some(_)) => Err(Error::Key(
+            "the ledger is not encrypted, so it takes none".into(),
+        )),
+        (_, None) => Err(Error::Key(
+            "the ledger is encrypted, and no key was given".into(),
+        )),
         (wrapped, Some(key)) => {
             let data = wrapped
                 .iter()
                 .map(|(epoch, wrapped)| Ok((*epoch, unwrap(wrapped, key)?)))
                 .collect::<Result<Vec<_>, Error>>()?;
-            let secret = blake3::derive_key("geometric_ledger 2026-11-21 hash secret", &data[0].1.0);
+            let secret =
+                blake3::derive_key("geometric_ledger 2026-11-21 hash secret", &data[0].1.0);
             Ok((Seal::encrypted(data), secret[..16].try_into().unwrap()))
         }
     }
@@ -302,10 +366,15 @@ impl Core {
             ..Recovery::default()
         };
         let (mut position, mut epoch) = (block.position, 0);
-        while !block.clean {
-            let next = self.wal.next(position, writer.sequence, epoch, &self.seal)?;
+        // After a clean end the log has nothing that could be read, or looked for in vain.
+        let mut ended = block.clean;
+        while !ended {
+            let next = self
+                .wal
+                .next(position, writer.sequence, epoch, &self.seal)?;
             let Next::Record(header, body) = next else {
-                break;
+                ended = true;
+                continue;
             };
             self.replay(&mut writer, &header, &body)?;
             recovery.batches += u64::from(header.kind == RecordKind::Batch);
@@ -317,7 +386,12 @@ impl Core {
         Ok(recovery)
     }
 
-    pub(crate) fn replay(&self, writer: &mut Writer, header: &Header, body: &[u8]) -> Result<(), Error> {
+    pub(crate) fn replay(
+        &self,
+        writer: &mut Writer,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<(), Error> {
         let damaged = || {
             let place = format!("position {}", header.position);
             Error::damaged("the write-ahead log", place, "the record cannot be read")
@@ -334,26 +408,25 @@ impl Core {
             RecordKind::Batch => {
                 let (totals, digest) = Totals::decode(body).ok_or_else(damaged)?;
                 let all = body.get(TOTALS..).ok_or_else(damaged)?;
-                let (mut updates, mut undos) =
-                    all.split_at_checked(header.updates as usize).ok_or_else(damaged)?;
+                let (mut updates, mut undos) = all
+                    .split_at_checked(header.updates as usize)
+                    .ok_or_else(damaged)?;
                 if blake3::hash(updates).as_bytes() != &digest {
                     return Err(damaged());
                 }
                 let mut changes = Vec::with_capacity(header.items as usize);
                 for item in 0..header.items {
-                    let (key, kind, account) = take_update(&mut updates).ok_or_else(damaged)?;
+                    let (key, kind, words) = take_update(&mut updates).ok_or_else(damaged)?;
                     let undo_at = header.end_of_body(undos.len());
-                    let undo = take_undo(&mut undos, &key, &account).ok_or_else(damaged)?;
+                    let undo = take_undo(&mut undos, &key, &words).ok_or_else(damaged)?;
                     let hash = self.hash(&key);
                     if undo.before.is_some() && undo.slot >= self.shard(hash).count() {
                         return Err(damaged());
                     }
                     changes.push(Change {
                         hash,
-                        key,
-                        account,
-                        kind,
-                        slot: undo.slot,
+                        slot: Slot::new(&key, &words, kind),
+                        number: undo.slot,
                         added: undo.before.is_none(),
                         undo: undo_at,
                         item,

@@ -4,7 +4,7 @@
 //! depends on where anything is stored), and for each update an *undo*: the slot it went to and the
 //! account as it was before. `docs/geometric-ledger-format.md` has every byte.
 
-use crate::account::{Account, Key, WORDS};
+use crate::account::{Key, WORDS};
 use crate::seal::{Place, Purpose, Seal, Tag};
 use crate::slot::{Kind, SLOT, Words, read_words, write_words};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -101,7 +101,13 @@ impl Header {
     }
 
     pub fn open(&self, seal: &Seal, body: &mut [u8]) -> bool {
-        seal.open(Purpose::Record, self.place(), &self.bound(), body, &self.tag)
+        seal.open(
+            Purpose::Record,
+            self.place(),
+            &self.bound(),
+            body,
+            &self.tag,
+        )
     }
 
     fn place(&self) -> Place {
@@ -113,7 +119,10 @@ impl Header {
     }
 
     fn bound(&self) -> [u8; 64] {
-        let untagged = Header { tag: [0; 16], ..*self };
+        let untagged = Header {
+            tag: [0; 16],
+            ..*self
+        };
         untagged.encode()[..64].try_into().unwrap()
     }
 }
@@ -160,7 +169,7 @@ pub fn push_update(out: &mut Vec<u8>, key: &Key, kind: Kind, words: &[u64; WORDS
 }
 
 /// Reads what [`push_update`] wrote, from the front of `bytes`.
-pub fn take_update(bytes: &mut &[u8]) -> Option<(Key, Kind, Account)> {
+pub fn take_update(bytes: &mut &[u8]) -> Option<(Key, Kind, [u64; WORDS])> {
     let (head, rest) = bytes.split_at_checked(40)?;
     let kind = Kind::from_code(head[32])?;
     if head[34..].iter().any(|byte| *byte != 0) {
@@ -168,14 +177,14 @@ pub fn take_update(bytes: &mut &[u8]) -> Option<(Key, Kind, Account)> {
     }
     let (words, rest) = unpack(head[33], rest)?;
     *bytes = rest;
-    Some((head[..32].try_into().unwrap(), kind, Account::from_words(&words)))
+    Some((head[..32].try_into().unwrap(), kind, words))
 }
 
 /// The state of an account before a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Before {
     pub kind: Kind,
-    pub account: Account,
+    pub words: [u64; WORDS],
     pub sequence: u64,
     pub undo: u64,
 }
@@ -193,66 +202,62 @@ pub struct Undo {
 const UNDO: usize = 32;
 /// The slot is filled in when it is known.
 pub const UNKNOWN: u64 = u32::MAX as u64;
+/// The longest undo, in bytes.
+pub const LONGEST_UNDO: usize = UNDO + 8 * WORDS;
 
-/// Appends an undo: slot, shard, kind and which words differ; sequence and position of the change
-/// before; checksum; the words that differ, as their difference by exclusive or.
+/// Appends an undo: checksum; slot, shard, kind and which words differ; sequence and position of the
+/// change before; the words that differ, as their difference by exclusive or.
+#[inline]
 pub fn push_undo(out: &mut Vec<u8>, key: &Key, undo: &Undo, now: &[u64; WORDS]) {
-    let mut bytes = [0; UNDO + 8 * WORDS];
-    bytes[..4].copy_from_slice(&(undo.slot as u32).to_le_bytes());
-    bytes[4..6].copy_from_slice(&undo.shard.to_le_bytes());
+    let mut bytes = [0; LONGEST_UNDO];
+    bytes[8..12].copy_from_slice(&(undo.slot as u32).to_le_bytes());
+    bytes[12..14].copy_from_slice(&undo.shard.to_le_bytes());
     let mut len = 0;
     if let Some(before) = &undo.before {
-        let was = before.account.to_words();
-        let difference = std::array::from_fn(|word| was[word] ^ now[word]);
-        (bytes[7], len) = pack(&difference, &mut bytes[UNDO..]);
-        bytes[6] = before.kind as u8;
-        write_words(&mut bytes[8..24], &[before.sequence, before.undo]);
+        let difference = std::array::from_fn(|word| before.words[word] ^ now[word]);
+        (bytes[15], len) = pack(&difference, &mut bytes[UNDO..]);
+        bytes[14] = before.kind as u8;
+        write_words(&mut bytes[16..32], &[before.sequence, before.undo]);
     }
     let check = undo_check(key, &bytes[..UNDO + len]);
-    bytes[24..32].copy_from_slice(&check.to_le_bytes());
+    bytes[..8].copy_from_slice(&check.to_le_bytes());
     out.extend_from_slice(&bytes[..UNDO + len]);
 }
 
 /// Reads what [`push_undo`] wrote, from the front of `bytes`. `now` is the account after the change.
-pub fn take_undo(bytes: &mut &[u8], key: &Key, now: &Account) -> Option<Undo> {
+pub fn take_undo(bytes: &mut &[u8], key: &Key, now: &[u64; WORDS]) -> Option<Undo> {
     let whole = *bytes;
     let (head, rest) = bytes.split_at_checked(UNDO)?;
-    let (difference, rest) = unpack(head[7], rest)?;
+    let (difference, rest) = unpack(head[15], rest)?;
     let entry = &whole[..whole.len() - rest.len()];
-    if head[24..32] != undo_check(key, entry).to_le_bytes() {
+    if head[..8] != undo_check(key, entry).to_le_bytes() {
         return None;
     }
     *bytes = rest;
     let mut numbers = [0; 2];
-    read_words(&head[8..24], &mut numbers);
-    let now = now.to_words();
-    let before = match head[6] {
+    read_words(&head[16..32], &mut numbers);
+    let before = match head[14] {
         0 => None,
         code => Some(Before {
             kind: Kind::from_code(code)?,
-            account: Account::from_words(&std::array::from_fn(|word| now[word] ^ difference[word])),
+            words: std::array::from_fn(|word| now[word] ^ difference[word]),
             sequence: numbers[0],
             undo: numbers[1],
         }),
     };
     Some(Undo {
-        shard: u16::from_le_bytes(head[4..6].try_into().unwrap()),
-        slot: u64::from(u32::from_le_bytes(head[..4].try_into().unwrap())),
+        shard: u16::from_le_bytes(head[12..14].try_into().unwrap()),
+        slot: u64::from(u32::from_le_bytes(head[8..12].try_into().unwrap())),
         before,
     })
 }
 
-/// The longest undo, in bytes.
-pub const LONGEST_UNDO: usize = UNDO + 8 * WORDS;
-
 /// Over all but the slot, which is filled in later and which no history needs.
+#[inline]
 fn undo_check(key: &Key, undo: &[u8]) -> u64 {
-    let mut bytes = [0; 32 + 20 + 8 * WORDS];
-    bytes[..32].copy_from_slice(key);
-    bytes[32..52].copy_from_slice(&undo[4..24]);
-    let words = &undo[UNDO..];
-    bytes[52..52 + words.len()].copy_from_slice(words);
-    xxh3_64(&bytes[..52 + words.len()])
+    let seed = u64::from_le_bytes(key[..8].try_into().unwrap())
+        ^ u64::from_le_bytes(key[24..].try_into().unwrap());
+    xxh3_64_with_seed(&undo[12..], seed)
 }
 
 fn pack(words: &[u64; WORDS], out: &mut [u8]) -> (u8, usize) {
@@ -339,8 +344,8 @@ mod tests {
     use proptest::prelude::*;
 
     prop_compose! {
-        fn account()(words in proptest::array::uniform7(prop_oneof![Just(0u64), any::<u64>()])) -> Account {
-            Account::from_words(&words)
+        fn account()(words in proptest::array::uniform7(prop_oneof![Just(0u64), any::<u64>()])) -> [u64; WORDS] {
+            words
         }
     }
 
@@ -350,15 +355,15 @@ mod tests {
             key: [u8; 32], now in account(), was in account(), sequence: u64, undo: u64, slot: u32, shard: u16, new: bool,
         ) {
             let mut bytes = Vec::new();
-            push_update(&mut bytes, &key, Kind::Account, &now.to_words());
+            push_update(&mut bytes, &key, Kind::Account, &now);
             let mut rest = &bytes[..];
             prop_assert_eq!(take_update(&mut rest), Some((key, Kind::Account, now)));
             prop_assert!(rest.is_empty());
 
-            let before = (!new).then_some(Before { kind: Kind::Tombstone, account: was, sequence, undo });
+            let before = (!new).then_some(Before { kind: Kind::Tombstone, words: was, sequence, undo });
             let undo = Undo { shard, slot: u64::from(slot), before };
             let mut bytes = Vec::new();
-            push_undo(&mut bytes, &key, &undo, &now.to_words());
+            push_undo(&mut bytes, &key, &undo, &now);
             let mut rest = &bytes[..];
             prop_assert_eq!(take_undo(&mut rest, &key, &now), Some(undo));
             prop_assert!(rest.is_empty());
@@ -368,7 +373,7 @@ mod tests {
         fn no_bytes_make_a_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), key: [u8; 32]) {
             Header::decode(&bytes);
             take_update(&mut &bytes[..]);
-            take_undo(&mut &bytes[..], &key, &Account::default());
+            take_undo(&mut &bytes[..], &key, &[0; WORDS]);
             take_reclaimed(&mut &bytes[..]);
             Totals::decode(&bytes);
         }

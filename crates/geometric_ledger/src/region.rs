@@ -9,7 +9,7 @@ use crate::disk::DiskFile;
 use memmap2::MmapMut;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// Bytes of a page: the unit of writing to the file.
@@ -17,17 +17,32 @@ pub const PAGE: usize = 4096;
 const PAGE_WORDS: usize = PAGE / 8;
 /// Pages of the first chunk, and of the second.
 const FIRST: u64 = 256;
+/// Enough for 2^40 pages.
+const CHUNKS: usize = 34;
 /// The file grows by a sixteenth, within these bounds (bytes).
 const STEP: Range<u64> = 64 << 10..16 << 20;
 
 pub type Page = [u8; PAGE];
 
+/// Where a region's memory comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// The file, mapped: read when touched.
+    Mapped,
+    /// Huge pages, into which the file is read at once.
+    Huge,
+    /// As `Mapped`, of a file that may not grow: what goes beyond it is memory only.
+    Fixed,
+}
+
 pub struct Region {
     file: Arc<dyn DiskFile>,
-    writable: bool,
+    memory: Memory,
     /// Bytes that may be touched.
     len: AtomicU64,
-    chunks: [OnceLock<Chunk>; 40],
+    chunks: [OnceLock<Chunk>; CHUNKS],
+    /// Where each chunk would begin if it began at the region's start.
+    bases: [AtomicPtr<u8>; CHUNKS],
     saved: Mutex<Vec<(u64, Box<Page>)>>,
     /// Pages of which there is a copy here beside the file's.
     private: AtomicU64,
@@ -44,16 +59,17 @@ struct Chunk {
 }
 
 impl Region {
-    pub fn open(file: Arc<dyn DiskFile>, writable: bool) -> io::Result<Self> {
+    pub fn open(file: Arc<dyn DiskFile>, memory: Memory) -> io::Result<Self> {
         let region = Region {
             len: AtomicU64::new(0),
             chunks: std::array::from_fn(|_| OnceLock::new()),
+            bases: std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut())),
             saved: Mutex::default(),
             private: AtomicU64::new(0),
             file,
-            writable,
+            memory,
         };
-        let len = region.file.len()? / PAGE as u64 * PAGE as u64;
+        let len = region.file.size()? / PAGE as u64 * PAGE as u64;
         region.map(len)?;
         Ok(region)
     }
@@ -66,7 +82,7 @@ impl Region {
         }
         let step = (len / 16).clamp(STEP.start, STEP.end);
         let new = bytes.max(len + step).next_multiple_of(PAGE as u64);
-        if self.writable {
+        if self.memory != Memory::Fixed {
             self.file.grow(new)?;
         }
         self.map(new)
@@ -81,10 +97,9 @@ impl Region {
             }
             if chunk.get().is_none() {
                 let (offset, bytes) = (start * PAGE as u64, count as usize * PAGE);
-                let map = match self.writable {
-                    true => self.file.map(offset, bytes)?,
-                    false => self.copy(offset, bytes)?,
-                };
+                let map = self.chunk(offset, bytes)?;
+                let base = map.as_ptr().cast_mut().wrapping_sub(offset as usize);
+                self.bases[number].store(base, Ordering::Release);
                 let bits = || {
                     (0..count.div_ceil(64))
                         .map(|_| AtomicU64::new(0))
@@ -102,20 +117,20 @@ impl Region {
         Ok(())
     }
 
-    /// A chunk of a file that cannot grow, as memory that can: mapped where the file covers it.
-    fn copy(&self, offset: u64, bytes: usize) -> io::Result<MmapMut> {
-        let there = self.file.len()?.saturating_sub(offset);
-        if there >= bytes as u64 {
+    fn chunk(&self, offset: u64, bytes: usize) -> io::Result<MmapMut> {
+        let there = self.file.size()?.saturating_sub(offset).min(bytes as u64);
+        let whole = there == bytes as u64;
+        if self.memory == Memory::Mapped || (self.memory == Memory::Fixed && whole) {
             return self.file.map(offset, bytes);
         }
         let mut map = MmapMut::map_anon(bytes)?;
+        #[cfg(target_os = "linux")]
+        if self.memory == Memory::Huge {
+            // Where there are no huge pages, small ones do as well.
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
         self.file.read_at(&mut map[..there as usize], offset)?;
         Ok(map)
-    }
-
-    /// How many cells of `N` words there are.
-    pub fn cells<const N: usize>(&self) -> u64 {
-        self.len.load(Ordering::Acquire) / (8 * N as u64)
     }
 
     /// The bytes that the region takes of its file.
@@ -124,20 +139,18 @@ impl Region {
     }
 
     /// A cell, if there is one of that number.
+    #[inline]
     pub fn cell<const N: usize>(&self, number: u64) -> Option<&[AtomicU64; N]> {
         const { assert!(PAGE_WORDS.is_multiple_of(N)) };
-        if number >= self.cells::<N>() {
+        let offset = number.checked_mul(8 * N as u64)?;
+        if offset >= self.len.load(Ordering::Acquire) {
             return None;
         }
-        let word = number as usize * N;
-        let (chunk, page) = place((word / PAGE_WORDS) as u64);
-        let map = &self.chunks[chunk].get()?.map;
-        let within = page as usize * PAGE_WORDS + word % PAGE_WORDS;
-        debug_assert!((within + N) * 8 <= map.len());
-        // SAFETY: the mapping is page-aligned, lives as long as the region, and is only ever
-        // accessed through atomics; `within + N` words lie inside it, since `number` is below
-        // `cells` and a cell never crosses a page.
-        Some(unsafe { &*map.as_ptr().cast::<AtomicU64>().add(within).cast() })
+        let base = self.bases[chunk_of(offset / PAGE as u64)].load(Ordering::Acquire);
+        // SAFETY: below `len` every chunk is mapped, page-aligned, for as long as the region lives,
+        // and accessed only through atomics; a cell never crosses a page, nor `len`, which is a
+        // multiple of one.
+        Some(unsafe { &*base.wrapping_add(offset as usize).cast() })
     }
 
     /// Asks the processor to have a cell's first line at hand soon.
@@ -221,7 +234,11 @@ impl Region {
 
     /// Runs of pages written since this was last asked, of at most `longest` pages: no longer dirty
     /// from when they are given out, so they are to be copied after.
-    pub fn take_dirty(&self, longest: u64, mut each: impl FnMut(Range<u64>) -> io::Result<()>) -> io::Result<()> {
+    pub fn take_dirty(
+        &self,
+        longest: u64,
+        mut each: impl FnMut(Range<u64>) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut run = 0..0;
         for (number, chunk) in self.chunks.iter().enumerate() {
             let Some(chunk) = chunk.get() else { break };
@@ -266,7 +283,10 @@ impl Region {
         self.ensure((page + 1) * PAGE as u64)?;
         let words = self.cell::<PAGE_WORDS>(page).expect("the page is there");
         for (bytes, word) in image.chunks_exact(8).zip(words) {
-            word.store(u64::from_le_bytes(bytes.try_into().unwrap()), Ordering::Relaxed);
+            word.store(
+                u64::from_le_bytes(bytes.try_into().unwrap()),
+                Ordering::Relaxed,
+            );
         }
         self.touch::<PAGE_WORDS>(page);
         Ok(())
@@ -276,9 +296,13 @@ impl Region {
     /// Nobody may write meanwhile.
     pub fn release(&self, count: u64) -> u64 {
         let mut released = 0;
+        if self.memory != Memory::Mapped {
+            return released;
+        }
         for chunk in self.chunks.iter().map_while(OnceLock::get) {
             for (word, private) in chunk.private.iter().enumerate() {
-                let needed = chunk.dirty[word].load(Ordering::Relaxed) | chunk.frozen[word].load(Ordering::Relaxed);
+                let needed = chunk.dirty[word].load(Ordering::Relaxed)
+                    | chunk.frozen[word].load(Ordering::Relaxed);
                 let mut bits = private.load(Ordering::Relaxed) & !needed;
                 while bits != 0 && released < count {
                     let page = word * 64 + bits.trailing_zeros() as usize;
@@ -323,9 +347,14 @@ fn extent(chunk: usize) -> (u64, u64) {
     }
 }
 
+#[inline]
+fn chunk_of(page: u64) -> usize {
+    (u64::BITS - (page / FIRST).leading_zeros()) as usize
+}
+
 /// The chunk a page is in, and which of its pages it is.
 fn place(page: u64) -> (usize, u64) {
-    let chunk = (u64::BITS - (page / FIRST).leading_zeros()) as usize;
+    let chunk = chunk_of(page);
     (chunk, page - extent(chunk).0)
 }
 
@@ -362,7 +391,7 @@ mod tests {
     #[test]
     fn a_frozen_page_is_given_as_it_was() {
         let file = tempfile::tempfile().unwrap();
-        let region = Region::open(Arc::new(file), true).unwrap();
+        let region = Region::open(Arc::new(file), Memory::Mapped).unwrap();
         region.ensure(10 * PAGE as u64).unwrap();
         let write = |cell: u64, word| {
             region.touch::<8>(cell);
@@ -374,7 +403,10 @@ mod tests {
         write(0, 2);
         let mut pages = region.take_frozen(100);
         pages.sort();
-        let found: Vec<_> = pages.iter().map(|(page, image)| (*page, image[0])).collect();
+        let found: Vec<_> = pages
+            .iter()
+            .map(|(page, image)| (*page, image[0]))
+            .collect();
         assert_eq!(found, [(0, 1), (1, 1)]);
         region.freeze();
         assert_eq!(region.take_frozen(100).len(), 1);

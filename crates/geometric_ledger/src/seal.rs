@@ -55,7 +55,7 @@ impl fmt::Debug for Secret {
 }
 
 /// Seals and opens.
-pub struct Seal(Option<Keys>);
+pub(crate) struct Seal(Option<Keys>);
 
 struct Keys {
     /// Data keys, each from its epoch on, in order.
@@ -75,6 +75,26 @@ impl Seal {
         }))
     }
 
+    /// A seal of the same kind with keys of its own, for what is written once under a random salt.
+    pub fn salted(&self, salt: &[u8; 32]) -> Self {
+        let Some(keys) = &self.0 else {
+            return Seal::plain();
+        };
+        let salted = |secret: &Secret| {
+            let material = [&secret.0[..], salt].concat();
+            Secret(blake3::derive_key(
+                "geometric_ledger 2026-11-21 snapshot key",
+                &material,
+            ))
+        };
+        Seal::encrypted(
+            keys.data
+                .iter()
+                .map(|(from, secret)| (*from, salted(secret)))
+                .collect(),
+        )
+    }
+
     pub fn encrypts(&self) -> bool {
         self.0.is_some()
     }
@@ -92,7 +112,14 @@ impl Seal {
     }
 
     /// Opens `body` in place; false if it, or what is bound to it, is not what was sealed.
-    pub fn open(&self, purpose: Purpose, place: Place, bound: &[u8], body: &mut [u8], tag: &Tag) -> bool {
+    pub fn open(
+        &self,
+        purpose: Purpose,
+        place: Place,
+        bound: &[u8],
+        body: &mut [u8],
+        tag: &Tag,
+    ) -> bool {
         match &self.0 {
             None => checksum(bound, body) == *tag,
             Some(keys) => keys
@@ -160,7 +187,12 @@ pub(crate) fn unwrap(wrapped: &[u8], under: &Secret) -> Result<Secret, Error> {
     let nonce: [u8; 12] = bytes[..12].try_into().unwrap();
     let tag: Tag = bytes[44..].try_into().unwrap();
     Aes256Gcm::new(&under.0.into())
-        .decrypt_in_place_detached(&nonce.into(), b"geometric_ledger data key", &mut body, &tag.into())
+        .decrypt_in_place_detached(
+            &nonce.into(),
+            b"geometric_ledger data key",
+            &mut body,
+            &tag.into(),
+        )
         .map_err(|_| wrong())?;
     Ok(Secret(body))
 }

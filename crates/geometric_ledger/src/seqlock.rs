@@ -8,6 +8,7 @@
 use super::atomic::{AtomicU64, Ordering, fence};
 
 /// Replaces a cell's words by `words`, whose first is even.
+#[inline]
 pub fn write<const N: usize>(cell: &[AtomicU64; N], words: &[u64; N]) {
     debug_assert!(words[0] & 1 == 0);
     cell[0].store(words[0] | 1, Ordering::Relaxed);
@@ -19,6 +20,7 @@ pub fn write<const N: usize>(cell: &[AtomicU64; N], words: &[u64; N]) {
 }
 
 /// The cell's words, or `None` if they are just being written.
+#[inline]
 pub fn read<const N: usize>(cell: &[AtomicU64; N]) -> Option<[u64; N]> {
     let stamp = cell[0].load(Ordering::Acquire);
     let mut words = [stamp; N];
@@ -56,5 +58,40 @@ impl Version {
     pub fn unchanged(&self, version: u64) -> bool {
         fence(Ordering::Acquire);
         version & 1 == 0 && self.0.load(Ordering::Relaxed) == version
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Also run under Miri, which looks for data races and what weak memory allows.
+    #[test]
+    fn a_reader_never_sees_half_of_two_states() {
+        let cell: [AtomicU64; 4] = std::array::from_fn(|_| AtomicU64::new(0));
+        let version = Version::new();
+        let rounds = if cfg!(miri) { 50 } else { 100_000 };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1..=rounds {
+                    write(&cell, &[round << 1, round, round, round]);
+                    version.change(|| {});
+                }
+            });
+            let mut last = 0;
+            while last < rounds {
+                let before = version.begin();
+                if let Some([stamp, words @ ..]) = read(&cell) {
+                    assert!(
+                        words.iter().all(|word| *word == stamp >> 1),
+                        "{stamp} {words:?}"
+                    );
+                    assert!(stamp >> 1 >= last);
+                    last = stamp >> 1;
+                }
+                version.unchanged(before);
+                std::thread::yield_now();
+            }
+        });
     }
 }

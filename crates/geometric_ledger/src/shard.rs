@@ -9,7 +9,6 @@ use crate::seqlock::{self, Version};
 use crate::slot::{SLOT, Slot, Words};
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
-use std::hash::Hasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
@@ -19,9 +18,7 @@ pub struct KeyHash(u64);
 
 impl KeyHash {
     pub fn new(secret: &[u8; 16], key: &Key) -> Self {
-        let mut hasher = SipHasher13::new_with_key(secret);
-        hasher.write(key);
-        KeyHash(hasher.finish())
+        KeyHash(SipHasher13::new_with_key(secret).hash(key))
     }
 
     /// The shard, of a power of two.
@@ -64,7 +61,12 @@ pub struct Found {
 }
 
 impl Shard {
-    pub fn open(number: u16, slots: Region, index: Region, state: Option<State>) -> Result<Self, Error> {
+    pub fn open(
+        number: u16,
+        slots: Region,
+        index: Region,
+        state: Option<State>,
+    ) -> Result<Self, Error> {
         let state = match state {
             Some(state) => state,
             None => State {
@@ -73,7 +75,11 @@ impl Shard {
             },
         };
         if state.table.buckets < LEAST {
-            return Err(Error::damaged("ledger", format!("shard {number}"), "no table"));
+            return Err(Error::damaged(
+                "ledger",
+                format!("shard {number}"),
+                "no table",
+            ));
         }
         let shard = Shard {
             number,
@@ -118,16 +124,44 @@ impl Shard {
         index::prefetch(&self.index, self.buckets.load(Ordering::Relaxed), tag);
     }
 
-    pub fn prefetch_slot(&self, tag: u32) {
+    /// The slot that a hash is probably in, which is asked for.
+    #[inline]
+    pub fn guess(&self, tag: u32) -> Option<u64> {
         let buckets = self.buckets.load(Ordering::Acquire);
+        let mut guess = None;
         let _ = index::candidates(&self.index, buckets, tag, |slot| {
-            self.slots.prefetch::<SLOT>(slot);
+            guess = Some(slot);
             true
         });
+        self.slots.prefetch::<SLOT>(guess?);
+        guess
+    }
+
+    /// As [`Shard::find`], with what [`Shard::guess`] said looked at first.
+    #[inline]
+    pub fn find_at(
+        &self,
+        guess: Option<u64>,
+        hash: KeyHash,
+        key: &Key,
+        seal: &Seal,
+    ) -> Result<(Option<Found>, u32), Error> {
+        if let Some(number) = guess
+            && let Some(slot) = self.slot(number, seal)
+            && slot.has_key(key)
+        {
+            return Ok((Some(Found { number, slot }), 1));
+        }
+        self.find(hash, key, seal)
     }
 
     /// The slot of a key, and how many lines and slots were looked at.
-    pub fn find(&self, hash: KeyHash, key: &Key, seal: &Seal) -> Result<(Option<Found>, u32), Error> {
+    pub fn find(
+        &self,
+        hash: KeyHash,
+        key: &Key,
+        seal: &Seal,
+    ) -> Result<(Option<Found>, u32), Error> {
         loop {
             let version = self.version.begin();
             let buckets = self.buckets.load(Ordering::Acquire);
@@ -135,7 +169,7 @@ impl Shard {
             let lines = index::candidates(&self.index, buckets, hash.tag(), |number| {
                 slots += 1;
                 match self.slot(number, seal) {
-                    Some(slot) if slot.key == *key => {
+                    Some(slot) if slot.has_key(key) => {
                         found = Some(Found { number, slot });
                         true
                     }
@@ -166,12 +200,19 @@ impl Shard {
     }
 
     /// A slot, if its tag is right.
+    #[inline]
     pub fn slot(&self, number: u64, seal: &Seal) -> Option<Slot> {
-        Slot::open(&self.words(number)?, seal)
+        Slot::open(self.words(number)?, seal)
     }
 
+    #[inline]
     fn words(&self, number: u64) -> Option<Words> {
         let cell = self.slots.cell::<SLOT>(number)?;
+        seqlock::read(cell).or_else(|| self.words_later(cell))
+    }
+
+    #[cold]
+    fn words_later(&self, cell: &[AtomicU64; SLOT]) -> Option<Words> {
         // A writer is done with a cell after sixteen stores; one that a crash left half written is
         // no cell that recovery did not write again.
         (0..1 << 20).find_map(|_| {
@@ -201,7 +242,13 @@ impl Shard {
     }
 
     /// Gives a slot's place to the last one. `moved` is the last one, unless that is what goes.
-    pub fn reclaim(&self, state: &mut State, slot: u64, tag: u32, moved: Option<(u32, &Words)>) -> Result<(), Error> {
+    pub fn reclaim(
+        &self,
+        state: &mut State,
+        slot: u64,
+        tag: u32,
+        moved: Option<(u32, &Words)>,
+    ) -> Result<(), Error> {
         let last = state.slots - 1;
         self.change(state, |table| {
             table.remove(&self.index, tag, slot)?;
@@ -216,7 +263,11 @@ impl Shard {
         Ok(())
     }
 
-    fn change(&self, state: &mut State, change: impl FnOnce(&mut Table) -> Result<(), ChangeError>) -> Result<(), Error> {
+    fn change(
+        &self,
+        state: &mut State,
+        change: impl FnOnce(&mut Table) -> Result<(), ChangeError>,
+    ) -> Result<(), Error> {
         let result = self.version.change(|| {
             let result = change(&mut state.table);
             self.buckets.store(state.table.buckets, Ordering::Release);
@@ -237,7 +288,11 @@ impl Shard {
     }
 
     fn damaged_line(&self, line: u64) -> Error {
-        Error::damaged(&index_name(self.number), format!("line {line}"), "its checksum is wrong")
+        Error::damaged(
+            &index_name(self.number),
+            format!("line {line}"),
+            "its checksum is wrong",
+        )
     }
 }
 

@@ -2,10 +2,13 @@
 //!
 //! Words, little-endian: the stamp (sequence × 2, see [`seqlock`](crate::seqlock)); four of key;
 //! seven of account; the position in the write-ahead log of what undoes the last change; kind,
-//! epoch and number within the batch; two of tag. Key and account are sealed, the rest is bound.
+//! epoch and number within the batch; two of tag. With a key, key and account are encrypted and the
+//! rest is bound to them; without, the tag is a checksum of the 14 words before it.
 
 use crate::account::{Account, Key, WORDS};
+use crate::record::Before;
 use crate::seal::{Place, Purpose, Seal};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Words of a slot.
 pub const SLOT: usize = 16;
@@ -23,77 +26,126 @@ pub enum Kind {
 
 impl Kind {
     pub fn from_code(code: u8) -> Option<Self> {
-        [Kind::Account, Kind::Tombstone, Kind::Receipt]
-            .into_iter()
-            .find(|kind| *kind as u8 == code)
+        match code {
+            1 => Some(Kind::Account),
+            2 => Some(Kind::Tombstone),
+            3 => Some(Kind::Receipt),
+            _ => None,
+        }
     }
 }
 
+/// A slot's words, opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot {
-    pub key: Key,
-    pub account: Account,
-    pub kind: Kind,
-    /// The batch that last changed it.
-    pub sequence: u64,
-    /// Where in the write-ahead log the change can be undone.
-    pub undo: u64,
-    pub epoch: u32,
-    /// The change's number within its batch.
-    pub item: u32,
-}
+pub struct Slot(Words);
 
 impl Slot {
-    pub fn seal(&self, seal: &Seal) -> Words {
-        let mut body = [0; 88];
-        body[..32].copy_from_slice(&self.key);
-        write_words(&mut body[32..], &self.account.to_words());
-        let open = [
-            self.sequence << 1,
-            self.undo,
-            u64::from(self.kind as u8) | u64::from(self.epoch) << 8 | u64::from(self.item) << 32,
-        ];
-        let tag = seal.seal(Purpose::Slot, self.place(), &bound(&open), &mut body);
+    /// What a change makes of an account; [`Slot::commit`] says which change it was.
+    #[inline]
+    pub fn new(key: &Key, account: &[u64; WORDS], kind: Kind) -> Self {
         let mut words = [0; SLOT];
-        words[0] = open[0];
+        read_words(key, &mut words[1..5]);
+        words[5..12].copy_from_slice(account);
+        words[13] = u64::from(kind as u8);
+        Slot(words)
+    }
+
+    /// Says which change made the slot what it is: of what batch, where it can be undone, in what
+    /// epoch, as which item.
+    #[inline]
+    pub fn commit(&mut self, sequence: u64, undo: u64, epoch: u32, item: u32) {
+        self.0[0] = sequence << 1;
+        self.0[12] = undo;
+        self.0[13] = self.0[13] & 0xff | u64::from(epoch) << 8 | u64::from(item) << 32;
+    }
+
+    /// The slot as it was before its last change.
+    pub fn restore(&mut self, before: &Before) {
+        self.0[5..12].copy_from_slice(&before.words);
+        self.0[13] = u64::from(before.kind as u8);
+        (self.0[0], self.0[12]) = (before.sequence << 1, before.undo);
+    }
+
+    pub fn key(&self) -> Key {
+        let mut key = [0; 32];
+        write_words(&mut key, &self.0[1..5]);
+        key
+    }
+
+    #[inline]
+    pub fn has_key(&self, key: &Key) -> bool {
+        let mut words = [0; 4];
+        read_words(key, &mut words);
+        self.0[1..5] == words
+    }
+
+    #[inline]
+    pub fn words(&self) -> &[u64; WORDS] {
+        self.0[5..12].try_into().expect("seven words")
+    }
+
+    pub fn account(&self) -> Account {
+        Account::from_words(self.words())
+    }
+
+    #[inline]
+    pub fn kind(&self) -> Kind {
+        Kind::from_code(self.0[13] as u8).expect("it was checked when the slot was opened")
+    }
+
+    /// The batch that last changed it.
+    #[inline]
+    pub fn sequence(&self) -> u64 {
+        self.0[0] >> 1
+    }
+
+    /// Where in the write-ahead log the change can be undone.
+    #[inline]
+    pub fn undo(&self) -> u64 {
+        self.0[12]
+    }
+
+    #[inline]
+    pub fn seal(&self, seal: &Seal) -> Words {
+        let mut words = self.0;
+        if !seal.encrypts() {
+            words[14] = check(&words);
+            words[15] = 0;
+            return words;
+        }
+        let (mut body, bound) = (body(&words), bound(&words));
+        let tag = seal.seal(Purpose::Slot, self.place(), &bound, &mut body);
         read_words(&body, &mut words[1..12]);
-        words[12..14].copy_from_slice(&open[1..]);
         read_words(&tag, &mut words[14..]);
         words
     }
 
     /// The slot, if its tag is right.
-    pub fn open(words: &Words, seal: &Seal) -> Option<Self> {
-        let open = [words[0], words[12], words[13]];
-        let place = Place {
-            epoch: (open[2] >> 8) as u32 & MAX_EPOCH,
-            major: open[0] >> 1,
-            minor: (open[2] >> 32) as u32,
-        };
-        let (mut body, mut tag) = ([0; 88], [0; 16]);
-        write_words(&mut body, &words[1..12]);
-        write_words(&mut tag, &words[14..]);
-        if !seal.open(Purpose::Slot, place, &bound(&open), &mut body, &tag) {
-            return None;
+    #[inline]
+    pub fn open(words: Words, seal: &Seal) -> Option<Self> {
+        let mut slot = Slot(words);
+        if !seal.encrypts() {
+            if words[14] != check(&words) || words[15] != 0 {
+                return None;
+            }
+        } else {
+            let mut tag = [0; 16];
+            write_words(&mut tag, &words[14..]);
+            let (mut body, bound) = (body(&words), bound(&words));
+            if !seal.open(Purpose::Slot, slot.place(), &bound, &mut body, &tag) {
+                return None;
+            }
+            read_words(&body, &mut slot.0[1..12]);
         }
-        let mut account = [0; WORDS];
-        read_words(&body[32..], &mut account);
-        Some(Slot {
-            key: body[..32].try_into().unwrap(),
-            account: Account::from_words(&account),
-            kind: Kind::from_code(open[2] as u8)?,
-            sequence: place.major,
-            undo: open[1],
-            epoch: place.epoch,
-            item: place.minor,
-        })
+        Kind::from_code(words[13] as u8)?;
+        Some(slot)
     }
 
     fn place(&self) -> Place {
         Place {
-            epoch: self.epoch,
-            major: self.sequence,
-            minor: self.item,
+            epoch: (self.0[13] >> 8) as u32 & MAX_EPOCH,
+            major: self.sequence(),
+            minor: (self.0[13] >> 32) as u32,
         }
     }
 }
@@ -101,9 +153,21 @@ impl Slot {
 /// Epochs have 24 bits: a ledger can be opened sixteen million times.
 pub const MAX_EPOCH: u32 = (1 << 24) - 1;
 
-fn bound(words: &[u64; 3]) -> [u8; 24] {
+fn check(words: &Words) -> u64 {
+    let mut bytes = [0; 112];
+    write_words(&mut bytes, &words[..14]);
+    xxh3_64(&bytes)
+}
+
+fn body(words: &Words) -> [u8; 88] {
+    let mut bytes = [0; 88];
+    write_words(&mut bytes, &words[1..12]);
+    bytes
+}
+
+fn bound(words: &Words) -> [u8; 24] {
     let mut bytes = [0; 24];
-    write_words(&mut bytes, words);
+    write_words(&mut bytes, &[words[0], words[12], words[13]]);
     bytes
 }
 
@@ -125,31 +189,30 @@ mod tests {
     use crate::seal::Secret;
 
     fn slot() -> Slot {
-        Slot {
-            key: [7; 32],
-            account: Account {
-                balance: -5,
-                nonce: 3,
-                data: [9; 24],
-                ..Account::default()
-            },
-            kind: Kind::Account,
-            sequence: 1 << 40,
-            undo: 77,
-            epoch: 12,
-            item: 9_999,
-        }
+        let account = Account {
+            balance: -5,
+            nonce: 3,
+            data: [9; 24],
+            ..Account::default()
+        };
+        let mut slot = Slot::new(&[7; 32], &account.to_words(), Kind::Account);
+        slot.commit(1 << 40, 77, 12, 9_999);
+        slot
     }
 
     #[test]
     fn any_flipped_bit_of_a_slot_is_found() {
-        for seal in [Seal::plain(), Seal::encrypted(vec![(0, Secret::new([1; 32]))])] {
+        for seal in [
+            Seal::plain(),
+            Seal::encrypted(vec![(0, Secret::new([1; 32]))]),
+        ] {
             let words = slot().seal(&seal);
-            assert_eq!(Slot::open(&words, &seal), Some(slot()));
+            let opened = Slot::open(words, &seal).unwrap();
+            assert_eq!(opened.0[..14], slot().0[..14]);
             for bit in 0..SLOT * 64 {
                 let mut changed = words;
                 changed[bit / 64] ^= 1 << (bit % 64);
-                assert_eq!(Slot::open(&changed, &seal), None, "bit {bit}");
+                assert_eq!(Slot::open(changed, &seal), None, "bit {bit}");
             }
         }
     }

@@ -119,12 +119,12 @@ impl GeometricLedger {
                 match shard.slot(number, &core.seal) {
                     None => find(Some(number), None, "the slot's checksum is wrong"),
                     Some(slot) => {
-                        let hash = core.hash(&slot.key);
+                        let hash = core.hash(&slot.key());
                         if core.shard(hash).number != shard.number {
                             find(Some(number), None, "the account belongs to another shard");
                         } else if !entries.contains(&(hash.tag(), number)) {
                             find(Some(number), None, "the index does not lead to the slot");
-                        } else if slot.kind == Kind::Account && slot.sequence == 0 {
+                        } else if slot.kind() == Kind::Account && slot.sequence() == 0 {
                             find(Some(number), None, "no batch made the account");
                         }
                     }
@@ -140,15 +140,20 @@ impl GeometricLedger {
     /// # Errors
     /// If it cannot be written; nothing is lost.
     pub fn compact(&self) -> Result<u64, Error> {
-        self.core.checkpoint(false)?;
+        self.checkpoint()?;
         let mut reclaimed = 0;
-        let mut left: u64 = self.core.shards.iter().map(|shard| shard.count() / STEP + 2).sum();
+        let mut left: u64 = self
+            .core
+            .shards
+            .iter()
+            .map(|shard| shard.count() / STEP + 2)
+            .sum();
         while left > 0 {
             reclaimed += self.core.reclaim_some(STEP)?;
             left -= 1;
         }
         // The next recovery must not find what the space is taken from.
-        self.core.checkpoint(false)?;
+        self.checkpoint()?;
         self.core.punch()?;
         Ok(reclaimed)
     }
@@ -161,7 +166,10 @@ impl Core {
     pub fn stats(&self) -> LedgerStats {
         let (totals, since) = {
             let writer = self.writer.lock().unwrap();
-            let since = self.wal.appended().saturating_sub(writer.checkpoint_position);
+            let since = self
+                .wal
+                .appended()
+                .saturating_sub(writer.checkpoint_position);
             (writer.totals, since)
         };
         let shards: Vec<_> = self

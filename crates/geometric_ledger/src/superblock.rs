@@ -56,7 +56,7 @@ impl Superblock {
     /// The newest whole copy; `None` if the file is empty.
     pub fn read(file: &Arc<dyn DiskFile>) -> Result<Option<Self>, Error> {
         let io = Error::io("ledger");
-        let len = match file.len() {
+        let len = match file.size() {
             Ok(len) => len,
             Err(error) => return Err(io(error)),
         };
@@ -64,7 +64,10 @@ impl Superblock {
             return Ok(None);
         }
         let copies = [0, COPY as u64].map(|offset| Self::copy(file, offset));
-        let newest = copies.into_iter().flatten().max_by_key(|copy| copy.generation);
+        let newest = copies
+            .into_iter()
+            .flatten()
+            .max_by_key(|copy| copy.generation);
         match newest {
             Some(block) if block.format != FORMAT => {
                 Err(Error::Format(format!("its format is {}", block.format)))

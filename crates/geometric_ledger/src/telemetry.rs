@@ -3,7 +3,9 @@
 
 use crate::batches::Batch;
 use crate::ledger::{Core, Recovery};
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -12,26 +14,102 @@ pub const DEPTHS: usize = 8;
 
 /// Names, units and meanings of all metrics, for exporters that show them.
 pub fn describe() {
-    describe_histogram!("geometric_ledger_commit_seconds", Unit::Seconds, "From a batch's arrival until it is acknowledged");
-    describe_counter!("geometric_ledger_batches_total", Unit::Count, "Batches committed");
-    describe_counter!("geometric_ledger_updates_total", Unit::Count, "Accounts changed by committed batches");
-    describe_histogram!("geometric_ledger_probe_depth", Unit::Count, "Index lines and other accounts' slots looked at to find an account");
+    describe_histogram!(
+        "geometric_ledger_commit_seconds",
+        Unit::Seconds,
+        "From a batch's arrival until it is acknowledged"
+    );
+    describe_counter!(
+        "geometric_ledger_batches_total",
+        Unit::Count,
+        "Batches committed"
+    );
+    describe_counter!(
+        "geometric_ledger_updates_total",
+        Unit::Count,
+        "Accounts changed by committed batches"
+    );
+    describe_histogram!(
+        "geometric_ledger_probe_depth",
+        Unit::Count,
+        "Index lines and other accounts' slots looked at to find an account"
+    );
     describe_gauge!("geometric_ledger_accounts", Unit::Count, "Accounts");
-    describe_gauge!("geometric_ledger_sequence", Unit::Count, "The last committed batch");
-    describe_gauge!("geometric_ledger_shard_load", Unit::Count, "Entries per place in the index of a shard");
-    describe_gauge!("geometric_ledger_shard_slots", Unit::Count, "Slots of a shard");
-    describe_gauge!("geometric_ledger_wal_bytes", Unit::Bytes, "Files of the write-ahead log");
-    describe_gauge!("geometric_ledger_since_checkpoint_bytes", Unit::Bytes, "What a crash would have to replay");
-    describe_counter!("geometric_ledger_synced_bytes_total", Unit::Bytes, "Bytes of write-ahead log made durable");
-    describe_counter!("geometric_ledger_syncs_total", Unit::Count, "Syncs of the write-ahead log");
-    describe_histogram!("geometric_ledger_checkpoint_seconds", Unit::Seconds, "Duration of a checkpoint");
-    describe_counter!("geometric_ledger_checkpoint_pages_total", Unit::Count, "Pages written by checkpoints");
-    describe_gauge!("geometric_ledger_recovery_seconds", Unit::Seconds, "Duration of the last opening");
-    describe_gauge!("geometric_ledger_recovery_batches", Unit::Count, "Batches done again by the last opening");
-    describe_counter!("geometric_ledger_damage_total", Unit::Count, "Reads that found damage");
-    describe_counter!("geometric_ledger_major_faults_total", Unit::Count, "Page faults of the process that waited for the disk");
-    describe_counter!("geometric_ledger_minor_faults_total", Unit::Count, "Other page faults of the process");
-    describe_gauge!("geometric_ledger_stopped", Unit::Count, "1 when the ledger stopped because its log failed");
+    describe_gauge!(
+        "geometric_ledger_sequence",
+        Unit::Count,
+        "The last committed batch"
+    );
+    describe_gauge!(
+        "geometric_ledger_shard_load",
+        Unit::Count,
+        "Entries per place in the index of a shard"
+    );
+    describe_gauge!(
+        "geometric_ledger_shard_slots",
+        Unit::Count,
+        "Slots of a shard"
+    );
+    describe_gauge!(
+        "geometric_ledger_wal_bytes",
+        Unit::Bytes,
+        "Files of the write-ahead log"
+    );
+    describe_gauge!(
+        "geometric_ledger_since_checkpoint_bytes",
+        Unit::Bytes,
+        "What a crash would have to replay"
+    );
+    describe_counter!(
+        "geometric_ledger_synced_bytes_total",
+        Unit::Bytes,
+        "Bytes of write-ahead log made durable"
+    );
+    describe_counter!(
+        "geometric_ledger_syncs_total",
+        Unit::Count,
+        "Syncs of the write-ahead log"
+    );
+    describe_histogram!(
+        "geometric_ledger_checkpoint_seconds",
+        Unit::Seconds,
+        "Duration of a checkpoint"
+    );
+    describe_counter!(
+        "geometric_ledger_checkpoint_pages_total",
+        Unit::Count,
+        "Pages written by checkpoints"
+    );
+    describe_gauge!(
+        "geometric_ledger_recovery_seconds",
+        Unit::Seconds,
+        "Duration of the last opening"
+    );
+    describe_gauge!(
+        "geometric_ledger_recovery_batches",
+        Unit::Count,
+        "Batches done again by the last opening"
+    );
+    describe_counter!(
+        "geometric_ledger_damage_total",
+        Unit::Count,
+        "Reads that found damage"
+    );
+    describe_counter!(
+        "geometric_ledger_major_faults_total",
+        Unit::Count,
+        "Page faults of the process that waited for the disk"
+    );
+    describe_counter!(
+        "geometric_ledger_minor_faults_total",
+        Unit::Count,
+        "Other page faults of the process"
+    );
+    describe_gauge!(
+        "geometric_ledger_stopped",
+        Unit::Count,
+        "1 when the ledger stopped because its log failed"
+    );
 }
 
 pub(crate) fn committed(batch: &Batch, duration: Duration) {
@@ -69,7 +147,8 @@ pub(crate) fn sample(core: &Core) {
     gauge!("geometric_ledger_wal_bytes").set(stats.wal_bytes as f64);
     gauge!("geometric_ledger_since_checkpoint_bytes").set(stats.since_checkpoint_bytes as f64);
     gauge!("geometric_ledger_stopped").set(f64::from(u8::from(core.wal.check().is_err())));
-    counter!("geometric_ledger_synced_bytes_total").absolute(core.wal.synced_bytes.load(Ordering::Relaxed));
+    counter!("geometric_ledger_synced_bytes_total")
+        .absolute(core.wal.synced_bytes.load(Ordering::Relaxed));
     counter!("geometric_ledger_syncs_total").absolute(core.wal.syncs.load(Ordering::Relaxed));
     for shard in &stats.shards {
         let label = shard.number.to_string();

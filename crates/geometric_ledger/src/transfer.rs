@@ -2,6 +2,7 @@
 
 use crate::account::{Account, Flags, Key};
 use crate::batches::Batch;
+use crate::commit::Rule;
 use crate::error::{Error, Refusal};
 use crate::ledger::{Core, GeometricLedger};
 use crate::slot::Kind;
@@ -37,25 +38,34 @@ impl GeometricLedger {
     /// # Errors
     /// [`Error::Item`] names the first transfer that cannot be done, and why; nothing was done.
     /// Otherwise as [`GeometricLedger::update_batch`].
-    pub fn transfer_batch(&self, idempotency_key: &[u8; 16], transfers: &[Transfer]) -> Result<Receipt, Error> {
+    pub fn transfer_batch(
+        &self,
+        idempotency_key: &[u8; 16],
+        transfers: &[Transfer],
+    ) -> Result<Receipt, Error> {
         self.core.transfer(idempotency_key, transfers)
     }
 }
 
 impl Core {
-    fn transfer(&self, idempotency_key: &[u8; 16], transfers: &[Transfer]) -> Result<Receipt, Error> {
+    fn transfer(
+        &self,
+        idempotency_key: &[u8; 16],
+        transfers: &[Transfer],
+    ) -> Result<Receipt, Error> {
         let writer = self.write()?;
         let newest = writer.sequence;
         let (key, digest) = receipt(idempotency_key, transfers);
-        if let Some(slot) = self.find_at(&key, newest)?.filter(|slot| slot.kind == Kind::Receipt) {
+        let done = self.find_at(None, self.hash(&key), &key, newest)?;
+        if let Some(slot) = done.filter(|slot| slot.kind() == Kind::Receipt) {
             let end = self.wal.appended();
             drop(writer);
-            if slot.account.to_words()[4..] != digest {
+            if slot.words()[4..] != digest {
                 return Err(refuse(0, Refusal::OtherBatch));
             }
-            self.wait(slot.sequence, end)?;
+            self.wait(slot.sequence(), end)?;
             return Ok(Receipt {
-                sequence: slot.sequence,
+                sequence: slot.sequence(),
                 repeated: true,
             });
         }
@@ -64,8 +74,10 @@ impl Core {
         for (item, transfer) in transfers.iter().enumerate() {
             for key in [transfer.debit, transfer.credit] {
                 if let Entry::Vacant(place) = accounts.entry(key) {
-                    let account = self.get_at(&key, newest)?;
-                    place.insert(account.ok_or_else(|| refuse(item, Refusal::UnknownAccount(key)))?);
+                    let slot = self.find_at(None, self.hash(&key), &key, newest)?;
+                    let slot = slot.filter(|slot| slot.kind() == Kind::Account);
+                    let unknown = || refuse(item, Refusal::UnknownAccount(key));
+                    place.insert(slot.ok_or_else(unknown)?.account());
                     order.push(key);
                 }
             }
@@ -80,7 +92,7 @@ impl Core {
         let mut words = [0; crate::account::WORDS];
         words[4..].copy_from_slice(&digest);
         items.push((key, Account::from_words(&words), Kind::Receipt));
-        let (batch, end): (Batch, u64) = self.append(writer, &items[..], false)?;
+        let (batch, end): (Batch, u64) = self.append(writer, &items[..], Rule::Transfer)?;
         self.wait(batch.sequence, end)?;
         Ok(Receipt {
             sequence: batch.sequence,

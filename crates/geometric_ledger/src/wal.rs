@@ -66,8 +66,13 @@ impl Wal {
                 continue;
             };
             let handle = disk.open(&file, false).map_err(Error::io(&file))?;
-            let len = handle.len().map_err(Error::io(&file))?;
-            let segment = Segment { start, len, name: file, file: handle };
+            let len = handle.size().map_err(Error::io(&file))?;
+            let segment = Segment {
+                start,
+                len,
+                name: file,
+                file: handle,
+            };
             segments.insert(start, Arc::new(segment));
         }
         Ok(Wal {
@@ -100,14 +105,33 @@ impl Wal {
         self.durable.store(position, Ordering::Release);
     }
 
+    /// Where segments begin, oldest first. A record begins at each of them.
+    pub fn starts(&self) -> Vec<u64> {
+        self.segments.read().unwrap().keys().copied().collect()
+    }
+
     /// Where the oldest record that is kept may begin.
     pub fn oldest(&self) -> u64 {
         let segments = self.segments.read().unwrap();
-        segments.keys().next().copied().unwrap_or_else(|| self.appended())
+        segments
+            .keys()
+            .next()
+            .copied()
+            .unwrap_or_else(|| self.appended())
     }
 
     pub fn bytes(&self) -> u64 {
-        self.segments.read().unwrap().values().map(|segment| segment.len).sum()
+        self.segments
+            .read()
+            .unwrap()
+            .values()
+            .map(|segment| segment.len)
+            .sum()
+    }
+
+    /// Where the segment of a position ends.
+    pub fn end_of(&self, position: u64) -> Option<u64> {
+        self.segment(position).map(|segment| segment.end())
     }
 
     fn segment(&self, position: u64) -> Option<Arc<Segment>> {
@@ -119,14 +143,17 @@ impl Wal {
     /// Where the segment ends that the next record goes to.
     pub fn segment_end(&self) -> u64 {
         let position = self.appended();
-        self.segment(position).map_or(position, |segment| segment.end())
+        self.segment(position)
+            .map_or(position, |segment| segment.end())
     }
 
     /// As much as there is of `longest` bytes at a position.
     pub fn read_some(&self, position: u64, longest: usize) -> io::Result<Vec<u8>> {
         let segment = self.segment(position).ok_or(io::ErrorKind::NotFound)?;
         let mut buffer = vec![0; longest.min((segment.end() - position) as usize)];
-        segment.file.read_at(&mut buffer, position - segment.start)?;
+        segment
+            .file
+            .read_at(&mut buffer, position - segment.start)?;
         Ok(buffer)
     }
 
@@ -135,8 +162,16 @@ impl Wal {
     ///
     /// # Errors
     /// [`Error::Damaged`] if there is none, though one that was acknowledged must have been.
-    pub fn next(&self, position: u64, sequence: u64, epoch: u32, seal: &Seal) -> Result<Next, Error> {
-        let following = self.segment(position).map_or(position, |segment| segment.end());
+    pub fn next(
+        &self,
+        position: u64,
+        sequence: u64,
+        epoch: u32,
+        seal: &Seal,
+    ) -> Result<Next, Error> {
+        let following = self
+            .segment(position)
+            .map_or(position, |segment| segment.end());
         for at in [position, following] {
             if let Some((header, body)) = self.record_at(at, seal)? {
                 let expected = sequence + u64::from(header.kind == RecordKind::Batch);
@@ -156,7 +191,11 @@ impl Wal {
     }
 
     /// The whole, intact record at a position.
-    pub fn record_at(&self, position: u64, seal: &Seal) -> Result<Option<(Header, Vec<u8>)>, Error> {
+    pub fn record_at(
+        &self,
+        position: u64,
+        seal: &Seal,
+    ) -> Result<Option<(Header, Vec<u8>)>, Error> {
         let Some(segment) = self.segment(position) else {
             return Ok(None);
         };
@@ -165,16 +204,23 @@ impl Wal {
         if offset + HEADER as u64 > segment.len {
             return Ok(None);
         }
-        segment.file.read_at(&mut head, offset).map_err(Error::io(&segment.name))?;
+        segment
+            .file
+            .read_at(&mut head, offset)
+            .map_err(Error::io(&segment.name))?;
         let Some(header) = Header::decode(&head) else {
             return Ok(None);
         };
-        if header.position != position || header.body > segment.len || header.end() > segment.end() {
+        if header.position != position || header.body > segment.len || header.end() > segment.end()
+        {
             return Ok(None);
         }
         let mut body = vec![0; header.body as usize];
         let at = offset + HEADER as u64;
-        segment.file.read_at(&mut body, at).map_err(Error::io(&segment.name))?;
+        segment
+            .file
+            .read_at(&mut body, at)
+            .map_err(Error::io(&segment.name))?;
         Ok(header.open(seal, &mut body).then_some((header, body)))
     }
 
@@ -183,7 +229,10 @@ impl Wal {
         let segments: Vec<_> = self.segments.read().unwrap().values().cloned().collect();
         for segment in segments.iter().filter(|segment| segment.end() > position) {
             let mut bytes = vec![0; segment.len as usize];
-            segment.file.read_at(&mut bytes, 0).map_err(Error::io(&segment.name))?;
+            segment
+                .file
+                .read_at(&mut bytes, 0)
+                .map_err(Error::io(&segment.name))?;
             let first = position.saturating_sub(segment.start) as usize;
             for offset in (first..bytes.len().saturating_sub(HEADER)).step_by(8) {
                 let Some(header) = Header::decode(&bytes[offset..]) else {
@@ -226,8 +275,16 @@ impl Wal {
         // The length must be durable before the segment is used: it says where the next one begins.
         file.sync().map_err(Error::io(what()))?;
         self.disk.sync().map_err(Error::io(what()))?;
-        let segment = Segment { start, len: wanted, name, file };
-        self.segments.write().unwrap().insert(start, Arc::new(segment));
+        let segment = Segment {
+            start,
+            len: wanted,
+            name,
+            file,
+        };
+        self.segments
+            .write()
+            .unwrap()
+            .insert(start, Arc::new(segment));
         Ok(())
     }
 
@@ -241,12 +298,13 @@ impl Wal {
         let making = "wal-next";
         let what = || format!("{name} cannot be made");
         let file = self.disk.open(making, true).map_err(Error::io(what()))?;
-        if file.len().map_err(Error::io(what()))? != self.segment_size {
+        if file.size().map_err(Error::io(what()))? != self.segment_size {
             file.grow(self.segment_size).map_err(Error::io(what()))?;
             let zeros = vec![0; 1 << 20];
             for offset in (0..self.segment_size).step_by(zeros.len()) {
                 let len = zeros.len().min((self.segment_size - offset) as usize);
-                file.write_at(&zeros[..len], offset).map_err(Error::io(what()))?;
+                file.write_at(&zeros[..len], offset)
+                    .map_err(Error::io(what()))?;
             }
         }
         file.sync().map_err(Error::io(what()))?;
@@ -259,7 +317,12 @@ impl Wal {
         // What is in a segment is not durable while its name is not.
         self.disk.sync().map_err(Error::io(what()))?;
         let len = self.segment_size;
-        let segment = Arc::new(Segment { start, len, name, file });
+        let segment = Arc::new(Segment {
+            start,
+            len,
+            name,
+            file,
+        });
         self.segments.write().unwrap().insert(start, segment);
         Ok(())
     }
@@ -269,7 +332,9 @@ impl Wal {
         header.durable = self.durable();
         header.attempt = self.attempt.fetch_add(1, Ordering::Relaxed) as u16;
         header.seal(seal, body);
-        let segment = self.segment(header.position).ok_or_else(|| Error::Stopped("no segment".into()))?;
+        let segment = self
+            .segment(header.position)
+            .ok_or_else(|| Error::Stopped("no segment".into()))?;
         let offset = header.position - segment.start;
         segment
             .file
@@ -293,7 +358,9 @@ impl Wal {
             self.check()?;
             let segments: Vec<_> = {
                 let segments = self.segments.read().unwrap();
-                let touched = segments.values().filter(|it| it.end() > from && it.start < to);
+                let touched = segments
+                    .values()
+                    .filter(|it| it.end() > from && it.start < to);
                 touched.cloned().collect()
             };
             for segment in segments {
@@ -342,7 +409,10 @@ impl Wal {
             });
             gone.into_values().collect()
         };
-        let names = self.disk.list().map_err(Error::io("the ledger's directory"))?;
+        let names = self
+            .disk
+            .list()
+            .map_err(Error::io("the ledger's directory"))?;
         let mut spare = names.iter().any(|name| name == "wal-next");
         for segment in &gone {
             let recycle = !spare && segment.len == self.segment_size;
@@ -359,13 +429,18 @@ impl Wal {
     /// Forgets segments that no record was ever read from, at and after `position`.
     pub fn forget_after(&self, position: u64) -> Result<(), Error> {
         let mut segments = self.segments.write().unwrap();
-        let unused: Vec<_> = segments.range(position..).map(|(start, _)| *start).collect();
+        let unused: Vec<_> = segments
+            .range(position..)
+            .map(|(start, _)| *start)
+            .collect();
         for start in unused {
             if start == position && segments[&start].len >= self.segment_size {
                 continue;
             }
             let segment = segments.remove(&start).expect("it was there");
-            self.disk.remove(&segment.name).map_err(Error::io(&segment.name))?;
+            self.disk
+                .remove(&segment.name)
+                .map_err(Error::io(&segment.name))?;
         }
         Ok(())
     }

@@ -1,19 +1,19 @@
 //! What a user of the library can rely on.
 
+mod common;
+
+use common::sim::SimDisk;
+use common::{Random, key, small};
 use geometric_ledger::*;
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-fn key(number: u64) -> Key {
-    let mut key = [0; 32];
-    key[..8].copy_from_slice(&number.to_le_bytes());
-    key
-}
-
-fn small() -> Options {
-    Options::new()
-        .shards(4)
-        .segment_bytes(1 << 18)
-        .checkpoint_bytes(1 << 20)
-        .history_bytes(1 << 20)
+fn put(from: u64, to: u64, balance: i128) -> Vec<(Key, Account)> {
+    (from..to)
+        .map(|number| (key(number), Account::with_balance(balance)))
+        .collect()
 }
 
 #[test]
@@ -25,12 +25,18 @@ fn what_was_put_is_there_after_closing_and_opening() {
         let batch: Vec<_> = (from..from + 1_000)
             .map(|number| (key(number), Account::with_balance(number.into())))
             .collect();
-        let batch = ledger.update_batch(&batch).unwrap();
-        assert_eq!(batch.sequence, from / 1_000 + 1);
+        assert_eq!(
+            ledger.update_batch(&batch).unwrap().sequence,
+            from / 1_000 + 1
+        );
     }
     let check = |ledger: &GeometricLedger| {
+        let keys: Vec<_> = (0..count + 10).map(key).collect();
+        let many = ledger.get_many(&keys).unwrap();
         for number in 0..count {
-            assert_eq!(ledger.get(&key(number)), Some(Account::with_balance(number.into())), "{number}");
+            let expected = Some(Account::with_balance(number.into()));
+            assert_eq!(ledger.get(&key(number)), expected, "{number}");
+            assert_eq!(many[number as usize], expected);
         }
         assert_eq!(ledger.get(&key(count)), None);
         assert_eq!(ledger.audit().unwrap().accounts, count);
@@ -43,7 +49,648 @@ fn what_was_put_is_there_after_closing_and_opening() {
     assert!(ledger.recovery().clean);
     check(&ledger);
     assert_eq!(ledger.root().unwrap(), root);
-    // Forgotten, as if the process had been killed: the log has everything.
-    ledger.apply(&[Update::Delete(key(7))]).unwrap();
-    std::mem::forget(ledger);
+    ledger.close().unwrap();
+    let ledger = small().huge_pages().open(directory.path()).unwrap();
+    check(&ledger);
+}
+
+#[test]
+fn files_are_their_owners_alone_and_one_process_writes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger");
+    let ledger = small().open(&path).unwrap();
+    ledger.update_batch(&put(0, 10, 1)).unwrap();
+    ledger.snapshot().unwrap();
+    assert!(matches!(small().open(&path), Err(Error::Locked)));
+    assert!(matches!(
+        small().read_only().open(&path),
+        Err(Error::Locked)
+    ));
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    let mut files = 0;
+    for entry in path.read_dir().unwrap() {
+        let metadata = entry.unwrap().metadata().unwrap();
+        if metadata.is_file() {
+            assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+            files += 1;
+        }
+    }
+    assert!(files > 8, "{files}");
+}
+
+#[test]
+fn a_ledger_that_was_not_closed_can_be_read_without_writing() {
+    let random = &mut Random(1);
+    let disk = SimDisk::new();
+    let ledger = small().open_on(Arc::new(disk.clone())).unwrap();
+    for from in 0..60 {
+        ledger
+            .update_batch(&put(from * 10, from * 10 + 50, from.into()))
+            .unwrap();
+    }
+    let root = ledger.root().unwrap();
+    let crashed = disk.crash(random);
+    drop(ledger);
+    let before = crashed.copy();
+    {
+        let reading = small()
+            .read_only()
+            .open_on(Arc::new(crashed.clone()))
+            .unwrap();
+        assert!(reading.recovery().batches > 0);
+        assert_eq!(reading.root().unwrap(), root);
+        assert_eq!(reading.audit().unwrap().accounts, 640);
+        reading.prove_batch(1).unwrap().verify().unwrap();
+        assert!(matches!(
+            reading.update_batch(&put(0, 1, 1)),
+            Err(Error::ReadOnly)
+        ));
+    }
+    for name in before.names() {
+        assert!(
+            before.content(&name) == crashed.content(&name),
+            "{name} was written to"
+        );
+    }
+}
+
+#[test]
+fn the_last_of_several_updates_of_a_key_counts() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = small().open(directory.path()).unwrap();
+    let batch = [
+        Update::Put(key(1), Account::with_balance(1)),
+        Update::Put(key(2), Account::with_balance(2)),
+        Update::Put(key(1), Account::with_balance(3)),
+        Update::Delete(key(2)),
+        Update::Delete(key(3)),
+    ];
+    let batch = ledger.apply(&batch).unwrap();
+    assert_eq!(batch.updates, 1);
+    assert_eq!(ledger.get(&key(1)), Some(Account::with_balance(3)));
+    assert_eq!(ledger.get(&key(2)), None);
+    assert_eq!(ledger.apply(&[]).unwrap().sequence, 2);
+}
+
+#[test]
+fn minted_and_burned_are_what_balances_rose_and_fell_by() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = small().open(directory.path()).unwrap();
+    ledger
+        .update_batch(&[
+            (key(1), Account::with_balance(100)),
+            (key(2), Account::with_balance(-30)),
+        ])
+        .unwrap();
+    ledger
+        .update_batch(&[(key(1), Account::with_balance(40))])
+        .unwrap();
+    ledger.apply(&[Update::Delete(key(2))]).unwrap();
+    let audit = ledger.audit().unwrap();
+    assert_eq!((audit.totals.minted, audit.totals.burned), (130, 90));
+    assert_eq!((audit.accounts, audit.balances), (1, 40));
+    let too_much = [
+        (key(3), Account::with_balance(i128::MAX)),
+        (key(4), Account::with_balance(i128::MAX)),
+    ];
+    let refused = ledger.update_batch(&too_much).unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            Error::Item {
+                reason: Refusal::TotalOverflow,
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    assert_eq!(ledger.get(&key(3)), None);
+}
+
+#[test]
+fn a_transfer_that_cannot_be_done_is_named_and_nothing_is_done() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = small().open(directory.path()).unwrap();
+    let account = |balance, flags| Account {
+        balance,
+        flags,
+        ..Account::default()
+    };
+    ledger
+        .update_batch(&[
+            (key(1), account(100, Flags::NONE)),
+            (key(2), account(0, Flags::NONE)),
+            (key(3), account(0, Flags::OVERDRAFT)),
+            (key(4), account(50, Flags::FROZEN)),
+            (key(5), account(i128::MAX - 200, Flags::NONE)),
+        ])
+        .unwrap();
+    let transfer = |debit, credit, amount| Transfer {
+        debit: key(debit),
+        credit: key(credit),
+        amount,
+    };
+    let refusals = [
+        (transfer(1, 9, 1), Refusal::UnknownAccount(key(9))),
+        (transfer(4, 1, 1), Refusal::Frozen(key(4))),
+        (transfer(1, 4, 1), Refusal::Frozen(key(4))),
+        (transfer(1, 2, 0), Refusal::Nothing),
+        (transfer(1, 5, 201), Refusal::Overflow(key(5))),
+        (transfer(1, 2, u128::MAX), Refusal::Overflow(key(2))),
+        (
+            transfer(2, 1, 11),
+            Refusal::InsufficientFunds {
+                key: key(2),
+                balance: 10,
+                amount: 11,
+            },
+        ),
+    ];
+    for (number, (bad, reason)) in refusals.into_iter().enumerate() {
+        // What the items before it did counts for it, and is not done.
+        let debit = if bad.amount == 201 { 3 } else { 1 };
+        let good = [transfer(1, 2, 10), transfer(3, 1, 300)];
+        let result = ledger.transfer_batch(
+            &[number as u8; 16],
+            &[
+                good[0],
+                good[1],
+                Transfer {
+                    debit: if bad.debit == key(1) {
+                        key(debit)
+                    } else {
+                        bad.debit
+                    },
+                    ..bad
+                },
+            ],
+        );
+        match result {
+            Err(Error::Item {
+                item: 2,
+                reason: found,
+            }) => assert_eq!(found, reason),
+            other => panic!("{other:?} instead of {reason:?}"),
+        }
+        assert_eq!(ledger.get(&key(1)).unwrap().balance, 100);
+    }
+    let receipt = ledger
+        .transfer_batch(&[99; 16], &[transfer(3, 1, 300), transfer(1, 1, 5)])
+        .unwrap();
+    assert!(!receipt.repeated);
+    assert_eq!(ledger.get(&key(3)).unwrap().balance, -300);
+    assert_eq!(
+        ledger.get(&key(1)).unwrap(),
+        Account {
+            balance: 400,
+            nonce: 1,
+            ..Account::default()
+        }
+    );
+    let other = ledger.transfer_batch(&[99; 16], &[transfer(3, 1, 301)]);
+    assert!(matches!(
+        other,
+        Err(Error::Item {
+            reason: Refusal::OtherBatch,
+            ..
+        })
+    ));
+    let audit = ledger.audit().unwrap();
+    assert_eq!(audit.totals.burned, 0, "a transfer burns nothing");
+}
+
+#[test]
+fn the_past_is_there_as_long_as_it_was_promised() {
+    let disk = SimDisk::new();
+    let ledger = small().open_on(Arc::new(disk)).unwrap();
+    let mut states = vec![BTreeMap::new()];
+    let random = &mut Random(3);
+    let held = |sequence| ledger.view_at(sequence).unwrap();
+    let mut view = None;
+    for sequence in 1..=400u64 {
+        let mut state: BTreeMap<_, _> = states.last().cloned().unwrap_or_default();
+        let updates: Vec<_> = (0..20)
+            .map(|_| {
+                let key = key(random.below(100));
+                match random.chance(4) {
+                    true => Update::Delete(key),
+                    false => Update::Put(key, Account::with_balance(random.below(1_000).into())),
+                }
+            })
+            .collect();
+        for update in &updates {
+            match update {
+                Update::Put(key, account) => state.insert(*key, *account),
+                Update::Delete(key) => state.remove(key),
+            };
+        }
+        ledger.apply(&updates).unwrap();
+        states.push(state);
+        if sequence == 150 {
+            view = Some(held(sequence));
+        }
+        if sequence % 50 == 0 {
+            ledger.checkpoint().unwrap();
+        }
+    }
+    let history = ledger.history();
+    assert!(
+        (1..=150).contains(history.start()),
+        "the view kept what it needs: {history:?}"
+    );
+    for sequence in history.clone() {
+        for number in 0..100 {
+            let expected = states[sequence as usize].get(&key(number)).copied();
+            assert_eq!(ledger.get_at(&key(number), sequence).unwrap(), expected);
+        }
+    }
+    let view = view.unwrap();
+    let seen: BTreeMap<_, _> = view.iter().map(Result::unwrap).collect();
+    assert_eq!(seen, states[150]);
+    let range = view.range(key(10)..=key(60), 7).unwrap();
+    let expected: Vec<_> = states[150]
+        .range(key(10)..=key(60))
+        .take(7)
+        .map(|(key, account)| (*key, *account))
+        .collect();
+    assert_eq!(range, expected);
+    drop(view);
+    ledger.compact().unwrap();
+    assert!(*ledger.history().start() > 150);
+    let gone = ledger.get_at(&key(1), 150).unwrap_err();
+    assert!(
+        matches!(
+            gone,
+            Error::History {
+                asked: 150,
+                newest: 400,
+                ..
+            }
+        ),
+        "{gone}"
+    );
+}
+
+#[test]
+fn the_space_of_deleted_accounts_is_used_again() {
+    let disk = SimDisk::new();
+    let ledger = small().history_bytes(0).open_on(Arc::new(disk)).unwrap();
+    for _ in 0..3 {
+        ledger.update_batch(&put(0, 5_000, 1)).unwrap();
+        let deletions: Vec<_> = (0..4_900)
+            .map(|number| Update::Delete(key(number)))
+            .collect();
+        ledger.apply(&deletions).unwrap();
+        ledger.compact().unwrap();
+        let slots: u64 = ledger.stats().shards.iter().map(|shard| shard.slots).sum();
+        assert_eq!(slots, 100);
+        assert_eq!(ledger.verify().unwrap(), []);
+        assert_eq!(ledger.get(&key(4_950)), Some(Account::with_balance(1)));
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_reported_with_its_place_and_never_served() {
+    let random = &mut Random(5);
+    let disk = SimDisk::new();
+    let ledger = small().open_on(Arc::new(disk.clone())).unwrap();
+    for from in (0..2_000).step_by(100) {
+        ledger
+            .update_batch(&put(from, from + 100, from.into()))
+            .unwrap();
+    }
+    let stats = ledger.stats();
+    ledger.close().unwrap();
+    for round in 0..400 {
+        let disk = disk.copy();
+        let shard = random.below(4) as usize;
+        let slot = random.below(stats.shards[shard].slots);
+        let name = format!(
+            "shard-{shard:02x}.{}",
+            if round % 2 == 0 { "slots" } else { "index" }
+        );
+        match round % 2 {
+            0 => disk.flip(&name, (slot * 1_024 + random.below(1_024)) as usize),
+            _ => {
+                // A line of the index that is in use: seven of eight in the groups there are.
+                let buckets = stats.shards[shard].buckets;
+                let bucket = random.below(buckets);
+                let line = bucket / 7 * 8 + bucket % 7;
+                disk.flip(&name, (line * 512 + random.below(512)) as usize);
+            }
+        }
+        let ledger = small().open_on(Arc::new(disk)).unwrap();
+        let findings = ledger.verify().unwrap();
+        assert!(
+            findings
+                .iter()
+                .all(|finding| usize::from(finding.shard) == shard),
+            "{findings:?}"
+        );
+        if round % 2 == 0 {
+            assert_eq!(findings.len(), 1, "{findings:?}");
+            assert_eq!(findings[0].slot, Some(slot));
+        } else {
+            assert!(
+                findings.iter().any(|finding| finding.line.is_some()),
+                "{findings:?}"
+            );
+        }
+        let mut errors = 0;
+        for number in 0..2_000 {
+            match ledger.try_get(&key(number)) {
+                Ok(account) => assert_eq!(
+                    account,
+                    Some(Account::with_balance((number / 100 * 100).into()))
+                ),
+                Err(Error::DamagedAccount {
+                    shard: found,
+                    slot: place,
+                    ..
+                }) => {
+                    assert_eq!((usize::from(found), place), (shard, slot));
+                    errors += 1;
+                }
+                Err(Error::Damaged { file, .. }) => {
+                    assert_eq!(file, name);
+                    errors += 1;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(errors >= usize::from(round % 2 == 0));
+        assert!(round % 2 == 1 || ledger.audit().is_err());
+    }
+}
+
+#[test]
+fn a_damaged_record_of_an_acknowledged_batch_is_not_taken_for_the_end() {
+    let random = &mut Random(6);
+    let disk = SimDisk::new();
+    let ledger = small()
+        .segment_bytes(1 << 20)
+        .checkpoint_bytes(1 << 30)
+        .open_on(Arc::new(disk.clone()))
+        .unwrap();
+    for from in 0..30 {
+        ledger
+            .update_batch(&put(from, from + 20, from.into()))
+            .unwrap();
+    }
+    let used = ledger.stats().since_checkpoint_bytes;
+    let crashed = disk.crash(random);
+    drop(ledger);
+    let mut found = 0;
+    for _ in 0..100 {
+        let disk = crashed.copy();
+        // Anywhere but in the last record, which nothing later vouches for.
+        disk.flip(
+            "wal-0000000000000000",
+            random.below((used - used / 20) * 8) as usize,
+        );
+        match small().open_on(Arc::new(disk)) {
+            Err(Error::Damaged { file, .. }) => {
+                assert_eq!(file, "the write-ahead log");
+                found += 1;
+            }
+            Err(error) => panic!("{error}"),
+            // The padding between records means nothing.
+            Ok(ledger) => assert_eq!(ledger.view().sequence(), 30),
+        }
+    }
+    assert!(found > 90, "{found}");
+}
+
+#[test]
+fn an_encrypted_ledger_shows_nothing_and_opens_with_its_key_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger");
+    let (first, second) = (Secret::new([1; 32]), Secret::new([2; 32]));
+    let needle = [0xA5; 32];
+    let account = Account {
+        data: [0x5A; 24],
+        ..Account::with_balance(1)
+    };
+    let ledger = small().key(first.clone()).open(&path).unwrap();
+    ledger.update_batch(&[(needle, account)]).unwrap();
+    ledger
+        .update_batch(&[(
+            needle,
+            Account {
+                nonce: 1,
+                ..account
+            },
+        )])
+        .unwrap();
+    assert_eq!(ledger.get_at(&needle, 1).unwrap(), Some(account));
+    ledger.snapshot().unwrap();
+    ledger.close().unwrap();
+    let mut searched = 0;
+    let mut directories = vec![path.clone()];
+    while let Some(directory) = directories.pop() {
+        for entry in directory.read_dir().unwrap() {
+            let entry = entry.unwrap().path();
+            if entry.is_dir() {
+                directories.push(entry);
+                continue;
+            }
+            let bytes = std::fs::read(&entry).unwrap();
+            searched += bytes.len();
+            for secret in [&needle[..8], &account.data[..8]] {
+                assert!(
+                    !bytes.windows(8).any(|window| window == secret),
+                    "{entry:?}"
+                );
+            }
+        }
+    }
+    assert!(searched > 100_000);
+    assert!(matches!(small().open(&path), Err(Error::Key(_))));
+    assert!(matches!(
+        small().key(second.clone()).open(&path),
+        Err(Error::Key(_))
+    ));
+    GeometricLedger::rotate_key(&path, &first, &second).unwrap();
+    assert!(matches!(small().key(first).open(&path), Err(Error::Key(_))));
+    let ledger = small().key(second).open(&path).unwrap();
+    assert_eq!(ledger.get(&needle).unwrap().nonce, 1);
+    ledger.update_batch(&put(0, 100, 1)).unwrap();
+    assert_eq!(ledger.verify().unwrap(), []);
+}
+
+#[test]
+fn snapshots_make_the_ledger_that_was() {
+    for options in [small(), small().key(Secret::new([9; 32]))] {
+        let options = options.history_bytes(1 << 20);
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let ledger = options.clone().open(at("ledger")).unwrap();
+        let random = &mut Random(8);
+        let mut files = Vec::new();
+        let mut since = None;
+        for file in 0..3 {
+            for _ in 0..40 {
+                let updates: Vec<_> = (0..50)
+                    .map(|_| match random.chance(5) {
+                        true => Update::Delete(key(random.below(1_000))),
+                        false => Update::Put(
+                            key(random.below(1_000)),
+                            Account::with_balance(random.below(99).into()),
+                        ),
+                    })
+                    .collect();
+                ledger.apply(&updates).unwrap();
+            }
+            files.push(at(&format!("snapshot-{file}")));
+            let info = ledger.snapshot_to(&files[file], since).unwrap();
+            since = Some(info.sequence);
+        }
+        let restored = GeometricLedger::restore(at("restored"), &files, options.clone()).unwrap();
+        let all = |ledger: &GeometricLedger| {
+            ledger
+                .view()
+                .iter()
+                .map(Result::unwrap)
+                .collect::<BTreeMap<_, _>>()
+        };
+        assert_eq!(all(&restored), all(&ledger));
+        assert_eq!(restored.root().unwrap(), ledger.root().unwrap());
+        assert_eq!(restored.audit().unwrap(), ledger.audit().unwrap());
+        assert_eq!(
+            restored.prove_batch(17).unwrap(),
+            ledger.prove_batch(17).unwrap()
+        );
+        restored.update_batch(&put(0, 10, 5)).unwrap();
+        assert_eq!(restored.verify().unwrap(), []);
+
+        // An increment without its base, or a damaged file, makes nothing.
+        let again = |files: &[std::path::PathBuf]| {
+            GeometricLedger::restore(at("again"), files, options.clone())
+        };
+        assert!(matches!(again(&files[1..]), Err(Error::Snapshot(_))));
+        assert!(matches!(
+            again(&[files[0].clone(), files[2].clone()]),
+            Err(Error::Snapshot(_))
+        ));
+        let bytes = std::fs::read(&files[0]).unwrap();
+        for _ in 0..40 {
+            let mut damaged = bytes.clone();
+            let bit = random.below(bytes.len() as u64 * 8) as usize;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(at("damaged"), damaged).unwrap();
+            assert!(again(&[at("damaged")]).is_err(), "bit {bit}");
+            std::fs::write(at("damaged"), &bytes[..bit / 8]).unwrap();
+            assert!(again(&[at("damaged")]).is_err(), "cut at {}", bit / 8);
+        }
+        assert!(!at("again").exists());
+        assert!(again(&files).is_ok());
+    }
+}
+
+#[test]
+fn keys_chosen_to_collide_are_spread_like_any_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = small().open(directory.path()).unwrap();
+    // Differing in a few low bits, in high bits only, multiples of powers of two.
+    let keys: Vec<Key> = (0..30_000u64)
+        .map(|number| {
+            let mut key = [0; 32];
+            match number % 3 {
+                0 => key[31] = number as u8,
+                1 => key[..8].copy_from_slice(&(number << 40).to_le_bytes()),
+                _ => key[8..16].copy_from_slice(&(number * 65_536).to_be_bytes()),
+            }
+            key[16..24].copy_from_slice(&number.to_be_bytes());
+            key
+        })
+        .collect();
+    let batch: Vec<_> = keys
+        .iter()
+        .map(|key| (*key, Account::with_balance(1)))
+        .collect();
+    ledger.update_batch(&batch).unwrap();
+    for shard in ledger.stats().shards {
+        assert!((7_000..8_000).contains(&shard.slots), "{shard:?}");
+    }
+}
+
+/// Readers and writers at once: each account's balance only rises, all accounts of a group are
+/// written together, so a view must see them equal, and nothing is seen that is later taken back.
+#[test]
+fn readers_see_committed_batches_in_order_and_whole() {
+    const GROUPS: u64 = 8;
+    const MEMBERS: u64 = 40;
+    let directory = tempfile::tempdir().unwrap();
+    let options = small()
+        .segment_bytes(1 << 20)
+        .checkpoint_bytes(1 << 20)
+        .history_bytes(1 << 20);
+    let ledger = options.open(directory.path()).unwrap();
+    let group = |group: u64, balance: u64| -> Vec<_> {
+        (0..MEMBERS)
+            .map(|member| {
+                (
+                    key(group * MEMBERS + member),
+                    Account::with_balance(balance.into()),
+                )
+            })
+            .collect()
+    };
+    for number in 0..GROUPS {
+        ledger.update_batch(&group(number, 0)).unwrap();
+    }
+    let stop = AtomicBool::new(false);
+    let acknowledged: Vec<_> = (0..GROUPS).map(|_| AtomicU64::new(0)).collect();
+    let begun: Vec<_> = (0..GROUPS).map(|_| AtomicU64::new(0)).collect();
+    std::thread::scope(|scope| {
+        for writer in 0..2 {
+            let (ledger, stop, acknowledged, begun, group) =
+                (&ledger, &stop, &acknowledged, &begun, &group);
+            scope.spawn(move || {
+                for round in 1..=300 {
+                    for number in (writer..GROUPS).step_by(2) {
+                        begun[number as usize].store(round, Ordering::SeqCst);
+                        ledger.update_batch(&group(number, round)).unwrap();
+                        acknowledged[number as usize].store(round, Ordering::SeqCst);
+                    }
+                }
+                stop.store(true, Ordering::SeqCst);
+            });
+        }
+        for reader in 0..2 {
+            let (ledger, stop, acknowledged, begun) = (&ledger, &stop, &acknowledged, &begun);
+            scope.spawn(move || {
+                let random = &mut Random(reader);
+                let mut last = BTreeMap::new();
+                while !stop.load(Ordering::SeqCst) {
+                    let number = random.below(GROUPS);
+                    let account = number * MEMBERS + random.below(MEMBERS);
+                    let at_least = acknowledged[number as usize].load(Ordering::SeqCst);
+                    let balance = ledger.get(&key(account)).unwrap().balance as u64;
+                    let at_most = begun[number as usize].load(Ordering::SeqCst);
+                    assert!(
+                        (at_least..=at_most).contains(&balance),
+                        "{at_least} {balance} {at_most}"
+                    );
+                    let before = last.insert(account, balance).unwrap_or(0);
+                    assert!(
+                        balance >= before,
+                        "account {account} went back from {before} to {balance}"
+                    );
+                    if random.chance(20) {
+                        let view = ledger.view();
+                        let keys: Vec<_> = (0..MEMBERS)
+                            .map(|member| key(number * MEMBERS + member))
+                            .collect();
+                        let balances = view.get_many(&keys).unwrap();
+                        assert!(
+                            balances.iter().all(|account| account == &balances[0]),
+                            "half a batch"
+                        );
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(ledger.verify().unwrap(), []);
 }

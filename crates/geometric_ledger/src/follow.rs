@@ -1,0 +1,207 @@
+//! A second ledger that takes over every batch of a first, by reading the first one's write-ahead
+//! log: on the same file system, or a copy of the log's files that something else keeps up to date.
+//!
+//! The follower makes each batch again as its own, and checks that digest, totals and so the leaf are
+//! the same. Its files are its own. It takes only what the first one's log says is durable there, so
+//! it is never ahead of what a crash leaves of the first. Choosing a new first one is for people, or
+//! for what people run for this; there is no consensus here.
+
+use crate::account::Account;
+use crate::commit::Rule;
+use crate::disk::{Directory, Disk};
+use crate::error::Error;
+use crate::ledger::{GeometricLedger, keys};
+use crate::options::Options;
+use crate::record::{Header, RecordKind, TOTALS, Totals, take_update};
+use crate::seal::{Seal, Secret};
+use crate::superblock::Superblock;
+use crate::wal::Wal;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A ledger that follows another, and is read meanwhile.
+pub struct Follower {
+    ledger: GeometricLedger,
+    source: PathBuf,
+    key: Option<Secret>,
+    /// Where the next record is looked for, once it is known.
+    position: Option<u64>,
+}
+
+/// Records that are read before those that are known to be durable are applied.
+const AHEAD: usize = 64;
+
+impl Follower {
+    /// Opens the ledger at `path`, creating it if it is not there, to follow the one at `source`. To
+    /// begin with a snapshot of the source, restore it at `path` first.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open(
+        path: impl AsRef<Path>,
+        source: impl AsRef<Path>,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let key = options.key.clone();
+        let ledger = options.open(path)?;
+        ledger.core.following.store(true, Ordering::Release);
+        Ok(Follower {
+            ledger,
+            source: source.as_ref().to_owned(),
+            key,
+            position: None,
+        })
+    }
+
+    /// The ledger, which refuses to be written to.
+    pub fn ledger(&self) -> &GeometricLedger {
+        &self.ledger
+    }
+
+    /// Takes over all batches that are durable in the source. Returns how many.
+    ///
+    /// # Errors
+    /// [`Error::Follow`] if the source's log does not go back to the follower's last batch, or the
+    /// two have different pasts.
+    pub fn catch_up(&mut self) -> Result<u64, Error> {
+        let disk: Arc<dyn Disk> = Arc::new(Directory::watch(&self.source));
+        let file = disk
+            .open("ledger", false)
+            .map_err(Error::io("the source"))?;
+        let Some(block) = Superblock::read(&file)? else {
+            return Ok(0);
+        };
+        let (seal, _) = keys(&block, self.key.as_ref())?;
+        let wal = Wal::open(disk, 1 << 16)?;
+        let mut position = match self.position {
+            Some(position) => position,
+            None => self.find(&wal, &seal)?,
+        };
+        let (mut waiting, mut durable, mut applied) = (VecDeque::new(), 0, 0);
+        let mut more = true;
+        while more {
+            while waiting.len() < AHEAD && more {
+                match next(&wal, position, &seal)? {
+                    Some((header, body)) => {
+                        position = header.end();
+                        durable = durable.max(header.durable);
+                        waiting.push_back((header, body));
+                    }
+                    None => more = false,
+                }
+            }
+            while let Some((header, _)) = waiting.front()
+                && header.end() <= durable
+            {
+                let (header, body) = waiting.pop_front().expect("there is a front");
+                applied += u64::from(self.apply(&header, &body)?);
+                self.position = Some(header.end());
+            }
+            more &= waiting.len() < AHEAD;
+        }
+        Ok(applied)
+    }
+
+    /// Where the record after the follower's last batch begins in the source's log.
+    fn find(&self, wal: &Wal, seal: &Seal) -> Result<u64, Error> {
+        let ours = self.ledger.view().sequence();
+        let mut from = None;
+        for start in wal.starts() {
+            match wal.record_at(start, seal)? {
+                Some((header, _)) if from.is_none() || header.sequence <= ours => {
+                    from = Some(start)
+                }
+                _ => {}
+            }
+        }
+        let nothing = || Error::Follow("the source's log has no record".into());
+        let mut position = from.ok_or_else(nothing)?;
+        let mut first = true;
+        while let Some((header, body)) = next(wal, position, seal)? {
+            let batch = header.kind == RecordKind::Batch;
+            if batch && header.sequence == ours {
+                self.compare(&header, &body)?;
+            }
+            if batch && header.sequence > ours {
+                if first && header.sequence > ours + 1 {
+                    let what = format!(
+                        "the source's log begins with batch {}, and batch {} is needed; restore a snapshot",
+                        header.sequence,
+                        ours + 1
+                    );
+                    return Err(Error::Follow(what));
+                }
+                break;
+            }
+            first &= !batch;
+            position = header.end();
+        }
+        Ok(position)
+    }
+
+    /// Whether the source's batch is ours.
+    fn compare(&self, header: &Header, body: &[u8]) -> Result<(), Error> {
+        let ours = self.ledger.batch(header.sequence)?;
+        let theirs = Totals::decode(body);
+        match (ours, theirs) {
+            (Some(ours), Some((totals, digest)))
+                if (ours.totals, ours.digest, ours.time) == (totals, digest, header.time) =>
+            {
+                Ok(())
+            }
+            _ => Err(Error::Follow(format!(
+                "batch {} is another one here than in the source",
+                header.sequence
+            ))),
+        }
+    }
+
+    fn apply(&self, header: &Header, body: &[u8]) -> Result<bool, Error> {
+        if header.kind != RecordKind::Batch {
+            return Ok(false);
+        }
+        let damaged = || {
+            Error::damaged(
+                "the source's log",
+                header.position,
+                "a record cannot be read",
+            )
+        };
+        let (totals, digest) = Totals::decode(body).ok_or_else(damaged)?;
+        let end = TOTALS + header.updates as usize;
+        let mut updates = body.get(TOTALS..end).ok_or_else(damaged)?;
+        let mut items = Vec::with_capacity(header.items as usize);
+        while !updates.is_empty() {
+            let (key, kind, words) = take_update(&mut updates).ok_or_else(damaged)?;
+            items.push((key, Account::from_words(&words), kind));
+        }
+        let core = &self.ledger.core;
+        let writer = core.write_always()?;
+        if header.sequence != writer.sequence + 1 {
+            let what = format!("batch {} came after {}", header.sequence, writer.sequence);
+            return Err(Error::Follow(what));
+        }
+        let rule = Rule::Follow(totals, header.time, digest);
+        let (batch, end) = core.append(writer, &items[..], rule)?;
+        core.wait(batch.sequence, end)?;
+        Ok(true)
+    }
+
+    /// Makes the follower a ledger of its own, to be written to. See that the source is not any more.
+    pub fn promote(self) -> GeometricLedger {
+        self.ledger.core.following.store(false, Ordering::Release);
+        self.ledger
+    }
+}
+
+/// The record at a position, or at the start of the segment after it.
+fn next(wal: &Wal, position: u64, seal: &Seal) -> Result<Option<(Header, Vec<u8>)>, Error> {
+    match wal.record_at(position, seal)? {
+        Some(record) => Ok(Some(record)),
+        None => wal
+            .end_of(position)
+            .map_or(Ok(None), |following| wal.record_at(following, seal)),
+    }
+}
