@@ -79,7 +79,8 @@ impl Follower {
             Some(position) => position,
             None => self.find(&wal, &seal)?,
         };
-        let (mut waiting, mut durable, mut applied) = (VecDeque::new(), 0, 0);
+        // What a checkpoint has brought to the files was durable in the log before.
+        let (mut waiting, mut durable, mut applied) = (VecDeque::new(), block.position, 0);
         let mut more = true;
         while more {
             while waiting.len() < AHEAD && more {

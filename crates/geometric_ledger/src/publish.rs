@@ -24,7 +24,14 @@ impl Publisher {
     /// # Errors
     /// [`Error::Postgres`].
     pub fn connect(connection: &str, table: &str) -> Result<Self, Error> {
-        let mut client = Client::connect(connection, NoTls)?;
+        Self::new(Client::connect(connection, NoTls)?, table)
+    }
+
+    /// As [`Publisher::connect`], over a connection that is there.
+    ///
+    /// # Errors
+    /// [`Error::Postgres`].
+    pub fn new(mut client: Client, table: &str) -> Result<Self, Error> {
         let quoted: Vec<_> = table
             .split('.')
             .map(|part| format!("\"{}\"", part.replace('"', "\"\"")))

@@ -1,0 +1,178 @@
+//! What the program's user sees.
+
+use geometric_ledger::{Account, Flags, GeometricLedger, Key, Options, Secret, Update};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn run(arguments: &[&str], directory: &Path) -> Output {
+    let program = Command::new(env!("CARGO_BIN_EXE_geometric-ledger"))
+        .args(arguments)
+        .current_dir(directory)
+        .output();
+    program.unwrap()
+}
+
+fn says(arguments: &[&str], directory: &Path) -> String {
+    let output = run(arguments, directory);
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn key(number: u64) -> Key {
+    let mut key = [0; 32];
+    key[8..16].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+fn fill(ledger: &GeometricLedger) {
+    let accounts: Vec<_> = (0..5_000)
+        .map(|number| {
+            let account = Account {
+                balance: i128::from(number) * 10i128.pow(30) - 10i128.pow(33),
+                nonce: u64::MAX - number,
+                flags: Flags(number as u32 % 4),
+                code: u32::MAX - number as u32,
+                data: [number as u8; 24],
+            };
+            (key(number), account)
+        })
+        .collect();
+    ledger.update_batch(&accounts).unwrap();
+    ledger.apply(&[Update::Delete(key(17))]).unwrap();
+}
+
+fn all(path: &Path) -> BTreeMap<Key, Account> {
+    let ledger = Options::new().read_only().open(path).unwrap();
+    ledger.view().iter().map(Result::unwrap).collect()
+}
+
+#[test]
+fn accounts_come_back_from_csv_and_parquet_as_they_were() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let ledger = GeometricLedger::new(at.join("ledger")).unwrap();
+    fill(&ledger);
+    ledger.close().unwrap();
+    for file in ["accounts.csv", "accounts.parquet"] {
+        says(&["export", "ledger", file], at);
+        let copy = format!("from-{file}");
+        says(&["import", &copy, file, "--batch", "700"], at);
+        assert_eq!(all(&at.join(copy)), all(&at.join("ledger")));
+    }
+    assert!(
+        !run(&["export", "ledger", "accounts.txt"], at)
+            .status
+            .success()
+    );
+    std::fs::write(
+        at.join("bad.csv"),
+        "key,balance,nonce,flags,code,data\nxy,1,1,1,1,00\n",
+    )
+    .unwrap();
+    let refused = run(&["import", "copy", "bad.csv"], at);
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("line 2"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_ledger_is_looked_at_snapshotted_restored_and_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let ledger = GeometricLedger::new(at.join("ledger")).unwrap();
+    fill(&ledger);
+    ledger.close().unwrap();
+    assert!(says(&["inspect", "ledger"], at).contains("closed       cleanly"));
+    assert!(says(&["stats", "ledger"], at).contains("accounts     4999"));
+    assert!(says(&["verify", "ledger"], at).contains("4999 accounts hold"));
+    says(&["snapshot", "ledger", "full"], at);
+    let ledger = GeometricLedger::new(at.join("ledger")).unwrap();
+    ledger
+        .update_batch(&[(key(1), Account::with_balance(5))])
+        .unwrap();
+    ledger.close().unwrap();
+    says(&["snapshot", "ledger", "more", "--since", "2"], at);
+    says(&["restore", "restored", "full", "more"], at);
+    assert_eq!(all(&at.join("restored")), all(&at.join("ledger")));
+    says(&["compact", "ledger"], at);
+    let ledger = GeometricLedger::new(at.join("ledger")).unwrap();
+    ledger
+        .update_batch(&[(key(2), Account::with_balance(5))])
+        .unwrap();
+    ledger.close().unwrap();
+    assert!(says(&["follow", "restored", "--from", "ledger", "--once"], at).contains("at batch 4"));
+    assert_eq!(all(&at.join("restored")), all(&at.join("ledger")));
+    assert!(!run(&["compact", "nothing"], at).status.success());
+    assert!(!at.join("nothing").exists());
+}
+
+#[test]
+fn verify_names_the_slot_and_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let ledger = GeometricLedger::new(at.join("ledger")).unwrap();
+    fill(&ledger);
+    ledger.close().unwrap();
+    let file = at.join("ledger/shard-05.slots");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[3 * 128 + 50] ^= 4;
+    std::fs::write(&file, bytes).unwrap();
+    let output = run(&["verify", "ledger"], at);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        said.contains("shard 5, slot 3: the slot's checksum is wrong"),
+        "{said}"
+    );
+}
+
+#[test]
+fn keys_come_from_a_file_or_a_command_and_are_rotated() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let ledger = Options::new()
+        .key(Secret::new([0x11; 32]))
+        .open(at.join("ledger"))
+        .unwrap();
+    fill(&ledger);
+    ledger.close().unwrap();
+    std::fs::write(at.join("old"), [0x11; 32]).unwrap();
+    std::fs::write(at.join("new"), "22".repeat(32)).unwrap();
+    assert!(!run(&["stats", "ledger"], at).status.success());
+    says(&["stats", "ledger", "--key-file", "old"], at);
+    says(
+        &[
+            "rotate-key",
+            "ledger",
+            "--key-file",
+            "old",
+            "--new-key-file",
+            "new",
+        ],
+        at,
+    );
+    assert!(
+        !run(&["stats", "ledger", "--key-file", "old"], at)
+            .status
+            .success()
+    );
+    says(&["verify", "ledger", "--key-command", "cat new"], at);
+    let failed = run(&["verify", "ledger", "--key-command", "exit 3"], at);
+    assert!(String::from_utf8_lossy(&failed.stderr).contains("key command failed"));
+}
+
+#[test]
+fn the_bench_ends_and_says_what_it_measured() {
+    let directory = tempfile::tempdir().unwrap();
+    let said = says(
+        &["bench", "ledger", "--accounts", "20000", "--seconds", "1"],
+        directory.path(),
+    );
+    assert!(said.contains("update") && said.contains("p99"), "{said}");
+}
