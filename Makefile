@@ -17,7 +17,7 @@ export CARGO_PGRX_TEST_PGDATA := /tmp/merkle_log-$(USER_NAME)-pgdata
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup postgres private-install install demo demo-stop soak bench bench-capture test lint test-crates test-extension test-server clean
+.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-ledger fuzz-ledger test lint test-crates test-extension test-loom test-miri test-server clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,9 +52,22 @@ lint: postgres
 	scripts/deny.sh
 
 test-crates: setup
-	cargo test -p merkle-tree -p leaf-format
+	cargo test -p merkle-tree -p leaf-format -p geometric_ledger -p geometric_ledger_cli
+	$(MAKE) test-loom
 	scripts/instructions.sh
 	python3 docs/leaf-format-check.py
+
+test-loom: ## every order in which a reader and a writer of the ledger can meet
+	RUSTFLAGS="--cfg loom" cargo test -p geometric_ledger --test loom --target-dir target/loom
+
+test-miri: ## data races and weak memory in the ledger's lock-free reading; needs a nightly toolchain with Miri
+	cargo +nightly miri test -p geometric_ledger --lib seqlock
+
+fuzz-ledger: ## any bytes in any file of a ledger, for SECONDS (default 60) a target; needs nightly and cargo-fuzz
+	cd crates/geometric_ledger && for target in files snapshot; do cargo +nightly fuzz run $$target -- -max_total_time=$(or $(SECONDS),60) || exit 1; done
+
+soak-ledger: ## the ledger under full load for MINUTES (default 10), killed now and then: memory flat, nothing lost
+	MINUTES=$(or $(MINUTES),10) cargo test --release -p geometric_ledger --test soak -- --nocapture
 
 test-extension: postgres
 	@rm -rf "$(CARGO_PGRX_TEST_PGDATA)"
@@ -68,6 +81,9 @@ soak: private-install ## full writer load for MINUTES (default 60): lag bounded,
 
 bench: private-install ## merkle_log against what the server does without it, as one table of ratios
 	@benches/bench.sh $(PRIVATE_PG)
+
+bench-ledger: ## the account store against other embedded stores, as one table
+	cargo bench -p geometric_ledger --bench ledger
 
 bench-capture: private-install ## what trigger capture costs its writers, as ratios
 	@benches/capture.sh $(PRIVATE_PG)

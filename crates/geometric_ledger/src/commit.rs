@@ -513,9 +513,15 @@ impl Core {
     }
 
     fn put_all(&self, changes: &[Change], sequence: u64, epoch: u32) {
-        for change in changes.iter().filter(|change| !change.added) {
-            let words = change.seal(sequence, epoch, &self.seal);
-            self.shard(change.hash).put(change.number, &words);
+        for (at, change) in changes.iter().enumerate() {
+            // What was looked up a thousand items ago has left the nearest cache again.
+            if let Some(ahead) = changes.get(at + AHEAD) {
+                self.shard(ahead.hash).prefetch(ahead.number);
+            }
+            if !change.added {
+                let words = change.seal(sequence, epoch, &self.seal);
+                self.shard(change.hash).put(change.number, &words);
+            }
         }
     }
 

@@ -124,6 +124,11 @@ impl Shard {
         index::prefetch(&self.index, self.buckets.load(Ordering::Relaxed), tag);
     }
 
+    /// Asks for a slot's memory.
+    pub fn prefetch(&self, slot: u64) {
+        self.slots.prefetch::<SLOT>(slot);
+    }
+
     /// The slot that a hash is probably in, which is asked for.
     #[inline]
     pub fn guess(&self, tag: u32) -> Option<u64> {

@@ -111,6 +111,16 @@ impl SimDisk {
         state.files[file].now[bit / 8] ^= 1 << (bit % 8);
     }
 
+    /// Puts bytes in place of others, as far as the file goes.
+    pub fn overwrite(&self, name: &str, offset: usize, bytes: &[u8]) {
+        let mut state = self.0.lock().unwrap();
+        let file = state.names[name];
+        let content = &mut state.files[file].now;
+        let offset = offset % content.len().max(1);
+        let len = bytes.len().min(content.len() - offset);
+        content[offset..offset + len].copy_from_slice(&bytes[..len]);
+    }
+
     pub fn names(&self) -> Vec<String> {
         self.0.lock().unwrap().names.keys().cloned().collect()
     }
