@@ -13,13 +13,11 @@
 use crate::disk::{Disk, DiskFile, existing};
 use crate::error::Error;
 use crate::ledger::Core;
-use crate::record::{HEADER, Header, Reclaimed, RecordKind, push_reclaimed};
+use crate::record::{HEADER, Header, RecordKind};
 use crate::region::{PAGE, Page, Region};
 use crate::shard::Shard;
-use crate::slot::{Kind, SLOT, Slot};
 use crate::superblock::Superblock;
 use crate::telemetry;
-use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -269,105 +267,6 @@ impl Core {
         *marked = header.end();
         drop(writer);
         self.wal.sync_to(header.end())
-    }
-
-    /// Looks at so many slots, and gives those to others that nobody can ask for any more.
-    pub fn reclaim_some(&self, slots: u64) -> Result<u64, Error> {
-        let mut writer = self.write_always()?;
-        // A scan goes from slot to slot: none may move while there is one.
-        let pins = self.pins.lock().unwrap();
-        if !pins.is_empty() {
-            return Ok(0);
-        }
-        let oldest = self.oldest.load(Ordering::Acquire);
-        let receipts = oldest.min(writer.sequence.saturating_sub(self.options.receipts));
-        let gone = |slot: &Slot| match slot.kind() {
-            Kind::Account => false,
-            Kind::Tombstone => slot.sequence() <= oldest,
-            Kind::Receipt => slot.sequence() <= receipts,
-        };
-        let (number, from) = writer.hand;
-        let shard = &self.shards[number % self.shards.len()];
-        let mut count = shard.count();
-        let end = (from + slots).min(count);
-        let mut found = Vec::new();
-        // From the end, so that the last slot is never one that is yet to go.
-        let mut last = HashMap::new();
-        for place in (from..end).rev() {
-            let raw = |place: u64| shard.raw(place);
-            let Some(words) = last.get(&place).copied().or_else(|| raw(place)) else {
-                continue;
-            };
-            let Some(slot) = Slot::open(words, &self.seal).filter(gone) else {
-                continue;
-            };
-            count -= 1;
-            let moved = match place == count {
-                true => None,
-                false => {
-                    let Some(words) = last.remove(&count).or_else(|| raw(count)) else {
-                        break;
-                    };
-                    let Some(slot) = Slot::open(words, &self.seal) else {
-                        break;
-                    };
-                    last.insert(place, words);
-                    Some((self.hash(&slot.key()).tag(), words))
-                }
-            };
-            found.push(Reclaimed {
-                shard: shard.number,
-                slot: place,
-                tag: self.hash(&slot.key()).tag(),
-                moved,
-            });
-        }
-        writer.hand = match end == shard.count() {
-            true => ((number + 1) % self.shards.len(), 0),
-            false => (number, end),
-        };
-        if found.is_empty() {
-            return Ok(0);
-        }
-        let mut body = Vec::new();
-        found
-            .iter()
-            .for_each(|reclaimed| push_reclaimed(&mut body, reclaimed));
-        let mut header = Header {
-            kind: RecordKind::Reclaim,
-            epoch: writer.epoch,
-            attempt: 0,
-            items: found.len() as u32,
-            body: body.len() as u64,
-            updates: 0,
-            position: self
-                .wal
-                .place((HEADER + body.len().next_multiple_of(8)) as u64)?,
-            sequence: writer.sequence,
-            durable: 0,
-            time: crate::commit::now(),
-            tag: [0; 16],
-        };
-        self.wal.append(&mut header, &self.seal, &mut body)?;
-        found
-            .iter()
-            .try_for_each(|reclaimed| self.reclaim(reclaimed))
-            .inspect_err(|error| self.wal.stop(&error.to_string()))?;
-        Ok(found.len() as u64)
-    }
-
-    /// Gives the file system back what lies behind the last slot.
-    pub fn punch(&self) -> Result<(), Error> {
-        for shard in &self.shards {
-            let _writer = self.writer.lock().unwrap();
-            let used = (shard.count() * SLOT as u64 * 8).next_multiple_of(PAGE as u64);
-            let there = shard.slots.bytes();
-            if there > used {
-                let punched = shard.slots.file().punch(used, there - used);
-                punched.map_err(Error::io(format!("the slots of shard {}", shard.number)))?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -5,15 +5,13 @@
 //! that wait share a sync. Memory has a batch before the disk has, but readers do not see it before
 //! (see `history`), and no data file gets it before (see `checkpoint`).
 
-use crate::account::{Account, Key, WORDS};
+use crate::account::{Account, Key};
 use crate::batches::Batch;
 use crate::error::{Error, Refusal};
 use crate::ledger::{Core, GeometricLedger};
+use crate::look_up::{AHEAD, PIECE, Piece};
 use crate::options::Durability;
-use crate::record::{
-    Before, HEADER, Header, Reclaimed, RecordKind, TOTALS, Totals, UNKNOWN, Undo, push_undo,
-    push_update,
-};
+use crate::record::{HEADER, Header, RecordKind, TOTALS, Totals};
 use crate::seal::Seal;
 use crate::shard::KeyHash;
 use crate::slot::{Kind, Slot, Words};
@@ -116,56 +114,6 @@ const NOTHING: Account = Account {
     code: 0,
     data: [0; 24],
 };
-
-/// A piece of a batch, looked up and encoded.
-#[derive(Default)]
-struct Piece {
-    changes: Vec<Change>,
-    updates: Vec<u8>,
-    undos: Vec<u8>,
-    minted: u128,
-    burned: u128,
-    created: i64,
-}
-
-/// Items per piece, of batches large enough to be worth several threads.
-const PIECE: usize = 1_024;
-/// How many items ahead memory is asked for.
-const AHEAD: usize = 16;
-
-/// Look-ups one after another, each of whose memory is asked for some time before it is needed.
-#[derive(Default)]
-pub(crate) struct Guesses {
-    ring: [Option<u64>; AHEAD],
-}
-
-impl Guesses {
-    /// The slot that the hash at `at` is probably in; to be asked for 0, 1, 2 and so on.
-    #[inline]
-    pub fn next(
-        &mut self,
-        core: &Core,
-        at: usize,
-        hash: impl Fn(usize) -> Option<KeyHash>,
-    ) -> Option<u64> {
-        if at == 0 {
-            for hash in (0..2 * AHEAD).map_while(&hash) {
-                core.shard(hash).prefetch_bucket(hash.tag());
-            }
-            for (hash, guess) in (0..AHEAD).map_while(&hash).zip(&mut self.ring) {
-                *guess = core.shard(hash).guess(hash.tag());
-            }
-        }
-        let guess = self.ring[at % AHEAD];
-        if let Some(hash) = hash(at + 2 * AHEAD) {
-            core.shard(hash).prefetch_bucket(hash.tag());
-        }
-        if let Some(hash) = hash(at + AHEAD) {
-            self.ring[at % AHEAD] = core.shard(hash).guess(hash.tag());
-        }
-        guess
-    }
-}
 
 impl GeometricLedger {
     /// Sets accounts, all or none. Of several updates of one key the last counts. What balances rise
@@ -276,90 +224,38 @@ impl Core {
         rule: Rule,
     ) -> Result<(Batch, u64), Error> {
         let mut pieces = self.look_up(items)?;
-        let mut totals = writer.totals;
-        for piece in pieces.iter().filter(|_| matches!(rule, Rule::Mint)) {
-            let add = |total: u128, more| {
-                total
-                    .checked_add(more)
-                    .filter(|sum| *sum <= i128::MAX as u128)
-            };
-            let minted = add(totals.minted, piece.minted);
-            let burned = add(totals.burned, piece.burned);
-            (totals.minted, totals.burned) = minted.zip(burned).ok_or(Error::Item {
-                item: 0,
-                reason: Refusal::TotalOverflow,
-            })?;
-        }
-        totals.accounts = pieces.iter().fold(totals.accounts, |sum, piece| {
-            sum.wrapping_add_signed(piece.created)
-        });
-        let mut time = now().max(writer.time);
-        if let Rule::Follow(theirs, then, _) = rule {
-            (totals.minted, totals.burned, time) = (theirs.minted, theirs.burned, then);
-            if totals != theirs {
-                return Err(Error::Follow(
-                    "the number of accounts differs from the ledger followed".into(),
-                ));
-            }
-        }
+        let totals = sum_up(writer.totals, &pieces, rule)?;
         self.allot(&mut pieces)?;
-
-        let len = |bytes: fn(&Piece) -> &Vec<u8>| {
-            pieces.iter().map(|piece| bytes(piece).len()).sum::<usize>()
-        };
-        let (updates, undos) = (len(|piece| &piece.updates), len(|piece| &piece.undos));
-        let body = TOTALS + updates + undos;
-        let position = self.wal.place((HEADER + body.next_multiple_of(8)) as u64)?;
+        let mut body = std::mem::take(&mut writer.body);
+        let (updates, digest) = assemble(&pieces, totals, &mut body);
         let mut header = Header {
             kind: RecordKind::Batch,
             epoch: writer.epoch,
             attempt: 0,
-            items: pieces
-                .iter()
-                .map(|piece| piece.changes.len())
-                .sum::<usize>() as u32,
-            body: body as u64,
+            items: pieces.iter().map(|piece| piece.changes.len() as u32).sum(),
+            body: body.len() as u64,
             updates: updates as u64,
-            position,
+            position: self
+                .wal
+                .place((HEADER + body.len().next_multiple_of(8)) as u64)?,
             sequence: writer.sequence + 1,
             durable: 0,
-            time,
+            time: now().max(writer.time),
             tag: [0; 16],
         };
-        let digest = {
-            let bytes = &mut writer.body;
-            bytes.clear();
-            bytes.resize(TOTALS, 0);
-            pieces
-                .iter()
-                .for_each(|piece| bytes.extend_from_slice(&piece.updates));
-            let digest = *blake3::hash(&bytes[TOTALS..]).as_bytes();
-            pieces
-                .iter()
-                .for_each(|piece| bytes.extend_from_slice(&piece.undos));
-            bytes[..TOTALS].copy_from_slice(&totals.encode(&digest));
-            digest
-        };
-        if let Rule::Follow(_, _, theirs) = rule
-            && theirs != digest
-        {
-            return Err(Error::Follow(
-                "a batch differs from the ledger followed".into(),
-            ));
-        }
-        let (mut item, mut undo) = (0, position + (HEADER + TOTALS + updates) as u64);
-        for piece in &mut pieces {
-            for change in &mut piece.changes {
-                change.undo += undo;
-                change.item = item;
-                item += 1;
+        if let Rule::Follow(_, then, theirs) = rule {
+            header.time = then;
+            if theirs != digest {
+                let what = format!("batch {} differs from the one followed", header.sequence);
+                return Err(Error::Follow(what));
             }
-            undo += piece.undos.len() as u64;
         }
-        let mut bytes = std::mem::take(&mut writer.body);
-        let appended = self.wal.append(&mut header, &self.seal, &mut bytes);
-        writer.body = bytes;
-        appended?;
+        number(
+            &mut pieces,
+            header.position + (HEADER + TOTALS + updates) as u64,
+        );
+        self.wal.append(&mut header, &self.seal, &mut body)?;
+        writer.body = body;
         // From here on the batch is in the log: what fails now is for recovery to mend.
         let applied = self.apply_all(&pieces, &header).and_then(|()| {
             writer.advance(&header, totals);
@@ -372,92 +268,6 @@ impl Core {
             self.visible.fetch_max(batch.sequence, Ordering::AcqRel);
         }
         Ok((batch, header.end()))
-    }
-
-    /// Finds the slot of each item, and encodes it.
-    fn look_up<I: Items + ?Sized>(&self, items: &I) -> Result<Vec<Piece>, Error> {
-        let hashes: Vec<KeyHash> = match items.len() > PIECE {
-            true => (0..items.len())
-                .into_par_iter()
-                .with_min_len(PIECE)
-                .map(|item| self.hash(items.get(item).0))
-                .collect(),
-            false => (0..items.len())
-                .map(|item| self.hash(items.get(item).0))
-                .collect(),
-        };
-        let order = last_of_each(items, &hashes);
-        let piece = |order: &[u32]| self.look_up_piece(items, &hashes, order);
-        match order.len() > PIECE {
-            true => order.par_chunks(PIECE).map(piece).collect(),
-            false => Ok(vec![piece(&order)?]),
-        }
-    }
-
-    fn look_up_piece<I: Items + ?Sized>(
-        &self,
-        items: &I,
-        hashes: &[KeyHash],
-        order: &[u32],
-    ) -> Result<Piece, Error> {
-        let mut probes = [0; telemetry::DEPTHS];
-        let mut piece = Piece {
-            changes: Vec::with_capacity(order.len()),
-            updates: Vec::with_capacity(order.len() * 64),
-            undos: Vec::with_capacity(order.len() * 64),
-            ..Piece::default()
-        };
-        let mut guesses = Guesses::default();
-        for (at, item) in order.iter().enumerate() {
-            let hash_at = |at: usize| order.get(at).map(|item| hashes[*item as usize]);
-            let guess = guesses.next(self, at, hash_at);
-            let (key, account, kind) = items.get(*item as usize);
-            let hash = hashes[*item as usize];
-            let shard = self.shard(hash);
-            let (found, looks) = shard.find_at(guess, hash, key, &self.seal)?;
-            probes[(looks as usize).min(probes.len()) - 1] += 1;
-            let was_there = matches!(&found, Some(found) if found.slot.kind() == Kind::Account);
-            if kind == Kind::Tombstone && !was_there {
-                continue;
-            }
-            let before = found.as_ref().map(|found| Before {
-                kind: found.slot.kind(),
-                words: *found.slot.words(),
-                sequence: found.slot.sequence(),
-                undo: found.slot.undo(),
-            });
-            let old = before.as_ref().map_or(0, |before| balance(&before.words));
-            let difference = account.balance.abs_diff(old);
-            let sum = match account.balance > old {
-                true => &mut piece.minted,
-                false => &mut piece.burned,
-            };
-            *sum = sum.checked_add(difference).ok_or(Error::Item {
-                item: *item as usize,
-                reason: Refusal::TotalOverflow,
-            })?;
-            piece.created += i64::from(kind == Kind::Account && !was_there);
-            piece.created -= i64::from(kind == Kind::Tombstone);
-            let words = account.to_words();
-            let number = found.as_ref().map_or(UNKNOWN, |found| found.number);
-            let undo = Undo {
-                shard: shard.number,
-                slot: number,
-                before,
-            };
-            piece.changes.push(Change {
-                hash,
-                slot: Slot::new(key, &words, kind),
-                number,
-                added: undo.before.is_none(),
-                undo: piece.undos.len() as u64,
-                item: 0,
-            });
-            push_update(&mut piece.updates, key, kind, &words);
-            push_undo(&mut piece.undos, key, &undo, &words);
-        }
-        telemetry::probed(&probes);
-        Ok(piece)
     }
 
     /// Gives new accounts their slots, in the order of the batch, having made room for them.
@@ -571,24 +381,6 @@ impl Core {
             false => self.shards.iter().zip(&added).try_for_each(add),
         }
     }
-
-    /// Gives one slot's place to another.
-    pub fn reclaim(&self, reclaimed: &Reclaimed) -> Result<(), Error> {
-        let missing = || {
-            Error::damaged(
-                "the write-ahead log",
-                "a reclaimed slot",
-                "there is no such shard",
-            )
-        };
-        let shard = self
-            .shards
-            .get(usize::from(reclaimed.shard))
-            .ok_or_else(missing)?;
-        let mut state = shard.lock();
-        let moved = reclaimed.moved.as_ref().map(|(tag, words)| (*tag, words));
-        shard.reclaim(&mut state, reclaimed.slot, reclaimed.tag, moved)
-    }
 }
 
 impl Change {
@@ -600,38 +392,65 @@ impl Change {
     }
 }
 
-fn balance(words: &[u64; WORDS]) -> i128 {
-    (u128::from(words[1]) << 64 | u128::from(words[0])) as i128
+/// The totals after a batch.
+fn sum_up(mut totals: Totals, pieces: &[Piece], rule: Rule) -> Result<Totals, Error> {
+    let overflow = Error::Item {
+        item: 0,
+        reason: Refusal::TotalOverflow,
+    };
+    for piece in pieces {
+        totals.accounts = totals.accounts.wrapping_add_signed(piece.created);
+        if matches!(rule, Rule::Mint) {
+            // Of each at most as much as a balance holds, so that their difference does as well.
+            let add = |total: u128, more| {
+                total
+                    .checked_add(more)
+                    .filter(|sum| *sum <= i128::MAX as u128)
+            };
+            let sums = add(totals.minted, piece.minted).zip(add(totals.burned, piece.burned));
+            match sums {
+                Some(sums) => (totals.minted, totals.burned) = sums,
+                None => return Err(overflow),
+            }
+        }
+    }
+    if let Rule::Follow(theirs, ..) = rule {
+        (totals.minted, totals.burned) = (theirs.minted, theirs.burned);
+        if totals != theirs {
+            let what = "the number of accounts differs from the ledger followed";
+            return Err(Error::Follow(what.into()));
+        }
+    }
+    Ok(totals)
 }
 
-/// The items that count: the last of each key, in order.
-fn last_of_each<I: Items + ?Sized>(items: &I, hashes: &[KeyHash]) -> Vec<u32> {
-    const NONE: u32 = u32::MAX;
-    let mask = (2 * hashes.len()).next_power_of_two().max(2) - 1;
-    let mut table = vec![NONE; mask + 1];
-    let mut order: Vec<u32> = (0..hashes.len() as u32).collect();
-    let mut repeated = false;
-    for (item, hash) in hashes.iter().enumerate() {
-        // The low bits choose buckets; here the high ones do, so that neither gives the other away.
-        let mut at = (hash.whole() >> 20) as usize & mask;
-        loop {
-            let other = table[at];
-            if other == NONE {
-                break;
-            }
-            if hashes[other as usize] == *hash && items.get(other as usize).0 == items.get(item).0 {
-                order[other as usize] = NONE;
-                repeated = true;
-                break;
-            }
-            at = (at + 1) & mask;
+/// Makes a record's body of a batch's pieces. Returns the length of the updates, and their digest.
+fn assemble(pieces: &[Piece], totals: Totals, body: &mut Vec<u8>) -> (usize, [u8; 32]) {
+    body.clear();
+    body.resize(TOTALS, 0);
+    pieces
+        .iter()
+        .for_each(|piece| body.extend_from_slice(&piece.updates));
+    let updates = body.len() - TOTALS;
+    let digest = *blake3::hash(&body[TOTALS..]).as_bytes();
+    pieces
+        .iter()
+        .for_each(|piece| body.extend_from_slice(&piece.undos));
+    body[..TOTALS].copy_from_slice(&totals.encode(&digest));
+    (updates, digest)
+}
+
+/// Numbers a batch's changes, and makes the places of their undos positions in the log.
+fn number(pieces: &mut [Piece], mut undos: u64) {
+    let mut item = 0;
+    for piece in pieces {
+        for change in &mut piece.changes {
+            change.undo += undos;
+            change.item = item;
+            item += 1;
         }
-        table[at] = item as u32;
+        undos += piece.undos.len() as u64;
     }
-    if repeated {
-        order.retain(|item| *item != NONE);
-    }
-    order
 }
 
 /// Microseconds since 1970.

@@ -6,9 +6,9 @@
 //! batch changed is not seen before the batch is durable.
 
 use crate::account::{Account, Key};
-use crate::commit::Guesses;
 use crate::error::Error;
 use crate::ledger::{Core, GeometricLedger};
+use crate::look_up::Guesses;
 use crate::record::{HEADER, LONGEST_UNDO, take_undo};
 use crate::shard::KeyHash;
 use crate::slot::{Kind, Slot};

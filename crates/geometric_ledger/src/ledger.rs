@@ -174,54 +174,7 @@ impl GeometricLedger {
             true => options.shards as usize,
             false => block.shards.len(),
         };
-        let index = |shard: u16| {
-            let missing =
-                || Error::damaged("journal", "its pages", format!("there is no shard {shard}"));
-            let name = (usize::from(shard) < count).then(|| index_name(shard));
-            name.ok_or_else(missing)
-        };
-        let memory = match (writable, options.huge_pages) {
-            (false, _) => Memory::Fixed,
-            (true, true) => Memory::Huge,
-            (true, false) => Memory::Mapped,
-        };
-        let mut pages = 0;
-        if block.journal && writable {
-            pages = checkpoint::read_journal(&*disk, block.checkpoint, |shard, page, image| {
-                let name = index(shard)?;
-                let file = disk.open(&name, true).map_err(Error::io(&name))?;
-                file.write_at(image, page * PAGE as u64)
-                    .map_err(Error::io(name))
-            })?;
-            for shard in 0..count as u16 {
-                let name = index_name(shard);
-                let file = disk.open(&name, true).map_err(Error::io(&name))?;
-                file.sync().map_err(Error::io(name))?;
-            }
-        }
-        let shards = (0..count as u16)
-            .map(|number| {
-                let region = |name: String| {
-                    let file = disk.open(&name, true).map_err(Error::io(&name))?;
-                    Region::open(file, memory).map_err(Error::io(name))
-                };
-                let state = block.shards.get(usize::from(number)).copied();
-                let (slots, index) = (region(slots_name(number))?, region(index_name(number))?);
-                Ok((number, slots, index, state))
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
-        if block.journal && !writable {
-            pages = checkpoint::read_journal(&*disk, block.checkpoint, |shard, page, image| {
-                index(shard)?;
-                let (_, _, index, _) = &shards[usize::from(shard)];
-                index.restore(page, image).map_err(Error::io("journal"))
-            })?;
-        }
-        block.journal &= !writable;
-        let shards = shards
-            .into_iter()
-            .map(|(number, slots, index, state)| Shard::open(number, slots, index, state))
-            .collect::<Result<Vec<_>, _>>()?;
+        let (shards, pages) = open_shards(&*disk, &mut block, &options, count)?;
         let wal = Wal::open(disk.clone(), options.segment_bytes)?;
         if created && wal.record_at(wal.oldest(), &seal)?.is_some() {
             return Err(Error::damaged(
@@ -294,6 +247,65 @@ impl GeometricLedger {
         block.data_keys = data_keys;
         checkpointer.write()
     }
+}
+
+/// Opens the shards as the checkpoint left them, finishing what it had begun. Also says how many pages
+/// that were.
+fn open_shards(
+    disk: &dyn Disk,
+    block: &mut Superblock,
+    options: &Options,
+    count: usize,
+) -> Result<(Vec<Shard>, u64), Error> {
+    let writable = !options.read_only;
+    let memory = match (writable, options.huge_pages) {
+        (false, _) => Memory::Fixed,
+        (true, true) => Memory::Huge,
+        (true, false) => Memory::Mapped,
+    };
+    let open = |name: &str| disk.open(name, true).map_err(Error::io(name));
+    let known = |shard: u16| match usize::from(shard) < count {
+        true => Ok(index_name(shard)),
+        false => Err(Error::damaged(
+            "journal",
+            "its pages",
+            format!("there is no shard {shard}"),
+        )),
+    };
+    let mut pages = 0;
+    if block.journal && writable {
+        pages = checkpoint::read_journal(disk, block.checkpoint, |shard, page, image| {
+            let name = known(shard)?;
+            let offset = page * PAGE as u64;
+            open(&name)?
+                .write_at(image, offset)
+                .map_err(Error::io(name))
+        })?;
+        for name in (0..count as u16).map(index_name) {
+            open(&name)?.sync().map_err(Error::io(name))?;
+        }
+    }
+    let region = |name: String| Region::open(open(&name)?, memory).map_err(Error::io(name));
+    let regions = (0..count as u16)
+        .map(|number| Ok((region(slots_name(number))?, region(index_name(number))?)))
+        .collect::<Result<Vec<_>, Error>>()?;
+    if block.journal && !writable {
+        pages = checkpoint::read_journal(disk, block.checkpoint, |shard, page, image| {
+            known(shard)?;
+            let (_, index) = &regions[usize::from(shard)];
+            index.restore(page, image).map_err(Error::io("journal"))
+        })?;
+    }
+    block.journal &= !writable;
+    let shards = regions
+        .into_iter()
+        .enumerate()
+        .map(|(number, (slots, index))| {
+            let state = block.shards.get(number).copied();
+            Shard::open(number as u16, slots, index, state)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok((shards, pages))
 }
 
 fn create(options: &Options) -> Result<Superblock, Error> {

@@ -39,10 +39,12 @@ mod history;
 mod index;
 mod keeper;
 mod ledger;
+mod look_up;
 mod options;
 mod proofs;
 #[cfg(feature = "postgres")]
 mod publish;
+mod reclaim;
 mod record;
 mod region;
 mod seal;

@@ -47,7 +47,10 @@ fn fill(ledger: &GeometricLedger) {
 }
 
 fn all(path: &Path) -> BTreeMap<Key, Account> {
-    let ledger = Options::new().read_only().open(path).unwrap();
+    all_of(&Options::new().read_only().open(path).unwrap())
+}
+
+fn all_of(ledger: &GeometricLedger) -> BTreeMap<Key, Account> {
     ledger.view().iter().map(Result::unwrap).collect()
 }
 
@@ -110,6 +113,48 @@ fn a_ledger_is_looked_at_snapshotted_restored_and_followed() {
     assert_eq!(all(&at.join("restored")), all(&at.join("ledger")));
     assert!(!run(&["compact", "nothing"], at).status.success());
     assert!(!at.join("nothing").exists());
+}
+
+#[test]
+fn a_restore_that_is_killed_leaves_nothing_and_can_be_done_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let ledger = GeometricLedger::new(at.join("ledger")).unwrap();
+    for from in (0..100_000).step_by(10_000) {
+        let batch: Vec<_> = (from..from + 10_000)
+            .map(|number| (key(number), Account::with_balance(number.into())))
+            .collect();
+        ledger.update_batch(&batch).unwrap();
+    }
+    ledger.snapshot_to(at.join("snapshot"), None).unwrap();
+    let audit = ledger.audit().unwrap();
+    let mut left = 0;
+    for round in 0..20 {
+        let mut restore = Command::new(env!("CARGO_BIN_EXE_geometric-ledger"))
+            .args(["restore", "restored", "snapshot"])
+            .current_dir(at)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(round * 4));
+        restore.kill().unwrap();
+        restore.wait().unwrap();
+        if at.join("restored").exists() {
+            let restored = Options::new()
+                .read_only()
+                .open(at.join("restored"))
+                .unwrap();
+            assert_eq!(restored.audit().unwrap(), audit);
+            drop(restored);
+            std::fs::remove_dir_all(at.join("restored")).unwrap();
+        } else {
+            left += usize::from(at.join("restored.restoring").exists());
+        }
+    }
+    assert!(left > 5, "only {left} were killed half way");
+    says(&["restore", "restored", "snapshot"], at);
+    assert_eq!(all(&at.join("restored")), all_of(&ledger));
 }
 
 #[test]

@@ -1,0 +1,195 @@
+//! The first half of a batch's path: which items count, where their accounts are, and what the record
+//! says of them. In pieces, on as many processors as there are; nothing is changed yet.
+
+use crate::account::{Key, WORDS};
+use crate::commit::{Change, Items};
+use crate::error::{Error, Refusal};
+use crate::ledger::Core;
+use crate::record::{Before, UNKNOWN, Undo, push_undo, push_update};
+use crate::shard::KeyHash;
+use crate::slot::{Kind, Slot};
+use crate::telemetry;
+use rayon::prelude::*;
+
+/// A piece of a batch, looked up and encoded.
+#[derive(Default)]
+pub(crate) struct Piece {
+    pub changes: Vec<Change>,
+    pub updates: Vec<u8>,
+    pub undos: Vec<u8>,
+    pub minted: u128,
+    pub burned: u128,
+    /// Accounts there are more than before.
+    pub created: i64,
+}
+
+/// Items per piece, of batches large enough to be worth several threads.
+pub(crate) const PIECE: usize = 1_024;
+/// How many items ahead memory is asked for.
+pub(crate) const AHEAD: usize = 16;
+
+/// Look-ups one after another, each of whose memory is asked for some time before it is needed.
+#[derive(Default)]
+pub(crate) struct Guesses {
+    ring: [Option<u64>; AHEAD],
+}
+
+impl Guesses {
+    /// The slot that the hash at `at` is probably in; to be asked for 0, 1, 2 and so on.
+    #[inline]
+    pub fn next(
+        &mut self,
+        core: &Core,
+        at: usize,
+        hash: impl Fn(usize) -> Option<KeyHash>,
+    ) -> Option<u64> {
+        if at == 0 {
+            for hash in (0..2 * AHEAD).map_while(&hash) {
+                core.shard(hash).prefetch_bucket(hash.tag());
+            }
+            for (hash, guess) in (0..AHEAD).map_while(&hash).zip(&mut self.ring) {
+                *guess = core.shard(hash).guess(hash.tag());
+            }
+        }
+        let guess = self.ring[at % AHEAD];
+        if let Some(hash) = hash(at + 2 * AHEAD) {
+            core.shard(hash).prefetch_bucket(hash.tag());
+        }
+        if let Some(hash) = hash(at + AHEAD) {
+            self.ring[at % AHEAD] = core.shard(hash).guess(hash.tag());
+        }
+        guess
+    }
+}
+
+impl Piece {
+    /// Counts what a balance rises or falls by; `None` if that is too much to count.
+    fn sum(&mut self, now: i128, before: i128) -> Option<()> {
+        let sum = match now > before {
+            true => &mut self.minted,
+            false => &mut self.burned,
+        };
+        *sum = sum.checked_add(now.abs_diff(before))?;
+        Some(())
+    }
+
+    #[inline]
+    fn push(&mut self, hash: KeyHash, key: &Key, kind: Kind, words: &[u64; WORDS], undo: &Undo) {
+        self.changes.push(Change {
+            hash,
+            slot: Slot::new(key, words, kind),
+            number: undo.slot,
+            added: undo.before.is_none(),
+            undo: self.undos.len() as u64,
+            item: 0,
+        });
+        push_update(&mut self.updates, key, kind, words);
+        push_undo(&mut self.undos, key, undo, words);
+    }
+}
+
+impl Core {
+    /// Finds the slot of each item, and encodes it.
+    pub fn look_up<I: Items + ?Sized>(&self, items: &I) -> Result<Vec<Piece>, Error> {
+        let hashes: Vec<KeyHash> = match items.len() > PIECE {
+            true => (0..items.len())
+                .into_par_iter()
+                .with_min_len(PIECE)
+                .map(|item| self.hash(items.get(item).0))
+                .collect(),
+            false => (0..items.len())
+                .map(|item| self.hash(items.get(item).0))
+                .collect(),
+        };
+        let order = last_of_each(items, &hashes);
+        let piece = |order: &[u32]| self.look_up_piece(items, &hashes, order);
+        match order.len() > PIECE {
+            true => order.par_chunks(PIECE).map(piece).collect(),
+            false => Ok(vec![piece(&order)?]),
+        }
+    }
+
+    fn look_up_piece<I: Items + ?Sized>(
+        &self,
+        items: &I,
+        hashes: &[KeyHash],
+        order: &[u32],
+    ) -> Result<Piece, Error> {
+        let mut probes = [0; telemetry::DEPTHS];
+        let mut piece = Piece {
+            changes: Vec::with_capacity(order.len()),
+            updates: Vec::with_capacity(order.len() * 64),
+            undos: Vec::with_capacity(order.len() * 64),
+            ..Piece::default()
+        };
+        let mut guesses = Guesses::default();
+        for (at, item) in order.iter().enumerate() {
+            let hash_at = |at: usize| order.get(at).map(|item| hashes[*item as usize]);
+            let guess = guesses.next(self, at, hash_at);
+            let (key, account, kind) = items.get(*item as usize);
+            let hash = hashes[*item as usize];
+            let shard = self.shard(hash);
+            let (found, looks) = shard.find_at(guess, hash, key, &self.seal)?;
+            probes[(looks as usize).min(probes.len()) - 1] += 1;
+            let was_there = matches!(&found, Some(found) if found.slot.kind() == Kind::Account);
+            if kind == Kind::Tombstone && !was_there {
+                continue;
+            }
+            let before = found.as_ref().map(|found| Before {
+                kind: found.slot.kind(),
+                words: *found.slot.words(),
+                sequence: found.slot.sequence(),
+                undo: found.slot.undo(),
+            });
+            let old = before.as_ref().map_or(0, |before| balance(&before.words));
+            piece.sum(account.balance, old).ok_or(Error::Item {
+                item: *item as usize,
+                reason: Refusal::TotalOverflow,
+            })?;
+            piece.created += i64::from(kind == Kind::Account && !was_there);
+            piece.created -= i64::from(kind == Kind::Tombstone);
+            let undo = Undo {
+                shard: shard.number,
+                slot: found.as_ref().map_or(UNKNOWN, |found| found.number),
+                before,
+            };
+            piece.push(hash, key, kind, &account.to_words(), &undo);
+        }
+        telemetry::probed(&probes);
+        Ok(piece)
+    }
+}
+
+fn balance(words: &[u64; WORDS]) -> i128 {
+    (u128::from(words[1]) << 64 | u128::from(words[0])) as i128
+}
+
+/// The items that count: the last of each key, in order.
+fn last_of_each<I: Items + ?Sized>(items: &I, hashes: &[KeyHash]) -> Vec<u32> {
+    const NONE: u32 = u32::MAX;
+    let mask = (2 * hashes.len()).next_power_of_two().max(2) - 1;
+    let mut table = vec![NONE; mask + 1];
+    let mut order: Vec<u32> = (0..hashes.len() as u32).collect();
+    let mut repeated = false;
+    for (item, hash) in hashes.iter().enumerate() {
+        // The low bits choose buckets; here the high ones do, so that neither gives the other away.
+        let mut at = (hash.whole() >> 20) as usize & mask;
+        loop {
+            let other = table[at];
+            if other == NONE {
+                break;
+            }
+            if hashes[other as usize] == *hash && items.get(other as usize).0 == items.get(item).0 {
+                order[other as usize] = NONE;
+                repeated = true;
+                break;
+            }
+            at = (at + 1) & mask;
+        }
+        table[at] = item as u32;
+    }
+    if repeated {
+        order.retain(|item| *item != NONE);
+    }
+    order
+}

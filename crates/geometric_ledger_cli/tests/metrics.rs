@@ -1,0 +1,56 @@
+//! The dashboard and the alerts speak of metrics that there are.
+
+use geometric_ledger::{Account, Key, Options};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+fn names(text: &str) -> BTreeSet<String> {
+    let word = |byte: char| !(byte.is_ascii_alphanumeric() || byte == '_');
+    text.split(word)
+        .filter(|word| word.starts_with("geometric_ledger_"))
+        .map(|word| {
+            word.trim_end_matches("_bucket")
+                .trim_end_matches("_sum")
+                .trim_end_matches("_count")
+                .to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn dashboard_and_alerts_use_metrics_that_exist() {
+    let metrics = PrometheusBuilder::new().install_recorder().unwrap();
+    geometric_ledger::describe_metrics();
+    let directory = tempfile::tempdir().unwrap();
+    let put = |number: u8| -> (Key, Account) { ([number; 32], Account::with_balance(1)) };
+    let ledger = Options::new().shards(1).open(directory.path()).unwrap();
+    ledger
+        .update_batch(&(0..200).map(put).collect::<Vec<_>>())
+        .unwrap();
+    ledger.close().unwrap();
+    let file = directory.path().join("shard-00.slots");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let ledger = Options::new().open(directory.path()).unwrap();
+    assert!((0..200).any(|number| ledger.try_get(&[number; 32]).is_err()));
+    ledger.update_batch(&[put(250)]).unwrap();
+    ledger.checkpoint().unwrap();
+    // Gauges are set once a second.
+    std::thread::sleep(Duration::from_millis(1_500));
+    let there = names(&metrics.render());
+    let described = names(include_str!("../../geometric_ledger/src/telemetry.rs"));
+    assert_eq!(there, described, "what is described, and what is told");
+    for file in [
+        include_str!("../../../examples/monitoring/geometric_ledger-alerts.yml"),
+        include_str!("../../../examples/monitoring/geometric_ledger-dashboard.json"),
+    ] {
+        let used = names(file);
+        assert!(used.len() > 5);
+        assert_eq!(
+            used.difference(&there).collect::<Vec<_>>(),
+            Vec::<&String>::new()
+        );
+    }
+}
