@@ -301,24 +301,28 @@ impl Core {
     }
 
     fn apply_all(&self, pieces: &[Piece], header: &Header) -> Result<(), Error> {
-        match pieces {
-            [piece] => self.apply(&piece.changes, header.sequence, header.epoch),
-            pieces => {
-                pieces
-                    .par_iter()
-                    .for_each(|piece| self.put_all(&piece.changes, header.sequence, header.epoch));
-                self.add_all(
-                    pieces.iter().flat_map(|piece| &piece.changes),
-                    header.sequence,
-                    header.epoch,
-                )
-            }
+        let (sequence, epoch) = (header.sequence, header.epoch);
+        if let [piece] = pieces {
+            return self.apply(&piece.changes, sequence, epoch);
         }
+        pieces
+            .par_iter()
+            .for_each(|piece| self.put_all(&piece.changes, sequence, epoch));
+        self.add_all(
+            pieces.iter().flat_map(|piece| &piece.changes),
+            sequence,
+            epoch,
+        )
     }
 
     /// Writes a batch into memory.
     pub fn apply(&self, changes: &[Change], sequence: u64, epoch: u32) -> Result<(), Error> {
-        self.put_all(changes, sequence, epoch);
+        match changes.len() > PIECE {
+            true => changes
+                .par_chunks(PIECE)
+                .for_each(|changes| self.put_all(changes, sequence, epoch)),
+            false => self.put_all(changes, sequence, epoch),
+        }
         self.add_all(changes.iter(), sequence, epoch)
     }
 

@@ -3,24 +3,24 @@
 use crate::account::Key;
 use crate::batches::Batches;
 use crate::checkpoint::{self, Checkpointer};
-use crate::commit::{Change, Writer};
+use crate::commit::Writer;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::keeper::Keeper;
 use crate::options::{Durability, Options};
-use crate::record::{Header, RecordKind, TOTALS, Totals, take_reclaimed, take_undo, take_update};
+use crate::recovery::Recovery;
 use crate::region::{Memory, PAGE, Region};
 use crate::seal::{Seal, Secret, unwrap, wrap};
 use crate::shard::{KeyHash, Shard, index_name, slots_name};
-use crate::slot::{MAX_EPOCH, Slot};
+use crate::slot::MAX_EPOCH;
 use crate::superblock::{FORMAT, Superblock};
 use crate::telemetry;
-use crate::wal::{Next, Wal};
+use crate::wal::Wal;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A store of accounts, each under a 32-byte key. See the [crate's documentation](crate).
 ///
@@ -45,19 +45,6 @@ pub struct Info {
     pub opened: u32,
     /// The last batch that a checkpoint has brought to the files.
     pub checkpoint: u64,
-}
-
-/// What opening the ledger had to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Recovery {
-    /// The ledger had been closed, so nothing was left to do.
-    pub clean: bool,
-    /// Batches that were done again from the write-ahead log, and the bytes of it that were read.
-    pub batches: u64,
-    pub bytes: u64,
-    /// Pages of the index that were set from the checkpoint's journal.
-    pub pages: u64,
-    pub duration: Duration,
 }
 
 pub(crate) struct Core {
@@ -370,89 +357,6 @@ impl Core {
         &self.shards[hash.shard(self.shards.len())]
     }
 
-    /// Does again what the write-ahead log has beyond the last checkpoint.
-    fn recover(&self, block: &Superblock) -> Result<Recovery, Error> {
-        let mut writer = self.writer.lock().unwrap();
-        let mut recovery = Recovery {
-            clean: block.clean,
-            ..Recovery::default()
-        };
-        let (mut position, mut epoch) = (block.position, 0);
-        // After a clean end the log has nothing that could be read, or looked for in vain.
-        let mut ended = block.clean;
-        while !ended {
-            let next = self
-                .wal
-                .next(position, writer.sequence, epoch, &self.seal)?;
-            let Next::Record(header, body) = next else {
-                ended = true;
-                continue;
-            };
-            self.replay(&mut writer, &header, &body)?;
-            recovery.batches += u64::from(header.kind == RecordKind::Batch);
-            recovery.bytes += header.end() - position;
-            (position, epoch) = (header.end(), header.epoch);
-        }
-        self.wal.end_at(position);
-        self.visible.store(writer.sequence, Ordering::Release);
-        Ok(recovery)
-    }
-
-    pub(crate) fn replay(
-        &self,
-        writer: &mut Writer,
-        header: &Header,
-        body: &[u8],
-    ) -> Result<(), Error> {
-        let damaged = || {
-            let place = format!("position {}", header.position);
-            Error::damaged("the write-ahead log", place, "the record cannot be read")
-        };
-        let mut rest = body;
-        match header.kind {
-            RecordKind::Mark => {}
-            RecordKind::Reclaim => {
-                for _ in 0..header.items {
-                    let reclaimed = take_reclaimed(&mut rest).ok_or_else(damaged)?;
-                    self.reclaim(&reclaimed)?;
-                }
-            }
-            RecordKind::Batch => {
-                let (totals, digest) = Totals::decode(body).ok_or_else(damaged)?;
-                let all = body.get(TOTALS..).ok_or_else(damaged)?;
-                let (mut updates, mut undos) = all
-                    .split_at_checked(header.updates as usize)
-                    .ok_or_else(damaged)?;
-                if blake3::hash(updates).as_bytes() != &digest {
-                    return Err(damaged());
-                }
-                let mut changes = Vec::with_capacity(header.items as usize);
-                for item in 0..header.items {
-                    let (key, kind, words) = take_update(&mut updates).ok_or_else(damaged)?;
-                    let undo_at = header.end_of_body(undos.len());
-                    let undo = take_undo(&mut undos, &key, &words).ok_or_else(damaged)?;
-                    let hash = self.hash(&key);
-                    if undo.before.is_some() && undo.slot >= self.shard(hash).count() {
-                        return Err(damaged());
-                    }
-                    changes.push(Change {
-                        hash,
-                        slot: Slot::new(&key, &words, kind),
-                        number: undo.slot,
-                        added: undo.before.is_none(),
-                        undo: undo_at,
-                        item,
-                    });
-                }
-                self.apply(&changes, header.sequence, header.epoch)?;
-                writer.advance(header, totals);
-                let batch = writer.batch(header, digest);
-                self.batches.push(&batch, header.epoch)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Starts writing in a new epoch.
     fn begin(&self, epoch: u32, created: bool) -> Result<(), Error> {
         // What a crash left half written after the last whole record is never read again.
@@ -472,12 +376,5 @@ impl Core {
 
     pub fn durability(&self) -> Durability {
         self.options.durability
-    }
-}
-
-impl Header {
-    /// The position `left` bytes before the end of the body.
-    fn end_of_body(&self, left: usize) -> u64 {
-        self.position + crate::record::HEADER as u64 + self.body - left as u64
     }
 }

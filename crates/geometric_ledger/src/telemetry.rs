@@ -2,7 +2,8 @@
 //! goes. `examples/monitoring` has alerts and a dashboard for these names.
 
 use crate::batches::Batch;
-use crate::ledger::{Core, Recovery};
+use crate::ledger::Core;
+use crate::recovery::Recovery;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
