@@ -28,8 +28,8 @@ use xxhash_rust::xxh3::Xxh3;
 /// Pages copied at a time, with writers waiting; and slots' pages written at a time.
 const FROZEN: usize = 64;
 const RUN: u64 = 256;
-/// Bytes of slots written between syncs of the log.
-const WRITE: usize = 8 << 20;
+/// Bytes of slots written between syncs: what a batch that waits for its own sync may have to wait for.
+const WRITE: usize = 4 << 20;
 /// Bytes of the journal's header, and of an entry.
 const HEAD: u64 = 4096;
 const ENTRY: usize = 16 + PAGE;
@@ -173,7 +173,7 @@ impl Core {
                     from += len;
                 }
                 bytes.clear();
-                Ok(())
+                shard.slots.file().sync()
             };
             let written = shard.slots.take_dirty(RUN, |run| {
                 count += run.end - run.start;
@@ -189,7 +189,6 @@ impl Core {
             });
             written
                 .and_then(|()| write(&mut runs, &mut bytes))
-                .and_then(|()| shard.slots.file().sync())
                 .map_err(Error::io(format!("the slots of shard {}", shard.number)))?;
         }
         Ok(count)

@@ -303,7 +303,9 @@ impl Wal {
             let zeros = vec![0; 1 << 20];
             for offset in (0..self.segment_size).step_by(zeros.len()) {
                 let len = zeros.len().min((self.segment_size - offset) as usize);
+                // Little by little, so that no batch waits long behind it.
                 file.write_at(&zeros[..len], offset)
+                    .and_then(|()| file.sync())
                     .map_err(Error::io(what()))?;
             }
         }
