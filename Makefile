@@ -17,7 +17,7 @@ export CARGO_PGRX_TEST_PGDATA := /tmp/merkle_log-$(USER_NAME)-pgdata
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-ledger fuzz-ledger test lint test-crates test-extension test-loom test-miri test-server clean
+.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-catbird bench-ledger fuzz-ledger sqlx-prepare test lint test-catbird test-crates test-extension test-loom test-miri test-server clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +28,7 @@ demo: private-install ## build, start a private cluster, log real rows, prove, t
 demo-stop: ## stop the cluster that the demo left running, and delete it
 	@examples/demo/stop.sh $(PRIVATE_PG)
 
-test: lint test-crates test-extension test-server ## run every check and every test
+test: lint test-crates test-extension test-catbird test-server ## run every check and every test
 
 install: setup ## install into the server of PG_CONFIG (default: pg_config on the PATH)
 	PGRX_PG_CONFIG_PATH=$(PG_CONFIG) cargo pgrx install --release --pg-config $(PG_CONFIG)
@@ -73,6 +73,13 @@ test-extension: postgres
 	@rm -rf "$(CARGO_PGRX_TEST_PGDATA)"
 	cargo pgrx test pg15
 
+test-catbird: private-install
+	scripts/with-postgres.sh $(PRIVATE_PG) scripts/sqlx-prepare.sh --check
+	scripts/with-postgres.sh $(PRIVATE_PG) cargo test -p catbird_db -p catbird_proof -p catbird_server
+
+sqlx-prepare: private-install ## what a server says about the queries of catbird_db, for builds without one
+	scripts/with-postgres.sh $(PRIVATE_PG) scripts/sqlx-prepare.sh
+
 test-server: private-install
 	MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG) cargo test -p server-tests -- --test-threads=2
 
@@ -84,6 +91,9 @@ bench: private-install ## merkle_log against what the server does without it, as
 
 bench-ledger: ## the account store against other embedded stores, as one table
 	cargo bench -p geometric_ledger --bench ledger
+
+bench-catbird: private-install ## catbird_db against pgbench with the same statements, as one table
+	@scripts/with-postgres.sh $(PRIVATE_PG) cargo bench -q -p catbird_db --bench catbird
 
 bench-capture: private-install ## what trigger capture costs its writers, as ratios
 	@benches/capture.sh $(PRIVATE_PG)

@@ -1,0 +1,175 @@
+//! Blobs: encrypted attachments, named by what they contain.
+
+use crate::cursor::rows;
+use crate::{Did, Error, Result};
+use chrono::{DateTime, Utc};
+use cid::Cid;
+use cid::multihash::Multihash;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// Of a blob, in bytes.
+pub const MAX_BLOB: usize = 50 << 20;
+
+/// Multicodec codes: raw bytes, SHA-256.
+const RAW: u64 = 0x55;
+const SHA2_256: u64 = 0x12;
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Blob {
+    pub cid: String,
+    pub data: Vec<u8>,
+}
+
+/// A blob without its data.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BlobInfo {
+    pub cid: String,
+    pub uploader: Did,
+    pub convo_id: Option<Uuid>,
+    /// Bytes.
+    pub size: i32,
+    pub created_at: DateTime<Utc>,
+}
+
+/// The CID of data: version 1, raw, SHA-256, in base32.
+///
+/// # Errors
+/// Never: a SHA-256 fits.
+pub fn cid_of(data: &[u8]) -> Result<String> {
+    let digest = Multihash::wrap(SHA2_256, &Sha256::digest(data))
+        .map_err(|error| Error::invalid("CID", error.to_string()))?;
+    Ok(Cid::new_v1(RAW, digest).to_string())
+}
+
+/// Stores a blob under the name that its data give it; one that this uploader has stored is returned as
+/// it is. Locks nothing that others wait for.
+///
+/// # Errors
+/// [`Error::Invalid`] if the name is not the data's, or the blob is empty or too long;
+/// [`Error::NotInConversation`] if it is for a conversation that the uploader is not in.
+pub async fn store(
+    connection: &mut PgConnection,
+    cid: &str,
+    data: &[u8],
+    uploader: &Did,
+    convo_id: Option<Uuid>,
+) -> Result<BlobInfo> {
+    if data.is_empty() || data.len() > MAX_BLOB {
+        return Err(Error::invalid(
+            "blob",
+            format!("{} bytes are not from 1 to {MAX_BLOB}", data.len()),
+        ));
+    }
+    let named: Cid = cid
+        .parse()
+        .map_err(|error: cid::Error| Error::invalid("CID", error.to_string()))?;
+    let cid = cid_of(data)?;
+    if named.to_string() != cid {
+        return Err(Error::invalid(
+            "CID",
+            format!("{named} is not that of the data, {cid}"),
+        ));
+    }
+    let stored = sqlx::query_as!(
+        BlobInfo,
+        r#"INSERT INTO blobs (cid, uploader, convo_id, data, size)
+           SELECT $1, $2, $3, $4, $5
+            WHERE $3::uuid IS NULL
+               OR EXISTS (SELECT FROM members WHERE convo_id = $3 AND member_did = $2 AND left_at IS NULL)
+           ON CONFLICT (cid, uploader) DO NOTHING
+           RETURNING cid, uploader AS "uploader: Did", convo_id, size, created_at"#,
+        cid,
+        uploader.as_str(),
+        convo_id,
+        data,
+        data.len() as i32
+    );
+    if let Some(stored) = stored.fetch_optional(&mut *connection).await? {
+        return Ok(stored);
+    }
+    let existing = sqlx::query_as!(
+        BlobInfo,
+        r#"SELECT cid, uploader AS "uploader: Did", convo_id, size, created_at
+             FROM blobs WHERE cid = $1 AND uploader = $2"#,
+        cid,
+        uploader.as_str()
+    );
+    match (existing.fetch_optional(connection).await?, convo_id) {
+        (Some(existing), _) => Ok(existing),
+        (None, Some(convo_id)) => Err(Error::NotInConversation {
+            convo_id,
+            did: uploader.clone(),
+        }),
+        (None, None) => Err(Error::not_found("blob", cid)),
+    }
+}
+
+/// A blob's data, whoever stored them: the name says what they are. Locks nothing.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn get(connection: &mut PgConnection, cid: &str) -> Result<Blob> {
+    let found = sqlx::query_as!(
+        Blob,
+        "SELECT cid, data FROM blobs WHERE cid = $1 LIMIT 1",
+        cid
+    );
+    let found = found.fetch_optional(connection).await?;
+    found.ok_or_else(|| Error::not_found("blob", cid))
+}
+
+/// The blobs of a conversation, newest first, before one that was seen. Locks nothing.
+///
+/// # Errors
+/// [`Error::Invalid`] for a limit beyond [`crate::MAX_PAGE`].
+pub async fn list(
+    connection: &mut PgConnection,
+    convo_id: Uuid,
+    before: Option<&BlobInfo>,
+    limit: u16,
+) -> Result<Vec<BlobInfo>> {
+    let found = sqlx::query_as!(
+        BlobInfo,
+        r#"SELECT cid, uploader AS "uploader: Did", convo_id, size, created_at FROM blobs
+            WHERE convo_id = $1
+              AND (created_at, cid, uploader) < (coalesce($2, 'infinity'::timestamptz), $3, $4)
+            ORDER BY created_at DESC, cid DESC, uploader DESC LIMIT $5"#,
+        convo_id,
+        before.map(|blob| blob.created_at),
+        before.map_or("", |blob| &blob.cid),
+        before.map_or("", |blob| blob.uploader.as_str()),
+        rows(limit)? - 1
+    );
+    Ok(found.fetch_all(connection).await?)
+}
+
+/// Deletes an uploader's copy. Locks its row.
+///
+/// # Errors
+/// [`Error::NotFound`] if they have none.
+pub async fn delete(connection: &mut PgConnection, cid: &str, uploader: &Did) -> Result<()> {
+    let deleted = sqlx::query!(
+        "DELETE FROM blobs WHERE cid = $1 AND uploader = $2",
+        cid,
+        uploader.as_str()
+    );
+    match deleted.execute(connection).await?.rows_affected() {
+        0 => Err(Error::not_found("blob", cid)),
+        _ => Ok(()),
+    }
+}
+
+/// The bytes that someone has stored. Locks nothing.
+///
+/// # Errors
+/// Only the database's.
+pub async fn storage_size(connection: &mut PgConnection, uploader: &Did) -> Result<i64> {
+    let size = sqlx::query_scalar!(
+        r#"SELECT coalesce(sum(size), 0)::bigint AS "size!" FROM blobs WHERE uploader = $1"#,
+        uploader.as_str()
+    );
+    Ok(size.fetch_one(connection).await?)
+}

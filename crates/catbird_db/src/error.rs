@@ -1,0 +1,166 @@
+//! Everything that can be wrong, what kind of wrong it is, and what to do about it.
+
+use crate::Did;
+use std::borrow::Cow;
+use uuid::Uuid;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{what} {id} does not exist")]
+    NotFound { what: &'static str, id: String },
+    #[error("conversation {convo_id} is at epoch {current}, and the message is of epoch {given}")]
+    EpochConflict {
+        convo_id: Uuid,
+        given: i64,
+        current: i64,
+    },
+    #[error("conversation {0} already exists, and was made by someone else")]
+    ConversationExists(Uuid),
+    #[error("message {id} of conversation {convo_id} is already stored, with other content")]
+    MessageIdTaken { convo_id: Uuid, id: Uuid },
+    #[error("key package {id} of {did} was already given out, has expired, or is a last resort")]
+    NotAvailable { did: Did, id: i64 },
+    #[error("{did} is not in conversation {convo_id} at epoch {epoch}")]
+    NotAMember {
+        convo_id: Uuid,
+        did: Did,
+        epoch: i64,
+    },
+    #[error("{did} is not in conversation {convo_id}")]
+    NotInConversation { convo_id: Uuid, did: Did },
+    #[error("what a transparency log holds cannot be changed or deleted: {0}")]
+    AppendOnly(#[source] sqlx::Error),
+    #[error("{what} is not valid: {problem}")]
+    Invalid {
+        what: &'static str,
+        problem: Cow<'static, str>,
+    },
+    #[error("{what} {id} is not in its log yet")]
+    NotYetLogged { what: &'static str, id: String },
+    #[error("there is no transparency log in this database")]
+    NotRegistered,
+    #[error("no connection became free in time")]
+    PoolExhausted,
+    #[error("the database cannot be reached: {0}")]
+    Unavailable(#[source] sqlx::Error),
+    #[error("another transaction was in the way: {0}")]
+    Contended(#[source] sqlx::Error),
+    #[error("the database took too long: {0}")]
+    TimedOut(#[source] sqlx::Error),
+    #[error("the database cannot be brought up to date: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    #[error("{0}")]
+    Database(#[source] sqlx::Error),
+}
+
+/// What a caller can do about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// It is not there.
+    NotFound,
+    /// Somebody else was first: look again, then decide.
+    Conflict,
+    /// The request is wrong, and stays wrong.
+    Invalid,
+    /// They may not.
+    Denied,
+    /// The same call may succeed later. After [`Error::Unavailable`] it may have succeeded already:
+    /// calls with an id of the caller's (messages, conversations, key packages, blobs) are safe to
+    /// repeat.
+    Retryable,
+    /// A fault of this crate's, of its set-up, or of the server's.
+    Internal,
+}
+
+impl Error {
+    pub fn kind(&self) -> ErrorKind {
+        use Error::*;
+        match self {
+            NotFound { .. } => ErrorKind::NotFound,
+            EpochConflict { .. }
+            | ConversationExists(_)
+            | MessageIdTaken { .. }
+            | NotAvailable { .. }
+            | AppendOnly(_) => ErrorKind::Conflict,
+            NotAMember { .. } | NotInConversation { .. } => ErrorKind::Denied,
+            Invalid { .. } => ErrorKind::Invalid,
+            NotYetLogged { .. } | PoolExhausted | Unavailable(_) | Contended(_) | TimedOut(_) => {
+                ErrorKind::Retryable
+            }
+            NotRegistered | Migration(_) | Database(_) => ErrorKind::Internal,
+        }
+    }
+
+    /// What can be done about it, where that is not in the message.
+    pub fn hint(&self) -> Option<&'static str> {
+        use Error::*;
+        Some(match self {
+            EpochConflict { .. } => {
+                "Process the commits up to the current epoch, then encrypt again."
+            }
+            MessageIdTaken { .. } => "Give each message an id of its own, such as a UUID v7.",
+            NotAvailable { .. } => "Claim another with claim_key_package.",
+            NotAMember { .. } | NotInConversation { .. } => "A member must add them, by a commit.",
+            AppendOnly(_) => "Redact the entry, or drop the month: docs/catbird-db.md.",
+            NotYetLogged { .. } => {
+                "Ask again after the next batch of the log, or call transparency::log_now."
+            }
+            NotRegistered => {
+                "Run CREATE EXTENSION merkle_log as a superuser, then transparency::register."
+            }
+            PoolExhausted => {
+                "Hold connections for less time, or raise DATABASE_MAX_CONNECTIONS below the server's max_connections."
+            }
+            Unavailable(_) => "Check DATABASE_URL and that the server is running.",
+            TimedOut(_) => {
+                "Find the blocker in pg_stat_activity; DATABASE_STATEMENT_TIMEOUT and DATABASE_LOCK_TIMEOUT set the limits."
+            }
+            Migration(_) => {
+                "The migrations in the database are not those of this program: deploy the version that made them."
+            }
+            _ => return None,
+        })
+    }
+
+    pub(crate) fn invalid(what: &'static str, problem: impl Into<Cow<'static, str>>) -> Error {
+        let problem = problem.into();
+        Error::Invalid { what, problem }
+    }
+
+    pub(crate) fn not_found(what: &'static str, id: impl ToString) -> Error {
+        let id = id.to_string();
+        Error::NotFound { what, id }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Error {
+        match &error {
+            sqlx::Error::PoolTimedOut => return Error::PoolExhausted,
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => return Error::Unavailable(error),
+            _ => {}
+        }
+        let code = error.as_database_error().and_then(|error| error.code());
+        match code.as_deref().unwrap_or_default() {
+            // serialization_failure (also a query that a standby cancelled), deadlock_detected
+            "40001" | "40P01" => Error::Contended(error),
+            // query_canceled, lock_not_available
+            "57014" | "55P03" => Error::TimedOut(error),
+            // restrict_violation: the log's guard
+            "23001" => Error::AppendOnly(error),
+            // foreign_key_violation: all keys lead to a conversation
+            "23503" => Error::not_found("conversation", error),
+            "23514" | "22001" | "22003" => Error::invalid("value", error.to_string()),
+            // too_many_connections, connection exceptions, shutdown
+            code if code == "53300" || code.starts_with("08") || code.starts_with("57P") => {
+                Error::Unavailable(error)
+            }
+            _ => Error::Database(error),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The PostgreSQL layer of an MLS (RFC 9420) delivery service: conversations, members, messages, key
+//! packages and blobs.
+//!
+//! The server stores and orders; it cannot read. Where the extension `merkle_log` is installed, every
+//! message and every change of a key package is an entry of an RFC 6962 log, and [`transparency`] hands
+//! out proofs that [`proof`] checks without a database. Everything else works without it.
+//!
+//! ```no_run
+//! use catbird_db::*;
+//! use uuid::Uuid;
+//!
+//! # async fn run() -> Result<()> {
+//! let db = Database::connect(&Config::from_env()?).await?;
+//! db.migrate().await?;
+//!
+//! let (alice, bob): (Did, Did) = ("did:plc:alice".parse()?, "did:plc:bob".parse()?);
+//! let convo = Uuid::now_v7();
+//! db.create_conversation_with_members(convo, &alice, Some("Birds"), &[bob.clone()]).await?;
+//!
+//! let id = Uuid::now_v7(); // a retry with the same id is stored once
+//! let message = NewMessage { convo_id: convo, id, sender: &alice, message_type: MessageType::App, epoch: 0, ciphertext: b"sealed" };
+//! db.create_message(&message, PastEpochs::Refuse).await?;
+//!
+//! let page = db.list_messages(convo, &bob, None, 50).await?;
+//! assert_eq!(page.items[0].id, id);
+//! # Ok(()) }
+//! ```
+//!
+//! # Composing
+//!
+//! Each operation of [`Database`] is a function on a connection, in the module of what it is about.
+//! Several become one transaction with [`Database::begin_transaction`]:
+//!
+//! ```no_run
+//! # use catbird_db::*;
+//! # async fn run(db: &Database, convo: uuid::Uuid, bob: &Did) -> Result<()> {
+//! let mut transaction = db.begin_transaction().await?;
+//! members::add(&mut transaction, convo, bob).await?;
+//! members::reset_unread_count(&mut transaction, convo, bob, None).await?;
+//! transaction.commit().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # Locks
+//!
+//! Whatever writes to a conversation locks its row first (`FOR NO KEY UPDATE`), then rows of members in
+//! any order: nobody else holds them. So writers of one conversation queue, those of different ones never
+//! meet, and there is nothing to deadlock. Readers wait for nobody. Under the lock each event takes a time
+//! later than the last one's, so that **times follow the order of commits**: a reader who has seen a
+//! message has seen all before it, and no page is ever inserted behind a cursor.
+
+pub mod blobs;
+mod config;
+pub mod conversations;
+mod cursor;
+mod database;
+mod did;
+mod error;
+pub mod key_packages;
+pub mod members;
+pub mod messages;
+mod operations;
+pub mod retention;
+pub mod transparency;
+
+pub use blobs::{Blob, BlobInfo};
+pub use catbird_proof as proof;
+pub use config::Config;
+pub use conversations::{Commit, Conversation, ListedConversation, Welcome};
+pub use cursor::{Cursor, MAX_PAGE, Page};
+pub use database::{Database, Health, Transaction};
+pub use did::Did;
+pub use error::{Error, ErrorKind, Result};
+pub use key_packages::{KeyPackage, NewKeyPackage};
+pub use members::Member;
+pub use messages::{Message, MessageHeader, MessageType, NewMessage, PastEpochs, Sent};

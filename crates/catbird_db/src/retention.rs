@@ -1,0 +1,173 @@
+//! Months of messages: made ahead of time, put away, and dropped once their entries are in the log for
+//! good.
+
+use crate::proof::TreeHead;
+use crate::transparency::{self, Log, batch};
+use crate::{Database, Error, Result};
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgConnection;
+
+/// What is left of a month that was dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    pub messages: i64,
+    /// Where there is a log: a state of it that has all of the month's messages.
+    pub head: Option<TreeHead>,
+    /// Where there is a log: the first entry of a message that is still there. Entries before it were
+    /// pruned, or wait for the rest of their tile; `verify_log` has nothing to hold them against.
+    pub kept_from: Option<i64>,
+}
+
+/// How long a month must be over before it is dropped: nobody is still writing into it.
+const GRACE: TimeDelta = TimeDelta::hours(1);
+
+/// Makes the partitions for messages of the month of `from` and those after it, `months` in all; returns
+/// how many were missing. To be called now and then: messages of a month without partition are refused.
+/// Locks `messages` for a moment. Call it in a transaction.
+///
+/// # Errors
+/// The database's.
+pub async fn create_partitions(
+    connection: &mut PgConnection,
+    from: DateTime<Utc>,
+    months: u16,
+) -> Result<i32> {
+    let created = sqlx::query_scalar!(
+        r#"SELECT create_message_partitions($1, $2) AS "created!""#,
+        from,
+        i32::from(months)
+    );
+    let created = created.fetch_one(&mut *connection).await?;
+    if created > 0 && transparency::registered(connection).await? {
+        let capture = sqlx::query!(
+            "SELECT repair_capture($1, 'messages')",
+            Log::Messages.name()
+        );
+        capture.execute(connection).await?;
+    }
+    Ok(created)
+}
+
+/// Until when messages can be stored.
+pub(crate) async fn partitions_until(connection: &mut PgConnection) -> Result<DateTime<Utc>> {
+    let until = sqlx::query_scalar!(
+        r#"SELECT coalesce(max(substring(pg_get_expr(c.relpartbound, c.oid) FROM $re$TO \('(.*)'\)$re$)::timestamptz),
+                           messages_archived_to()) AS "until!"
+             FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'messages'::regclass"#
+    );
+    Ok(until.fetch_one(connection).await?)
+}
+
+/// Moves the oldest month that is not in it into `messages_archive`, and its rows to another tablespace
+/// if one is named. Readers see them there as before. Locks `messages`: for a moment, unless rows move.
+///
+/// # Errors
+/// [`Error::Invalid`] if the month is not over, the database's if it is not the oldest.
+pub async fn archive(
+    database: &Database,
+    month: DateTime<Utc>,
+    tablespace: Option<&str>,
+) -> Result<()> {
+    let mut transaction = database.begin_transaction().await?;
+    must_be_over(&mut transaction, month).await?;
+    let archived = sqlx::query!("SELECT archive_messages($1, $2)", month, tablespace);
+    archived.execute(&mut *transaction).await?;
+    Ok(transaction.commit().await?)
+}
+
+/// Drops a month of messages, archived or not. Where there is a log, only after all of its messages are
+/// in a committed tree head; then their entries are pruned. What may have to be proven later must be
+/// proven before. Waits for those who read the month; locks `messages` for a moment.
+///
+/// # Errors
+/// [`Error::Invalid`] if the month is not over; [`Error::Contended`] if someone wrote into it meanwhile.
+pub async fn drop_month(database: &Database, month: DateTime<Utc>) -> Result<Dropped> {
+    let mut transaction = database.begin_transaction().await?;
+    let (start, end) = must_be_over(&mut transaction, month).await?;
+    let logged = transparency::registered(&mut transaction).await?;
+    let mut messages = count(&mut transaction, start, end).await?;
+    let mut head = None;
+    if logged {
+        // Nobody adds to the month from here to the commit, so the batch that finds the queue empty, or
+        // takes less than it may, has taken all of it.
+        let lock = sqlx::query!("SELECT lock_messages($1)", start);
+        lock.execute(&mut *transaction).await?;
+        messages = count(&mut transaction, start, end).await?;
+        let full = sqlx::query_scalar!(
+            r#"SELECT coalesce(batch_size, current_setting('merkle_log.batch_size')::integer)::bigint AS "full!"
+                 FROM verification_logs WHERE log_name = $1"#,
+            Log::Messages.name()
+        );
+        let full = full.fetch_one(&mut *transaction).await?;
+        while batch(&mut transaction, Log::Messages).await? >= full {}
+        head = Some(transparency::tree_head(&mut transaction, Log::Messages).await?);
+    }
+    transaction.commit().await?;
+
+    let mut transaction = database.begin_transaction().await?;
+    let dropped = sqlx::query!("SELECT drop_messages($1, $2)", start, messages);
+    dropped.execute(&mut *transaction).await?;
+    transaction.commit().await?;
+
+    let kept_from = match logged {
+        true => Some(prune(database).await?),
+        false => None,
+    };
+    Ok(Dropped {
+        messages,
+        head,
+        kept_from,
+    })
+}
+
+/// Prunes the entries before the first one of a message that is still there, and returns its index.
+async fn prune(database: &Database) -> Result<i64> {
+    let mut connection = database.primary.acquire().await?;
+    let kept_from = sqlx::query_scalar!(
+        r#"SELECT coalesce(
+                  (SELECT e.leaf_index
+                     FROM merkle_log e JOIN verification_logs l USING (log_id)
+                    WHERE l.log_name = $1 AND e.leaf_index >= l.pruned_to
+                      AND EXISTS (SELECT FROM messages m
+                                   WHERE m.convo_id = (e.source_key::text[])[1]::uuid
+                                     AND m.sent_at = (e.source_key::text[])[2]::timestamptz
+                                     AND m.id = (e.source_key::text[])[3]::uuid)
+                    ORDER BY e.leaf_index LIMIT 1),
+                  merkle_size($1)) AS "kept_from!""#,
+        Log::Messages.name()
+    );
+    let kept_from = kept_from.fetch_one(&mut *connection).await?;
+    let pruned = sqlx::query!("SELECT prune_log($1, $2)", Log::Messages.name(), kept_from);
+    pruned.fetch_one(&mut *connection).await?;
+    Ok(kept_from)
+}
+
+async fn count(
+    connection: &mut PgConnection,
+    start: DateTime<Utc>,
+    end: DateTime<Utc>,
+) -> Result<i64> {
+    let count = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM messages WHERE sent_at >= $1 AND sent_at < $2"#,
+        start,
+        end
+    );
+    Ok(count.fetch_one(connection).await?)
+}
+
+/// The bounds of a month of the past.
+async fn must_be_over(
+    connection: &mut PgConnection,
+    month: DateTime<Utc>,
+) -> Result<(DateTime<Utc>, DateTime<Utc>)> {
+    let bounds = sqlx::query!(
+        r#"SELECT message_month($1) AS "start!", next_message_month($1) AS "end!""#,
+        month
+    );
+    let bounds = bounds.fetch_one(connection).await?;
+    if bounds.end + GRACE > Utc::now() {
+        let problem = format!("{} is not over", bounds.start.format("%Y-%m"));
+        return Err(Error::invalid("month", problem));
+    }
+    Ok((bounds.start, bounds.end))
+}

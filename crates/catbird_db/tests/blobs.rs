@@ -1,0 +1,101 @@
+//! Blobs are what their names say.
+
+mod server;
+
+use catbird_db::*;
+use server::{TestDatabase, did};
+
+#[tokio::test]
+async fn a_blob_is_stored_under_its_own_name_only() {
+    let db = TestDatabase::new().await;
+    let alice = did("alice");
+    let cid = blobs::cid_of(b"picture").unwrap();
+    let stored = db.store_blob(&cid, b"picture", &alice, None).await.unwrap();
+    assert_eq!(
+        db.store_blob(&cid, b"picture", &alice, None).await.unwrap(),
+        stored
+    );
+    assert_eq!(db.get_blob(&cid).await.unwrap().data, b"picture");
+    let too_long = vec![0; blobs::MAX_BLOB + 1];
+    for (cid, data) in [
+        (&cid[..], &b"another"[..]),
+        ("bafk", b"picture"),
+        ("", b"picture"),
+        (&cid, b""),
+        (&cid, &too_long),
+    ] {
+        let error = db.store_blob(cid, data, &alice, None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    }
+    // The same digest under another codec is another name.
+    let text = "bafyreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy";
+    assert!(db.store_blob(text, b"picture", &alice, None).await.is_err());
+}
+
+#[test]
+fn a_name_is_the_one_that_others_compute() {
+    // Python: base32 of 01 55 12 20 and hashlib.sha256 of the data.
+    let cid = blobs::cid_of(b"hello world").unwrap();
+    assert_eq!(
+        cid,
+        "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"
+    );
+}
+
+#[tokio::test]
+async fn nobody_deletes_or_counts_the_copy_of_another() {
+    let db = TestDatabase::new().await;
+    let (alice, bob) = (did("alice"), did("bob"));
+    let cid = blobs::cid_of(b"shared").unwrap();
+    for uploader in [&alice, &bob] {
+        db.store_blob(&cid, b"shared", uploader, None)
+            .await
+            .unwrap();
+        assert_eq!(db.blob_storage_size(uploader).await.unwrap(), 6);
+    }
+    db.delete_blob(&cid, &alice).await.unwrap();
+    assert_eq!(
+        db.delete_blob(&cid, &alice).await.unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    assert_eq!(db.get_blob(&cid).await.unwrap().data, b"shared");
+    assert_eq!(
+        (
+            db.blob_storage_size(&alice).await.unwrap(),
+            db.blob_storage_size(&bob).await.unwrap()
+        ),
+        (0, 6)
+    );
+}
+
+#[tokio::test]
+async fn the_blobs_of_a_conversation_come_from_its_members_and_in_pages() {
+    let db = TestDatabase::new().await;
+    let convo = db.conversation(&["alice"]).await;
+    let alice = did("alice");
+    for n in 0..7u8 {
+        let cid = blobs::cid_of(&[n]).unwrap();
+        db.store_blob(&cid, &[n], &alice, Some(convo))
+            .await
+            .unwrap();
+    }
+    db.sql("UPDATE blobs SET created_at = date_trunc('hour', created_at)")
+        .await; // all at once
+    let (mut seen, mut last): (Vec<BlobInfo>, Option<BlobInfo>) = (Vec::new(), None);
+    loop {
+        let page = db.list_blobs(convo, last.as_ref(), 3).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        last = page.last().cloned();
+        seen.extend(page);
+    }
+    assert_eq!(seen.len(), 7);
+    assert!(seen.windows(2).all(|pair| pair[0].cid > pair[1].cid));
+    let cid = blobs::cid_of(b"x").unwrap();
+    let error = db
+        .store_blob(&cid, b"x", &did("stranger"), Some(convo))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+}

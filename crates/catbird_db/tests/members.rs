@@ -1,0 +1,246 @@
+//! Who is in, who was, and what they have not read.
+
+mod server;
+
+use catbird_db::*;
+use futures::future::{join_all, try_join_all};
+use server::{TestDatabase, did};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+#[tokio::test]
+async fn who_leaves_and_comes_back_sees_what_was_sent_while_they_were_in() {
+    let db = TestDatabase::new().await;
+    let convo = db.conversation(&["alice", "bob"]).await;
+    let bob = did("bob");
+    let mut sent = Vec::new();
+    for round in 0..6 {
+        match round {
+            2 | 4 => drop(db.remove_member(convo, &bob).await.unwrap()),
+            3 | 5 => drop(db.add_member(convo, &bob).await.unwrap()),
+            _ => {}
+        }
+        for _ in 0..3 {
+            sent.push((round, db.send(convo, "alice", 0).await.unwrap().sent_at));
+        }
+    }
+    let in_rounds = [0, 1, 3, 5];
+    let expected: Vec<_> = sent
+        .iter()
+        .filter(|(round, _)| in_rounds.contains(round))
+        .collect();
+    let expected: Vec<_> = expected.into_iter().map(|(_, at)| *at).collect();
+    assert_eq!(
+        db.count_messages(convo, &bob).await.unwrap(),
+        expected.len() as i64
+    );
+
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = db.list_messages_since(convo, &bob, after, 2).await.unwrap();
+        seen.extend(page.items.iter().map(|message| message.sent_at));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, expected);
+    let (mut seen, mut headers, mut before) = (Vec::new(), Vec::new(), None);
+    loop {
+        let page = db.list_messages(convo, &bob, before, 2).await.unwrap();
+        let same = db
+            .list_message_headers(convo, &bob, before, 2)
+            .await
+            .unwrap();
+        headers.extend(same.items.iter().map(|header| header.sent_at));
+        assert_eq!(page.next, same.next);
+        seen.extend(page.items.iter().map(|message| message.sent_at));
+        before = page.next;
+        if before.is_none() {
+            break;
+        }
+    }
+    assert_eq!(headers, seen);
+    seen.reverse();
+    assert_eq!(seen, expected);
+    let all = db
+        .list_messages_since(convo, &did("alice"), None, 50)
+        .await
+        .unwrap()
+        .items;
+    for message in all {
+        let found = db.get_message(convo, message.id, &bob).await;
+        assert_eq!(found.is_ok(), expected.contains(&message.sent_at));
+    }
+    assert_eq!(db.count_messages(convo, &did("stranger")).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn adding_and_removing_say_what_was_so() {
+    let db = TestDatabase::new().await;
+    let convo = db.conversation(&["alice"]).await;
+    let bob = did("bob");
+    assert_eq!(db.get_membership(convo, &bob).await.unwrap(), None);
+    let added = db.add_member(convo, &bob).await.unwrap();
+    assert_eq!(db.add_member(convo, &bob).await.unwrap(), added);
+    let removed = db.remove_member(convo, &bob).await.unwrap();
+    assert!(removed.left_at > Some(removed.joined_at));
+    assert_eq!(db.get_membership(convo, &bob).await.unwrap(), Some(removed));
+    let error = db.remove_member(convo, &bob).await.unwrap_err();
+    assert!(matches!(error, Error::NotInConversation { .. }));
+    let back = db.add_member(convo, &bob).await.unwrap();
+    assert!(back.joined_at > added.joined_at);
+    let error = db.add_member(uuid::Uuid::nil(), &bob).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let listed = db
+        .list_members(convo, Some(&did("alice")), 5)
+        .await
+        .unwrap();
+    assert_eq!(listed, [back]);
+}
+
+#[tokio::test]
+async fn a_sender_must_be_in_at_the_epoch_of_the_message() {
+    let db = TestDatabase::new().await;
+    let convo = db.conversation(&["alice", "bob"]).await;
+    let refused = |result: Result<Sent>| matches!(result, Err(Error::NotAMember { .. }));
+    assert!(refused(db.send(convo, "stranger", 0).await));
+    db.remove_member(convo, &did("bob")).await.unwrap();
+    assert!(refused(db.send(convo, "bob", 0).await));
+    assert_eq!(db.number("SELECT count(*) FROM message_ids").await, 0);
+    db.add_member(convo, &did("bob")).await.unwrap();
+    db.send(convo, "bob", 0).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_unread_message_is_lost_or_counted_twice_under_load() {
+    let db = TestDatabase::new().await;
+    let names: Vec<String> = (0..10).map(|n| format!("member{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let convo = db.conversation(&names).await;
+    let other = db.conversation(&names).await;
+    // Everyone writes in both conversations, in either order, while one comes and goes.
+    let done = AtomicBool::new(false);
+    let writers = names.iter().enumerate().map(|(n, name)| {
+        let (db, first, second) = (&db, [convo, other][n % 2], [other, convo][n % 2]);
+        async move {
+            for _ in 0..20 {
+                db.send(first, name, 0).await?;
+                db.send(second, name, 0).await?;
+            }
+            Ok::<(), Error>(())
+        }
+    });
+    let restless = async {
+        while !done.load(Ordering::Relaxed) {
+            db.add_member(convo, &did("visitor")).await.unwrap();
+            db.remove_member(convo, &did("visitor")).await.unwrap();
+        }
+    };
+    let writers = async {
+        try_join_all(writers).await.unwrap();
+        done.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(writers, restless);
+    for convo in [convo, other] {
+        for member in db.list_members(convo, None, 20).await.unwrap() {
+            assert_eq!(member.unread_count, 9 * 20, "{}", member.did);
+        }
+    }
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    assert_eq!(db.number(deadlocks).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_counter_never_falls_below_zero_and_loses_no_update() {
+    let db = TestDatabase::new().await;
+    let convo = db.conversation(&["alice", "bob"]).await;
+    let bob = did("bob");
+    assert_eq!(db.update_unread_count(convo, &bob, -5).await.unwrap(), 0);
+    let updates = (0..50).map(|_| db.update_unread_count(convo, &bob, 3));
+    try_join_all(updates).await.unwrap();
+    assert_eq!(db.update_unread_count(convo, &bob, -100).await.unwrap(), 50);
+    assert_eq!(
+        db.update_unread_count(convo, &bob, i32::MIN).await.unwrap(),
+        0
+    );
+    assert_eq!(
+        db.update_unread_count(convo, &bob, i32::MAX).await.unwrap(),
+        i32::MAX
+    );
+    assert_eq!(
+        db.update_unread_count(convo, &bob, i32::MAX).await.unwrap(),
+        i32::MAX
+    );
+    let error = db
+        .update_unread_count(convo, &did("stranger"), 1)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::NotInConversation { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_to_a_place_leaves_what_came_after_it_unread_however_it_came() {
+    let db = TestDatabase::new().await;
+    let convo = db.conversation(&["alice", "bob"]).await;
+    let bob = did("bob");
+    for round in 0..20 {
+        // Alice writes while Bob reads; wherever they meet, counter and messages agree afterwards.
+        let writing = join_all((0..8).map(|_| db.send(convo, "alice", 0)));
+        let reading = async {
+            let page = db.list_messages(convo, &bob, None, 1).await.unwrap();
+            let read_to = page.items.first().map(Message::cursor);
+            match read_to {
+                Some(_) => drop(db.reset_unread_count(convo, &bob, read_to).await.unwrap()),
+                None => assert_eq!(round, 0),
+            }
+            read_to
+        };
+        let (sent, read_to) = tokio::join!(writing, reading);
+        assert!(sent.iter().all(Result::is_ok));
+        let after = db
+            .list_messages_since(convo, &bob, read_to, 200)
+            .await
+            .unwrap()
+            .items
+            .len();
+        let member = db.get_membership(convo, &bob).await.unwrap().unwrap();
+        assert_eq!(member.unread_count as usize, after);
+    }
+    assert_eq!(db.reset_unread_count(convo, &bob, None).await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_to_a_thousand_members_counts_for_each_and_touches_no_index() {
+    let db = TestDatabase::new().await;
+    let names: Vec<String> = (0..1_000).map(|n| format!("member{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let convo = db.conversation(&names).await;
+    db.send(convo, names[0], 0).await.unwrap();
+    db.sql("VACUUM members").await;
+    let started = Instant::now();
+    for _ in 0..20 {
+        db.send(convo, names[0], 0).await.unwrap();
+    }
+    println!("1,000 members: {:?} a message", started.elapsed() / 20);
+    let total = db.number("SELECT sum(unread_count) FROM members").await;
+    assert_eq!(total, 21 * 999);
+    let sender = db
+        .get_membership(convo, &did(names[0]))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(sender.unread_count, 0);
+    // Statistics of the sessions arrive when they have been idle for a while.
+    let moved =
+        "SELECT n_tup_upd - n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'members'";
+    let updated = "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'members'";
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while db.number(updated).await < 21 * 999 {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    // Only the first message of each member, and what finds its page full, moves.
+    let moved = db.number(moved).await;
+    assert!(moved < 21 * 999 / 4, "{moved} of {} updates", 21 * 999);
+}

@@ -1,0 +1,162 @@
+//! At ten million messages the queries read what they return, through their index.
+
+mod server;
+
+use server::TestDatabase;
+use sqlx::AssertSqlSafe;
+
+/// Conversations and messages of each: twelve months of ten million.
+const CONVERSATIONS: i64 = 1_000;
+const EACH: i64 = 10_000;
+
+/// Rows of a plan, and the indexes it reads.
+struct Plan(String);
+
+impl Plan {
+    async fn of(db: &TestDatabase, query: &str) -> Plan {
+        let sql = format!("EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF) {query}");
+        let rows = sqlx::query_scalar::<_, String>(AssertSqlSafe(sql)).fetch_all(db.pool());
+        Plan(rows.await.unwrap().join("\n"))
+    }
+
+    /// Pages touched, all in all: the top node's.
+    fn pages(&self) -> i64 {
+        let line = self
+            .0
+            .lines()
+            .find(|line| line.trim().starts_with("Buffers: shared"))
+            .unwrap();
+        let counts = line
+            .split_whitespace()
+            .filter_map(|word| word.split_once('='));
+        counts
+            .filter(|(kind, _)| ["hit", "read"].contains(kind))
+            .map(|(_, n)| n.parse::<i64>().unwrap())
+            .sum()
+    }
+
+    fn must(&self, index: &str, most_pages: i64) {
+        // Of a partition of the future, which is empty, a scan is all there is.
+        let empty = |line: &str| line.contains("rows=0 ") || line.contains("never executed");
+        let scans = |line: &&str| line.contains("Seq Scan") && !empty(line);
+        assert!(self.0.lines().find(scans).is_none(), "{}", self.0);
+        assert!(self.0.contains(index), "{index} is not used:\n{}", self.0);
+        assert!(
+            self.pages() <= most_pages,
+            "{} pages:\n{}",
+            self.pages(),
+            self.0
+        );
+    }
+}
+
+/// The text of a query as the crate sends it, from what sqlx has on record, with values in place.
+fn query(beginning: &str, values: &[&str]) -> String {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx");
+    let mut found = std::fs::read_dir(directory).unwrap().filter_map(|file| {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let query = record["query"].as_str().unwrap().to_owned();
+        let flat = query.split_whitespace().collect::<Vec<_>>().join(" ");
+        flat.contains(beginning).then_some(query)
+    });
+    let mut query = found
+        .next()
+        .unwrap_or_else(|| panic!("no query has {beginning}"));
+    assert!(found.next().is_none(), "{beginning} is of several queries");
+    for (n, value) in values.iter().enumerate().rev() {
+        query = query.replace(&format!("${}", n + 1), value);
+    }
+    query
+}
+
+#[tokio::test]
+async fn keyset_queries_use_their_index_at_ten_million_messages() {
+    let convo = "'00000000-0000-0000-0000-000000000001'";
+    let (alice, bob) = ("'did:plc:alice'", "'did:plc:bob'");
+    let middle = "(now() - interval '100 days')";
+    let id = "'80000000-0000-0000-0000-000000000000'";
+    let end = "'9999-12-31 00:00:00Z'";
+    let mut queries = Vec::new();
+    // A page of fifty has fifty-one rows, each on a page of its own, and the way down each month's index.
+    for reader in [alice, bob] {
+        for from in [middle, end] {
+            let back = "SELECT * FROM messages WHERE convo_id = $1 AND sent_at <= s.until";
+            queries.push((
+                query(back, &[convo, reader, from, id, "51"]),
+                "messages_20",
+                200,
+            ));
+        }
+        let since = "ORDER BY sent_at, id LIMIT";
+        queries.push((
+            query(since, &[convo, reader, middle, id, "51"]),
+            "messages_20",
+            200,
+        ));
+        let headers = "SELECT id, sender, message_type, epoch, sent_at FROM messages";
+        let headers = query(headers, &[convo, reader, middle, id, "51"]);
+        queries.push((headers, "Index Only Scan", 100));
+    }
+    // Counting reads the conversation's part of the index, and no message.
+    let count = query("count(*) AS \"count!\" FROM members", &[convo, alice]);
+    queries.push((count, "Index Only Scan", 400));
+    let one = "FROM message_ids i JOIN messages m ON";
+    let one = query(one, &[convo, "(SELECT id FROM message_ids LIMIT 1)", alice]);
+    queries.push((one, "_pkey", 60));
+    let unread = "UPDATE members SET unread_count = ( SELECT count(*)";
+    let unread = query(unread, &[convo, alice, "(now() - interval '1 day')", id]);
+    queries.push((unread, "_pkey", 200));
+
+    let db = TestDatabase::with(|config| {
+        config.statement_timeout = std::time::Duration::from_secs(1_800);
+    })
+    .await;
+    db.sql("SELECT create_message_partitions(now() - interval '11 months', 11)")
+        .await;
+    // Indexes are made after the rows, as a restore does it; they are the migrations' own.
+    db.sql(&format!(
+        "CREATE TEMP TABLE kept AS
+             SELECT pg_get_indexdef(i.indexrelid) AS definition, i.indexrelid::regclass::text AS name
+               FROM pg_index i WHERE i.indrelid = 'messages'::regclass AND NOT i.indisprimary;
+         CREATE TEMP TABLE primary_key AS
+             SELECT conname, pg_get_constraintdef(oid) AS definition FROM pg_constraint WHERE conrelid = 'messages'::regclass AND contype = 'p';
+         DO $$ DECLARE name text; BEGIN
+             FOR name IN SELECT k.name FROM kept k LOOP EXECUTE format('DROP INDEX %s', name); END LOOP;
+             FOR name IN SELECT conname FROM primary_key LOOP EXECUTE format('ALTER TABLE messages DROP CONSTRAINT %I', name); END LOOP;
+         END $$;
+         SET session_replication_role = replica;  -- no foreign key is checked ten million times
+         INSERT INTO conversations (id, creator, created_at, updated_at, clock)
+         SELECT ('00000000-0000-0000-0000-' || lpad(n::text, 12, '0'))::uuid, 'did:plc:alice', now() - interval '1 year', now(), now()
+           FROM generate_series(1, {CONVERSATIONS}) n;
+         INSERT INTO members (convo_id, member_did, joined_at, joined_epoch)
+         SELECT c.id, 'did:plc:' || name, c.created_at, 0 FROM conversations c, unnest(ARRAY['alice', 'bob']) name;
+         -- Bob left the first conversation after a month, and has been back for a week.
+         UPDATE members SET left_at = joined_at + interval '1 month', left_epoch = 0
+          WHERE convo_id = '00000000-0000-0000-0000-000000000001' AND member_did = 'did:plc:bob';
+         INSERT INTO members (convo_id, member_did, joined_at, joined_epoch)
+         VALUES ('00000000-0000-0000-0000-000000000001', 'did:plc:bob', now() - interval '1 week', 0);
+         INSERT INTO messages (convo_id, id, sender, message_type, epoch, ciphertext, sent_at)
+         SELECT c.id, gen_random_uuid(), 'did:plc:alice', 'app', 0, 'x', now() - n * interval '330 days' / {EACH}
+           FROM generate_series(1, {EACH}) n, conversations c;
+         INSERT INTO message_ids (convo_id, id, sent_at)
+         SELECT convo_id, id, sent_at FROM messages WHERE convo_id = '00000000-0000-0000-0000-000000000001';
+         SET session_replication_role = origin;
+         SET maintenance_work_mem = '1GB';
+         DO $$ DECLARE made record; BEGIN
+             FOR made IN SELECT * FROM primary_key LOOP EXECUTE format('ALTER TABLE messages ADD CONSTRAINT %I %s', made.conname, made.definition); END LOOP;
+             FOR made IN SELECT * FROM kept LOOP EXECUTE made.definition; END LOOP;
+         END $$"
+    ))
+    .await;
+    db.sql("VACUUM (ANALYZE) messages, members, conversations, message_ids")
+        .await;
+    assert_eq!(
+        db.number("SELECT count(*) FROM messages").await,
+        CONVERSATIONS * EACH
+    );
+
+    for (query, index, most_pages) in queries {
+        Plan::of(&db, &query).await.must(index, most_pages);
+    }
+}

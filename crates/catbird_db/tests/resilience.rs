@@ -1,0 +1,210 @@
+//! What happens when the database is busy, slow, contended, elsewhere or gone.
+
+mod server;
+
+use catbird_db::*;
+use server::{TestDatabase, did};
+use sqlx::AssertSqlSafe;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+#[tokio::test]
+async fn an_exhausted_pool_is_an_error_in_time() {
+    let db = TestDatabase::with(|config| {
+        config.max_connections = 2;
+        config.acquire_timeout = Duration::from_millis(300);
+    })
+    .await;
+    let held = [
+        db.begin_transaction().await.unwrap(),
+        db.begin_transaction().await.unwrap(),
+    ];
+    let started = Instant::now();
+    let error = db.get_conversation(Uuid::nil()).await.unwrap_err();
+    assert!(matches!(error, Error::PoolExhausted), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Retryable);
+    assert!(started.elapsed() < Duration::from_secs(5));
+    drop(held);
+    let error = db.get_conversation(Uuid::nil()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_lock_and_a_statement_that_take_too_long_are_errors_in_time() {
+    let db = TestDatabase::with(|config| {
+        config.lock_timeout = Duration::from_millis(200);
+        config.statement_timeout = Duration::from_millis(600);
+    })
+    .await;
+    let convo = db.conversation(&["alice"]).await;
+    let mut holder = db.begin_transaction().await.unwrap();
+    members::add(&mut holder, convo, &did("bob")).await.unwrap();
+    let error = db.send(convo, "alice", 0).await.unwrap_err();
+    assert!(matches!(error, Error::TimedOut(_)), "{error}");
+    holder.rollback().await.unwrap();
+    db.send(convo, "alice", 0).await.unwrap();
+    let slow = sqlx::query("SELECT pg_sleep(30)").execute(db.pool()).await;
+    let error = Error::from(slow.unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::Retryable, "{error}");
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_forgotten_gives_its_locks_back() {
+    let db =
+        TestDatabase::with(|config| config.statement_timeout = Duration::from_millis(200)).await;
+    let convo = db.conversation(&["alice"]).await;
+    let mut forgotten = db.begin_transaction().await.unwrap();
+    members::add(&mut forgotten, convo, &did("bob"))
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    db.send(convo, "alice", 0).await.unwrap();
+    let error = members::add(&mut forgotten, convo, &did("carol"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Retryable, "{error}");
+}
+
+/// Lets every n-th statement on a table fail as if the server had rolled it back for another's sake.
+async fn fail_first(db: &TestDatabase, times: u32, code: &str) {
+    db.sql(&format!(
+        "CREATE SEQUENCE tries;
+         CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             IF nextval('tries') <= {times} THEN RAISE EXCEPTION 'in the way' USING ERRCODE = '{code}'; END IF;
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER fail BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION fail()"
+    ))
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_server_rolled_back_for_another_is_tried_again_a_few_times() {
+    for code in ["40001", "40P01"] {
+        let db = TestDatabase::new().await;
+        let convo = db.conversation(&["alice", "bob"]).await;
+        fail_first(&db, 3, code).await;
+        db.send(convo, "alice", 0).await.unwrap();
+        let bob = db
+            .get_membership(convo, &did("bob"))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(bob.unread_count, 1);
+        assert_eq!(db.number("SELECT last_value FROM tries").await, 4);
+    }
+    let db = TestDatabase::new().await;
+    let convo = db.conversation(&["alice"]).await;
+    fail_first(&db, 1_000_000, "40P01").await;
+    let error = db.send(convo, "alice", 0).await.unwrap_err();
+    assert!(matches!(error, Error::Contended(_)) && error.kind() == ErrorKind::Retryable);
+    assert_eq!(db.number("SELECT last_value FROM tries").await, 5);
+}
+
+#[tokio::test]
+async fn what_may_have_been_committed_is_not_tried_again() {
+    let db = TestDatabase::new().await;
+    let convo = db.conversation(&["alice"]).await;
+    fail_first(&db, 1_000_000, "08006").await;
+    let error = db.send(convo, "alice", 0).await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable(_)), "{error}");
+    assert_eq!(db.number("SELECT last_value FROM tries").await, 1);
+}
+
+#[tokio::test]
+async fn two_transactions_that_lock_each_other_out_are_told_apart_from_faults() {
+    let db = TestDatabase::new().await;
+    let (first, second) = (
+        db.conversation(&["alice"]).await,
+        db.conversation(&["alice"]).await,
+    );
+    let crosswise = async |one: Uuid, other: Uuid| {
+        let mut transaction = db.begin_transaction().await?;
+        members::add(&mut transaction, one, &did("bob")).await?;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        members::add(&mut transaction, other, &did("bob")).await?;
+        transaction.commit().await?;
+        Ok::<(), Error>(())
+    };
+    let results = tokio::join!(crosswise(first, second), crosswise(second, first));
+    let error = match results {
+        (Ok(()), Err(error)) | (Err(error), Ok(())) => error,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(error, Error::Contended(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_an_error_in_time() {
+    let mut config = Config::new("postgres://nobody@127.0.0.1:1/none");
+    config.acquire_timeout = Duration::from_secs(2);
+    let error = Database::connect(&config).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Retryable, "{error}");
+    let error = Database::connect(&Config::new("no url")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+}
+
+#[tokio::test]
+async fn pages_come_from_the_replica_and_what_decides_from_the_primary() {
+    let primary = TestDatabase::new().await;
+    // Another database stands for a replica that has seen nothing yet: what it answers is told apart.
+    let behind = TestDatabase::new().await;
+    let mut config = primary.config.clone();
+    config.read_url = Some(behind.config.url.clone());
+    let db = Database::connect(&config).await.unwrap();
+    let convo = primary.conversation(&["alice"]).await;
+    let sent = primary.send(convo, "alice", 0).await.unwrap();
+    let alice = did("alice");
+    assert_eq!(db.count_messages(convo, &alice).await.unwrap(), 0);
+    assert!(
+        db.list_messages(convo, &alice, None, 5)
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
+    assert_eq!(db.get_current_epoch(convo).await.unwrap(), 0);
+    assert!(db.is_member(convo, &alice).await.unwrap());
+    assert_eq!(
+        primary
+            .list_messages(convo, &alice, None, 5)
+            .await
+            .unwrap()
+            .items[0]
+            .sent_at,
+        sent.sent_at
+    );
+    assert!(db.health_check().await.unwrap().replica_lag.is_none());
+    db.close().await;
+    assert_eq!(
+        db.get_conversation(convo).await.unwrap_err().kind(),
+        ErrorKind::Retryable
+    );
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_program_is_not_migrated() {
+    let db = TestDatabase::new().await;
+    db.migrate().await.unwrap();
+    db.sql("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (99, 'newer', true, '', 0)").await;
+    let error = db.migrate().await.unwrap_err();
+    assert!(matches!(error, Error::Migration(_)), "{error}");
+}
+
+#[tokio::test]
+async fn text_from_outside_is_a_value_and_never_a_statement() {
+    let db = TestDatabase::new().await;
+    let title = "'; DROP TABLE members; --";
+    let made = db
+        .create_conversation(Uuid::now_v7(), &did("alice"), Some(title))
+        .await
+        .unwrap();
+    assert_eq!(made.title.as_deref(), Some(title));
+    // A statement put together at run time would need `AssertSqlSafe`, which sqlx demands for it.
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        assert!(!text.contains(stringify!(AssertSqlSafe)));
+    }
+    let _ = AssertSqlSafe("the tests' own");
+}

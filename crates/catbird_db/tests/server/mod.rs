@@ -1,0 +1,109 @@
+//! A database of its own for each test, on the server of TEST_DATABASE_URL.
+#![allow(dead_code, reason = "each test program uses a part")]
+
+use catbird_db::{Config, Database, Did, MessageType, NewMessage, PastEpochs, Result, Sent};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+use std::ops::Deref;
+use std::str::FromStr;
+use uuid::Uuid;
+
+/// A migrated database, dropped at the end of the test.
+pub struct TestDatabase {
+    pub db: Database,
+    pub config: Config,
+    server: PgConnectOptions,
+    name: String,
+}
+
+impl TestDatabase {
+    pub async fn new() -> TestDatabase {
+        TestDatabase::with(|_| {}).await
+    }
+
+    /// With another configuration than the default.
+    pub async fn with(configure: impl FnOnce(&mut Config)) -> TestDatabase {
+        let url = std::env::var("TEST_DATABASE_URL").expect(
+            "TEST_DATABASE_URL names a server to create databases on: use `make test-catbird`",
+        );
+        let server = PgConnectOptions::from_str(&url).unwrap();
+        let name = format!("catbird_test_{}", Uuid::new_v4().simple());
+        administer(&server, format!("CREATE DATABASE {name}")).await;
+        let mut config = Config::new(server.clone().database(&name).to_url_lossy());
+        config.max_connections = 20;
+        configure(&mut config);
+        let db = Database::connect(&config).await.unwrap();
+        db.migrate().await.unwrap();
+        TestDatabase {
+            db,
+            config,
+            server,
+            name,
+        }
+    }
+
+    /// Runs a statement past the crate.
+    pub async fn sql(&self, sql: &str) {
+        let sql = sqlx::raw_sql(AssertSqlSafe(sql));
+        sql.execute(self.db.pool()).await.unwrap();
+    }
+
+    pub async fn number(&self, sql: &str) -> i64 {
+        let sql = sqlx::query_scalar(AssertSqlSafe(sql));
+        sql.fetch_one(self.db.pool()).await.unwrap()
+    }
+
+    /// A conversation at epoch 0.
+    pub async fn conversation(&self, members: &[&str]) -> Uuid {
+        let id = Uuid::now_v7();
+        let others: Vec<Did> = members[1..].iter().map(|name| did(name)).collect();
+        let creator = did(members[0]);
+        let created = self
+            .db
+            .create_conversation_with_members(id, &creator, None, &others);
+        created.await.unwrap();
+        id
+    }
+
+    /// An application message of a given epoch.
+    pub async fn send(&self, convo_id: Uuid, sender: &str, epoch: i64) -> Result<Sent> {
+        let message = NewMessage {
+            convo_id,
+            id: Uuid::new_v4(),
+            sender: &did(sender),
+            message_type: MessageType::App,
+            epoch,
+            ciphertext: b"sealed",
+        };
+        self.db.create_message(&message, PastEpochs::Refuse).await
+    }
+}
+
+impl Deref for TestDatabase {
+    type Target = Database;
+    fn deref(&self) -> &Database {
+        &self.db
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let (server, name) = (self.server.clone(), self.name.clone());
+        let drop = async move {
+            administer(&server, format!("DROP DATABASE {name} WITH (FORCE)")).await;
+        };
+        let run = || tokio::runtime::Runtime::new().unwrap().block_on(drop);
+        std::thread::spawn(run).join().unwrap();
+    }
+}
+
+async fn administer(server: &PgConnectOptions, sql: String) {
+    let mut connection = PgConnection::connect_with(server).await.unwrap();
+    let sql = sqlx::raw_sql(AssertSqlSafe(sql));
+    sql.execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+pub fn did(name: &str) -> Did {
+    format!("did:plc:{name}").parse().unwrap()
+}

@@ -1,0 +1,458 @@
+//! Messages and key packages that an outsider can check, on a server with the extension.
+
+mod server;
+
+use catbird_db::proof::{self, LogView};
+use catbird_db::transparency::{Log, Options};
+use catbird_db::*;
+use chrono::{DateTime, TimeDelta, Utc};
+use server::{TestDatabase, did};
+use uuid::Uuid;
+
+async fn transparent(options: Options) -> TestDatabase {
+    let db = TestDatabase::new().await;
+    db.sql("CREATE EXTENSION merkle_log").await;
+    register(&db, options).await;
+    db
+}
+
+async fn register(db: &TestDatabase, options: Options) {
+    let mut transaction = db.begin_transaction().await.unwrap();
+    transparency::register(&mut transaction, options)
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+}
+
+async fn prove(db: &TestDatabase, message: &Message, size: Option<u64>) -> Result<proof::Proof> {
+    let mut connection = db.pool().acquire().await.unwrap();
+    transparency::prove_message(&mut connection, message.convo_id, message.id, size).await
+}
+
+async fn prove_package(db: &TestDatabase, package: &KeyPackage) -> Result<proof::Proof> {
+    let mut connection = db.pool().acquire().await.unwrap();
+    transparency::prove_key_package(&mut connection, &package.did, package.id, None).await
+}
+
+async fn head(db: &TestDatabase, log: Log) -> proof::TreeHead {
+    transparency::tree_head(&mut db.pool().acquire().await.unwrap(), log)
+        .await
+        .unwrap()
+}
+
+fn received(message: &Message) -> proof::Message<'_> {
+    proof::Message {
+        convo_id: message.convo_id,
+        id: message.id,
+        sender: message.sender.as_str(),
+        message_type: message.message_type.as_str(),
+        epoch: message.epoch as u64,
+        ciphertext: &message.ciphertext,
+        sent_at: message.sent_at.timestamp_micros(),
+    }
+}
+
+async fn findings(db: &TestDatabase) -> i64 {
+    db.number("SELECT (SELECT count(*) FROM verify_log('catbird_messages') WHERE kind <> 'redacted') + (SELECT count(*) FROM verify_log('catbird_key_packages'))").await
+}
+
+#[tokio::test]
+async fn every_message_before_and_after_registration_is_proven_to_an_outsider() {
+    let db = TestDatabase::new().await;
+    let convo = db.conversation(&["alice", "bob"]).await;
+    db.send(convo, "alice", 0).await.unwrap();
+    db.sql("CREATE EXTENSION merkle_log").await;
+    register(&db, Options::default()).await;
+    register(&db, Options::default()).await; // again changes nothing
+    for _ in 0..20 {
+        db.send(convo, "bob", 0).await.unwrap();
+    }
+    assert_eq!(transparency::log_now(&db, Log::Messages).await.unwrap(), 21);
+    let messages = db
+        .list_messages(convo, &did("alice"), None, 50)
+        .await
+        .unwrap()
+        .items;
+    assert_eq!(messages.len(), 21);
+    let head = head(&db, Log::Messages).await;
+    for message in &messages {
+        let proof = prove(&db, message, None).await.unwrap();
+        assert_eq!(proof.head, head);
+        proof.verify_message(&received(message)).unwrap();
+        let forged = proof::Message {
+            ciphertext: b"forged",
+            ..received(message)
+        };
+        assert!(proof.verify_message(&forged).is_err());
+    }
+    assert_eq!(findings(&db).await, 0);
+}
+
+#[tokio::test]
+async fn what_is_not_logged_yet_is_said_to_be_so() {
+    let db = transparent(Options::default()).await;
+    let convo = db.conversation(&["alice"]).await;
+    db.send(convo, "alice", 0).await.unwrap();
+    transparency::log_now(&db, Log::Messages).await.unwrap();
+    db.send(convo, "alice", 0).await.unwrap();
+    let messages = db
+        .list_messages_since(convo, &did("alice"), None, 9)
+        .await
+        .unwrap()
+        .items;
+    let error = prove(&db, &messages[1], None).await.unwrap_err();
+    assert!(matches!(error, Error::NotYetLogged { .. }), "{error}");
+    transparency::log_now(&db, Log::Messages).await.unwrap();
+    prove(&db, &messages[1], None).await.unwrap();
+    let error = prove(&db, &messages[1], Some(1)).await.unwrap_err();
+    assert!(matches!(error, Error::NotYetLogged { .. }), "{error}");
+    let unknown = Message {
+        id: Uuid::nil(),
+        ..messages[0].clone()
+    };
+    assert_eq!(
+        prove(&db, &unknown, None).await.unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+}
+
+#[tokio::test]
+async fn a_client_follows_one_log_and_catches_a_rewritten_one() {
+    let db = transparent(Options::default()).await;
+    let convo = db.conversation(&["alice"]).await;
+    let mut view: Option<LogView> = None;
+    for _ in 0..4 {
+        for _ in 0..3 {
+            db.send(convo, "alice", 0).await.unwrap();
+        }
+        transparency::log_now(&db, Log::Messages).await.unwrap();
+        match &mut view {
+            None => view = Some(LogView::new(head(&db, Log::Messages).await)),
+            Some(view) => {
+                let mut connection = db.pool().acquire().await.unwrap();
+                let known = view.head().tree_size;
+                let since =
+                    transparency::prove_consistency(&mut connection, Log::Messages, known, None);
+                view.advance(&since.await.unwrap()).unwrap();
+            }
+        }
+    }
+    let view = view.unwrap();
+    assert_eq!(view.head().tree_size, 12);
+    let message = &db
+        .list_messages(convo, &did("alice"), None, 1)
+        .await
+        .unwrap()
+        .items[0];
+    view.accept(&prove(&db, message, None).await.unwrap().head)
+        .unwrap();
+
+    // The operator makes the log anew without the first message, and serves that.
+    db.sql("SELECT drop_log('catbird_messages', confirm => true); SELECT drop_log('catbird_key_packages', confirm => true);
+            DELETE FROM messages WHERE sent_at = (SELECT min(sent_at) FROM messages)").await;
+    register(&db, Options::default()).await;
+    db.send(convo, "alice", 0).await.unwrap();
+    transparency::log_now(&db, Log::Messages).await.unwrap();
+    let proof = prove(&db, message, None).await.unwrap();
+    proof.verify_message(&received(message)).unwrap();
+    assert_eq!(
+        view.accept(&proof.head),
+        Err(proof::Error::SplitView { size: 12 })
+    );
+}
+
+#[tokio::test]
+async fn a_key_package_is_in_the_log_when_stored_and_when_given_out() {
+    let db = transparent(Options::default()).await;
+    let bob = did("bob");
+    let package = NewKeyPackage {
+        did: &bob,
+        cipher_suite: 1,
+        key_data: b"bob's package",
+        expires_at: Utc::now() + TimeDelta::days(1),
+        last_resort: false,
+    };
+    let stored = db.store_key_package(&package).await.unwrap();
+    transparency::log_now(&db, Log::KeyPackages).await.unwrap();
+    let given = proof::KeyPackage {
+        did: bob.as_str(),
+        cipher_suite: 1,
+        key_data: &stored.key_data,
+    };
+    let entry = prove_package(&db, &stored)
+        .await
+        .unwrap()
+        .verify_key_package(&given)
+        .unwrap();
+    assert_eq!(entry.expires_at, stored.expires_at.timestamp_micros());
+    assert_eq!(entry.consumed_at, None);
+
+    let claimed = db.claim_key_package(&bob, 1).await.unwrap();
+    transparency::log_now(&db, Log::KeyPackages).await.unwrap();
+    let proof = prove_package(&db, &claimed).await.unwrap();
+    let entry = proof.verify_key_package(&given).unwrap();
+    assert_eq!(
+        entry.consumed_at,
+        claimed.consumed_at.map(|at| at.timestamp_micros())
+    );
+    for forged in [
+        proof::KeyPackage {
+            key_data: b"mallory's package",
+            ..given
+        },
+        proof::KeyPackage {
+            did: "did:plc:mallory",
+            ..given
+        },
+        proof::KeyPackage {
+            cipher_suite: 2,
+            ..given
+        },
+    ] {
+        assert!(proof.verify_key_package(&forged).is_err());
+    }
+    // Swapped in the database behind the log's back: what is served no longer fits the log.
+    db.sql("ALTER TABLE key_packages DISABLE TRIGGER USER; UPDATE key_packages SET key_data = 'mallory''s'; ALTER TABLE key_packages ENABLE TRIGGER USER").await;
+    let served = db
+        .store_key_package(&NewKeyPackage {
+            key_data: b"mallory's",
+            ..package
+        })
+        .await
+        .unwrap();
+    let served = proof::KeyPackage {
+        key_data: &served.key_data,
+        ..given
+    };
+    assert!(
+        prove_package(&db, &claimed)
+            .await
+            .unwrap()
+            .verify_key_package(&served)
+            .is_err()
+    );
+    assert!(findings(&db).await > 0);
+}
+
+#[tokio::test]
+async fn a_logged_message_is_neither_changed_nor_deleted() {
+    let db = transparent(Options::default()).await;
+    let convo = db.conversation(&["alice"]).await;
+    db.send(convo, "alice", 0).await.unwrap();
+    let message = db
+        .list_messages(convo, &did("alice"), None, 1)
+        .await
+        .unwrap()
+        .items
+        .remove(0);
+    for refused in [
+        db.delete_message(convo, message.id).await,
+        db.delete_conversation(convo).await,
+    ] {
+        let error = refused.unwrap_err();
+        assert!(
+            matches!(error, Error::AppendOnly(_)) && error.kind() == ErrorKind::Conflict,
+            "{error}"
+        );
+    }
+    // What may go: members, and a conversation without messages.
+    db.remove_member(convo, &did("alice")).await.unwrap();
+    let empty = db.conversation(&["alice"]).await;
+    db.delete_conversation(empty).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_salted_entry_is_redacted_and_the_others_are_proven_as_before() {
+    let db = transparent(Options { salted: true }).await;
+    let convo = db.conversation(&["alice"]).await;
+    for _ in 0..3 {
+        db.send(convo, "alice", 0).await.unwrap();
+    }
+    transparency::log_now(&db, Log::Messages).await.unwrap();
+    let messages = db
+        .list_messages_since(convo, &did("alice"), None, 9)
+        .await
+        .unwrap()
+        .items;
+    prove(&db, &messages[1], None)
+        .await
+        .unwrap()
+        .verify_message(&received(&messages[1]))
+        .unwrap();
+    db.sql("SELECT redact('catbird_messages', 1, 'by order')")
+        .await;
+    assert!(prove(&db, &messages[1], None).await.is_err());
+    for message in [&messages[0], &messages[2]] {
+        prove(&db, message, None)
+            .await
+            .unwrap()
+            .verify_message(&received(message))
+            .unwrap();
+    }
+    assert_eq!(findings(&db).await, 0);
+}
+
+#[tokio::test]
+async fn without_the_extension_everything_else_works() {
+    let db = TestDatabase::new().await;
+    assert!(!db.health_check().await.unwrap().transparent);
+    let mut connection = db.pool().acquire().await.unwrap();
+    let error = transparency::register(&mut connection, Options::default())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::NotRegistered));
+    let error = transparency::log_now(&db, Log::Messages).await.unwrap_err();
+    assert!(matches!(error, Error::NotRegistered) && error.hint().is_some());
+    db.sql("CREATE SCHEMA elsewhere; CREATE EXTENSION merkle_log SCHEMA elsewhere")
+        .await;
+    let error = transparency::registered(&mut connection).await.unwrap_err();
+    assert!(error.to_string().contains("search path"), "{error}");
+}
+
+/// A month that is over, with messages in every conversation.
+async fn past_month(db: &TestDatabase, months_ago: u32, messages: i64) -> DateTime<Utc> {
+    let month = Utc::now()
+        .checked_sub_months(chrono::Months::new(months_ago))
+        .unwrap();
+    let mut transaction = db.begin_transaction().await.unwrap();
+    retention::create_partitions(&mut transaction, month, 1)
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+    db.sql(&format!(
+        "WITH imported AS (
+             INSERT INTO messages (convo_id, id, sender, message_type, epoch, ciphertext, sent_at)
+             SELECT c.id, gen_random_uuid(), c.creator, 'app', 0, 'x', message_month('{month}') + n * interval '1 minute'
+               FROM conversations c, generate_series(1, {messages}) n
+             RETURNING convo_id, id, sent_at)
+         INSERT INTO message_ids (convo_id, id, sent_at) SELECT convo_id, id, sent_at FROM imported"
+    ))
+    .await;
+    month
+}
+
+#[tokio::test]
+async fn a_month_is_dropped_after_all_its_messages_are_logged() {
+    for logged in [false, true] {
+        let db = if logged {
+            transparent(Options::default()).await
+        } else {
+            TestDatabase::new().await
+        };
+        let convo = db.conversation(&["alice"]).await;
+        let month = past_month(&db, 3, 600).await;
+        let later = past_month(&db, 2, 50).await;
+        db.send(convo, "alice", 0).await.unwrap();
+        let dropped = retention::drop_month(&db, month).await.unwrap();
+        assert_eq!(dropped.messages, 600);
+        assert_eq!(db.number("SELECT count(*) FROM messages").await, 51);
+        assert_eq!(
+            dropped.head.map(|head| head.tree_size),
+            logged.then_some(651)
+        );
+        if logged {
+            // What is left is proven, and the dropped tile's remainder is all there is to find.
+            assert_eq!(dropped.kept_from, Some(600));
+            let kept = "SELECT count(*) FROM verify_log('catbird_messages', from_index => 600)";
+            assert_eq!(db.number(kept).await, 0);
+            assert_eq!(
+                db.number("SELECT min(leaf_index) FROM merkle_log").await,
+                512
+            );
+            let message = &db
+                .list_messages(convo, &did("alice"), None, 1)
+                .await
+                .unwrap()
+                .items[0];
+            prove(&db, message, None)
+                .await
+                .unwrap()
+                .verify_message(&received(message))
+                .unwrap();
+        }
+        let error = retention::drop_month(&db, Utc::now()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        retention::drop_month(&db, later).await.unwrap();
+        assert!(retention::drop_month(&db, later).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn an_archived_month_is_read_and_proven_as_before() {
+    let db = transparent(Options::default()).await;
+    let convo = db.conversation(&["alice"]).await;
+    db.sql("UPDATE members SET joined_at = joined_at - interval '1 year'")
+        .await;
+    let old = past_month(&db, 2, 5).await;
+    db.send(convo, "alice", 0).await.unwrap();
+    transparency::log_now(&db, Log::Messages).await.unwrap();
+    let before = db
+        .list_messages(convo, &did("alice"), None, 50)
+        .await
+        .unwrap();
+    assert_eq!(before.items.len(), 6);
+    // Months before the first are made in the archive; the present one is not over.
+    let error = retention::archive(&db, Utc::now(), None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let archived = "SELECT count(*) FROM messages_archive";
+    assert_eq!(db.number(archived).await, 5);
+    // As time goes by: the archive begins later than the month.
+    db.sql("ALTER TABLE messages DETACH PARTITION messages_archive")
+        .await;
+    db.sql(&format!(
+        "DO $$ DECLARE start timestamptz := message_month('{old}'); BEGIN
+             EXECUTE format('ALTER TABLE messages_archive DETACH PARTITION %I', message_partition(start));
+             EXECUTE format('ALTER TABLE messages ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', message_partition(start), start, next_message_month(start));
+             EXECUTE format('ALTER TABLE messages ATTACH PARTITION messages_archive FOR VALUES FROM (MINVALUE) TO (%L)', start);
+         END $$"
+    ))
+    .await;
+    assert_eq!(db.number(archived).await, 0);
+    retention::archive(&db, old, None).await.unwrap();
+    assert_eq!(db.number(archived).await, 5);
+    assert!(retention::archive(&db, old, None).await.is_err());
+    assert_eq!(
+        db.list_messages(convo, &did("alice"), None, 50)
+            .await
+            .unwrap(),
+        before
+    );
+    for message in &before.items {
+        prove(&db, message, None)
+            .await
+            .unwrap()
+            .verify_message(&received(message))
+            .unwrap();
+    }
+    assert_eq!(findings(&db).await, 0);
+    assert_eq!(
+        db.number("SELECT count(*) FROM merkle_log_coverage").await,
+        0
+    );
+}
+
+#[tokio::test]
+async fn partitions_are_made_ahead_and_a_month_without_one_is_refused() {
+    let db = transparent(Options::default()).await;
+    let ahead = db.health_check().await.unwrap().partitions_until;
+    assert!(ahead > Utc::now() + TimeDelta::days(300));
+    let mut transaction = db.begin_transaction().await.unwrap();
+    assert_eq!(
+        retention::create_partitions(&mut transaction, Utc::now(), 14)
+            .await
+            .unwrap(),
+        2
+    );
+    assert_eq!(
+        retention::create_partitions(&mut transaction, Utc::now(), 14)
+            .await
+            .unwrap(),
+        0
+    );
+    transaction.commit().await.unwrap();
+    assert!(db.health_check().await.unwrap().partitions_until > ahead);
+    assert_eq!(
+        db.number("SELECT count(*) FROM merkle_log_coverage").await,
+        0
+    );
+}
