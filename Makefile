@@ -17,7 +17,7 @@ export CARGO_PGRX_TEST_PGDATA := /tmp/merkle_log-$(USER_NAME)-pgdata
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-catbird bench-ledger fuzz-ledger sqlx-prepare test lint test-catbird test-crates test-extension test-loom test-miri test-server clean
+.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-catbird bench-ledger fuzz-ledger catbird-generate test lint test-catbird test-crates test-extension test-loom test-miri test-server clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,11 +74,11 @@ test-extension: postgres
 	cargo pgrx test pg15
 
 test-catbird: private-install
-	scripts/with-postgres.sh $(PRIVATE_PG) scripts/sqlx-prepare.sh --check
+	scripts/with-postgres.sh $(PRIVATE_PG) scripts/catbird-generate.sh --check
 	scripts/with-postgres.sh $(PRIVATE_PG) cargo test -p catbird_db -p catbird_proof -p catbird_server
 
-sqlx-prepare: private-install ## what a server says about the queries of catbird_db, for builds without one
-	scripts/with-postgres.sh $(PRIVATE_PG) scripts/sqlx-prepare.sh
+catbird-generate: private-install ## what follows from the migrations of catbird_db: checked queries, schema reference
+	scripts/with-postgres.sh $(PRIVATE_PG) scripts/catbird-generate.sh
 
 test-server: private-install
 	MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG) cargo test -p server-tests -- --test-threads=2

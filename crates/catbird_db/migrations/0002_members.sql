@@ -2,7 +2,7 @@
 
 CREATE TABLE members (
     convo_id     uuid        NOT NULL REFERENCES conversations ON DELETE CASCADE,
-    member_did   text        COLLATE "C" NOT NULL CHECK (is_did(member_did)),
+    member_did   text        COLLATE "C" NOT NULL CHECK (member_did LIKE 'did:_%:_%' AND octet_length(member_did) <= 512),
     joined_at    timestamptz NOT NULL,
     left_at      timestamptz CHECK (left_at > joined_at),
     joined_epoch bigint      NOT NULL CHECK (joined_epoch >= 0),

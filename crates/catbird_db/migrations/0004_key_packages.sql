@@ -2,7 +2,7 @@
 
 CREATE TABLE key_packages (
     id           bigint      GENERATED ALWAYS AS IDENTITY,
-    did          text        COLLATE "C" NOT NULL CHECK (is_did(did)),
+    did          text        COLLATE "C" NOT NULL CHECK (did LIKE 'did:_%:_%' AND octet_length(did) <= 512),
     cipher_suite integer     NOT NULL CHECK (cipher_suite BETWEEN 1 AND 65535),
     key_data     bytea       NOT NULL CHECK (octet_length(key_data) BETWEEN 1 AND 65536),
     digest       bytea       NOT NULL GENERATED ALWAYS AS (sha256(key_data)) STORED,

@@ -2,7 +2,7 @@
 
 CREATE TABLE blobs (
     cid        text        COLLATE "C" NOT NULL CHECK (cid ~ '^b[a-z2-7]{58}$'),
-    uploader   text        COLLATE "C" NOT NULL CHECK (is_did(uploader)),
+    uploader   text        COLLATE "C" NOT NULL CHECK (uploader LIKE 'did:_%:_%' AND octet_length(uploader) <= 512),
     convo_id   uuid        REFERENCES conversations ON DELETE CASCADE,
     data       bytea       NOT NULL,
     size       integer     NOT NULL CHECK (size BETWEEN 1 AND 52428800),

@@ -158,8 +158,8 @@ async fn a_commit_brings_its_members_and_welcome_or_nothing() {
         ciphertext: b"welcome",
     };
     let change = Commit {
-        added: &[carol.clone()],
-        removed: &[bob.clone()],
+        added: std::slice::from_ref(&carol),
+        removed: std::slice::from_ref(&bob),
         welcome: Some(welcome),
         ..commit(convo, &alice, 0)
     };

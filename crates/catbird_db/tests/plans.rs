@@ -102,7 +102,14 @@ async fn keyset_queries_use_their_index_at_ten_million_messages() {
     let count = query("count(*) AS \"count!\" FROM members", &[convo, alice]);
     queries.push((count, "Index Only Scan", 400));
     let one = "FROM message_ids i JOIN messages m ON";
-    let one = query(one, &[convo, "(SELECT id FROM message_ids LIMIT 1)", alice]);
+    let one = query(
+        one,
+        &[
+            convo,
+            "(SELECT id FROM message_ids ORDER BY convo_id, id LIMIT 1)",
+            alice,
+        ],
+    );
     queries.push((one, "_pkey", 60));
     let unread = "UPDATE members SET unread_count = ( SELECT count(*)";
     let unread = query(unread, &[convo, alice, "(now() - interval '1 day')", id]);

@@ -309,6 +309,92 @@ async fn without_the_extension_everything_else_works() {
     assert!(error.to_string().contains("search path"), "{error}");
 }
 
+#[tokio::test]
+async fn an_ordinary_role_with_the_grants_on_file_can_do_all_of_it() {
+    let db = TestDatabase::new().await;
+    db.sql("CREATE EXTENSION merkle_log").await;
+    let role = format!("catbird_{}", Uuid::new_v4().simple());
+    let grants = include_str!("../transparency-grants.sql").replace(":\"role\"", &role);
+    db.sql(&format!("CREATE ROLE {role} LOGIN; {grants}")).await;
+    // A server of the role's own: tables, functions and type are its, nothing of the extension is.
+    db.sql(&format!(
+        "DO $$ DECLARE object record; BEGIN
+             FOR object IN SELECT format('TABLE %s', c.oid::regclass) AS name FROM pg_class c
+                            WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
+                              AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
+                     UNION ALL SELECT 'TYPE message_type'
+                     UNION ALL SELECT format('FUNCTION %s', p.oid::regprocedure) FROM pg_proc p
+                            WHERE p.pronamespace = 'public'::regnamespace
+                              AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')
+             LOOP EXECUTE format('ALTER %s OWNER TO {role}', object.name); END LOOP;
+         END $$;
+         GRANT CREATE ON SCHEMA public TO {role}"
+    ))
+    .await;
+    let mut config = db.config.clone();
+    config.url = config
+        .url
+        .replace("postgres@", &format!("{role}@"))
+        .replace("user=postgres", &format!("user={role}"));
+    let own = Database::connect(&config).await.unwrap();
+    let who: String = sqlx::query_scalar("SELECT current_user::text")
+        .fetch_one(own.pool())
+        .await
+        .unwrap();
+    assert_eq!(who, role);
+    let mut transaction = own.begin_transaction().await.unwrap();
+    transparency::register(&mut transaction, Options::default())
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+
+    let convo = db.conversation(&["alice"]).await;
+    let mut transaction = own.begin_transaction().await.unwrap();
+    let long_ago = Utc::now() - TimeDelta::days(90);
+    assert!(
+        retention::create_partitions(&mut transaction, long_ago, 16)
+            .await
+            .unwrap()
+            > 3
+    );
+    transaction.commit().await.unwrap();
+    let month = past_month(&db, 2, 300).await;
+    let message = NewMessage {
+        convo_id: convo,
+        id: Uuid::new_v4(),
+        sender: &did("alice"),
+        message_type: MessageType::App,
+        epoch: 0,
+        ciphertext: b"sealed",
+    };
+    own.create_message(&message, PastEpochs::Refuse)
+        .await
+        .unwrap();
+    assert_eq!(
+        transparency::log_now(&own, Log::Messages).await.unwrap(),
+        301
+    );
+    let mut connection = own.pool().acquire().await.unwrap();
+    transparency::prove_message(&mut connection, convo, message.id, None)
+        .await
+        .unwrap()
+        .verify()
+        .unwrap();
+    transparency::prove_consistency(&mut connection, Log::Messages, 1, None)
+        .await
+        .unwrap()
+        .verify()
+        .unwrap();
+    drop(connection);
+    assert_eq!(
+        retention::drop_month(&own, month).await.unwrap().kept_from,
+        Some(300)
+    );
+    own.close().await;
+    db.sql(&format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}"))
+        .await;
+}
+
 /// A month that is over, with messages in every conversation.
 async fn past_month(db: &TestDatabase, months_ago: u32, messages: i64) -> DateTime<Utc> {
     let month = Utc::now()
