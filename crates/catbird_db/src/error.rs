@@ -153,8 +153,6 @@ impl From<sqlx::Error> for Error {
             "57014" | "55P03" => Error::TimedOut(error),
             // restrict_violation: the log's guard
             "23001" => Error::AppendOnly(error),
-            // foreign_key_violation: all keys lead to a conversation
-            "23503" => Error::not_found("conversation", error),
             "23514" | "22001" | "22003" => Error::invalid("value", error.to_string()),
             // too_many_connections, connection exceptions, shutdown
             code if code == "53300" || code.starts_with("08") || code.starts_with("57P") => {
