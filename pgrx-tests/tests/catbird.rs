@@ -181,7 +181,7 @@ fn the_background_worker_logs_what_is_sent_and_a_receiver_proves_it() {
         let mut proven = 0;
         for message in messages {
             let proof = eventually(|| async {
-                let mut connection = db.pool().acquire().await.unwrap();
+                let mut connection = db.connection().await.unwrap();
                 match transparency::prove_message(&mut connection, convo, message.id, None).await {
                     Err(Error::NotYetLogged { .. }) => None,
                     proof => Some(proof.unwrap()),

@@ -53,9 +53,8 @@ impl Bench {
         let database = "catbird_bench".to_owned();
         let server = Database::connect(&Config::new(url.clone())).await?;
         sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {database}")))
-            .execute(server.pool())
+            .execute(&mut *server.connection().await.unwrap())
             .await?;
-        server.close().await;
         let url = PgConnectOptions::from_str(&url)?
             .database(&database)
             .to_url_lossy();
@@ -74,7 +73,7 @@ impl Bench {
 
     async fn sql(&self, sql: &str) -> Result<(), Failure> {
         sqlx::raw_sql(AssertSqlSafe(sql))
-            .execute(self.db.pool())
+            .execute(&mut *self.db.connection().await.unwrap())
             .await?;
         Ok(())
     }

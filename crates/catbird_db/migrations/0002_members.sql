@@ -11,7 +11,7 @@ CREATE TABLE members (
     has_unread   boolean     NOT NULL GENERATED ALWAYS AS (unread_count > 0) STORED,
     PRIMARY KEY (convo_id, member_did, joined_at),
     CHECK ((left_at IS NULL) = (left_epoch IS NULL))
-) WITH (fillfactor = 50);  -- each message updates the counters of all members in place
+) WITH (fillfactor = 45);  -- each message updates the counters of all members in place
 
 CREATE UNIQUE INDEX members_active ON members (convo_id, member_did) WHERE left_at IS NULL;
 CREATE INDEX members_did ON members (member_did, convo_id);

@@ -1,14 +1,10 @@
 //! Where the database is and how much of it to use, from the environment.
 
 use crate::{Error, Result};
-use sqlx::Connection;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgConnectOptions;
 use std::env;
 use std::str::FromStr;
 use std::time::Duration;
-
-/// How long a connection may have been idle to be used without a ping.
-const TRUSTED: Duration = Duration::from_secs(5);
 
 /// `.env.example` lists the variables.
 #[derive(Clone, Debug)]
@@ -78,24 +74,6 @@ impl Config {
             ));
         }
         Ok(config)
-    }
-
-    pub(crate) fn pool(&self) -> PgPoolOptions {
-        PgPoolOptions::new()
-            .max_connections(self.max_connections)
-            .min_connections(self.min_connections)
-            .acquire_timeout(self.acquire_timeout)
-            .idle_timeout(self.idle_timeout)
-            // A connection in use a moment ago is not asked whether it is there: that is a round trip.
-            .test_before_acquire(false)
-            .before_acquire(|connection, used| {
-                Box::pin(async move {
-                    if used.idle_for > TRUSTED {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
     }
 
     pub(crate) fn connection(&self, url: &str) -> Result<PgConnectOptions> {

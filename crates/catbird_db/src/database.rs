@@ -1,19 +1,17 @@
 //! Connections: the primary, a replica if there is one, and what is tried again.
 
+use crate::pool::{Connection, Pool, Transaction};
 use crate::{Config, Error, Result};
 use chrono::{DateTime, Utc};
-use sqlx::postgres::{PgConnection, PgPool, Postgres};
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
 use std::time::{Duration, Instant};
-
-/// A transaction under way, to pass to the operations of the modules as a connection. Rolled back when
-/// dropped.
-pub type Transaction = sqlx::Transaction<'static, Postgres>;
 
 /// The database of one messaging server. Clones share the connections.
 #[derive(Clone, Debug)]
 pub struct Database {
-    pub(crate) primary: PgPool,
-    pub(crate) replica: Option<PgPool>,
+    pub(crate) primary: Pool,
+    pub(crate) replica: Option<Pool>,
 }
 
 /// How the database is.
@@ -23,7 +21,7 @@ pub struct Health {
     pub latency: Duration,
     /// Of the primary's pool.
     pub connections: u32,
-    pub idle_connections: usize,
+    pub idle_connections: u32,
     /// How far the replica's data is behind, if there is a replica and it has fallen behind.
     pub replica_lag: Option<Duration>,
     /// Messages can be stored until then, unless [`crate::retention::create_partitions`] is called.
@@ -36,10 +34,12 @@ impl Database {
     /// # Errors
     /// If the URL is none, or the primary cannot be reached.
     pub async fn connect(config: &Config) -> Result<Database> {
-        let primary = config.connection(&config.url)?;
-        let primary = config.pool().connect_with(primary).await?;
+        // The pool tries for as long as a caller waits; here the first answer counts.
+        let options = config.connection(&config.url)?;
+        PgConnection::connect_with(&options).await?.close().await?;
+        let primary = Pool::new(config, &config.url)?;
         let replica = match &config.read_url {
-            Some(url) => Some(config.pool().connect_lazy_with(config.connection(url)?)),
+            Some(url) => Some(Pool::new(config, url)?),
             None => None,
         };
         Ok(Database { primary, replica })
@@ -50,7 +50,7 @@ impl Database {
     /// # Errors
     /// If the database has other migrations than this program knows.
     pub async fn migrate(&self) -> Result<()> {
-        Ok(sqlx::migrate!().run(&self.primary).await?)
+        Ok(sqlx::migrate!().run(&mut *self.connection().await?).await?)
     }
 
     /// On the primary, READ COMMITTED: what the operations' locks are made for.
@@ -58,42 +58,37 @@ impl Database {
     /// # Errors
     /// If there is no connection.
     pub async fn begin_transaction(&self) -> Result<Transaction> {
-        Ok(self.primary.begin().await?)
+        self.primary.begin().await
     }
 
     /// # Errors
     /// If the primary does not answer, or the replica does not.
     pub async fn health_check(&self) -> Result<Health> {
         let started = Instant::now();
-        let mut connection = self.primary.acquire().await?;
+        let mut connection = self.primary.get().await?;
         let partitions_until = crate::retention::partitions_until(&mut connection).await?;
         let latency = started.elapsed();
         let transparent = crate::transparency::registered(&mut connection).await?;
         let replica_lag = match &self.replica {
-            Some(replica) => replica_lag(&mut *replica.acquire().await?).await?,
+            Some(replica) => replica_lag(&mut *replica.get().await?).await?,
             None => None,
         };
         Ok(Health {
             latency,
-            connections: self.primary.size(),
-            idle_connections: self.primary.num_idle(),
+            connections: self.primary.state().connections,
+            idle_connections: self.primary.state().idle_connections,
             replica_lag,
             partitions_until,
             transparent,
         })
     }
 
-    /// The primary's connections, for queries of the application's own.
-    pub fn pool(&self) -> &PgPool {
-        &self.primary
-    }
-
-    /// Waits for the connections in use, and closes all.
-    pub async fn close(&self) {
-        self.primary.close().await;
-        if let Some(replica) = &self.replica {
-            replica.close().await;
-        }
+    /// To the primary, for queries of the application's own.
+    ///
+    /// # Errors
+    /// If there is none in time.
+    pub async fn connection(&self) -> Result<Connection> {
+        self.primary.get().await
     }
 }
 

@@ -34,17 +34,26 @@ macro_rules! operations {
             )*
         }
     };
-    (@replica $self:ident, $function:path, $($argument:ident),*) => {
-        $function(&mut *$self.replica.as_ref().unwrap_or(&$self.primary).acquire().await?, $($argument),*).await
-    };
-    (@primary $self:ident, $function:path, $($argument:ident),*) => {
-        $function(&mut *$self.primary.acquire().await?, $($argument),*).await
-    };
+    (@replica $self:ident, $function:path, $($argument:ident),*) => {{
+        let mut connection = $self.replica.as_ref().unwrap_or(&$self.primary).get().await?;
+        let result = $function(&mut connection, $($argument),*).await;
+        connection.judge(result)
+    }};
+    (@primary $self:ident, $function:path, $($argument:ident),*) => {{
+        let mut connection = $self.primary.get().await?;
+        let result = $function(&mut connection, $($argument),*).await;
+        connection.judge(result)
+    }};
     (@transaction $self:ident, $function:path, $($argument:ident),*) => {{
-        let mut transaction = $self.begin_transaction().await?;
-        let done = $function(&mut transaction, $($argument),*).await?;
-        transaction.commit().await?;
-        Ok(done)
+        let mut transaction = $self.primary.begin().await?;
+        match $function(&mut transaction, $($argument),*).await {
+            Ok(done) => transaction.commit().await.map(|()| done),
+            Err(error) => {
+                // If that fails as well, the connection is closed, which does the same.
+                let _ = transaction.rollback().await;
+                Err(error)
+            }
+        }
     }};
 }
 

@@ -72,7 +72,7 @@ pub async fn archive(
     must_be_over(&mut transaction, month).await?;
     let archived = sqlx::query!("SELECT archive_messages($1, $2)", month, tablespace);
     archived.execute(&mut *transaction).await?;
-    Ok(transaction.commit().await?)
+    transaction.commit().await
 }
 
 /// Drops a month of messages, archived or not. Where there is a log, only after all of its messages are
@@ -122,7 +122,7 @@ pub async fn drop_month(database: &Database, month: DateTime<Utc>) -> Result<Dro
 
 /// Prunes the entries before the first one of a message that is still there, and returns its index.
 async fn prune(database: &Database) -> Result<i64> {
-    let mut connection = database.primary.acquire().await?;
+    let mut connection = database.connection().await?;
     let kept_from = sqlx::query_scalar!(
         r#"SELECT coalesce(
                   (SELECT e.leaf_index

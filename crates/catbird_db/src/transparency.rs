@@ -105,7 +105,7 @@ pub async fn register(connection: &mut PgConnection, options: Options) -> Result
 /// # Errors
 /// [`Error::NotRegistered`]; the database's, if the role may not run batches.
 pub async fn log_now(database: &Database, log: Log) -> Result<i64> {
-    let mut connection = database.primary.acquire().await?;
+    let mut connection = database.connection().await?;
     if !registered(&mut connection).await? {
         return Err(Error::NotRegistered);
     }

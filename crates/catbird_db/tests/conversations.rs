@@ -137,14 +137,22 @@ async fn an_epoch_moves_by_one_whoever_moves_it() {
     db.update_epoch(&commit(convo, &alice, 0)).await.unwrap();
     for epoch in [0, 3] {
         let error = sqlx::query("UPDATE conversations SET epoch = $1").bind(epoch as i64);
-        let error = Error::from(error.execute(db.pool()).await.unwrap_err());
+        let error = Error::from(
+            error
+                .execute(&mut *db.connection().await.unwrap())
+                .await
+                .unwrap_err(),
+        );
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     }
     // A second commit of an epoch is refused by an index, too.
     let second = sqlx::query(
         "INSERT INTO message_ids SELECT convo_id, gen_random_uuid(), sent_at, 0 FROM message_ids",
     );
-    let error = second.execute(db.pool()).await.unwrap_err();
+    let error = second
+        .execute(&mut *db.connection().await.unwrap())
+        .await
+        .unwrap_err();
     assert!(error.as_database_error().unwrap().is_unique_violation());
 }
 

@@ -211,36 +211,34 @@ async fn reading_to_a_place_leaves_what_came_after_it_unread_however_it_came() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_to_a_thousand_members_counts_for_each_and_touches_no_index() {
+async fn a_message_to_a_thousand_members_counts_for_each_and_moves_no_index_entry() {
     let db = TestDatabase::new().await;
+    // Room for all versions, since what other tests have open may keep the old ones alive.
+    db.sql("ALTER TABLE members SET (fillfactor = 10, autovacuum_enabled = off)")
+        .await;
     let names: Vec<String> = (0..1_000).map(|n| format!("member{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let convo = db.conversation(&names).await;
-    db.send(convo, names[0], 0).await.unwrap();
-    db.sql("VACUUM members").await;
-    let started = Instant::now();
-    for _ in 0..20 {
+    for _ in 0..6 {
         db.send(convo, names[0], 0).await.unwrap();
     }
-    println!("1,000 members: {:?} a message", started.elapsed() / 20);
     let total = db.number("SELECT sum(unread_count) FROM members").await;
-    assert_eq!(total, 21 * 999);
+    assert_eq!(total, 6 * 999);
     let sender = db
         .get_membership(convo, &did(names[0]))
         .await
         .unwrap()
         .unwrap();
     assert_eq!(sender.unread_count, 0);
-    // Statistics of the sessions arrive when they have been idle for a while.
-    let moved =
-        "SELECT n_tup_upd - n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'members'";
+    // Statistics of a session arrive when it has been idle for a while.
     let updated = "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'members'";
     let deadline = Instant::now() + Duration::from_secs(30);
-    while db.number(updated).await < 21 * 999 {
-        assert!(Instant::now() < deadline);
+    while db.number(updated).await < 6 * 999 {
+        assert!(Instant::now() < deadline, "no statistics");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    // Only the first message of each member, and what finds its page full, moves.
-    let moved = db.number(moved).await;
-    assert!(moved < 21 * 999 / 4, "{moved} of {} updates", 21 * 999);
+    // The first message puts each member into the index of those who have not read; no other does.
+    let moved =
+        "SELECT n_tup_upd - n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'members'";
+    assert_eq!(db.number(moved).await, 999);
 }

@@ -15,7 +15,8 @@ struct Plan(String);
 impl Plan {
     async fn of(db: &TestDatabase, query: &str) -> Plan {
         let sql = format!("EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF) {query}");
-        let rows = sqlx::query_scalar::<_, String>(AssertSqlSafe(sql)).fetch_all(db.pool());
+        let mut connection = db.connection().await.unwrap();
+        let rows = sqlx::query_scalar::<_, String>(AssertSqlSafe(sql)).fetch_all(&mut *connection);
         Plan(rows.await.unwrap().join("\n"))
     }
 

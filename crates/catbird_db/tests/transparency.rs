@@ -25,17 +25,17 @@ async fn register(db: &TestDatabase, options: Options) {
 }
 
 async fn prove(db: &TestDatabase, message: &Message, size: Option<u64>) -> Result<proof::Proof> {
-    let mut connection = db.pool().acquire().await.unwrap();
+    let mut connection = db.connection().await.unwrap();
     transparency::prove_message(&mut connection, message.convo_id, message.id, size).await
 }
 
 async fn prove_package(db: &TestDatabase, package: &KeyPackage) -> Result<proof::Proof> {
-    let mut connection = db.pool().acquire().await.unwrap();
+    let mut connection = db.connection().await.unwrap();
     transparency::prove_key_package(&mut connection, &package.did, package.id, None).await
 }
 
 async fn head(db: &TestDatabase, log: Log) -> proof::TreeHead {
-    transparency::tree_head(&mut db.pool().acquire().await.unwrap(), log)
+    transparency::tree_head(&mut db.connection().await.unwrap(), log)
         .await
         .unwrap()
 }
@@ -129,7 +129,7 @@ async fn a_client_follows_one_log_and_catches_a_rewritten_one() {
         match &mut view {
             None => view = Some(LogView::new(head(&db, Log::Messages).await)),
             Some(view) => {
-                let mut connection = db.pool().acquire().await.unwrap();
+                let mut connection = db.connection().await.unwrap();
                 let known = view.head().tree_size;
                 let since =
                     transparency::prove_consistency(&mut connection, Log::Messages, known, None);
@@ -296,7 +296,7 @@ async fn a_salted_entry_is_redacted_and_the_others_are_proven_as_before() {
 async fn without_the_extension_everything_else_works() {
     let db = TestDatabase::new().await;
     assert!(!db.health_check().await.unwrap().transparent);
-    let mut connection = db.pool().acquire().await.unwrap();
+    let mut connection = db.connection().await.unwrap();
     let error = transparency::register(&mut connection, Options::default())
         .await
         .unwrap_err();
@@ -338,7 +338,7 @@ async fn an_ordinary_role_with_the_grants_on_file_can_do_all_of_it() {
         .replace("user=postgres", &format!("user={role}"));
     let own = Database::connect(&config).await.unwrap();
     let who: String = sqlx::query_scalar("SELECT current_user::text")
-        .fetch_one(own.pool())
+        .fetch_one(&mut *own.connection().await.unwrap())
         .await
         .unwrap();
     assert_eq!(who, role);
@@ -374,7 +374,7 @@ async fn an_ordinary_role_with_the_grants_on_file_can_do_all_of_it() {
         transparency::log_now(&own, Log::Messages).await.unwrap(),
         301
     );
-    let mut connection = own.pool().acquire().await.unwrap();
+    let mut connection = own.connection().await.unwrap();
     transparency::prove_message(&mut connection, convo, message.id, None)
         .await
         .unwrap()
@@ -390,7 +390,6 @@ async fn an_ordinary_role_with_the_grants_on_file_can_do_all_of_it() {
         retention::drop_month(&own, month).await.unwrap().kept_from,
         Some(300)
     );
-    own.close().await;
     db.sql(&format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}"))
         .await;
 }

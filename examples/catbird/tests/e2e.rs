@@ -44,7 +44,7 @@ impl Server {
             let db = Database::connect(&Config::new(url)).await.unwrap();
             db.migrate().await.unwrap();
             sqlx::query("CREATE EXTENSION merkle_log")
-                .execute(db.pool())
+                .execute(&mut *db.connection().await.unwrap())
                 .await
                 .unwrap();
             let mut transaction = db.begin_transaction().await.unwrap();
@@ -457,12 +457,13 @@ fn clients_talk_race_join_and_catch_a_forged_key_package() {
     // in order: it is signed, and says it is Carol's.
     let forged = Client::impersonating(&server, &carol.did, convo).key_package();
     server.runtime.block_on(async {
-        let swap = sqlx::raw_sql("ALTER TABLE key_packages DISABLE TRIGGER USER").execute(server.db.pool());
-        swap.await.unwrap();
+        let mut connection = server.db.connection().await.unwrap();
+        let off = sqlx::raw_sql("ALTER TABLE key_packages DISABLE TRIGGER USER");
+        off.execute(&mut *connection).await.unwrap();
         let swap = sqlx::query("UPDATE key_packages SET key_data = $1 WHERE id = (SELECT min(id) FROM key_packages WHERE did = 'did:plc:carol' AND consumed_at IS NULL)");
-        swap.bind(&forged).execute(server.db.pool()).await.unwrap();
-        let back = sqlx::raw_sql("ALTER TABLE key_packages ENABLE TRIGGER USER");
-        back.execute(server.db.pool()).await.unwrap();
+        swap.bind(&forged).execute(&mut *connection).await.unwrap();
+        let on = sqlx::raw_sql("ALTER TABLE key_packages ENABLE TRIGGER USER");
+        on.execute(&mut *connection).await.unwrap();
     });
     assert_eq!(
         bob.claim(&carol.did).unwrap_err(),

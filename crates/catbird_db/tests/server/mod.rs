@@ -13,7 +13,7 @@ pub struct TestDatabase {
     pub db: Database,
     pub config: Config,
     server: PgConnectOptions,
-    name: String,
+    pub name: String,
 }
 
 impl TestDatabase {
@@ -30,10 +30,15 @@ impl TestDatabase {
         let name = format!("catbird_test_{}", Uuid::new_v4().simple());
         administer(&server, format!("CREATE DATABASE {name}")).await;
         let mut config = Config::new(server.clone().database(&name).to_url_lossy());
+        Database::connect(&config)
+            .await
+            .unwrap()
+            .migrate()
+            .await
+            .unwrap();
         config.max_connections = 20;
         configure(&mut config);
         let db = Database::connect(&config).await.unwrap();
-        db.migrate().await.unwrap();
         TestDatabase {
             db,
             config,
@@ -45,12 +50,16 @@ impl TestDatabase {
     /// Runs a statement past the crate.
     pub async fn sql(&self, sql: &str) {
         let sql = sqlx::raw_sql(AssertSqlSafe(sql));
-        sql.execute(self.db.pool()).await.unwrap();
+        sql.execute(&mut *self.db.connection().await.unwrap())
+            .await
+            .unwrap();
     }
 
     pub async fn number(&self, sql: &str) -> i64 {
         let sql = sqlx::query_scalar(AssertSqlSafe(sql));
-        sql.fetch_one(self.db.pool()).await.unwrap()
+        sql.fetch_one(&mut *self.db.connection().await.unwrap())
+            .await
+            .unwrap()
     }
 
     /// A conversation at epoch 0.
