@@ -156,6 +156,8 @@ struct Inner {
     written: u64,
     tail: Vec<(Batch, Hash, u32)>,
     frontier: Frontier,
+    /// Tiles on their way to the files; what fails on the way is written the next time.
+    tiles: Vec<(TileId, Vec<Hash>)>,
     seal: Arc<Seal>,
     /// Tiles that may not be written, of a ledger that is open for reading only.
     unwritten: Option<HashMap<TileId, Vec<Hash>>>,
@@ -183,6 +185,7 @@ impl Batches {
             written: count,
             tail: Vec::new(),
             frontier: Frontier::default(),
+            tiles: Vec::new(),
             seal,
             unwritten: (!writable).then(HashMap::new),
         };
@@ -310,7 +313,8 @@ impl Inner {
         self.rows
             .write_at(&bytes, self.written * ROW as u64)
             .map_err(Error::io("batches"))?;
-        for (tile, hashes) in self.frontier.take_tiles() {
+        self.tiles.extend(self.frontier.take_tiles());
+        for (tile, hashes) in &self.tiles {
             let level = usize::from(tile.level);
             while self.levels.len() <= level {
                 let file = self.disk.open(&level_name(self.levels.len()), true);
@@ -322,6 +326,7 @@ impl Inner {
                 file.write_at(&bytes, offset).map_err(Error::io("tree"))?;
             }
         }
+        self.tiles.clear();
         self.written += self.tail.len() as u64;
         self.tail.clear();
         Ok(())

@@ -180,6 +180,40 @@ fn no_fault_of_the_disk_loses_what_was_acknowledged() {
     assert!(struck > 700, "only {struck} faults happened");
 }
 
+/// A write of the tree that fails is for the next one to make up for.
+#[test]
+fn a_tree_whose_writing_failed_is_whole_when_it_succeeds() {
+    for (after, fault) in [
+        (0, Fault::ShortWrite),
+        (1, Fault::ShortWrite),
+        (1, Fault::NoSpace),
+    ] {
+        let disk = SimDisk::new();
+        let options = small().checkpoint_bytes(1 << 20);
+        let ledger = open(&disk, &options);
+        for n in 0..300 {
+            ledger
+                .update_batch(&[(key(n), Account::with_balance(1))])
+                .unwrap();
+        }
+        // The rows are written first, then the one tile above them.
+        disk.plan(fault, after);
+        assert!(matches!(ledger.prove_batch(1), Err(Error::Io { .. })));
+        assert_eq!(disk.faults(), 1);
+        if matches!(fault, Fault::NoSpace) {
+            continue; // which stays so
+        }
+        ledger.prove_batch(1).unwrap().verify().unwrap();
+        let root = ledger.root().unwrap();
+        ledger.close().unwrap();
+        let ledger = open(&disk, &options);
+        assert_eq!(ledger.root().unwrap(), root);
+        for sequence in [1, 256, 300] {
+            ledger.prove_batch(sequence).unwrap().verify().unwrap();
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Apply(Vec<(u16, Option<u32>)>),
