@@ -1,5 +1,6 @@
 //! The ledger's own thread: it makes segments ready, syncs at intervals, checkpoints, reclaims slots.
 
+use crate::commit::Writer;
 use crate::error::Error;
 use crate::ledger::Core;
 use crate::options::Durability;
@@ -116,15 +117,22 @@ fn log(core: &Core) {
 }
 
 fn checkpoint(core: &Core) {
+    let due = |writer: &Writer| {
+        let since = core.wal.appended() - writer.checkpoint_position;
+        since > core.options.checkpoint_bytes
+    };
     while !core.signal.wait(SAMPLE, true) && core.wal.check().is_ok() {
-        let from = core.writer.lock().unwrap().checkpoint_position;
-        let since = core.wal.appended().saturating_sub(from);
-        if since > core.options.checkpoint_bytes
-            && let Err(error) = core.checkpoint(false)
-        {
+        let writer = core.writer.lock().unwrap();
+        let due_now = due(&writer);
+        drop(writer);
+        if due_now && let Err(error) = core.checkpoint(false) {
             core.wal.stop(&format!("a checkpoint failed: {error}"));
         }
-        if let Err(error) = core.reclaim_some(1_024) {
+        // Reclaiming writes to the log: what waits for a checkpoint of this thread comes first.
+        let writer = core.writer.lock().unwrap();
+        if !due(&writer)
+            && let Err(error) = core.reclaim_some(writer, 1_024)
+        {
             tracing::warn!(%error, "slots could not be reclaimed");
         }
     }

@@ -2,6 +2,7 @@
 //! shard moves to the place of one that is gone, so slots stay without gaps. What moves where is in
 //! the write-ahead log, with the slot itself, so that replay needs no more than the log.
 
+use crate::commit::Writer;
 use crate::error::Error;
 use crate::ledger::Core;
 use crate::record::{HEADER, Header, Reclaimed, RecordKind, push_reclaimed};
@@ -10,12 +11,16 @@ use crate::shard::Shard;
 use crate::slot::{Kind, SLOT, Slot};
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
 impl Core {
     /// Looks at so many slots, and gives those to others that nobody can ask for any more.
-    pub fn reclaim_some(&self, slots: u64) -> Result<u64, Error> {
-        let mut writer = self.write_always()?;
+    pub fn reclaim_some(
+        &self,
+        mut writer: MutexGuard<'_, Writer>,
+        slots: u64,
+    ) -> Result<u64, Error> {
         // A scan goes from slot to slot: none may move while there is one.
         let pins = self.pins.lock().unwrap();
         if !pins.is_empty() {

@@ -149,7 +149,8 @@ impl GeometricLedger {
             .map(|shard| shard.count() / STEP + 2)
             .sum();
         while left > 0 {
-            reclaimed += self.core.reclaim_some(STEP)?;
+            let writer = self.core.write_always()?;
+            reclaimed += self.core.reclaim_some(writer, STEP)?;
             left -= 1;
         }
         // The next recovery must not find what the space is taken from.

@@ -350,6 +350,31 @@ fn the_space_of_deleted_accounts_is_used_again() {
 }
 
 #[test]
+fn batches_larger_than_checkpoints_do_not_wait_for_ever() {
+    let (done, finished) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let options = small().segment_bytes(1 << 20).history_bytes(0);
+        let ledger = options.open_on(Arc::new(SimDisk::new())).unwrap();
+        let write = &|first| {
+            for round in 0..200 {
+                let batch = put(first, first + 2_000, round);
+                ledger.update_batch(&batch).unwrap();
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..200).for_each(|_| ledger.checkpoint().unwrap()));
+            for writer in 0..4 {
+                scope.spawn(move || write(writer * 2_000));
+            }
+        });
+        ledger.close().unwrap();
+        done.send(()).unwrap();
+    });
+    let waited = finished.recv_timeout(std::time::Duration::from_secs(120));
+    assert!(waited.is_ok(), "a batch still waits for a checkpoint");
+}
+
+#[test]
 fn a_flipped_bit_is_reported_with_its_place_and_never_served() {
     let random = &mut Random(5);
     let disk = SimDisk::new();
