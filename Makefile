@@ -87,7 +87,7 @@ soak: private-install ## full writer load for MINUTES (default 60): lag bounded,
 	MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG) MINUTES=$(or $(MINUTES),60) cargo test -p server-tests --test soak -- --nocapture
 
 bench: private-install ## merkle_log against what the server does without it, as one table of ratios
-	@benches/bench.sh $(PRIVATE_PG)
+	@CONF="$$(cat benches/bench.conf)" scripts/with-postgres.sh $(PRIVATE_PG) benches/bench.sh
 
 bench-ledger: ## the account store against other embedded stores, as one table
 	cargo bench -p geometric_ledger --bench ledger
@@ -96,7 +96,7 @@ bench-catbird: private-install ## catbird_db against pgbench with the same state
 	@scripts/with-postgres.sh $(PRIVATE_PG) cargo bench -q -p catbird_db --bench catbird
 
 bench-capture: private-install ## what trigger capture costs its writers, as ratios
-	@benches/capture.sh $(PRIVATE_PG)
+	@CONF="merkle_log.databases = '*'" scripts/with-postgres.sh $(PRIVATE_PG) benches/capture.sh
 
 clean: ## delete what was built, and the private PostgreSQL
 	cargo clean

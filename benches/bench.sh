@@ -1,49 +1,25 @@
 #!/usr/bin/env bash
-# bench.sh PG_CONFIG: merkle_log against what the server does without it, as one table of ratios. The two
+# bench.sh: merkle_log against what the server does without it, as one table of ratios. The two
 # sides of a pair take turns on one private cluster, durable as it comes; a figure is the median.
 #
 #   ROUNDS=5 ROWS=2000000 LOGGED=50000000 PROVEN=10000000 SECONDS_EACH=5 make bench
 set -euo pipefail
-bin=$(dirname "$1")
 rounds=${ROUNDS:-5}
 rows=${ROWS:-2000000}
 logged=${LOGGED:-50000000}
 proven=${PROVEN:-10000000}
 each=${SECONDS_EACH:-5}
 here=$(cd "$(dirname "$0")/.." && pwd)
-dir=$(mktemp -d /tmp/merkle_log-bench-XXXXXX)
-chmod 755 "$dir"
-as_server() { "$@"; }
-if [ "$(id -u)" -eq 0 ]; then
-    chown postgres "$dir"
-    as_server() { (cd / && runuser -u postgres -- "$@"); }
-fi
-trap 'as_server "$bin/pg_ctl" -D "$dir/data" -m immediate stop >/dev/null 2>&1; rm -rf "$dir"' EXIT
-as_server "$bin/initdb" -D "$dir/data" -A trust -U postgres -E UTF8 --locale=C.UTF-8 >/dev/null
-cat >>"$dir/data/postgresql.conf" <<CONF
-listen_addresses = ''
-unix_socket_directories = '$dir'
-shared_preload_libraries = 'merkle_log'
-merkle_log.databases = ''
-merkle_log.cache_size = '256MB'
-shared_buffers = '4GB'
-max_wal_size = '16GB'
-min_wal_size = '8GB'
-checkpoint_timeout = '1h'
-autovacuum = off
-CONF
-as_server "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w start >/dev/null
-export PGHOST="$dir" PGUSER=postgres PGDATABASE=postgres PSQLRC=/dev/null
-
+dir=$PGHOST
 export PGOPTIONS="-c client_min_messages=warning"
-sql() { "$bin/psql" -v ON_ERROR_STOP=1 -Atqc "$1"; }
+sql() { psql -v ON_ERROR_STOP=1 -Atqc "$1"; }
 seconds() { # what the statement takes, after a checkpoint
     sql CHECKPOINT
     local from=$EPOCHREALTIME
     sql "$1" >/dev/null
     awk -v a="$from" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }'
 }
-tps() { "$bin/pgbench" -n -M prepared -T "$each" -f "$dir/$1.pgbench" 2>/dev/null | awk '/^tps/ { print $3 }'; }
+tps() { pgbench -n -M prepared -T "$each" -f "$dir/$1.pgbench" 2>/dev/null | awk '/^tps/ { print $3 }'; }
 median() { sort -n "$dir/$1" | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
 note() { echo "$2" >>"$dir/$1"; }
 calc() { awk "BEGIN { printf \"$1\", $2 }"; }
@@ -60,7 +36,7 @@ log_of() { # LOG TABLE…
 anew() { sql "SET client_min_messages = error; DROP EXTENSION IF EXISTS merkle_log; CREATE EXTENSION merkle_log"; }
 batch() { seconds "SELECT process_next_batch('$1')"; }
 
-echo "Rows: $rows of (bigint identity, timestamptz, text, jsonb); $rounds rounds; PostgreSQL $("$bin/postgres" -V | awk '{ print $3 }'), $(nproc) processors, $(grep -m 1 'model name' /proc/cpuinfo | sed 's/.*: //')."
+echo "Rows: $rows of (bigint identity, timestamptz, text, jsonb); $rounds rounds; PostgreSQL $(postgres -V | awk '{ print $3 }'), $(nproc) processors, $(grep -m 1 'model name' /proc/cpuinfo | sed 's/.*: //')."
 echo
 echo "| what | it | beside it | ratio | bar |"
 echo "| --- | --- | --- | --- | --- |"
@@ -122,7 +98,7 @@ PGDATABASE=small sql "SELECT process_next_batch('l')" >/dev/null
 # Memory of one large batch, beyond what the processes began with.
 PGDATABASE=big
 sql "SELECT alter_log('l', batch_size => 10000000)" >/dev/null
-PGAPPNAME=large "$bin/psql" -Atq -c "SELECT merkle_size('l')" -c "SELECT pg_sleep(1)" -c "SELECT process_next_batch('l')" >/dev/null &
+PGAPPNAME=large psql -Atq -c "SELECT merkle_size('l')" -c "SELECT pg_sleep(1)" -c "SELECT process_next_batch('l')" >/dev/null &
 watched=$!
 anon() { # kB of their own that the backend and its helper have
     local pids
@@ -153,8 +129,8 @@ row "batches of 1 million at $((logged / 1000000)) million entries, at 1 to $rou
 PGDATABASE=big
 
 # The first answers of a server that has just started.
-as_server "$bin/pg_ctl" -D "$dir/data" -w -m fast restart -l "$dir/log" >/dev/null
-first() { "$bin/psql" -Atq -c '\timing on' -c "$1" | awk '/^Time/ { print $2 }'; }
+(cd / && $AS_SERVER pg_ctl -D "$PGDATA" -w -m fast restart -l "$dir/log" >/dev/null)
+first() { psql -Atq -c '\timing on' -c "$1" | awk '/^Time/ { print $2 }'; }
 row "first merkle_root after a restart, $((logged / 1000000)) million entries" "$(calc '%.1f ms' "$(first "SELECT merkle_root('l')")")" "" "" "< 50 ms"
 row "first inclusion_proof after a restart" "$(calc '%.1f ms' "$(first "SELECT * FROM inclusion_proof('l', 31415926 % merkle_size('l'))")")" "" "" "< 50 ms"
 

@@ -1,28 +1,15 @@
 #!/usr/bin/env bash
-# capture.sh PG_CONFIG: what trigger capture costs its writers, as a ratio against the same table
+# capture.sh: what trigger capture costs its writers, as a ratio against the same table
 # without it, measured alternately on one cluster with the worker running.
 #
 #   ROUNDS=5 SECONDS_EACH=5 ROWS=1000000 CLIENTS="1 8" make bench-capture
 set -euo pipefail
-bin=$(dirname "$1")
 rounds=${ROUNDS:-5}
 each=${SECONDS_EACH:-5}
 rows=${ROWS:-1000000}
 clients=${CLIENTS:-1 8}
-dir=$(mktemp -d /tmp/merkle_log-bench-XXXXXX)
-chmod 755 "$dir"
-as_server() { "$@"; }
-if [ "$(id -u)" -eq 0 ]; then
-    chown postgres "$dir"
-    as_server() { (cd / && runuser -u postgres -- "$@"); }
-fi
-trap 'as_server "$bin/pg_ctl" -D "$dir/data" -m immediate stop >/dev/null 2>&1; rm -rf "$dir"' EXIT
-as_server "$bin/initdb" -D "$dir/data" -A trust -U postgres -E UTF8 --locale=C.UTF-8 >/dev/null
-as_server "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -o "-c listen_addresses='' \
-    -c unix_socket_directories='$dir' -c shared_preload_libraries=merkle_log \
-    -c shared_buffers=1GB -c max_wal_size=8GB" start >/dev/null
-export PGHOST="$dir" PGUSER=postgres PGDATABASE=postgres PSQLRC=/dev/null
-sql() { "$bin/psql" -Atqc "$1"; }
+dir=$PGHOST
+sql() { psql -Atqc "$1"; }
 columns='(id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz DEFAULT now(), note text, data jsonb)'
 sql "CREATE EXTENSION merkle_log; CREATE TABLE plain $columns; CREATE TABLE captured $columns;
      SELECT create_log('audit'); SELECT add_source('audit', 'captured', capture => 'trigger')" >/dev/null
@@ -31,7 +18,7 @@ for table in plain captured; do
 done
 drained() { until [ "$(sql 'SELECT count(*) FROM merkle_pending')" = 0 ]; do sleep 0.1; done; }
 median() { sort -n | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
-tps() { "$bin/pgbench" -n -c "$1" -j 2 -T "$each" -f "$dir/$2.sql" | awk '/^tps/ { print $3 }'; }
+tps() { pgbench -n -c "$1" -j 2 -T "$each" -f "$dir/$2.sql" | awk '/^tps/ { print $3 }'; }
 seconds() {
     local from=$EPOCHREALTIME
     sql "INSERT INTO $1 (note, data) SELECT 'note ' || i, jsonb_build_object('sku', i) FROM generate_series(1, $rows) i"

@@ -2,17 +2,19 @@
 # with-postgres.sh PG_CONFIG COMMAND…
 #
 # Runs a command beside a private cluster that is gone when the command ends. TEST_DATABASE_URL names its
-# database `postgres`, PGHOST and PGUSER its socket and superuser. CONF holds lines of configuration.
+# database `postgres`, PGHOST, PGUSER and PGDATA its socket, superuser and directory, AS_SERVER what runs
+# pg_ctl. CONF holds lines of configuration.
 set -euo pipefail
 bin=$(dirname "$1")
 shift
 dir=$(mktemp -d /tmp/merkle_log-with-XXXXXX)
 chmod 755 "$dir"
-as_server() { "$@"; }
+export AS_SERVER=
 if [ "$(id -u)" -eq 0 ]; then
     chown postgres "$dir"
-    as_server() { (cd / && runuser -u postgres -- "$@"); }
+    AS_SERVER="runuser -u postgres --"
 fi
+as_server() { (cd / && $AS_SERVER "$@"); }
 trap 'as_server "$bin/pg_ctl" -D "$dir/data" -m immediate stop >/dev/null 2>&1; rm -rf "$dir"' EXIT
 as_server "$bin/initdb" -D "$dir/data" -A trust -U postgres -E UTF8 --locale=C.UTF-8 >/dev/null
 cat >>"$dir/data/postgresql.conf" <<CONF
@@ -26,6 +28,6 @@ max_wal_size = '8GB'
 ${CONF:-}
 CONF
 as_server "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w start >/dev/null || { cat "$dir/log" >&2; exit 1; }
-export PATH="$bin:$PATH" PGHOST="$dir" PGUSER=postgres PGDATABASE=postgres PSQLRC=/dev/null
+export PATH="$bin:$PATH" PGHOST="$dir" PGDATA="$dir/data" PGUSER=postgres PGDATABASE=postgres PSQLRC=/dev/null
 export TEST_DATABASE_URL="postgres:///postgres?host=$dir&user=postgres"
 "$@"

@@ -187,16 +187,7 @@ fn the_background_worker_logs_what_is_sent_and_a_receiver_proves_it() {
                     proof => Some(proof.unwrap()),
                 }
             });
-            let received = proof::Message {
-                convo_id: convo,
-                id: message.id,
-                sender: message.sender.as_str(),
-                message_type: message.message_type.as_str(),
-                epoch: message.epoch as u64,
-                ciphertext: &message.ciphertext,
-                sent_at: message.sent_at.timestamp_micros(),
-            };
-            proof.await.verify_message(&received).unwrap();
+            proof.await.verify_message(&(&message).into()).unwrap();
             proven += 1;
         }
         proven

@@ -72,6 +72,7 @@ DECLARE
     start   timestamptz := message_month(first_month);
     created integer := 0;
 BEGIN
+    LOCK TABLE ONLY messages IN SHARE UPDATE EXCLUSIVE MODE;  -- who comes second finds what the first one made
     FOR n IN 1 .. months LOOP
         IF to_regclass(quote_ident(message_partition(start))) IS NULL THEN
             -- The CHECK says what the partition's bounds say, and spares archive_messages() a scan.
@@ -94,9 +95,13 @@ CREATE FUNCTION archive_messages(month timestamptz, cold_tablespace text DEFAULT
 DECLARE
     start timestamptz := message_month(month);
     name  text := message_partition(start);
+    older text := (SELECT min(relname) FROM pg_inherits JOIN pg_class ON oid = inhrelid
+                    WHERE inhparent = 'messages'::regclass AND relname < name AND relname LIKE 'messages\_2%');
 BEGIN
-    IF start <> messages_archived_to() THEN
-        RAISE EXCEPTION 'the next month to archive is %, not %', message_partition(messages_archived_to()), name
+    IF start < messages_archived_to() THEN
+        RAISE EXCEPTION '% is in the archive already', name USING ERRCODE = 'object_not_in_prerequisite_state';
+    ELSIF older IS NOT NULL THEN
+        RAISE EXCEPTION 'the next month to archive is %, not %', older, name
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Archive months in order.';
     END IF;
     ALTER TABLE messages DETACH PARTITION messages_archive;
@@ -113,13 +118,16 @@ $$;
 COMMENT ON FUNCTION archive_messages IS
     'Moves the oldest month into messages_archive, and its rows to another tablespace if one is named; else no row is copied.';
 
-CREATE FUNCTION lock_messages(month timestamptz) RETURNS void
+CREATE FUNCTION lock_messages(month timestamptz) RETURNS boolean
     LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format('LOCK TABLE %I IN SHARE MODE', message_partition(message_month(month)));
+    RETURN true;
+EXCEPTION WHEN undefined_table THEN
+    RETURN false;
 END
 $$;
-COMMENT ON FUNCTION lock_messages IS 'Keeps writers out of a month until the transaction ends.';
+COMMENT ON FUNCTION lock_messages IS 'Keeps writers out of a month until the transaction ends; false if it is not there.';
 
 CREATE FUNCTION drop_messages(month timestamptz, expected bigint) RETURNS void
     LANGUAGE plpgsql AS $$
@@ -170,7 +178,7 @@ BEGIN
     END IF;
 
     IF p_epoch > conversation.epoch
-       OR p_epoch < conversation.epoch - (CASE WHEN p_type = 'app' THEN p_past_epochs ELSE 0 END) THEN
+       OR p_epoch < conversation.epoch - (CASE WHEN p_type = 'app' THEN coalesce(p_past_epochs, 0) ELSE 0 END) THEN
         outcome := 'wrong_epoch';
         RETURN;
     END IF;

@@ -67,12 +67,6 @@ impl Config {
         config.idle_timeout = seconds("DATABASE_IDLE_TIMEOUT", config.idle_timeout)?;
         config.statement_timeout = seconds("DATABASE_STATEMENT_TIMEOUT", config.statement_timeout)?;
         config.lock_timeout = seconds("DATABASE_LOCK_TIMEOUT", config.lock_timeout)?;
-        if config.max_connections == 0 || config.min_connections > config.max_connections {
-            return Err(Error::invalid(
-                "DATABASE_MAX_CONNECTIONS",
-                "must be at least 1 and DATABASE_MIN_CONNECTIONS",
-            ));
-        }
         Ok(config)
     }
 
@@ -119,16 +113,5 @@ mod tests {
             error.to_string().contains("DATABASE_MAX_CONNECTIONS"),
             "{error}"
         );
-        let error = Config::from_variables(|name| {
-            Some(
-                if name == "DATABASE_MAX_CONNECTIONS" {
-                    "1"
-                } else {
-                    "2"
-                }
-                .into(),
-            )
-        });
-        assert_eq!(error.unwrap_err().kind(), crate::ErrorKind::Invalid);
     }
 }

@@ -21,7 +21,7 @@ pub struct Conversation {
     pub epoch: i64,
     pub title: Option<String>,
     pub created_at: DateTime<Utc>,
-    /// Of the latest message or change of members.
+    /// Of the latest message.
     pub updated_at: DateTime<Utc>,
 }
 

@@ -32,16 +32,16 @@ pub struct Health {
 
 impl Database {
     /// # Errors
-    /// If the URL is none, or the primary cannot be reached.
+    /// If the configuration makes no sense, or the primary cannot be reached.
     pub async fn connect(config: &Config) -> Result<Database> {
-        // The pool tries for as long as a caller waits; here the first answer counts.
-        let options = config.connection(&config.url)?;
-        PgConnection::connect_with(&options).await?.close().await?;
         let primary = Pool::new(config, &config.url)?;
         let replica = match &config.read_url {
             Some(url) => Some(Pool::new(config, url)?),
             None => None,
         };
+        // The pool tries for as long as a caller waits; here the first answer counts.
+        let options = config.connection(&config.url)?;
+        PgConnection::connect_with(&options).await?.close().await?;
         Ok(Database { primary, replica })
     }
 
@@ -50,7 +50,16 @@ impl Database {
     /// # Errors
     /// If the database has other migrations than this program knows.
     pub async fn migrate(&self) -> Result<()> {
-        Ok(sqlx::migrate!().run(&mut *self.connection().await?).await?)
+        // A migration takes as long as it takes, and so do those of others that are waited for.
+        let mut connection = self.primary.lend().await?;
+        sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0")
+            .execute(&mut *connection)
+            .await?;
+        sqlx::migrate!().run(&mut *connection).await?;
+        sqlx::raw_sql("RESET statement_timeout; RESET lock_timeout")
+            .execute(&mut *connection)
+            .await?;
+        connection.judge(Ok(()))
     }
 
     /// On the primary, READ COMMITTED: what the operations' locks are made for.

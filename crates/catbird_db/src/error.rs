@@ -39,6 +39,10 @@ pub enum Error {
     },
     #[error("{what} {id} is not in its log yet")]
     NotYetLogged { what: &'static str, id: String },
+    #[error("the log no longer has what {what} {id} was logged with")]
+    Erased { what: &'static str, id: String },
+    #[error("{messages} messages of {month} are not in the log, nor about to be")]
+    Unlogged { month: String, messages: i64 },
     #[error("there is no transparency log in this database")]
     NotRegistered,
     #[error("no connection became free in time")]
@@ -78,7 +82,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         use Error::*;
         match self {
-            NotFound { .. } => ErrorKind::NotFound,
+            NotFound { .. } | Erased { .. } => ErrorKind::NotFound,
             EpochConflict { .. }
             | ConversationExists(_)
             | MessageIdTaken { .. }
@@ -89,7 +93,7 @@ impl Error {
             NotYetLogged { .. } | PoolExhausted | Unavailable(_) | Contended(_) | TimedOut(_) => {
                 ErrorKind::Retryable
             }
-            NotRegistered | Migration(_) | Database(_) => ErrorKind::Internal,
+            Unlogged { .. } | NotRegistered | Migration(_) | Database(_) => ErrorKind::Internal,
         }
     }
 
@@ -106,6 +110,12 @@ impl Error {
             AppendOnly(_) => "Redact the entry, or drop the month: docs/catbird-db.md.",
             NotYetLogged { .. } => {
                 "Ask again after the next batch of the log, or call transparency::log_now."
+            }
+            Erased { .. } => {
+                "It was redacted, or its month dropped: only proofs made before remain."
+            }
+            Unlogged { .. } => {
+                "They were written past the triggers: SELECT repair_capture('catbird_messages', 'messages') lets batches log them."
             }
             NotRegistered => {
                 "Run CREATE EXTENSION merkle_log as a superuser, then transparency::register."
@@ -153,7 +163,10 @@ impl From<sqlx::Error> for Error {
             "57014" | "55P03" => Error::TimedOut(error),
             // restrict_violation: the log's guard
             "23001" => Error::AppendOnly(error),
-            "23514" | "22001" | "22003" => Error::invalid("value", error.to_string()),
+            // check_violation, data exceptions: NUL in a text, a number or time out of range
+            code if code == "23514" || code.starts_with("22") => {
+                Error::invalid("value", error.to_string())
+            }
             // too_many_connections, connection exceptions, shutdown
             code if code == "53300" || code.starts_with("08") || code.starts_with("57P") => {
                 Error::Unavailable(error)

@@ -1,6 +1,6 @@
 //! Key packages (RFC 9420 §10): each is given to one joiner, last-resort ones to any number.
 
-use crate::{Did, Error, Result};
+use crate::{Did, Error, Result, proof};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -32,6 +32,17 @@ pub struct KeyPackage {
     pub expires_at: DateTime<Utc>,
     /// When it was given out.
     pub consumed_at: Option<DateTime<Utc>>,
+}
+
+/// As a client receives it.
+impl<'a> From<&'a KeyPackage> for proof::KeyPackage<'a> {
+    fn from(package: &'a KeyPackage) -> Self {
+        proof::KeyPackage {
+            did: package.did.as_str(),
+            cipher_suite: package.cipher_suite as u16,
+            key_data: &package.key_data,
+        }
+    }
 }
 
 /// Stores a key package; one that is there already is returned as it is. Locks nothing that others wait
@@ -184,7 +195,7 @@ pub async fn count(connection: &mut PgConnection, did: &Did, cipher_suite: u16) 
 pub async fn delete_expired(
     connection: &mut PgConnection,
     before: DateTime<Utc>,
-    limit: i64,
+    limit: u32,
 ) -> Result<u64> {
     let deleted = sqlx::query!(
         "WITH expired AS MATERIALIZED (
@@ -193,7 +204,7 @@ pub async fn delete_expired(
               ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)
          DELETE FROM key_packages p USING expired WHERE p.did = expired.did AND p.id = expired.id",
         before,
-        limit
+        i64::from(limit)
     );
     Ok(deleted.execute(connection).await?.rows_affected())
 }

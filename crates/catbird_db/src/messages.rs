@@ -1,7 +1,7 @@
 //! Messages: stored once, in one order, seen by who was in when they were sent.
 
 use crate::cursor::rows;
-use crate::{Cursor, Did, Error, Page, Result};
+use crate::{Cursor, Did, Error, Page, Result, proof};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -81,6 +81,21 @@ impl Message {
     /// Where a page after this message begins.
     pub fn cursor(&self) -> Cursor {
         Cursor::new(self.sent_at, self.id)
+    }
+}
+
+/// As a client receives it.
+impl<'a> From<&'a Message> for proof::Message<'a> {
+    fn from(message: &'a Message) -> Self {
+        proof::Message {
+            convo_id: message.convo_id,
+            id: message.id,
+            sender: message.sender.as_str(),
+            message_type: message.message_type.as_str(),
+            epoch: message.epoch as u64,
+            ciphertext: &message.ciphertext,
+            sent_at: message.sent_at.timestamp_micros(),
+        }
     }
 }
 

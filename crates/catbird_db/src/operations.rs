@@ -35,12 +35,12 @@ macro_rules! operations {
         }
     };
     (@replica $self:ident, $function:path, $($argument:ident),*) => {{
-        let mut connection = $self.replica.as_ref().unwrap_or(&$self.primary).get().await?;
+        let mut connection = $self.replica.as_ref().unwrap_or(&$self.primary).lend().await?;
         let result = $function(&mut connection, $($argument),*).await;
         connection.judge(result)
     }};
     (@primary $self:ident, $function:path, $($argument:ident),*) => {{
-        let mut connection = $self.primary.get().await?;
+        let mut connection = $self.primary.lend().await?;
         let result = $function(&mut connection, $($argument),*).await;
         connection.judge(result)
     }};
@@ -87,7 +87,7 @@ operations! {
     primary     claim_key_package(did: &Did, cipher_suite: u16) -> KeyPackage = key_packages::claim;
     primary     consume_key_package(did: &Did, id: i64) -> KeyPackage = key_packages::consume;
     primary     count_key_packages(did: &Did, cipher_suite: u16) -> i64 = key_packages::count;
-    primary     delete_expired_key_packages(before: DateTime<Utc>, limit: i64) -> u64 = key_packages::delete_expired;
+    primary     delete_expired_key_packages(before: DateTime<Utc>, limit: u32) -> u64 = key_packages::delete_expired;
 
     primary     store_blob(cid: &str, data: &[u8], uploader: &Did, convo_id: Option<Uuid>) -> BlobInfo = blobs::store;
     replica     get_blob(cid: &str) -> Blob = blobs::get;

@@ -22,13 +22,20 @@ pub(crate) struct Server(PgConnectOptions);
 pub(crate) struct Pooled {
     connection: PgConnection,
     lent: Instant,
-    /// In the middle of a transaction, or cut off: nobody else may have it.
+    /// In use, in the middle of a transaction, or cut off: nobody else may have it.
     spoilt: bool,
 }
 
-/// A connection for queries of the application's own. Back in the pool when dropped.
+/// A connection for queries of the application's own. Back in the pool when dropped, once the server has
+/// said that nothing is under way on it. For a transaction call
+/// [`Database::begin_transaction`](crate::Database::begin_transaction): a `BEGIN` of your own would be lent on.
 #[derive(Debug)]
-pub struct Connection(PooledConnection<'static, Server>);
+pub struct Connection {
+    /// `None` only while it is dropped.
+    pooled: Option<PooledConnection<'static, Server>>,
+    /// Whether the server is asked before somebody else gets it.
+    ask: bool,
+}
 
 /// A transaction under way, to pass to the operations of the modules as a connection. Dropped, it is
 /// rolled back, and its connection closed; [`Transaction::rollback`] keeps that.
@@ -63,6 +70,13 @@ impl ManageConnection for Server {
 impl Pool {
     /// Connects when connections are asked for.
     pub fn new(config: &Config, url: &str) -> Result<Pool> {
+        let sizes = config.max_connections > 0 && config.min_connections <= config.max_connections;
+        if !sizes || config.acquire_timeout.is_zero() || config.idle_timeout.is_zero() {
+            return Err(Error::invalid(
+                "pool configuration",
+                "there must be at least one connection, no fewer than the fewest, and time to wait for it",
+            ));
+        }
         let builder = bb8::Pool::builder()
             .max_size(config.max_connections)
             .min_idle(config.min_connections)
@@ -74,9 +88,13 @@ impl Pool {
         ))
     }
 
+    /// For whoever lets it drop.
     pub async fn get(&self) -> Result<Connection> {
         match self.0.get_owned().await {
-            Ok(connection) => Ok(Connection(connection)),
+            Ok(pooled) => Ok(Connection {
+                pooled: Some(pooled),
+                ask: true,
+            }),
             Err(RunError::User(error)) => Err(error.into()),
             Err(RunError::TimedOut) if self.state().connections < self.0.config().max_size => {
                 let error =
@@ -87,9 +105,17 @@ impl Pool {
         }
     }
 
-    pub async fn begin(&self) -> Result<Transaction> {
+    /// For whoever says how it ended, by [`Connection::judge`]. If that does not come, since the caller
+    /// was cancelled, the connection is closed: the answer to come would be taken for another's.
+    pub async fn lend(&self) -> Result<Connection> {
         let mut connection = self.get().await?;
-        connection.0.spoilt = true;
+        connection.ask = false;
+        connection.spoil(true);
+        Ok(connection)
+    }
+
+    pub async fn begin(&self) -> Result<Transaction> {
+        let mut connection = self.lend().await?;
         connection.execute("BEGIN").await?;
         Ok(Transaction(connection))
     }
@@ -102,16 +128,39 @@ impl Pool {
 impl Connection {
     /// Passes on how an operation ended; a connection that was cut off is not lent again.
     pub(crate) fn judge<T>(&mut self, result: Result<T>) -> Result<T> {
-        self.0.spoilt |= matches!(result, Err(Error::Unavailable(_)));
+        self.spoil(matches!(result, Err(Error::Unavailable(_))));
         result
+    }
+
+    fn spoil(&mut self, spoilt: bool) {
+        if let Some(pooled) = &mut self.pooled {
+            pooled.spoilt = spoilt;
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let (Some(mut pooled), true) = (self.pooled.take(), self.ask) else {
+            return;
+        };
+        pooled.spoilt = true;
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let answer = tokio::time::timeout(TRUSTED, pooled.connection.ping()).await;
+                pooled.spoilt = !matches!(answer, Ok(Ok(())));
+            });
+        }
     }
 }
 
 impl Transaction {
     /// # Errors
-    /// The database's. If it is not known whether the commit was done, [`Error::Unavailable`].
+    /// The database's, also where a statement failed before, so that there is nothing to commit. If it is
+    /// not known whether the commit was done, [`Error::Unavailable`].
     pub async fn commit(self) -> Result<()> {
-        self.end("COMMIT").await
+        // Of a transaction that failed COMMIT alone would make a rollback, and say that all is well.
+        self.end("SELECT; COMMIT").await
     }
 
     /// # Errors
@@ -121,8 +170,8 @@ impl Transaction {
     }
 
     async fn end(mut self, how: &'static str) -> Result<()> {
-        self.0.execute(how).await?;
-        self.0.0.spoilt = false;
+        sqlx::raw_sql(how).execute(&mut *self.0).await?;
+        self.0.spoil(false);
         Ok(())
     }
 }
@@ -130,13 +179,21 @@ impl Transaction {
 impl Deref for Connection {
     type Target = PgConnection;
     fn deref(&self) -> &PgConnection {
-        &self.0.connection
+        &self
+            .pooled
+            .as_ref()
+            .expect("it is taken by drop only")
+            .connection
     }
 }
 
 impl DerefMut for Connection {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.0.connection
+        &mut self
+            .pooled
+            .as_mut()
+            .expect("it is taken by drop only")
+            .connection
     }
 }
 

@@ -1,6 +1,7 @@
 //! Months of messages: made ahead of time, put away, and dropped once their entries are in the log for
 //! good.
 
+use crate::pool::Transaction;
 use crate::proof::TreeHead;
 use crate::transparency::{self, Log, batch};
 use crate::{Database, Error, Result};
@@ -68,31 +69,39 @@ pub async fn archive(
     month: DateTime<Utc>,
     tablespace: Option<&str>,
 ) -> Result<()> {
-    let mut transaction = database.begin_transaction().await?;
+    let mut transaction = begin(database).await?;
     must_be_over(&mut transaction, month).await?;
     let archived = sqlx::query!("SELECT archive_messages($1, $2)", month, tablespace);
     archived.execute(&mut *transaction).await?;
     transaction.commit().await
 }
 
-/// Drops a month of messages, archived or not. Where there is a log, only after all of its messages are
-/// in a committed tree head; then their entries are pruned. What may have to be proven later must be
-/// proven before. Waits for those who read the month; locks `messages` for a moment.
+/// Drops a month of messages, archived or not, and prunes the entries that are not needed for others any
+/// more. Where there is a log, only after all of the month's messages are in a committed tree head. What
+/// may have to be proven later must be proven before. Waits for those who read the month; locks
+/// `messages` for a moment.
 ///
 /// # Errors
-/// [`Error::Invalid`] if the month is not over; [`Error::Contended`] if someone wrote into it meanwhile.
+/// The month is there as before: [`Error::Invalid`] if it is not over; [`Error::NotFound`] if there is no
+/// such month; [`Error::Unlogged`] if messages of it were written past the log; [`Error::Contended`] if
+/// someone wrote into it meanwhile.
 pub async fn drop_month(database: &Database, month: DateTime<Utc>) -> Result<Dropped> {
-    let mut transaction = database.begin_transaction().await?;
-    let (start, end) = must_be_over(&mut transaction, month).await?;
-    let logged = transparency::registered(&mut transaction).await?;
-    let mut messages = count(&mut transaction, start, end).await?;
+    let mut transaction = begin(database).await?;
+    let month = must_be_over(&mut transaction, month).await?;
+    // Nobody adds to the month from here to the commit, so the batch that finds the queue empty, or
+    // takes less than it may, has taken all of it.
+    let lock = sqlx::query_scalar!(r#"SELECT lock_messages($1) AS "there!""#, month.start);
+    if !lock.fetch_one(&mut *transaction).await? {
+        return Err(Error::not_found("month", month.start.format("%Y-%m")));
+    }
+    let count = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM messages WHERE sent_at >= $1 AND sent_at < $2"#,
+        month.start,
+        month.end
+    );
+    let messages = count.fetch_one(&mut *transaction).await?;
     let mut head = None;
-    if logged {
-        // Nobody adds to the month from here to the commit, so the batch that finds the queue empty, or
-        // takes less than it may, has taken all of it.
-        let lock = sqlx::query!("SELECT lock_messages($1)", start);
-        lock.execute(&mut *transaction).await?;
-        messages = count(&mut transaction, start, end).await?;
+    if transparency::registered(&mut transaction).await? {
         let full = sqlx::query_scalar!(
             r#"SELECT coalesce(batch_size, current_setting('merkle_log.batch_size')::integer)::bigint AS "full!"
                  FROM verification_logs WHERE log_name = $1"#,
@@ -100,19 +109,20 @@ pub async fn drop_month(database: &Database, month: DateTime<Utc>) -> Result<Dro
         );
         let full = full.fetch_one(&mut *transaction).await?;
         while batch(&mut transaction, Log::Messages).await? >= full {}
+        must_be_logged(&mut transaction, &month).await?;
         head = Some(transparency::tree_head(&mut transaction, Log::Messages).await?);
     }
     transaction.commit().await?;
 
-    let mut transaction = database.begin_transaction().await?;
-    let dropped = sqlx::query!("SELECT drop_messages($1, $2)", start, messages);
+    let mut transaction = begin(database).await?;
+    let kept_from = match head {
+        Some(_) => Some(prune(&mut transaction, &month).await?),
+        None => None,
+    };
+    // Last, since from here on all wait who read or write messages.
+    let dropped = sqlx::query!("SELECT drop_messages($1, $2)", month.start, messages);
     dropped.execute(&mut *transaction).await?;
     transaction.commit().await?;
-
-    let kept_from = match logged {
-        true => Some(prune(database).await?),
-        false => None,
-    };
     Ok(Dropped {
         messages,
         head,
@@ -120,47 +130,69 @@ pub async fn drop_month(database: &Database, month: DateTime<Utc>) -> Result<Dro
     })
 }
 
-/// Prunes the entries before the first one of a message that is still there, and returns its index.
-async fn prune(database: &Database) -> Result<i64> {
-    let mut connection = database.connection().await?;
+/// A transaction that takes as long as it takes.
+async fn begin(database: &Database) -> Result<Transaction> {
+    let mut transaction = database.begin_transaction().await?;
+    let unlimited = sqlx::query!("SET LOCAL statement_timeout = 0");
+    unlimited.execute(&mut *transaction).await?;
+    Ok(transaction)
+}
+
+async fn must_be_logged(connection: &mut PgConnection, month: &Month) -> Result<()> {
+    let unlogged = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "unlogged!" FROM messages m
+            WHERE sent_at >= $2 AND sent_at < $3
+              AND NOT EXISTS (SELECT FROM merkle_log e JOIN verification_logs l USING (log_id)
+                               WHERE l.log_name = $1 AND e.order_value IS NOT NULL
+                                 AND e.source_key = ARRAY[m.convo_id::text, m.sent_at::text, m.id::text]::text)"#,
+        Log::Messages.name(),
+        month.start,
+        month.end
+    );
+    match unlogged.fetch_one(connection).await? {
+        0 => Ok(()),
+        messages => Err(Error::Unlogged {
+            month: month.start.format("%Y-%m").to_string(),
+            messages,
+        }),
+    }
+}
+
+/// Prunes the entries before the first one of a message of another month, and returns its index.
+async fn prune(connection: &mut PgConnection, month: &Month) -> Result<i64> {
+    // Entries of source 0 say what was redacted; all others have a row's key.
     let kept_from = sqlx::query_scalar!(
         r#"SELECT coalesce(
                   (SELECT e.leaf_index
                      FROM merkle_log e JOIN verification_logs l USING (log_id)
-                    WHERE l.log_name = $1 AND e.leaf_index >= l.pruned_to
+                    WHERE l.log_name = $1 AND e.leaf_index >= l.pruned_to AND e.source_id > 0
                       AND EXISTS (SELECT FROM messages m
                                    WHERE m.convo_id = (e.source_key::text[])[1]::uuid
                                      AND m.sent_at = (e.source_key::text[])[2]::timestamptz
-                                     AND m.id = (e.source_key::text[])[3]::uuid)
+                                     AND m.id = (e.source_key::text[])[3]::uuid
+                                     AND (m.sent_at < $2 OR m.sent_at >= $3))
                     ORDER BY e.leaf_index LIMIT 1),
                   merkle_size($1)) AS "kept_from!""#,
-        Log::Messages.name()
+        Log::Messages.name(),
+        month.start,
+        month.end
     );
     let kept_from = kept_from.fetch_one(&mut *connection).await?;
     let pruned = sqlx::query!("SELECT prune_log($1, $2)", Log::Messages.name(), kept_from);
-    pruned.fetch_one(&mut *connection).await?;
+    pruned.fetch_one(connection).await?;
     Ok(kept_from)
 }
 
-async fn count(
-    connection: &mut PgConnection,
+/// A month, and the first moment after it.
+struct Month {
     start: DateTime<Utc>,
     end: DateTime<Utc>,
-) -> Result<i64> {
-    let count = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "count!" FROM messages WHERE sent_at >= $1 AND sent_at < $2"#,
-        start,
-        end
-    );
-    Ok(count.fetch_one(connection).await?)
 }
 
-/// The bounds of a month of the past.
-async fn must_be_over(
-    connection: &mut PgConnection,
-    month: DateTime<Utc>,
-) -> Result<(DateTime<Utc>, DateTime<Utc>)> {
-    let bounds = sqlx::query!(
+/// A month of the past.
+async fn must_be_over(connection: &mut PgConnection, month: DateTime<Utc>) -> Result<Month> {
+    let bounds = sqlx::query_as!(
+        Month,
         r#"SELECT message_month($1) AS "start!", next_message_month($1) AS "end!""#,
         month
     );
@@ -169,5 +201,5 @@ async fn must_be_over(
         let problem = format!("{} is not over", bounds.start.format("%Y-%m"));
         return Err(Error::invalid("month", problem));
     }
-    Ok((bounds.start, bounds.end))
+    Ok(bounds)
 }

@@ -29,6 +29,37 @@ impl Log {
             Log::KeyPackages => "catbird_key_packages",
         }
     }
+
+    fn table(self) -> &'static str {
+        match self {
+            Log::Messages => "messages",
+            Log::KeyPackages => "key_packages",
+        }
+    }
+
+    /// What an entry holds of a row.
+    fn columns(self) -> [&'static str; 7] {
+        match self {
+            Log::Messages => [
+                "convo_id",
+                "id",
+                "sender",
+                "message_type",
+                "epoch",
+                "digest",
+                "sent_at",
+            ],
+            Log::KeyPackages => [
+                "did",
+                "id",
+                "cipher_suite",
+                "digest",
+                "last_resort",
+                "expires_at",
+                "consumed_at",
+            ],
+        }
+    }
 }
 
 /// How entries are made.
@@ -43,59 +74,65 @@ pub struct Options {
 /// # Errors
 /// If the extension is installed where the session does not find it, outside its search path.
 pub async fn registered(connection: &mut PgConnection) -> Result<bool> {
+    if !installed(connection).await? {
+        return Ok(false);
+    }
+    Ok(exists(connection, Log::Messages).await? && exists(connection, Log::KeyPackages).await?)
+}
+
+async fn exists(connection: &mut PgConnection, log: Log) -> Result<bool> {
+    let exists = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM merkle_log_status WHERE log_name = $1) AS "exists!""#,
+        log.name()
+    );
+    Ok(exists.fetch_one(connection).await?)
+}
+
+async fn installed(connection: &mut PgConnection) -> Result<bool> {
     let found = sqlx::query!(
         r#"SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'merkle_log') AS "installed!",
                   to_regclass('verification_logs') IS NOT NULL AS "visible!""#
     );
-    let found = found.fetch_one(&mut *connection).await?;
-    if !found.installed {
-        return Ok(false);
-    }
-    if !found.visible {
+    let found = found.fetch_one(connection).await?;
+    if found.installed && !found.visible {
         return Err(Error::invalid(
             "search path",
             "the schema of extension merkle_log is not on it: ALTER ROLE … SET search_path",
         ));
     }
-    let logs = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "logs!" FROM merkle_log_status WHERE log_name = ANY ($1)"#,
-        &[Log::Messages, Log::KeyPackages].map(|log| log.name().to_owned())
-    );
-    Ok(logs.fetch_one(connection).await? == 2)
+    Ok(found.installed)
 }
 
 /// Makes the logs of messages and key packages, of the rows that are there and of all to come; does
-/// nothing where they exist. Locks both tables. Call it in a transaction, as their owner.
+/// nothing where they exist. Locks both tables until the transaction ends, so call it in one, as their
+/// owner.
 ///
 /// # Errors
-/// [`Error::NotRegistered`] if the extension is not installed; the database's, if the role lacks
-/// privileges (docs/catbird-db.md).
+/// [`Error::NotRegistered`] if the extension is not installed; the database's, if there is no
+/// transaction, or the role lacks privileges (docs/catbird-db.md).
 pub async fn register(connection: &mut PgConnection, options: Options) -> Result<()> {
-    if registered(connection).await? {
-        return Ok(());
-    }
-    let installed = sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'merkle_log') AS "installed!""#
-    );
-    if !installed.fetch_one(&mut *connection).await? {
+    if !installed(connection).await? {
         return Err(Error::NotRegistered);
     }
-    let messages = sqlx::query!(
-        "SELECT add_source(log, 'messages', capture => 'trigger', append_only => true, store_leaf_data => true, salted => $2,
-                           columns => '{convo_id, id, sender, message_type, epoch, digest, sent_at}')
-           FROM (SELECT $1::text AS log, create_log($1)) AS created",
-        Log::Messages.name(),
-        options.salted
-    );
-    messages.fetch_one(&mut *connection).await?;
-    let key_packages = sqlx::query!(
-        "SELECT add_source(log, 'key_packages', capture => 'trigger', store_leaf_data => true, salted => $2,
-                           columns => '{did, id, cipher_suite, digest, last_resort, expires_at, consumed_at}')
-           FROM (SELECT $1::text AS log, create_log($1)) AS created",
-        Log::KeyPackages.name(),
-        options.salted
-    );
-    key_packages.fetch_one(connection).await?;
+    // Of several that register at once, all but the first find it done.
+    let lock = sqlx::query!("LOCK TABLE key_packages, messages IN SHARE ROW EXCLUSIVE MODE");
+    lock.execute(&mut *connection).await?;
+    for log in [Log::Messages, Log::KeyPackages] {
+        if exists(connection, log).await? {
+            continue;
+        }
+        let source = sqlx::query!(
+            "SELECT add_source(log, $2::text::regclass, capture => 'trigger', columns => $3, append_only => $4,
+                               store_leaf_data => true, salted => $5)
+               FROM (SELECT $1::text AS log, create_log($1)) AS created",
+            log.name(),
+            log.table(),
+            &log.columns().map(str::to_owned),
+            log == Log::Messages,
+            options.salted
+        );
+        source.fetch_one(&mut *connection).await?;
+    }
     Ok(())
 }
 
@@ -168,32 +205,30 @@ pub async fn prove_consistency(
 /// That a message is in its log: at a size the log had, or the present one.
 ///
 /// # Errors
-/// [`Error::NotFound`]; [`Error::NotYetLogged`], also if it was logged after that size.
+/// [`Error::NotFound`]; [`Error::NotYetLogged`], also if it was logged after that size;
+/// [`Error::Erased`] if it was redacted or dropped.
 pub async fn prove_message(
     connection: &mut PgConnection,
     convo_id: Uuid,
     id: Uuid,
     tree_size: Option<u64>,
 ) -> Result<Proof> {
-    let key = sqlx::query_scalar!(
-        r#"SELECT ARRAY[convo_id::text, sent_at::text, id::text]::text AS "key!"
-             FROM message_ids WHERE convo_id = $1 AND id = $2"#,
+    let row = sqlx::query!(
+        r#"SELECT ARRAY[i.convo_id::text, i.sent_at::text, i.id::text]::text AS "key!",
+                  EXISTS (SELECT FROM messages m WHERE m.convo_id = i.convo_id AND m.sent_at = i.sent_at AND m.id = i.id) AS "there!"
+             FROM message_ids i WHERE i.convo_id = $1 AND i.id = $2"#,
         convo_id,
         id
     );
-    let key = key.fetch_optional(&mut *connection).await?;
-    let key = key.ok_or_else(|| Error::not_found("message", id))?;
-    let proof = sqlx::query_as!(
-        Row,
-        r#"SELECT p.leaf_index AS "leaf_index!", p.tree_size AS "tree_size!", p.root_hash AS "root!", p.path AS "path!",
-                  leaf_data($1, p.leaf_index) AS "leaf_data!"
-             FROM inclusion_proof($1, 'messages', $2, $3) AS p"#,
-        Log::Messages.name(),
-        key,
-        tree_size.map(to_i64).transpose()?
-    );
-    let proof = proof.fetch_one(connection).await;
-    proof_of(Log::Messages, proof, "message", id)
+    let row = row.fetch_optional(&mut *connection).await?;
+    let row = row.ok_or_else(|| Error::not_found("message", id))?;
+    let row = Row {
+        log: Log::Messages,
+        key: row.key,
+        id: id.to_string(),
+        there: row.there,
+    };
+    row.prove(connection, tree_size).await
 }
 
 /// That a key package is in its log, with the latest that is logged of it: that it was stored, or given
@@ -207,51 +242,77 @@ pub async fn prove_key_package(
     id: i64,
     tree_size: Option<u64>,
 ) -> Result<Proof> {
-    let proof = sqlx::query_as!(
-        Row,
-        r#"SELECT p.leaf_index AS "leaf_index!", p.tree_size AS "tree_size!", p.root_hash AS "root!", p.path AS "path!",
-                  leaf_data($1, p.leaf_index) AS "leaf_data!"
-             FROM inclusion_proof($1, 'key_packages', ARRAY[$2::text, $3::bigint::text]::text, $4) AS p"#,
-        Log::KeyPackages.name(),
+    let key = sqlx::query_scalar!(
+        r#"SELECT ARRAY[$1::text, $2::bigint::text]::text AS "key!""#,
         did.as_str(),
-        id,
-        tree_size.map(to_i64).transpose()?
+        id
     );
-    let proof = proof.fetch_one(connection).await;
-    proof_of(Log::KeyPackages, proof, "key package", id)
+    let row = Row {
+        log: Log::KeyPackages,
+        key: key.fetch_one(&mut *connection).await?,
+        id: id.to_string(),
+        there: true,
+    };
+    row.prove(connection, tree_size).await
 }
 
+/// What is to be proven.
 struct Row {
-    leaf_index: i64,
-    tree_size: i64,
-    root: Vec<u8>,
-    path: Vec<Vec<u8>>,
-    leaf_data: Vec<u8>,
+    log: Log,
+    /// As `merkle_log` writes it.
+    key: String,
+    id: String,
+    /// Whether an entry is still to come if there is none.
+    there: bool,
 }
 
-fn proof_of(
-    log: Log,
-    row: sqlx::Result<Row>,
-    what: &'static str,
-    id: impl ToString,
-) -> Result<Proof> {
-    let row = row.map_err(|error| {
-        let code = error.as_database_error().and_then(|error| error.code());
-        match code.as_deref() {
+impl Row {
+    async fn prove(self, connection: &mut PgConnection, tree_size: Option<u64>) -> Result<Proof> {
+        let what = match self.log {
+            Log::Messages => "message",
+            Log::KeyPackages => "key package",
+        };
+        let proof = sqlx::query!(
+            r#"SELECT leaf_index AS "leaf_index!", tree_size AS "tree_size!", root_hash AS "root!", path AS "path!"
+                 FROM inclusion_proof($1, $2::text::regclass, $3, $4)"#,
+            self.log.name(),
+            self.log.table(),
+            self.key,
+            tree_size.map(to_i64).transpose()?
+        );
+        let proof = match proof.fetch_one(&mut *connection).await {
             // no_data_found; numeric_value_out_of_range: not in a tree of that size
-            Some("P0002" | "22003") => Error::NotYetLogged {
-                what,
-                id: id.to_string(),
-            },
-            _ => Error::from(error),
-        }
-    })?;
-    Ok(Proof {
-        leaf_data: row.leaf_data,
-        leaf_index: row.leaf_index as u64,
-        path: hashes(&row.path)?,
-        head: tree_head_of(log, row.tree_size, &row.root)?,
-    })
+            Err(error) if has_code(&error, &["P0002", "22003"]) => {
+                return Err(match self.there {
+                    true => Error::NotYetLogged { what, id: self.id },
+                    false => Error::Erased { what, id: self.id },
+                });
+            }
+            proof => proof?,
+        };
+        let leaf_data = sqlx::query_scalar!(
+            r#"SELECT leaf_data($1, $2) AS "leaf_data!""#,
+            self.log.name(),
+            proof.leaf_index
+        );
+        let leaf_data = match leaf_data.fetch_one(connection).await {
+            Err(error) if has_code(&error, &["P0002"]) => {
+                return Err(Error::Erased { what, id: self.id });
+            }
+            leaf_data => leaf_data?,
+        };
+        Ok(Proof {
+            leaf_data,
+            leaf_index: proof.leaf_index as u64,
+            path: hashes(&proof.path)?,
+            head: tree_head_of(self.log, proof.tree_size, &proof.root)?,
+        })
+    }
+}
+
+fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| codes.contains(&&*code))
 }
 
 fn tree_head_of(log: Log, size: i64, root: &[u8]) -> Result<TreeHead> {

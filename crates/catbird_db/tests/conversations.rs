@@ -4,18 +4,15 @@ mod server;
 
 use catbird_db::*;
 use futures::future::join_all;
-use server::{TestDatabase, did};
+use server::{TestDatabase, did, message};
 use uuid::Uuid;
 
 fn commit<'a>(convo_id: Uuid, sender: &'a Did, epoch: i64) -> Commit<'a> {
     Commit {
         message: NewMessage {
-            convo_id,
-            id: Uuid::new_v4(),
-            sender,
             message_type: MessageType::Commit,
             epoch,
-            ciphertext: b"commit",
+            ..message(convo_id, sender)
         },
         added: &[],
         removed: &[],

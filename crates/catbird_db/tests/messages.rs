@@ -4,7 +4,7 @@ mod server;
 
 use catbird_db::*;
 use futures::future::{join_all, try_join_all};
-use server::{TestDatabase, did};
+use server::{TestDatabase, did, message};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use uuid::Uuid;
@@ -125,14 +125,7 @@ async fn a_message_that_is_sent_again_is_stored_once() {
     let convo = db.conversation(&["alice", "bob"]).await;
     let alice = did("alice");
     for _ in 0..20 {
-        let message = NewMessage {
-            convo_id: convo,
-            id: Uuid::new_v4(),
-            sender: &alice,
-            message_type: MessageType::App,
-            epoch: 0,
-            ciphertext: b"sealed",
-        };
+        let message = message(convo, &alice);
         let send = || db.create_message(&message, PastEpochs::Refuse);
         let sent = try_join_all((0..8).map(|_| send())).await.unwrap();
         assert_eq!(sent.iter().filter(|sent| !sent.duplicate).count(), 1);
@@ -161,14 +154,7 @@ async fn a_deleted_message_does_not_come_back_by_a_late_retry() {
     let db = TestDatabase::new().await;
     let convo = db.conversation(&["alice"]).await;
     let alice = did("alice");
-    let message = NewMessage {
-        convo_id: convo,
-        id: Uuid::new_v4(),
-        sender: &alice,
-        message_type: MessageType::App,
-        epoch: 0,
-        ciphertext: b"sealed",
-    };
+    let message = message(convo, &alice);
     db.create_message(&message, PastEpochs::Refuse)
         .await
         .unwrap();
@@ -193,12 +179,9 @@ async fn a_message_of_a_past_epoch_is_refused_or_kept_as_the_caller_says() {
     let convo = db.conversation(&["alice", "bob"]).await;
     let (alice, bob) = (did("alice"), did("bob"));
     let message = |sender, message_type, epoch| NewMessage {
-        convo_id: convo,
-        id: Uuid::new_v4(),
-        sender,
         message_type,
         epoch,
-        ciphertext: b"sealed",
+        ..message(convo, sender)
     };
     for epoch in 0..3 {
         let removed = if epoch == 1 {
@@ -271,12 +254,8 @@ async fn sizes_are_bounded() {
         ((1 << 20) + 1, false),
     ] {
         let message = NewMessage {
-            convo_id: convo,
-            id: Uuid::new_v4(),
-            sender: &alice,
-            message_type: MessageType::App,
-            epoch: 0,
             ciphertext: &vec![7; length],
+            ..message(convo, &alice)
         };
         match db.create_message(&message, PastEpochs::Refuse).await {
             Ok(_) => {

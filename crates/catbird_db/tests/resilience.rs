@@ -4,7 +4,6 @@ mod server;
 
 use catbird_db::*;
 use server::{TestDatabase, did};
-use sqlx::AssertSqlSafe;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -155,6 +154,64 @@ async fn a_transaction_that_is_dropped_leaves_no_lock_and_no_trace() {
 }
 
 #[tokio::test]
+async fn an_operation_that_is_cancelled_leaves_the_next_ones_alone() {
+    let db = TestDatabase::with(|config| {
+        config.max_connections = 3;
+        config.min_connections = 1;
+    })
+    .await;
+    let convo = db.conversation(&["alice"]).await;
+    let mut holder = db.begin_transaction().await.unwrap();
+    members::add(&mut holder, convo, &did("bob")).await.unwrap();
+    let moment = Duration::from_millis(200);
+    let waiting = db.send(convo, "alice", 0);
+    assert!(tokio::time::timeout(moment, waiting).await.is_err());
+    let mut own = db.connection().await.unwrap();
+    let waiting = sqlx::query("SELECT pg_sleep(20)").execute(&mut *own);
+    assert!(tokio::time::timeout(moment, waiting).await.is_err());
+    drop(own);
+    let started = Instant::now();
+    for _ in 0..20 {
+        db.get_conversation(convo).await.unwrap();
+    }
+    assert!(started.elapsed() < Duration::from_secs(5));
+    holder.commit().await.unwrap();
+    db.send(convo, "alice", 0).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_transaction_that_failed_is_not_said_to_be_committed() {
+    let db = TestDatabase::new().await;
+    let convo = db.conversation(&["alice"]).await;
+    let mut transaction = db.begin_transaction().await.unwrap();
+    members::add(&mut transaction, convo, &did("bob"))
+        .await
+        .unwrap();
+    sqlx::query("SELECT 1 / 0")
+        .execute(&mut *transaction)
+        .await
+        .unwrap_err();
+    transaction.commit().await.unwrap_err();
+    assert!(!db.is_member(convo, &did("bob")).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_pool_that_cannot_be_is_refused() {
+    let configurations: [fn(&mut Config); 4] = [
+        |config| config.max_connections = 0,
+        |config| config.min_connections = config.max_connections + 1,
+        |config| config.acquire_timeout = Duration::ZERO,
+        |config| config.idle_timeout = Duration::ZERO,
+    ];
+    for configure in configurations {
+        let mut config = Config::new("postgres://nobody@127.0.0.1:1/none");
+        configure(&mut config);
+        let error = Database::connect(&config).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    }
+}
+
+#[tokio::test]
 async fn two_transactions_that_lock_each_other_out_are_told_apart_from_faults() {
     let db = TestDatabase::new().await;
     let (first, second) = (
@@ -232,16 +289,18 @@ async fn a_database_of_a_newer_program_is_not_migrated() {
 #[tokio::test]
 async fn text_from_outside_is_a_value_and_never_a_statement() {
     let db = TestDatabase::new().await;
+    let alice = did("alice");
     let title = "'; DROP TABLE members; --";
     let made = db
-        .create_conversation(Uuid::now_v7(), &did("alice"), Some(title))
+        .create_conversation(Uuid::now_v7(), &alice, Some(title))
         .await
         .unwrap();
     assert_eq!(made.title.as_deref(), Some(title));
-    // A statement put together at run time would need `AssertSqlSafe`, which sqlx demands for it.
+    // sqlx takes a statement put together at run time as `AssertSqlSafe` only.
     for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap() {
         let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
-        assert!(!text.contains(stringify!(AssertSqlSafe)));
+        assert!(!text.contains("AssertSqlSafe"));
     }
-    let _ = AssertSqlSafe("the tests' own");
+    let nul = db.create_conversation(Uuid::now_v7(), &alice, Some("a\0b"));
+    assert_eq!(nul.await.unwrap_err().kind(), ErrorKind::Invalid);
 }

@@ -6,7 +6,7 @@ use catbird_db::proof::{self, LogView};
 use catbird_db::transparency::{Log, Options};
 use catbird_db::*;
 use chrono::{DateTime, TimeDelta, Utc};
-use server::{TestDatabase, did};
+use server::{TestDatabase, did, message};
 use uuid::Uuid;
 
 async fn transparent(options: Options) -> TestDatabase {
@@ -40,18 +40,6 @@ async fn head(db: &TestDatabase, log: Log) -> proof::TreeHead {
         .unwrap()
 }
 
-fn received(message: &Message) -> proof::Message<'_> {
-    proof::Message {
-        convo_id: message.convo_id,
-        id: message.id,
-        sender: message.sender.as_str(),
-        message_type: message.message_type.as_str(),
-        epoch: message.epoch as u64,
-        ciphertext: &message.ciphertext,
-        sent_at: message.sent_at.timestamp_micros(),
-    }
-}
-
 async fn findings(db: &TestDatabase) -> i64 {
     db.number("SELECT (SELECT count(*) FROM verify_log('catbird_messages') WHERE kind <> 'redacted') + (SELECT count(*) FROM verify_log('catbird_key_packages'))").await
 }
@@ -78,10 +66,10 @@ async fn every_message_before_and_after_registration_is_proven_to_an_outsider() 
     for message in &messages {
         let proof = prove(&db, message, None).await.unwrap();
         assert_eq!(proof.head, head);
-        proof.verify_message(&received(message)).unwrap();
+        proof.verify_message(&message.into()).unwrap();
         let forged = proof::Message {
             ciphertext: b"forged",
-            ..received(message)
+            ..message.into()
         };
         assert!(proof.verify_message(&forged).is_err());
     }
@@ -154,7 +142,7 @@ async fn a_client_follows_one_log_and_catches_a_rewritten_one() {
     db.send(convo, "alice", 0).await.unwrap();
     transparency::log_now(&db, Log::Messages).await.unwrap();
     let proof = prove(&db, message, None).await.unwrap();
-    proof.verify_message(&received(message)).unwrap();
+    proof.verify_message(&message.into()).unwrap();
     assert_eq!(
         view.accept(&proof.head),
         Err(proof::Error::SplitView { size: 12 })
@@ -174,11 +162,7 @@ async fn a_key_package_is_in_the_log_when_stored_and_when_given_out() {
     };
     let stored = db.store_key_package(&package).await.unwrap();
     transparency::log_now(&db, Log::KeyPackages).await.unwrap();
-    let given = proof::KeyPackage {
-        did: bob.as_str(),
-        cipher_suite: 1,
-        key_data: &stored.key_data,
-    };
+    let given = proof::KeyPackage::from(&stored);
     let entry = prove_package(&db, &stored)
         .await
         .unwrap()
@@ -277,16 +261,18 @@ async fn a_salted_entry_is_redacted_and_the_others_are_proven_as_before() {
     prove(&db, &messages[1], None)
         .await
         .unwrap()
-        .verify_message(&received(&messages[1]))
+        .verify_message(&(&messages[1]).into())
         .unwrap();
     db.sql("SELECT redact('catbird_messages', 1, 'by order')")
         .await;
-    assert!(prove(&db, &messages[1], None).await.is_err());
+    let error = prove(&db, &messages[1], None).await.unwrap_err();
+    assert!(matches!(error, Error::Erased { .. }), "{error}");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
     for message in [&messages[0], &messages[2]] {
         prove(&db, message, None)
             .await
             .unwrap()
-            .verify_message(&received(message))
+            .verify_message(&message.into())
             .unwrap();
     }
     assert_eq!(findings(&db).await, 0);
@@ -359,14 +345,8 @@ async fn an_ordinary_role_with_the_grants_on_file_can_do_all_of_it() {
     );
     transaction.commit().await.unwrap();
     let month = past_month(&db, 2, 300).await;
-    let message = NewMessage {
-        convo_id: convo,
-        id: Uuid::new_v4(),
-        sender: &did("alice"),
-        message_type: MessageType::App,
-        epoch: 0,
-        ciphertext: b"sealed",
-    };
+    let alice = did("alice");
+    let message = message(convo, &alice);
     own.create_message(&message, PastEpochs::Refuse)
         .await
         .unwrap();
@@ -452,14 +432,115 @@ async fn a_month_is_dropped_after_all_its_messages_are_logged() {
             prove(&db, message, None)
                 .await
                 .unwrap()
-                .verify_message(&received(message))
+                .verify_message(&message.into())
                 .unwrap();
         }
         let error = retention::drop_month(&db, Utc::now()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         retention::drop_month(&db, later).await.unwrap();
-        assert!(retention::drop_month(&db, later).await.is_err());
+        let error = retention::drop_month(&db, later).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_month_is_dropped_with_what_was_redacted_of_it() {
+    let db = transparent(Options { salted: true }).await;
+    let convo = db.conversation(&["alice"]).await;
+    let month = past_month(&db, 2, 600).await;
+    transparency::log_now(&db, Log::Messages).await.unwrap();
+    db.sql("SELECT redact('catbird_messages', 3, 'by order')")
+        .await;
+    db.send(convo, "alice", 0).await.unwrap();
+    let gone: Uuid = sqlx::query_scalar("SELECT id FROM messages ORDER BY sent_at LIMIT 1")
+        .fetch_one(&mut *db.connection().await.unwrap())
+        .await
+        .unwrap();
+    let dropped = retention::drop_month(&db, month).await.unwrap();
+    // After the month's 600 came what says that one is redacted, then Alice's message.
+    assert_eq!((dropped.messages, dropped.kept_from), (600, Some(601)));
+    assert_eq!(dropped.head.unwrap().tree_size, 602);
+    let message = &db
+        .list_messages(convo, &did("alice"), None, 1)
+        .await
+        .unwrap()
+        .items[0];
+    let proof = prove(&db, message, None).await.unwrap();
+    proof.verify_message(&message.into()).unwrap();
+    let mut connection = db.connection().await.unwrap();
+    let error = transparency::prove_message(&mut connection, convo, gone, None).await;
+    assert!(matches!(error, Err(Error::Erased { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_month_with_messages_past_the_log_is_not_dropped_before_they_are_logged() {
+    let db = transparent(Options::default()).await;
+    db.conversation(&["alice"]).await;
+    let month = past_month(&db, 2, 5).await;
+    transparency::log_now(&db, Log::Messages).await.unwrap();
+    db.sql(&format!(
+        "ALTER TABLE messages DISABLE TRIGGER ALL;
+         DO $$ BEGIN
+             EXECUTE format('ALTER TABLE %I DISABLE TRIGGER ALL', message_partition('{month}'));
+         END $$;
+         INSERT INTO messages (convo_id, id, sender, message_type, epoch, ciphertext, sent_at)
+         SELECT convo_id, gen_random_uuid(), sender, message_type, epoch, ciphertext, sent_at FROM messages"
+    ))
+    .await;
+    let error = retention::drop_month(&db, month).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Unlogged { messages: 5, .. }),
+        "{error}"
+    );
+    assert_eq!(db.number("SELECT count(*) FROM messages").await, 10);
+    db.sql("SELECT repair_capture('catbird_messages', 'messages')")
+        .await;
+    let dropped = retention::drop_month(&db, month).await.unwrap();
+    assert_eq!(
+        (dropped.messages, dropped.head.unwrap().tree_size),
+        (10, 10)
+    );
+}
+
+#[tokio::test]
+async fn a_month_that_could_not_be_dropped_is_whole() {
+    let db = TestDatabase::with(|config| {
+        config.lock_timeout = std::time::Duration::from_millis(300);
+        config.statement_timeout = std::time::Duration::from_millis(600);
+    })
+    .await;
+    db.sql("CREATE EXTENSION merkle_log").await;
+    register(&db, Options::default()).await;
+    db.conversation(&["alice"]).await;
+    let month = past_month(&db, 2, 600).await;
+    let mut reader = db.begin_transaction().await.unwrap();
+    let read = sqlx::query("SELECT FROM messages LIMIT 1").execute(&mut *reader);
+    read.await.unwrap();
+    let error = retention::drop_month(&db, month).await.unwrap_err();
+    assert!(matches!(error, Error::TimedOut(_)), "{error}");
+    assert_eq!(db.number("SELECT count(*) FROM messages").await, 600);
+    assert_eq!(findings(&db).await, 0);
+    assert_eq!(
+        db.number("SELECT pruned_to FROM merkle_log_status WHERE log_name = 'catbird_messages'")
+            .await,
+        0
+    );
+    reader.rollback().await.unwrap();
+    retention::drop_month(&db, month).await.unwrap();
+}
+
+/// As time goes by: the archive begins later than a month that was made in it.
+async fn make_hot(db: &TestDatabase, month: DateTime<Utc>) {
+    db.sql("ALTER TABLE messages DETACH PARTITION messages_archive")
+        .await;
+    db.sql(&format!(
+        "DO $$ DECLARE start timestamptz := message_month('{month}'); BEGIN
+             EXECUTE format('ALTER TABLE messages_archive DETACH PARTITION %I', message_partition(start));
+             EXECUTE format('ALTER TABLE messages ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', message_partition(start), start, next_message_month(start));
+             EXECUTE format('ALTER TABLE messages ATTACH PARTITION messages_archive FOR VALUES FROM (MINVALUE) TO (%L)', start);
+         END $$"
+    ))
+    .await;
 }
 
 #[tokio::test]
@@ -481,17 +562,7 @@ async fn an_archived_month_is_read_and_proven_as_before() {
     assert_eq!(error.kind(), ErrorKind::Invalid);
     let archived = "SELECT count(*) FROM messages_archive";
     assert_eq!(db.number(archived).await, 5);
-    // As time goes by: the archive begins later than the month.
-    db.sql("ALTER TABLE messages DETACH PARTITION messages_archive")
-        .await;
-    db.sql(&format!(
-        "DO $$ DECLARE start timestamptz := message_month('{old}'); BEGIN
-             EXECUTE format('ALTER TABLE messages_archive DETACH PARTITION %I', message_partition(start));
-             EXECUTE format('ALTER TABLE messages ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', message_partition(start), start, next_message_month(start));
-             EXECUTE format('ALTER TABLE messages ATTACH PARTITION messages_archive FOR VALUES FROM (MINVALUE) TO (%L)', start);
-         END $$"
-    ))
-    .await;
+    make_hot(&db, old).await;
     assert_eq!(db.number(archived).await, 0);
     retention::archive(&db, old, None).await.unwrap();
     assert_eq!(db.number(archived).await, 5);
@@ -503,17 +574,64 @@ async fn an_archived_month_is_read_and_proven_as_before() {
         before
     );
     for message in &before.items {
-        prove(&db, message, None)
-            .await
-            .unwrap()
-            .verify_message(&received(message))
-            .unwrap();
+        let proof = prove(&db, message, None).await.unwrap();
+        proof.verify_message(&message.into()).unwrap();
     }
     assert_eq!(findings(&db).await, 0);
     assert_eq!(
         db.number("SELECT count(*) FROM merkle_log_coverage").await,
         0
     );
+}
+
+#[tokio::test]
+async fn months_are_archived_in_order_also_past_one_that_was_dropped() {
+    let db = TestDatabase::new().await;
+    db.conversation(&["alice"]).await;
+    let months = [
+        past_month(&db, 4, 5).await,
+        past_month(&db, 3, 5).await,
+        past_month(&db, 2, 5).await,
+    ];
+    for month in months.iter().rev() {
+        make_hot(&db, *month).await;
+    }
+    let error = retention::archive(&db, months[1], None).await.unwrap_err();
+    assert!(error.to_string().contains("next month"), "{error}");
+    retention::archive(&db, months[0], None).await.unwrap();
+    retention::drop_month(&db, months[1]).await.unwrap();
+    retention::archive(&db, months[2], None).await.unwrap();
+    assert_eq!(db.number("SELECT count(*) FROM messages_archive").await, 10);
+    // A month before the archive's end is made in it.
+    past_month(&db, 3, 5).await;
+    assert_eq!(db.number("SELECT count(*) FROM messages_archive").await, 15);
+}
+
+#[tokio::test]
+async fn servers_that_start_together_register_and_make_partitions_once() {
+    let db = TestDatabase::new().await;
+    db.sql("CREATE EXTENSION merkle_log").await;
+    let start = async || {
+        let mut transaction = db.begin_transaction().await?;
+        transparency::register(&mut transaction, Options::default()).await?;
+        transaction.commit().await?;
+        let mut transaction = db.begin_transaction().await?;
+        let made = retention::create_partitions(&mut transaction, Utc::now(), 15).await?;
+        transaction.commit().await?;
+        Ok::<_, Error>(made)
+    };
+    let (a, b, c) = tokio::try_join!(start(), start(), start()).unwrap();
+    assert_eq!(a + b + c, 3);
+    assert_eq!(
+        db.number("SELECT count(*) FROM merkle_log_coverage").await,
+        0
+    );
+    // One of the logs gone, registration makes it again.
+    db.sql("SELECT drop_log('catbird_key_packages', confirm => true)")
+        .await;
+    assert_eq!(start().await.unwrap(), 0);
+    assert!(db.health_check().await.unwrap().transparent);
+    assert_eq!(db.number("SELECT count(*) FROM merkle_log_status").await, 2);
 }
 
 #[tokio::test]

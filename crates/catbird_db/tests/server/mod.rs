@@ -76,13 +76,10 @@ impl TestDatabase {
 
     /// An application message of a given epoch.
     pub async fn send(&self, convo_id: Uuid, sender: &str, epoch: i64) -> Result<Sent> {
+        let sender = did(sender);
         let message = NewMessage {
-            convo_id,
-            id: Uuid::new_v4(),
-            sender: &did(sender),
-            message_type: MessageType::App,
             epoch,
-            ciphertext: b"sealed",
+            ..message(convo_id, &sender)
         };
         self.db.create_message(&message, PastEpochs::Refuse).await
     }
@@ -111,6 +108,18 @@ async fn administer(server: &PgConnectOptions, sql: String) {
     let sql = sqlx::raw_sql(AssertSqlSafe(sql));
     sql.execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
+}
+
+/// An application message of epoch 0.
+pub fn message(convo_id: Uuid, sender: &Did) -> NewMessage<'_> {
+    NewMessage {
+        convo_id,
+        id: Uuid::new_v4(),
+        sender,
+        message_type: MessageType::App,
+        epoch: 0,
+        ciphertext: b"sealed",
+    }
 }
 
 pub fn did(name: &str) -> Did {
