@@ -11,7 +11,7 @@ use uuid::Uuid;
 async fn an_exhausted_pool_is_an_error_in_time() {
     let db = TestDatabase::with(|config| {
         config.max_connections = 2;
-        config.acquire_timeout = Duration::from_millis(300);
+        config.acquire_timeout = Duration::from_secs(2);
     })
     .await;
     let held = [
@@ -22,7 +22,7 @@ async fn an_exhausted_pool_is_an_error_in_time() {
     let error = db.get_conversation(Uuid::nil()).await.unwrap_err();
     assert!(matches!(error, Error::PoolExhausted), "{error}");
     assert_eq!(error.kind(), ErrorKind::Retryable);
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_secs(30));
     drop(held);
     let error = db.get_conversation(Uuid::nil()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
@@ -31,8 +31,8 @@ async fn an_exhausted_pool_is_an_error_in_time() {
 #[tokio::test]
 async fn a_lock_and_a_statement_that_take_too_long_are_errors_in_time() {
     let db = TestDatabase::with(|config| {
-        config.lock_timeout = Duration::from_millis(200);
-        config.statement_timeout = Duration::from_millis(600);
+        config.lock_timeout = Duration::from_secs(1);
+        config.statement_timeout = Duration::from_secs(3);
     })
     .await;
     let convo = db.conversation(&["alice"]).await;
@@ -51,14 +51,13 @@ async fn a_lock_and_a_statement_that_take_too_long_are_errors_in_time() {
 
 #[tokio::test]
 async fn a_transaction_that_is_forgotten_gives_its_locks_back() {
-    let db =
-        TestDatabase::with(|config| config.statement_timeout = Duration::from_millis(200)).await;
+    let db = TestDatabase::with(|config| config.statement_timeout = Duration::from_secs(1)).await;
     let convo = db.conversation(&["alice"]).await;
     let mut forgotten = db.begin_transaction().await.unwrap();
     members::add(&mut forgotten, convo, &did("bob"))
         .await
         .unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
     db.send(convo, "alice", 0).await.unwrap();
     let error = members::add(&mut forgotten, convo, &did("carol"))
         .await
@@ -174,7 +173,7 @@ async fn an_operation_that_is_cancelled_leaves_the_next_ones_alone() {
     for _ in 0..20 {
         db.get_conversation(convo).await.unwrap();
     }
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_secs(15));
     holder.commit().await.unwrap();
     db.send(convo, "alice", 0).await.unwrap();
 }
@@ -218,10 +217,11 @@ async fn two_transactions_that_lock_each_other_out_are_told_apart_from_faults() 
         db.conversation(&["alice"]).await,
         db.conversation(&["alice"]).await,
     );
+    let both = tokio::sync::Barrier::new(2);
     let crosswise = async |one: Uuid, other: Uuid| {
         let mut transaction = db.begin_transaction().await?;
         members::add(&mut transaction, one, &did("bob")).await?;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        both.wait().await;
         members::add(&mut transaction, other, &did("bob")).await?;
         transaction.commit().await?;
         Ok::<(), Error>(())

@@ -504,11 +504,8 @@ async fn a_month_with_messages_past_the_log_is_not_dropped_before_they_are_logge
 
 #[tokio::test]
 async fn a_month_that_could_not_be_dropped_is_whole() {
-    let db = TestDatabase::with(|config| {
-        config.lock_timeout = std::time::Duration::from_millis(300);
-        config.statement_timeout = std::time::Duration::from_millis(600);
-    })
-    .await;
+    let db =
+        TestDatabase::with(|config| config.lock_timeout = std::time::Duration::from_secs(1)).await;
     db.sql("CREATE EXTENSION merkle_log").await;
     register(&db, Options::default()).await;
     db.conversation(&["alice"]).await;
