@@ -9,7 +9,7 @@ use crate::account::{Account, Key};
 use crate::batches::Batch;
 use crate::error::{Error, Refusal};
 use crate::ledger::{Core, GeometricLedger};
-use crate::look_up::{AHEAD, PIECE, Piece};
+use crate::look_up::{AHEAD, Order, Piece};
 use crate::options::Durability;
 use crate::record::{HEADER, Header, RecordKind, TOTALS, Totals};
 use crate::seal::Seal;
@@ -17,6 +17,7 @@ use crate::shard::KeyHash;
 use crate::slot::{Kind, Slot, Words};
 use crate::superblock::Superblock;
 use crate::telemetry;
+use crate::workers::{self, PIECE};
 use rayon::prelude::*;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
@@ -170,8 +171,9 @@ impl Writer {
 impl Core {
     pub fn commit<I: Items + ?Sized>(&self, items: &I) -> Result<Batch, Error> {
         let start = Instant::now();
+        let order = self.order(items);
         let writer = self.write()?;
-        let (batch, end) = self.append(writer, items, Rule::Mint)?;
+        let (batch, end) = self.append(writer, items, &order, Rule::Mint)?;
         self.wait(batch.sequence, end)?;
         telemetry::committed(&batch, start.elapsed());
         Ok(batch)
@@ -221,9 +223,10 @@ impl Core {
         &self,
         mut writer: MutexGuard<'_, Writer>,
         items: &I,
+        order: &Order,
         rule: Rule,
     ) -> Result<(Batch, u64), Error> {
-        let mut pieces = self.look_up(items)?;
+        let mut pieces = self.look_up(items, order)?;
         let totals = sum_up(writer.totals, &pieces, rule)?;
         self.allot(&mut pieces)?;
         let mut body = std::mem::take(&mut writer.body);
@@ -250,20 +253,17 @@ impl Core {
                 return Err(Error::Follow(what));
             }
         }
-        number(
-            &mut pieces,
-            header.position + (HEADER + TOTALS + updates) as u64,
-        );
         self.wal.append(&mut header, &self.seal, &mut body)?;
         writer.body = body;
         // From here on the batch is in the log: what fails now is for recovery to mend.
-        let applied = self.apply_all(&pieces, &header).and_then(|()| {
+        let applied = self.apply_all(&mut pieces, &header).and_then(|()| {
             writer.advance(&header, totals);
             let batch = writer.batch(&header, digest);
             self.batches.push(&batch, header.epoch)?;
             Ok(batch)
         });
         let batch = applied.inspect_err(|error| self.wal.stop(&error.to_string()))?;
+        self.put_back(pieces);
         if self.durability() != Durability::Sync {
             self.visible.fetch_max(batch.sequence, Ordering::AcqRel);
         }
@@ -272,6 +272,9 @@ impl Core {
 
     /// Gives new accounts their slots, in the order of the batch, having made room for them.
     fn allot(&self, pieces: &mut [Piece]) -> Result<(), Error> {
+        if pieces.iter().all(|piece| piece.added == 0) {
+            return Ok(());
+        }
         let count = self.shards.len();
         let mut added = vec![0; count];
         for change in pieces
@@ -300,14 +303,29 @@ impl Core {
         Ok(())
     }
 
-    fn apply_all(&self, pieces: &[Piece], header: &Header) -> Result<(), Error> {
+    fn apply_all(&self, pieces: &mut [Piece], header: &Header) -> Result<(), Error> {
         let (sequence, epoch) = (header.sequence, header.epoch);
-        if let [piece] = pieces {
-            return self.apply(&piece.changes, sequence, epoch);
+        let mut places = Vec::with_capacity(pieces.len());
+        let mut next = (
+            0,
+            header.position + (HEADER + TOTALS) as u64 + header.updates,
+        );
+        for piece in &*pieces {
+            places.push(next);
+            next.0 += piece.changes.len() as u32;
+            next.1 += piece.undos.len() as u64;
         }
-        pieces
-            .par_iter()
-            .for_each(|piece| self.put_all(&piece.changes, sequence, epoch));
+        let put = |(piece, (item, undos)): (&mut Piece, (u32, u64))| {
+            piece.number(item, undos);
+            self.put_all(&piece.changes, sequence, epoch);
+        };
+        match workers::for_items(next.0 as usize) {
+            Some(pool) => pool.install(|| pieces.par_iter_mut().zip(places).for_each(put)),
+            None => pieces.iter_mut().zip(places).for_each(put),
+        }
+        if pieces.iter().all(|piece| piece.added == 0) {
+            return Ok(());
+        }
         self.add_all(
             pieces.iter().flat_map(|piece| &piece.changes),
             sequence,
@@ -317,22 +335,28 @@ impl Core {
 
     /// Writes a batch into memory.
     pub fn apply(&self, changes: &[Change], sequence: u64, epoch: u32) -> Result<(), Error> {
-        match changes.len() > PIECE {
-            true => changes
-                .par_chunks(PIECE)
-                .for_each(|changes| self.put_all(changes, sequence, epoch)),
-            false => self.put_all(changes, sequence, epoch),
+        match workers::for_items(changes.len()) {
+            Some(pool) => pool.install(|| {
+                let chunks = changes.par_chunks(PIECE);
+                chunks.for_each(|changes| self.put_all(changes, sequence, epoch));
+            }),
+            None => self.put_all(changes, sequence, epoch),
         }
         self.add_all(changes.iter(), sequence, epoch)
     }
 
     fn put_all(&self, changes: &[Change], sequence: u64, epoch: u32) {
-        for (at, change) in changes.iter().enumerate() {
-            // What was looked up a thousand items ago has left the nearest cache again.
-            if let Some(ahead) = changes.get(at + AHEAD) {
-                self.shard(ahead.hash).prefetch(ahead.number);
+        let mut ahead = changes.chunks(AHEAD);
+        let mut prefetch = || {
+            for change in ahead.next().unwrap_or_default() {
+                self.shard(change.hash).prefetch(change.number);
             }
-            if !change.added {
+        };
+        prefetch();
+        for changes in changes.chunks(AHEAD) {
+            // What was looked up a thousand items ago has left the nearest cache again.
+            prefetch();
+            for change in changes.iter().filter(|change| !change.added) {
                 let words = change.seal(sequence, epoch, &self.seal);
                 self.shard(change.hash).put(change.number, &words);
             }
@@ -374,15 +398,12 @@ impl Core {
             }
             Ok(())
         };
-        match count > PIECE {
-            true => self
-                .shards
-                .par_iter()
-                .zip(&added)
-                .with_min_len(4)
-                .map(add)
-                .collect(),
-            false => self.shards.iter().zip(&added).try_for_each(add),
+        match workers::for_items(count) {
+            Some(pool) => pool.install(|| {
+                let shards = self.shards.par_iter().zip(&added);
+                shards.with_min_len(4).map(add).collect()
+            }),
+            None => self.shards.iter().zip(&added).try_for_each(add),
         }
     }
 }
@@ -436,25 +457,17 @@ fn assemble(pieces: &[Piece], totals: Totals, body: &mut Vec<u8>) -> (usize, [u8
         .iter()
         .for_each(|piece| body.extend_from_slice(&piece.updates));
     let updates = body.len() - TOTALS;
-    let digest = *blake3::hash(&body[TOTALS..]).as_bytes();
+    let mut hasher = blake3::Hasher::new();
+    match workers::for_items(pieces.len() * PIECE) {
+        Some(pool) => pool.install(|| hasher.update_rayon(&body[TOTALS..])),
+        None => hasher.update(&body[TOTALS..]),
+    };
+    let digest = *hasher.finalize().as_bytes();
     pieces
         .iter()
         .for_each(|piece| body.extend_from_slice(&piece.undos));
     body[..TOTALS].copy_from_slice(&totals.encode(&digest));
     (updates, digest)
-}
-
-/// Numbers a batch's changes, and makes the places of their undos positions in the log.
-fn number(pieces: &mut [Piece], mut undos: u64) {
-    let mut item = 0;
-    for piece in pieces {
-        for change in &mut piece.changes {
-            change.undo += undos;
-            change.item = item;
-            item += 1;
-        }
-        undos += piece.undos.len() as u64;
-    }
 }
 
 /// Microseconds since 1970.

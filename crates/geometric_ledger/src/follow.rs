@@ -185,7 +185,8 @@ impl Follower {
             return Err(Error::Follow(what));
         }
         let rule = Rule::Follow(totals, header.time, digest);
-        let (batch, end) = core.append(writer, &items[..], rule)?;
+        let order = core.order(&items[..]);
+        let (batch, end) = core.append(writer, &items[..], &order, rule)?;
         core.wait(batch.sequence, end)?;
         Ok(true)
     }

@@ -124,6 +124,28 @@ fn store(region: &Region, number: u64, mut line: Line) {
     }
 }
 
+/// The slot that a hash is probably in, by a line that is not checked.
+#[inline]
+pub fn guess(region: &Region, buckets: u64, tag: u32) -> Option<u64> {
+    let cell = region.cell::<LINE>(primary(bucket(tag, buckets)))?;
+    let line: Line = std::array::from_fn(|word| cell[word].load(Ordering::Relaxed));
+    let hits = hits(&line, tag);
+    (hits != 0).then(|| slot_of(line[1 + hits.trailing_zeros() as usize]))
+}
+
+/// The entries of a line with a hash, a bit each. Which match is not known to a branch predictor, so
+/// there is no branch on each.
+#[inline]
+fn hits(line: &Line, tag: u32) -> u32 {
+    line[1..]
+        .iter()
+        .enumerate()
+        .fold(0, |hits, (place, entry)| {
+            let hit = ((entry >> 32) as u32 == tag) & (*entry as u32 != 0);
+            hits | u32::from(hit) << place
+        })
+}
+
 /// The slots that a hash may be in, the lines that were read to find them being counted.
 #[inline]
 pub fn candidates(
@@ -137,14 +159,7 @@ pub fn candidates(
     loop {
         let line = load(region, number)?;
         lines += 1;
-        // Which entries match is not known to a branch predictor, so there is no branch on each.
-        let mut hits = line[1..]
-            .iter()
-            .enumerate()
-            .fold(0u32, |hits, (place, entry)| {
-                let hit = ((entry >> 32) as u32 == tag) & (*entry as u32 != 0);
-                hits | u32::from(hit) << place
-            });
+        let mut hits = hits(&line, tag);
         while hits != 0 {
             if each(slot_of(line[1 + hits.trailing_zeros() as usize])) {
                 return Ok(lines);

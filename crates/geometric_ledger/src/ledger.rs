@@ -7,6 +7,7 @@ use crate::commit::Writer;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::keeper::Keeper;
+use crate::look_up::Piece;
 use crate::options::{Durability, Options};
 use crate::recovery::Recovery;
 use crate::region::{Memory, PAGE, Region};
@@ -16,6 +17,7 @@ use crate::slot::MAX_EPOCH;
 use crate::superblock::{FORMAT, Superblock};
 use crate::telemetry;
 use crate::wal::Wal;
+use siphasher::sip::SipHasher13;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -52,7 +54,9 @@ pub(crate) struct Core {
     pub options: Options,
     pub shards: Vec<Shard>,
     pub seal: Arc<Seal>,
-    pub hash_secret: [u8; 16],
+    pub hasher: SipHasher13,
+    /// Memory of the pieces of batches past.
+    pub spare: Mutex<Vec<Piece>>,
     pub wal: Wal,
     pub batches: Batches,
     pub writer: Mutex<Writer>,
@@ -191,7 +195,8 @@ impl GeometricLedger {
             options,
             shards,
             seal,
-            hash_secret,
+            hasher: SipHasher13::new_with_key(&hash_secret),
+            spare: Mutex::default(),
             wal,
             batches,
         };
@@ -350,7 +355,7 @@ pub(crate) fn keys(block: &Superblock, key: Option<&Secret>) -> Result<(Seal, [u
 
 impl Core {
     pub fn hash(&self, key: &Key) -> KeyHash {
-        KeyHash::new(&self.hash_secret, key)
+        KeyHash::new(&self.hasher, key)
     }
 
     pub fn shard(&self, hash: KeyHash) -> &Shard {

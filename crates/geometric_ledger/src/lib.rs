@@ -58,6 +58,7 @@ mod superblock;
 mod telemetry;
 mod transfer;
 mod wal;
+mod workers;
 
 mod atomic {
     pub use std::sync::atomic::{AtomicU64, Ordering, fence};

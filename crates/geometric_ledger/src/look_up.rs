@@ -9,6 +9,7 @@ use crate::record::{Before, UNKNOWN, Undo, push_undo, push_update};
 use crate::shard::KeyHash;
 use crate::slot::{Kind, Slot};
 use crate::telemetry;
+use crate::workers::{self, PIECE};
 use rayon::prelude::*;
 
 /// A piece of a batch, looked up and encoded.
@@ -17,21 +18,32 @@ pub(crate) struct Piece {
     pub changes: Vec<Change>,
     pub updates: Vec<u8>,
     pub undos: Vec<u8>,
+    /// How many of the changes add a slot.
+    pub added: usize,
     pub minted: u128,
     pub burned: u128,
     /// Accounts there are more than before.
     pub created: i64,
 }
 
-/// Items per piece, of batches large enough to be worth several threads.
-pub(crate) const PIECE: usize = 1_024;
-/// How many items ahead memory is asked for.
-pub(crate) const AHEAD: usize = 16;
+/// The items of a batch that count, and the hashes of all. Known before anything is looked up.
+pub(crate) struct Order {
+    hashes: Vec<KeyHash>,
+    /// The last item of each key.
+    items: Vec<u32>,
+}
 
-/// Look-ups one after another, each of whose memory is asked for some time before it is needed.
-#[derive(Default)]
-pub(crate) struct Guesses {
-    ring: [Option<u64>; AHEAD],
+/// How many items ahead memory is asked for.
+pub(crate) const AHEAD: usize = 32;
+
+/// Look-ups one after another, each of whose memory is asked for some time before it is needed: for so
+/// many at once, so that the processor finds the pages of several at a time.
+pub(crate) struct Guesses([Option<u64>; 2 * AHEAD]);
+
+impl Default for Guesses {
+    fn default() -> Self {
+        Guesses([None; 2 * AHEAD])
+    }
 }
 
 impl Guesses {
@@ -44,23 +56,32 @@ impl Guesses {
         hash: impl Fn(usize) -> Option<KeyHash>,
     ) -> Option<u64> {
         if at == 0 {
-            for hash in (0..2 * AHEAD).map_while(&hash) {
-                core.shard(hash).prefetch_bucket(hash.tag());
-            }
-            for (hash, guess) in (0..AHEAD).map_while(&hash).zip(&mut self.ring) {
-                *guess = core.shard(hash).guess(hash.tag());
-            }
+            self.prefetch(core, 0, &hash);
+            self.guess(core, 0, &hash);
+            self.prefetch(core, AHEAD, &hash);
         }
-        let guess = self.ring[at % AHEAD];
-        if let Some(hash) = hash(at + 2 * AHEAD) {
+        if at.is_multiple_of(AHEAD) {
+            self.guess(core, at + AHEAD, &hash);
+            self.prefetch(core, at + 2 * AHEAD, &hash);
+        }
+        self.0[at % (2 * AHEAD)]
+    }
+
+    fn prefetch(&self, core: &Core, from: usize, hash: impl Fn(usize) -> Option<KeyHash>) {
+        for hash in (from..from + AHEAD).map_while(hash) {
             core.shard(hash).prefetch_bucket(hash.tag());
         }
-        if let Some(hash) = hash(at + AHEAD) {
-            self.ring[at % AHEAD] = core.shard(hash).guess(hash.tag());
+    }
+
+    fn guess(&mut self, core: &Core, from: usize, hash: impl Fn(usize) -> Option<KeyHash>) {
+        for (at, hash) in (from..from + AHEAD).map_while(|at| Some((at, hash(at)?))) {
+            self.0[at % (2 * AHEAD)] = core.shard(hash).guess(hash.tag());
         }
-        guess
     }
 }
+
+/// Pieces whose memory is kept for the next batch.
+const SPARE: usize = 64;
 
 impl Piece {
     /// Counts what a balance rises or falls by; `None` if that is too much to count.
@@ -73,8 +94,17 @@ impl Piece {
         Some(())
     }
 
+    /// Numbers the changes from `item` on, and makes the places of their undos positions in the log.
+    pub fn number(&mut self, item: u32, undos: u64) {
+        for (change, item) in self.changes.iter_mut().zip(item..) {
+            change.undo += undos;
+            change.item = item;
+        }
+    }
+
     #[inline]
     fn push(&mut self, hash: KeyHash, key: &Key, kind: Kind, words: &[u64; WORDS], undo: &Undo) {
+        self.added += usize::from(undo.before.is_none());
         self.changes.push(Change {
             hash,
             slot: Slot::new(key, words, kind),
@@ -89,23 +119,51 @@ impl Piece {
 }
 
 impl Core {
-    /// Finds the slot of each item, and encodes it.
-    pub fn look_up<I: Items + ?Sized>(&self, items: &I) -> Result<Vec<Piece>, Error> {
-        let hashes: Vec<KeyHash> = match items.len() > PIECE {
-            true => (0..items.len())
-                .into_par_iter()
-                .with_min_len(PIECE)
-                .map(|item| self.hash(items.get(item).0))
-                .collect(),
-            false => (0..items.len())
-                .map(|item| self.hash(items.get(item).0))
-                .collect(),
+    /// Which items of a batch count.
+    pub fn order<I: Items + ?Sized>(&self, items: &I) -> Order {
+        let hash = |item| self.hash(items.get(item).0);
+        let hashes: Vec<KeyHash> = match workers::for_items(items.len()) {
+            Some(pool) => pool.install(|| {
+                let numbers = (0..items.len()).into_par_iter();
+                numbers.with_min_len(PIECE).map(hash).collect()
+            }),
+            None => (0..items.len()).map(hash).collect(),
         };
-        let order = last_of_each(items, &hashes);
-        let piece = |order: &[u32]| self.look_up_piece(items, &hashes, order);
-        match order.len() > PIECE {
-            true => order.par_chunks(PIECE).map(piece).collect(),
-            false => Ok(vec![piece(&order)?]),
+        Order {
+            items: last_of_each(items, &hashes),
+            hashes,
+        }
+    }
+
+    /// Finds the slot of each item, and encodes it.
+    pub fn look_up<I: Items + ?Sized>(
+        &self,
+        items: &I,
+        order: &Order,
+    ) -> Result<Vec<Piece>, Error> {
+        let piece = |chunk: &[u32]| self.look_up_piece(items, &order.hashes, chunk);
+        match workers::for_items(order.items.len()) {
+            Some(pool) => pool.install(|| order.items.par_chunks(PIECE).map(piece).collect()),
+            None => Ok(vec![piece(&order.items)?]),
+        }
+    }
+
+    /// Keeps the memory of pieces for the next batch: to ask the kernel for it anew costs more than
+    /// what goes into it.
+    pub fn put_back(&self, pieces: Vec<Piece>) {
+        let mut spare = self.spare.lock().unwrap();
+        let room = SPARE - spare.len();
+        let usual = |piece: &Piece| piece.changes.capacity() <= 2 * PIECE;
+        for mut piece in pieces.into_iter().filter(usual).take(room) {
+            piece.changes.clear();
+            piece.updates.clear();
+            piece.undos.clear();
+            spare.push(Piece {
+                changes: piece.changes,
+                updates: piece.updates,
+                undos: piece.undos,
+                ..Piece::default()
+            });
         }
     }
 
@@ -116,12 +174,8 @@ impl Core {
         order: &[u32],
     ) -> Result<Piece, Error> {
         let mut probes = [0; telemetry::DEPTHS];
-        let mut piece = Piece {
-            changes: Vec::with_capacity(order.len()),
-            updates: Vec::with_capacity(order.len() * 64),
-            undos: Vec::with_capacity(order.len() * 64),
-            ..Piece::default()
-        };
+        let mut piece = self.spare.lock().unwrap().pop().unwrap_or_default();
+        piece.changes.reserve(order.len());
         let mut guesses = Guesses::default();
         for (at, item) in order.iter().enumerate() {
             let hash_at = |at: usize| order.get(at).map(|item| hashes[*item as usize]);

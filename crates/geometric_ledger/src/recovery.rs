@@ -10,6 +10,7 @@ use crate::record::{
 use crate::slot::Slot;
 use crate::superblock::Superblock;
 use crate::wal::Next;
+use crate::workers;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ impl Core {
             recovery.batches += u64::from(header.kind == RecordKind::Batch);
             recovery.bytes += header.end() - position;
             position = header.end();
-            let (done, following) = rayon::join(
+            let (done, following) = workers::join(
                 || self.replay(writer, record),
                 || self.read(position, header.sequence, header.epoch),
             );

@@ -17,8 +17,9 @@ use std::sync::{Mutex, MutexGuard};
 pub struct KeyHash(u64);
 
 impl KeyHash {
-    pub fn new(secret: &[u8; 16], key: &Key) -> Self {
-        KeyHash(SipHasher13::new_with_key(secret).hash(key))
+    #[inline]
+    pub fn new(hasher: &SipHasher13, key: &Key) -> Self {
+        KeyHash(hasher.hash(key))
     }
 
     /// The shard, of a power of two.
@@ -132,14 +133,9 @@ impl Shard {
     /// The slot that a hash is probably in, which is asked for.
     #[inline]
     pub fn guess(&self, tag: u32) -> Option<u64> {
-        let buckets = self.buckets.load(Ordering::Acquire);
-        let mut guess = None;
-        let _ = index::candidates(&self.index, buckets, tag, |slot| {
-            guess = Some(slot);
-            true
-        });
-        self.slots.prefetch::<SLOT>(guess?);
-        guess
+        let guess = index::guess(&self.index, self.buckets.load(Ordering::Acquire), tag)?;
+        self.slots.prefetch::<SLOT>(guess);
+        Some(guess)
     }
 
     /// As [`Shard::find`], with what [`Shard::guess`] said looked at first.

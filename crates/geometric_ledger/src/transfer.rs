@@ -92,7 +92,8 @@ impl Core {
         let mut words = [0; crate::account::WORDS];
         words[4..].copy_from_slice(&digest);
         items.push((key, Account::from_words(&words), Kind::Receipt));
-        let (batch, end): (Batch, u64) = self.append(writer, &items[..], Rule::Transfer)?;
+        let order = self.order(&items[..]);
+        let (batch, end): (Batch, u64) = self.append(writer, &items[..], &order, Rule::Transfer)?;
         self.wait(batch.sequence, end)?;
         Ok(Receipt {
             sequence: batch.sequence,

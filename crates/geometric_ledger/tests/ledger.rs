@@ -349,10 +349,20 @@ fn the_space_of_deleted_accounts_is_used_again() {
     }
 }
 
-#[test]
-fn batches_larger_than_checkpoints_do_not_wait_for_ever() {
+/// Runs what may hang.
+fn finishes(what: impl FnOnce() + Send + 'static) {
     let (done, finished) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
+        what();
+        done.send(()).unwrap();
+    });
+    let waited = finished.recv_timeout(std::time::Duration::from_secs(120));
+    assert!(waited.is_ok(), "somebody still waits");
+}
+
+#[test]
+fn batches_larger_than_checkpoints_do_not_wait_for_ever() {
+    finishes(|| {
         let options = small().segment_bytes(1 << 20).history_bytes(0);
         let ledger = options.open_on(Arc::new(SimDisk::new())).unwrap();
         let write = &|first| {
@@ -368,10 +378,29 @@ fn batches_larger_than_checkpoints_do_not_wait_for_ever() {
             }
         });
         ledger.close().unwrap();
-        done.send(()).unwrap();
     });
-    let waited = finished.recv_timeout(std::time::Duration::from_secs(120));
-    assert!(waited.is_ok(), "a batch still waits for a checkpoint");
+}
+
+/// While a thread of a pool waits it may be given other work of the pool's: another batch.
+#[test]
+fn batches_may_come_from_the_threads_of_a_pool_and_from_others_at_once() {
+    finishes(|| {
+        let ledger = small().open_on(Arc::new(SimDisk::new())).unwrap();
+        let write = &|batch: u64| {
+            let batch = put(batch * 3_000, (batch + 1) * 3_000, 1);
+            ledger.update_batch(&batch).unwrap();
+        };
+        rayon::scope(|pool| {
+            for batch in 0..64 {
+                pool.spawn(move |_| write(batch));
+            }
+            std::thread::scope(|scope| {
+                scope.spawn(|| (64..80).for_each(write));
+            });
+        });
+        assert_eq!(ledger.stats().accounts, 240_000);
+        ledger.close().unwrap();
+    });
 }
 
 #[test]
