@@ -14,7 +14,7 @@ use crate::disk::{Disk, DiskFile, existing};
 use crate::error::Error;
 use crate::ledger::Core;
 use crate::record::{HEADER, Header, RecordKind};
-use crate::region::{PAGE, Page, Region};
+use crate::region::{PAGE, Page};
 use crate::shard::Shard;
 use crate::superblock::Superblock;
 use crate::telemetry;
@@ -100,7 +100,12 @@ impl Core {
         let (oldest, first) = self.keep(&checkpointer.block)?;
         checkpointer.block.oldest = oldest;
         checkpointer.write()?;
-        self.wal.trim(first)?;
+        // As many as the next checkpoint will let go again.
+        let spares = match clean {
+            true => 1,
+            false => self.options.checkpoint_bytes / self.options.segment_bytes + 1,
+        };
+        self.wal.trim(first, spares as usize)?;
         self.release();
         let position = checkpointer.block.position;
         self.writer.lock().unwrap().checkpoint_position = position;
@@ -157,10 +162,10 @@ impl Core {
 
     fn write_slots(&self) -> Result<u64, Error> {
         let mut count = 0;
+        let mut bytes = vec![0; WRITE + RUN as usize * PAGE];
         for shard in &self.shards {
-            let (mut runs, mut bytes) = (Vec::new(), Vec::new());
-            let mut image = [0; PAGE];
-            let write = |runs: &mut Vec<Range<u64>>, bytes: &mut Vec<u8>| {
+            let (mut runs, mut filled) = (Vec::new(), 0);
+            let write = |runs: &mut Vec<Range<u64>>, bytes: &[u8]| {
                 // No file may have what the log might lose.
                 self.wal
                     .sync_to(self.wal.appended())
@@ -172,48 +177,27 @@ impl Core {
                     file.write_at(&bytes[from..from + len], run.start * PAGE as u64)?;
                     from += len;
                 }
-                bytes.clear();
                 shard.slots.file().sync()
             };
             let written = shard.slots.take_dirty(RUN, |run| {
                 count += run.end - run.start;
-                for page in run.clone() {
-                    shard.slots.copy_page(page, &mut image);
-                    bytes.extend_from_slice(&image);
+                for (page, image) in run.clone().zip(bytes[filled..].chunks_exact_mut(PAGE)) {
+                    let image = image.try_into().expect("it is as long as a page");
+                    shard.slots.copy_page(page, image);
+                    filled += PAGE;
                 }
                 runs.push(run);
-                match bytes.len() >= WRITE {
-                    true => write(&mut runs, &mut bytes),
-                    false => Ok(()),
+                if filled >= WRITE {
+                    filled = 0;
+                    return write(&mut runs, &bytes);
                 }
+                Ok(())
             });
             written
-                .and_then(|()| write(&mut runs, &mut bytes))
+                .and_then(|()| write(&mut runs, &bytes))
                 .map_err(Error::io(format!("the slots of shard {}", shard.number)))?;
         }
         Ok(count)
-    }
-
-    /// Pages that were written stay in memory twice, in the page cache and here; beyond what was
-    /// allowed, once will do.
-    fn release(&self) {
-        let regions = || {
-            self.shards
-                .iter()
-                .flat_map(|shard| [&shard.slots, &shard.index])
-        };
-        let resident: u64 = regions().map(Region::private).sum();
-        let mut excess =
-            (resident * PAGE as u64).saturating_sub(self.options.resident_bytes) / PAGE as u64;
-        for region in regions() {
-            while excess > 0 {
-                let _unchanged = self.writer.lock().unwrap();
-                match region.release(excess.min(RUN)) {
-                    0 => break,
-                    released => excess -= released,
-                }
-            }
-        }
     }
 
     /// How far the write-ahead log may go: the oldest sequence that can still be asked for then, and

@@ -59,14 +59,15 @@ pub(crate) enum Rule {
 #[derive(Clone, Copy)]
 pub(crate) struct Change {
     pub hash: KeyHash,
-    /// What it becomes.
-    pub slot: Slot,
+    /// Which of the items it was given as.
+    pub given: u32,
+    /// Which of the changes it is.
+    pub item: u32,
     pub number: u64,
     /// The slot is new.
     pub added: bool,
     /// The position of the undo.
     pub undo: u64,
-    pub item: u32,
 }
 
 /// The items of a batch, however they are given.
@@ -256,7 +257,7 @@ impl Core {
         self.wal.append(&mut header, &self.seal, &mut body)?;
         writer.body = body;
         // From here on the batch is in the log: what fails now is for recovery to mend.
-        let applied = self.apply_all(&mut pieces, &header).and_then(|()| {
+        let applied = self.apply_all(items, &mut pieces, &header).and_then(|()| {
             writer.advance(&header, totals);
             let batch = writer.batch(&header, digest);
             self.batches.push(&batch, header.epoch)?;
@@ -303,8 +304,12 @@ impl Core {
         Ok(())
     }
 
-    fn apply_all(&self, pieces: &mut [Piece], header: &Header) -> Result<(), Error> {
-        let (sequence, epoch) = (header.sequence, header.epoch);
+    fn apply_all<I: Items + ?Sized>(
+        &self,
+        items: &I,
+        pieces: &mut [Piece],
+        header: &Header,
+    ) -> Result<(), Error> {
         let mut places = Vec::with_capacity(pieces.len());
         let mut next = (
             0,
@@ -317,7 +322,7 @@ impl Core {
         }
         let put = |(piece, (item, undos)): (&mut Piece, (u32, u64))| {
             piece.number(item, undos);
-            self.put_all(&piece.changes, sequence, epoch);
+            self.put_all(items, &piece.changes, header);
         };
         match workers::for_items(next.0 as usize) {
             Some(pool) => pool.install(|| pieces.par_iter_mut().zip(places).for_each(put)),
@@ -326,26 +331,28 @@ impl Core {
         if pieces.iter().all(|piece| piece.added == 0) {
             return Ok(());
         }
-        self.add_all(
-            pieces.iter().flat_map(|piece| &piece.changes),
-            sequence,
-            epoch,
-        )
+        let changes = pieces.iter().flat_map(|piece| &piece.changes);
+        self.add_all(items, changes, header)
     }
 
     /// Writes a batch into memory.
-    pub fn apply(&self, changes: &[Change], sequence: u64, epoch: u32) -> Result<(), Error> {
+    pub fn apply<I: Items + ?Sized>(
+        &self,
+        items: &I,
+        changes: &[Change],
+        header: &Header,
+    ) -> Result<(), Error> {
         match workers::for_items(changes.len()) {
             Some(pool) => pool.install(|| {
                 let chunks = changes.par_chunks(PIECE);
-                chunks.for_each(|changes| self.put_all(changes, sequence, epoch));
+                chunks.for_each(|changes| self.put_all(items, changes, header));
             }),
-            None => self.put_all(changes, sequence, epoch),
+            None => self.put_all(items, changes, header),
         }
-        self.add_all(changes.iter(), sequence, epoch)
+        self.add_all(items, changes.iter(), header)
     }
 
-    fn put_all(&self, changes: &[Change], sequence: u64, epoch: u32) {
+    fn put_all<I: Items + ?Sized>(&self, items: &I, changes: &[Change], header: &Header) {
         let mut ahead = changes.chunks(AHEAD);
         let mut prefetch = || {
             for change in ahead.next().unwrap_or_default() {
@@ -357,17 +364,17 @@ impl Core {
             // What was looked up a thousand items ago has left the nearest cache again.
             prefetch();
             for change in changes.iter().filter(|change| !change.added) {
-                let words = change.seal(sequence, epoch, &self.seal);
+                let words = change.seal(items, header, &self.seal);
                 self.shard(change.hash).put(change.number, &words);
             }
         }
     }
 
-    fn add_all<'a>(
+    fn add_all<'a, I: Items + ?Sized>(
         &self,
+        items: &I,
         changes: impl Iterator<Item = &'a Change>,
-        sequence: u64,
-        epoch: u32,
+        header: &Header,
     ) -> Result<(), Error> {
         let mut added = vec![Vec::new(); self.shards.len()];
         let mut count = 0;
@@ -393,7 +400,7 @@ impl Core {
                         "slots are missing",
                     ));
                 }
-                let words = change.seal(sequence, epoch, &self.seal);
+                let words = change.seal(items, header, &self.seal);
                 shard.add(&mut state, change.hash.tag(), &words)?;
             }
             Ok(())
@@ -409,10 +416,12 @@ impl Core {
 }
 
 impl Change {
+    /// What the slot becomes.
     #[inline]
-    fn seal(&self, sequence: u64, epoch: u32, seal: &Seal) -> Words {
-        let mut slot = self.slot;
-        slot.commit(sequence, self.undo, epoch, self.item);
+    fn seal<I: Items + ?Sized>(&self, items: &I, header: &Header, seal: &Seal) -> Words {
+        let (key, account, kind) = items.get(self.given as usize);
+        let mut slot = Slot::new(key, &account.to_words(), kind);
+        slot.commit(header.sequence, self.undo, header.epoch, self.item);
         slot.seal(seal)
     }
 }

@@ -308,6 +308,10 @@ impl Core {
         if undo.is_none() {
             // After a failed sync, what should undo the batch may be gone as well.
             self.wal.check()?;
+            // And what was let go while it was looked for may have been written over.
+            if slot.sequence() <= self.oldest.load(Ordering::Acquire) {
+                return Err(gone());
+            }
         }
         let undo = undo.ok_or_else(|| {
             telemetry::damaged();

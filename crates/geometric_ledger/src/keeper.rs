@@ -59,6 +59,8 @@ pub struct Keeper {
 /// How often the log is looked after, at the least.
 const INTERVAL: Duration = Duration::from_millis(20);
 const SAMPLE: Duration = Duration::from_secs(1);
+/// Blocks brought into huge pages at a time, each in less than a millisecond.
+const PROMOTE: usize = 128;
 
 impl Keeper {
     pub fn start(core: &Arc<Core>) -> Result<Self, Error> {
@@ -112,6 +114,7 @@ fn log(core: &Core) {
         if sampled.elapsed() >= SAMPLE {
             sampled = Instant::now();
             telemetry::sample(core);
+            core.promote(PROMOTE);
         }
     }
 }

@@ -206,6 +206,9 @@ impl GeometricLedger {
             block.epoch += 1;
             core.begin(block.epoch, created)?;
         }
+        if core.options.huge_pages {
+            core.promote(usize::MAX);
+        }
         recovery.duration = start.elapsed();
         telemetry::opened(&recovery);
         tracing::info!(?recovery, "the ledger is open");
@@ -250,10 +253,9 @@ fn open_shards(
     count: usize,
 ) -> Result<(Vec<Shard>, u64), Error> {
     let writable = !options.read_only;
-    let memory = match (writable, options.huge_pages) {
-        (false, _) => Memory::Fixed,
-        (true, true) => Memory::Huge,
-        (true, false) => Memory::Mapped,
+    let memory = match writable {
+        true => Memory::Mapped,
+        false => Memory::Fixed,
     };
     let open = |name: &str| disk.open(name, true).map_err(Error::io(name));
     let known = |shard: u16| match usize::from(shard) < count {

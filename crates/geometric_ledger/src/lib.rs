@@ -36,10 +36,12 @@ pub mod disk;
 mod error;
 mod follow;
 mod history;
+mod huge_page;
 mod index;
 mod keeper;
 mod ledger;
 mod look_up;
+mod memory;
 mod options;
 mod proofs;
 #[cfg(feature = "postgres")]

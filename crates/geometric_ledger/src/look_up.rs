@@ -5,9 +5,9 @@ use crate::account::{Key, WORDS};
 use crate::commit::{Change, Items};
 use crate::error::{Error, Refusal};
 use crate::ledger::Core;
-use crate::record::{Before, UNKNOWN, Undo, push_undo, push_update};
-use crate::shard::KeyHash;
-use crate::slot::{Kind, Slot};
+use crate::record::{Before, UNKNOWN, Undo, check_undo, push_undo, push_update};
+use crate::shard::{Found, KeyHash};
+use crate::slot::Kind;
 use crate::telemetry;
 use crate::workers::{self, PIECE};
 use rayon::prelude::*;
@@ -103,18 +103,34 @@ impl Piece {
     }
 
     #[inline]
-    fn push(&mut self, hash: KeyHash, key: &Key, kind: Kind, words: &[u64; WORDS], undo: &Undo) {
+    fn push(
+        &mut self,
+        hash: KeyHash,
+        given: u32,
+        key: &Key,
+        kind: Kind,
+        words: &[u64; WORDS],
+        undo: &Undo,
+    ) {
         self.added += usize::from(undo.before.is_none());
         self.changes.push(Change {
             hash,
-            slot: Slot::new(key, words, kind),
+            given,
+            item: 0,
             number: undo.slot,
             added: undo.before.is_none(),
             undo: self.undos.len() as u64,
-            item: 0,
         });
         push_update(&mut self.updates, key, kind, words);
-        push_undo(&mut self.undos, key, undo, words);
+        push_undo(&mut self.undos, undo, words);
+    }
+
+    /// Completes the undos of the changes from `first` on.
+    fn check_undos<I: Items + ?Sized>(&mut self, items: &I, first: usize) {
+        for change in &self.changes[first..] {
+            let (key, ..) = items.get(change.given as usize);
+            check_undo(&mut self.undos[change.undo as usize..], key);
+        }
     }
 }
 
@@ -177,40 +193,64 @@ impl Core {
         let mut piece = self.spare.lock().unwrap().pop().unwrap_or_default();
         piece.changes.reserve(order.len());
         let mut guesses = Guesses::default();
-        for (at, item) in order.iter().enumerate() {
-            let hash_at = |at: usize| order.get(at).map(|item| hashes[*item as usize]);
-            let guess = guesses.next(self, at, hash_at);
-            let (key, account, kind) = items.get(*item as usize);
-            let hash = hashes[*item as usize];
-            let shard = self.shard(hash);
-            let (found, looks) = shard.find_at(guess, hash, key, &self.seal)?;
-            probes[(looks as usize).min(probes.len()) - 1] += 1;
-            let was_there = matches!(&found, Some(found) if found.slot.kind() == Kind::Account);
-            if kind == Kind::Tombstone && !was_there {
-                continue;
+        let hash_at = |at: usize| order.get(at).map(|item| hashes[*item as usize]);
+        let mut found = [const { None }; AHEAD];
+        // Each step for some items before the next one: a processor waits when it reads words of one
+        // length that it has just written in another.
+        for (turn, burst) in order.chunks(AHEAD).enumerate() {
+            for (at, item) in burst.iter().enumerate() {
+                let guess = guesses.next(self, turn * AHEAD + at, hash_at);
+                let (key, ..) = items.get(*item as usize);
+                let hash = hashes[*item as usize];
+                let (slot, looks) = self.shard(hash).find_at(guess, hash, key, &self.seal)?;
+                probes[(looks as usize).min(probes.len()) - 1] += 1;
+                found[at] = slot;
             }
-            let before = found.as_ref().map(|found| Before {
-                kind: found.slot.kind(),
-                words: *found.slot.words(),
-                sequence: found.slot.sequence(),
-                undo: found.slot.undo(),
-            });
-            let old = before.as_ref().map_or(0, |before| balance(&before.words));
-            piece.sum(account.balance, old).ok_or(Error::Item {
-                item: *item as usize,
-                reason: Refusal::TotalOverflow,
-            })?;
-            piece.created += i64::from(kind == Kind::Account && !was_there);
-            piece.created -= i64::from(kind == Kind::Tombstone);
-            let undo = Undo {
-                shard: shard.number,
-                slot: found.as_ref().map_or(UNKNOWN, |found| found.number),
-                before,
-            };
-            piece.push(hash, key, kind, &account.to_words(), &undo);
+            let first = piece.changes.len();
+            for (item, found) in burst.iter().zip(&found) {
+                self.encode(&mut piece, items, *item, hashes[*item as usize], found)?;
+            }
+            piece.check_undos(items, first);
         }
         telemetry::probed(&probes);
         Ok(piece)
+    }
+
+    /// Adds what becomes of an item to a piece.
+    #[inline]
+    fn encode<I: Items + ?Sized>(
+        &self,
+        piece: &mut Piece,
+        items: &I,
+        item: u32,
+        hash: KeyHash,
+        found: &Option<Found>,
+    ) -> Result<(), Error> {
+        let (key, account, kind) = items.get(item as usize);
+        let was_there = matches!(found, Some(found) if found.slot.kind() == Kind::Account);
+        if kind == Kind::Tombstone && !was_there {
+            return Ok(());
+        }
+        let before = found.as_ref().map(|found| Before {
+            kind: found.slot.kind(),
+            words: *found.slot.words(),
+            sequence: found.slot.sequence(),
+            undo: found.slot.undo(),
+        });
+        let old = before.as_ref().map_or(0, |before| balance(&before.words));
+        piece.sum(account.balance, old).ok_or(Error::Item {
+            item: item as usize,
+            reason: Refusal::TotalOverflow,
+        })?;
+        piece.created += i64::from(kind == Kind::Account && !was_there);
+        piece.created -= i64::from(kind == Kind::Tombstone);
+        let undo = Undo {
+            shard: self.shard(hash).number,
+            slot: found.as_ref().map_or(UNKNOWN, |found| found.number),
+            before,
+        };
+        piece.push(hash, item, key, kind, &account.to_words(), &undo);
+        Ok(())
     }
 }
 

@@ -93,7 +93,8 @@ impl Options {
         self
     }
 
-    /// Memory that written pages may keep after a checkpoint, beside the page cache. Default: 4 GiB.
+    /// Memory that the ledger may keep after a checkpoint beside the page cache: for pages that were
+    /// written, and for what it brings into huge pages. Default: 4 GiB.
     pub fn resident_bytes(mut self, bytes: u64) -> Self {
         self.resident_bytes = bytes;
         self
@@ -106,9 +107,10 @@ impl Options {
         self
     }
 
-    /// Keeps all accounts in memory, in huge pages where the system has them: look-ups take about a
-    /// quarter less time, and opening reads all files. Default: files are mapped, and read when
-    /// touched.
+    /// Keeps all accounts in memory, in huge pages where the system has them, from the beginning:
+    /// opening reads all files. Default: files are mapped and read when touched; the index, and what
+    /// is written for the most part, comes into huge pages little by little, within
+    /// [`Options::resident_bytes`].
     pub fn huge_pages(mut self) -> Self {
         self.huge_pages = true;
         self

@@ -159,13 +159,15 @@ impl Totals {
 }
 
 /// Appends what the digest is over: the key; kind and which words are not zero; those words.
+#[inline]
 pub fn push_update(out: &mut Vec<u8>, key: &Key, kind: Kind, words: &[u64; WORDS]) {
-    let mut bytes = [0; 40 + 8 * WORDS];
-    bytes[..32].copy_from_slice(key);
-    bytes[32] = kind as u8;
-    let (mask, len) = pack(words, &mut bytes[40..]);
-    bytes[33] = mask;
-    out.extend_from_slice(&bytes[..40 + len]);
+    push(out, |bytes: &mut [u8; LONGEST_UPDATE]| {
+        bytes[..32].copy_from_slice(key);
+        bytes[32] = kind as u8;
+        let (mask, len) = pack(words, &mut bytes[40..]);
+        bytes[33] = mask;
+        40 + len
+    });
 }
 
 /// Reads what [`push_update`] wrote, from the front of `bytes`.
@@ -202,26 +204,44 @@ pub struct Undo {
 const UNDO: usize = 32;
 /// The slot is filled in when it is known.
 pub const UNKNOWN: u64 = u32::MAX as u64;
-/// The longest undo, in bytes.
+/// The longest update and undo, in bytes.
+const LONGEST_UPDATE: usize = 40 + 8 * WORDS;
 pub const LONGEST_UNDO: usize = UNDO + 8 * WORDS;
 
 /// Appends an undo: checksum; slot, shard, kind and which words differ; sequence and position of the
-/// change before; the words that differ, as their difference by exclusive or.
+/// change before; the words that differ, as their difference by exclusive or. The checksum is left to
+/// [`check_undo`].
 #[inline]
-pub fn push_undo(out: &mut Vec<u8>, key: &Key, undo: &Undo, now: &[u64; WORDS]) {
-    let mut bytes = [0; LONGEST_UNDO];
-    bytes[8..12].copy_from_slice(&(undo.slot as u32).to_le_bytes());
-    bytes[12..14].copy_from_slice(&undo.shard.to_le_bytes());
-    let mut len = 0;
-    if let Some(before) = &undo.before {
-        let difference = std::array::from_fn(|word| before.words[word] ^ now[word]);
-        (bytes[15], len) = pack(&difference, &mut bytes[UNDO..]);
-        bytes[14] = before.kind as u8;
-        write_words(&mut bytes[16..32], &[before.sequence, before.undo]);
-    }
-    let check = undo_check(key, &bytes[..UNDO + len]);
+pub fn push_undo(out: &mut Vec<u8>, undo: &Undo, now: &[u64; WORDS]) {
+    push(out, |bytes: &mut [u8; LONGEST_UNDO]| {
+        bytes[8..12].copy_from_slice(&(undo.slot as u32).to_le_bytes());
+        bytes[12..14].copy_from_slice(&undo.shard.to_le_bytes());
+        let mut len = 0;
+        if let Some(before) = &undo.before {
+            let difference = std::array::from_fn(|word| before.words[word] ^ now[word]);
+            (bytes[15], len) = pack(&difference, &mut bytes[UNDO..]);
+            bytes[14] = before.kind as u8;
+            write_words(&mut bytes[16..32], &[before.sequence, before.undo]);
+        }
+        UNDO + len
+    });
+}
+
+/// Completes the undo that begins where `bytes` do.
+#[inline]
+pub fn check_undo(bytes: &mut [u8], key: &Key) {
+    let len = UNDO + 8 * bytes[15].count_ones() as usize;
+    let check = undo_check(key, &bytes[..len]);
     bytes[..8].copy_from_slice(&check.to_le_bytes());
-    out.extend_from_slice(&bytes[..UNDO + len]);
+}
+
+/// Appends as many of `N` bytes as `fill` says, made where they stay.
+#[inline]
+fn push<const N: usize>(out: &mut Vec<u8>, fill: impl FnOnce(&mut [u8; N]) -> usize) {
+    let at = out.len();
+    out.extend_from_slice(&[0; N]);
+    let len = fill(out.last_chunk_mut().expect("it was made as long"));
+    out.truncate(at + len);
 }
 
 /// Reads what [`push_undo`] wrote, from the front of `bytes`. `now` is the account after the change.
@@ -363,7 +383,8 @@ mod tests {
             let before = (!new).then_some(Before { kind: Kind::Tombstone, words: was, sequence, undo });
             let undo = Undo { shard, slot: u64::from(slot), before };
             let mut bytes = Vec::new();
-            push_undo(&mut bytes, &key, &undo, &now);
+            push_undo(&mut bytes, &undo, &now);
+            check_undo(&mut bytes, &key);
             let mut rest = &bytes[..];
             prop_assert_eq!(take_undo(&mut rest, &key, &now), Some(undo));
             prop_assert!(rest.is_empty());

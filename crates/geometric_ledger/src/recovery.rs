@@ -1,13 +1,14 @@
 //! Doing again what the write-ahead log has beyond the last checkpoint: each record in its turn, the
 //! next one being read and taken apart meanwhile.
 
+use crate::account::{Account, Key};
 use crate::commit::{Change, Writer};
 use crate::error::Error;
 use crate::ledger::Core;
 use crate::record::{
     HEADER, Header, Reclaimed, RecordKind, TOTALS, Totals, take_reclaimed, take_undo, take_update,
 };
-use crate::slot::Slot;
+use crate::slot::Kind;
 use crate::superblock::Superblock;
 use crate::wal::Next;
 use crate::workers;
@@ -39,6 +40,7 @@ enum Content {
     Batch {
         totals: Totals,
         digest: [u8; 32],
+        items: Vec<(Key, Account, Kind)>,
         changes: Vec<Change>,
     },
 }
@@ -99,23 +101,26 @@ impl Core {
             return None;
         }
         let end = header.position + HEADER as u64 + header.body;
-        let mut changes = Vec::with_capacity((header.items as usize).min(body.len()));
+        let room = (header.items as usize).min(body.len());
+        let (mut items, mut changes) = (Vec::with_capacity(room), Vec::with_capacity(room));
         for item in 0..header.items {
             let (key, kind, words) = take_update(&mut updates)?;
             let position = end - undos.len() as u64;
             let undo = take_undo(&mut undos, &key, &words)?;
             changes.push(Change {
                 hash: self.hash(&key),
-                slot: Slot::new(&key, &words, kind),
+                given: item,
+                item,
                 number: undo.slot,
                 added: undo.before.is_none(),
                 undo: position,
-                item,
             });
+            items.push((key, Account::from_words(&words), kind));
         }
         Some(Content::Batch {
             totals,
             digest,
+            items,
             changes,
         })
     }
@@ -128,13 +133,14 @@ impl Core {
             Content::Batch {
                 totals,
                 digest,
+                items,
                 changes,
             } => {
                 let there = |change: &Change| change.number < self.shard(change.hash).count();
                 if !changes.iter().all(|change| change.added || there(change)) {
                     return Err(unreadable(&header));
                 }
-                self.apply(&changes, header.sequence, header.epoch)?;
+                self.apply(&items[..], &changes, &header)?;
                 writer.advance(&header, totals);
                 let batch = writer.batch(&header, digest);
                 self.batches.push(&batch, header.epoch)

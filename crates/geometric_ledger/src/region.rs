@@ -3,9 +3,11 @@
 //!
 //! The memory is a private mapping. Writing to it never changes the file; a checkpoint does, page by
 //! page. It is mapped in chunks, each as long as all before it, so nothing ever moves and readers
-//! need no lock. One thread writes at a time, or several to different cells.
+//! need no lock. One thread writes at a time, or several to different cells. A block of pages can be
+//! brought into a huge page, where it stays.
 
 use crate::disk::DiskFile;
+use crate::huge_page::{HUGE, HugePage};
 use memmap2::MmapMut;
 use std::io;
 use std::ops::Range;
@@ -15,10 +17,12 @@ use std::sync::{Arc, Mutex, OnceLock};
 /// Bytes of a page: the unit of writing to the file.
 pub const PAGE: usize = 4096;
 const PAGE_WORDS: usize = PAGE / 8;
+/// Pages of a block: of a huge page.
+pub const BLOCK: u64 = (HUGE / PAGE) as u64;
 /// Pages of the first chunk, and of the second.
-const FIRST: u64 = 256;
+const FIRST: u64 = BLOCK;
 /// Enough for 2^40 pages.
-const CHUNKS: usize = 34;
+const CHUNKS: usize = 33;
 /// The file grows by a sixteenth, within these bounds (bytes).
 const STEP: Range<u64> = 64 << 10..16 << 20;
 
@@ -29,33 +33,42 @@ pub type Page = [u8; PAGE];
 pub enum Memory {
     /// The file, mapped: read when touched.
     Mapped,
-    /// Huge pages, into which the file is read at once.
-    Huge,
     /// As `Mapped`, of a file that may not grow: what goes beyond it is memory only.
     Fixed,
 }
 
+/// What every access reads comes first, and in as few cache lines as may be: a ledger has hundreds of
+/// regions.
+#[repr(C, align(64))]
 pub struct Region {
-    file: Arc<dyn DiskFile>,
-    memory: Memory,
     /// Bytes that may be touched.
     len: AtomicU64,
+    bases: [Base; CHUNKS],
     chunks: [OnceLock<Chunk>; CHUNKS],
-    /// Where each chunk would begin if it began at the region's start.
-    bases: [AtomicPtr<u8>; CHUNKS],
     saved: Mutex<Vec<(u64, Box<Page>)>>,
     /// Pages of which there is a copy here beside the file's.
     private: AtomicU64,
+    memory: Memory,
+    file: Arc<dyn DiskFile>,
+}
+
+/// Where to find a chunk's memory and its dirty bits: where they would begin if they began at the
+/// region's start.
+struct Base {
+    memory: AtomicPtr<u8>,
+    dirty: AtomicPtr<AtomicU64>,
 }
 
 struct Chunk {
     map: MmapMut,
     /// One bit a page: written since the last [`Region::freeze`].
-    dirty: Box<[AtomicU64]>,
+    dirty: Vec<AtomicU64>,
     /// One bit a page: belongs to the frozen state, and has not been copied yet.
-    frozen: Box<[AtomicU64]>,
+    frozen: Vec<AtomicU64>,
     /// One bit a page: written since it was last released.
-    private: Box<[AtomicU64]>,
+    private: Vec<AtomicU64>,
+    /// One bit a block: in a huge page.
+    huge: Vec<AtomicU64>,
 }
 
 impl Region {
@@ -63,7 +76,10 @@ impl Region {
         let region = Region {
             len: AtomicU64::new(0),
             chunks: std::array::from_fn(|_| OnceLock::new()),
-            bases: std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut())),
+            bases: std::array::from_fn(|_| Base {
+                memory: AtomicPtr::new(std::ptr::null_mut()),
+                dirty: AtomicPtr::new(std::ptr::null_mut()),
+            }),
             saved: Mutex::default(),
             private: AtomicU64::new(0),
             file,
@@ -98,19 +114,24 @@ impl Region {
             if chunk.get().is_none() {
                 let (offset, bytes) = (start * PAGE as u64, count as usize * PAGE);
                 let map = self.chunk(offset, bytes)?;
-                let base = map.as_ptr().cast_mut().wrapping_sub(offset as usize);
-                self.bases[number].store(base, Ordering::Release);
-                let bits = || {
+                let bits = |count: u64| {
                     (0..count.div_ceil(64))
                         .map(|_| AtomicU64::new(0))
-                        .collect::<Box<[_]>>()
+                        .collect::<Vec<_>>()
                 };
-                let _ = chunk.set(Chunk {
+                let chunk = chunk.get_or_init(|| Chunk {
                     map,
-                    dirty: bits(),
-                    frozen: bits(),
-                    private: bits(),
+                    dirty: bits(count),
+                    frozen: bits(count),
+                    private: bits(count),
+                    huge: bits(count / BLOCK),
                 });
+                let memory = chunk.map.as_ptr().cast_mut();
+                let memory = memory.wrapping_sub(offset as usize);
+                let dirty = chunk.dirty.as_ptr().cast_mut();
+                let dirty = dirty.wrapping_sub(start as usize / 64);
+                self.bases[number].memory.store(memory, Ordering::Release);
+                self.bases[number].dirty.store(dirty, Ordering::Release);
             }
         }
         self.len.store(len, Ordering::Release);
@@ -124,11 +145,6 @@ impl Region {
             return self.file.map(offset, bytes);
         }
         let mut map = MmapMut::map_anon(bytes)?;
-        #[cfg(target_os = "linux")]
-        if self.memory == Memory::Huge {
-            // Where there are no huge pages, small ones do as well.
-            let _ = map.advise(memmap2::Advice::HugePage);
-        }
         self.file.read_at(&mut map[..there as usize], offset)?;
         Ok(map)
     }
@@ -146,7 +162,8 @@ impl Region {
         if offset >= self.len.load(Ordering::Acquire) {
             return None;
         }
-        let base = self.bases[chunk_of(offset / PAGE as u64)].load(Ordering::Acquire);
+        let base = &self.bases[chunk_of(offset / PAGE as u64)];
+        let base = base.memory.load(Ordering::Acquire);
         // SAFETY: below `len` every chunk is mapped, page-aligned, for as long as the region lives,
         // and accessed only through atomics; a cell never crosses a page, nor `len`, which is a
         // multiple of one.
@@ -178,9 +195,18 @@ impl Region {
     }
 
     /// To be called after a cell was written whose later states a checkpoint may hold as well.
+    #[inline]
     pub fn mark<const N: usize>(&self, number: u64) {
-        let (chunk, bit) = self.page(number * N as u64 / PAGE_WORDS as u64);
-        self.written(chunk, bit);
+        let page = number * N as u64 / PAGE_WORDS as u64;
+        let dirty = self.bases[chunk_of(page)].dirty.load(Ordering::Acquire);
+        assert!(!dirty.is_null(), "a cell of the page was reached");
+        // SAFETY: a base is of its chunk's bits, of which every page of the chunk has one, for as
+        // long as the region lives.
+        let word = unsafe { &*dirty.wrapping_add(page as usize / 64) };
+        if word.load(Ordering::Relaxed) & 1 << (page % 64) == 0 {
+            let (chunk, bit) = self.page(page);
+            self.written(chunk, bit);
+        }
     }
 
     fn written(&self, chunk: &Chunk, bit: u64) {
@@ -292,8 +318,53 @@ impl Region {
         Ok(())
     }
 
-    /// Lets the memory of up to `count` pages go that hold what the file holds; how many it were.
-    /// Nobody may write meanwhile.
+    /// The blocks that are in no huge page, though at least so many of their pages were written.
+    pub fn small_blocks(&self, written: u32) -> Vec<u64> {
+        let mut blocks = Vec::new();
+        let len = self.len.load(Ordering::Acquire) / PAGE as u64;
+        for (number, chunk) in self.chunks.iter().enumerate() {
+            let (start, count) = extent(number);
+            let Some(chunk) = chunk.get().filter(|_| start < len) else {
+                break;
+            };
+            if self.memory != Memory::Mapped || !HugePage::fits(chunk.map.as_ptr()) {
+                continue;
+            }
+            for (block, bits) in chunk.private.chunks(BLOCK as usize / 64).enumerate() {
+                let ones = |word: &AtomicU64| word.load(Ordering::Relaxed).count_ones();
+                let used = (block as u64 * BLOCK) < (len - start).min(count);
+                if used
+                    && !is_set(&chunk.huge, block as u64)
+                    && bits.iter().map(ones).sum::<u32>() >= written
+                {
+                    blocks.push(start / BLOCK + block as u64);
+                }
+            }
+        }
+        blocks
+    }
+
+    /// Brings one of [`Region::small_blocks`] into a huge page; whether that was possible. Nobody may
+    /// write meanwhile.
+    pub fn promote(&self, block: u64, mut memory: HugePage) -> bool {
+        let first = block * BLOCK;
+        let len = self.len.load(Ordering::Acquire) / PAGE as u64;
+        for (page, image) in (first..len).zip(memory.chunks_exact_mut(PAGE)) {
+            self.copy_page(page, image.try_into().expect("it is as long as a page"));
+        }
+        let (chunk, page) = self.page(first);
+        if !chunk.replace(page as usize, memory) {
+            return false;
+        }
+        set(&chunk.huge, page / BLOCK);
+        let new = (page..page + BLOCK).filter(|page| set(&chunk.private, *page));
+        self.private
+            .fetch_add(new.count() as u64, Ordering::Relaxed);
+        true
+    }
+
+    /// Lets the memory of up to `count` small pages go that hold what the file holds; how many it
+    /// were. Nobody may write meanwhile.
     pub fn release(&self, count: u64) -> u64 {
         let mut released = 0;
         if self.memory != Memory::Mapped {
@@ -301,6 +372,9 @@ impl Region {
         }
         for chunk in self.chunks.iter().map_while(OnceLock::get) {
             for (word, private) in chunk.private.iter().enumerate() {
+                if is_set(&chunk.huge, word as u64 * 64 / BLOCK) {
+                    continue;
+                }
                 let needed = chunk.dirty[word].load(Ordering::Relaxed)
                     | chunk.frozen[word].load(Ordering::Relaxed);
                 let mut bits = private.load(Ordering::Relaxed) & !needed;
@@ -323,6 +397,14 @@ impl Region {
 }
 
 impl Chunk {
+    fn replace(&self, page: usize, memory: HugePage) -> bool {
+        let place = self.map.as_ptr().wrapping_add(page * PAGE).cast_mut();
+        // SAFETY: the block is inside the mapping, of which it stays a part; the words are the same,
+        // and accessed only through atomics; nobody writes meanwhile. What lies beyond the region's
+        // length is not accessed yet, and zero in the file as well.
+        unsafe { memory.move_to(place) }.is_ok()
+    }
+
     fn let_go(&self, page: usize) {
         #[cfg(not(miri))]
         {
@@ -365,6 +447,10 @@ fn set(bits: &[AtomicU64], bit: u64) -> bool {
     // It is a read-modify-write all the same, so that it is ordered after the words it speaks of:
     // whoever clears the bit afterwards sees them.
     word.load(Ordering::Relaxed) & mask == 0 && word.fetch_or(mask, Ordering::Release) & mask == 0
+}
+
+fn is_set(bits: &[AtomicU64], bit: u64) -> bool {
+    bits[bit as usize / 64].load(Ordering::Relaxed) & 1 << (bit % 64) != 0
 }
 
 fn clear(bits: &[AtomicU64], bit: u64) -> bool {
@@ -410,5 +496,54 @@ mod tests {
         assert_eq!(found, [(0, 1), (1, 1)]);
         region.freeze();
         assert_eq!(region.take_frozen(100).len(), 1);
+    }
+
+    #[test]
+    fn a_block_comes_into_a_huge_page_while_it_is_read_and_stays_what_it_was() {
+        let file = tempfile::tempfile().unwrap();
+        let region = Region::open(Arc::new(file), Memory::Mapped).unwrap();
+        let pages = 3 * BLOCK + 10;
+        region.ensure(pages * PAGE as u64).unwrap();
+        let cells = region.bytes() / 64;
+        let cell = |number| &region.cell::<8>(number).unwrap()[0];
+        for number in 0..cells {
+            cell(number).store(number + 1, Ordering::Relaxed);
+            region.mark::<8>(number);
+        }
+        let blocks = region.small_blocks(BLOCK as u32);
+        // Kernels before 6.7 map files where huge pages do not fit.
+        let mut chunks = region.chunks.iter().filter_map(OnceLock::get);
+        let fits = chunks.all(|chunk| HugePage::fits(chunk.map.as_ptr()));
+        assert!(!fits || blocks.len() >= 3, "{blocks:?}");
+        let stop = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while stop.load(Ordering::Relaxed) == 0 {
+                    for number in (0..cells).step_by(61) {
+                        assert_eq!(cell(number).load(Ordering::Relaxed), number + 1);
+                    }
+                }
+            });
+            let promoted = blocks
+                .into_iter()
+                .all(|block| region.promote(block, HugePage::new().unwrap()));
+            stop.store(1, Ordering::Relaxed);
+            assert!(promoted);
+        });
+        assert!(region.small_blocks(BLOCK as u32).is_empty());
+        assert!(region.private() >= 3 * BLOCK);
+
+        // What is written there is written to the file, and not let go.
+        cell(5).store(0, Ordering::Relaxed);
+        let mut written = 0;
+        let each = |run: Range<u64>| {
+            written += run.end - run.start;
+            Ok(())
+        };
+        region.take_dirty(BLOCK, each).unwrap();
+        assert_eq!(written, region.bytes() / PAGE as u64);
+        region.release(u64::MAX);
+        assert_eq!(cell(5).load(Ordering::Relaxed), 0);
+        assert_eq!(cell(6).load(Ordering::Relaxed), 7);
     }
 }

@@ -20,7 +20,7 @@ pub fn write<const N: usize>(cell: &[AtomicU64; N], words: &[u64; N]) {
 }
 
 /// The cell's words, or `None` if they are just being written.
-#[inline]
+#[inline(always)]
 pub fn read<const N: usize>(cell: &[AtomicU64; N]) -> Option<[u64; N]> {
     let stamp = cell[0].load(Ordering::Acquire);
     let mut words = [stamp; N];

@@ -139,7 +139,9 @@ impl Shard {
     }
 
     /// As [`Shard::find`], with what [`Shard::guess`] said looked at first.
-    #[inline]
+    // Into the loops over batches: a slot that is handed over is copied, which costs as much as to
+    // check it.
+    #[inline(always)]
     pub fn find_at(
         &self,
         guess: Option<u64>,
@@ -157,6 +159,7 @@ impl Shard {
     }
 
     /// The slot of a key, and how many lines and slots were looked at.
+    #[inline(never)]
     pub fn find(
         &self,
         hash: KeyHash,
@@ -201,12 +204,12 @@ impl Shard {
     }
 
     /// A slot, if its tag is right.
-    #[inline]
+    #[inline(always)]
     pub fn slot(&self, number: u64, seal: &Seal) -> Option<Slot> {
         Slot::open(self.words(number)?, seal)
     }
 
-    #[inline]
+    #[inline(always)]
     fn words(&self, number: u64) -> Option<Words> {
         let cell = self.slots.cell::<SLOT>(number)?;
         seqlock::read(cell).or_else(|| self.words_later(cell))
@@ -226,6 +229,7 @@ impl Shard {
     }
 
     /// Writes a slot that has been there.
+    #[inline]
     pub fn put(&self, number: u64, words: &Words) {
         let cell = self.slots.cell::<SLOT>(number);
         seqlock::write(cell.expect("the slot is there"), words);

@@ -9,6 +9,10 @@ use crate::account::{Account, Key, WORDS};
 use crate::record::Before;
 use crate::seal::{Place, Purpose, Seal};
 use xxhash_rust::xxh3::xxh3_64;
+use zerocopy::IntoBytes;
+
+#[cfg(target_endian = "big")]
+compile_error!("slots are mapped as they are in the file: little-endian");
 
 /// Words of a slot.
 pub const SLOT: usize = 16;
@@ -105,14 +109,19 @@ impl Slot {
         self.0[12]
     }
 
-    #[inline]
-    pub fn seal(&self, seal: &Seal) -> Words {
-        let mut words = self.0;
-        if !seal.encrypts() {
-            words[14] = check(&words);
-            words[15] = 0;
-            return words;
+    #[inline(always)]
+    pub fn seal(mut self, seal: &Seal) -> Words {
+        if seal.encrypts() {
+            return self.encrypt(seal);
         }
+        self.0[14] = check(&self.0);
+        self.0[15] = 0;
+        self.0
+    }
+
+    #[inline(never)]
+    fn encrypt(&self, seal: &Seal) -> Words {
+        let mut words = self.0;
         let (mut body, bound) = (body(&words), bound(&words));
         let tag = seal.seal(Purpose::Slot, self.place(), &bound, &mut body);
         read_words(&body, &mut words[1..12]);
@@ -121,24 +130,26 @@ impl Slot {
     }
 
     /// The slot, if its tag is right.
-    #[inline]
+    #[inline(always)]
     pub fn open(words: Words, seal: &Seal) -> Option<Self> {
-        let mut slot = Slot(words);
-        if !seal.encrypts() {
-            if words[14] != check(&words) || words[15] != 0 {
-                return None;
-            }
-        } else {
-            let mut tag = [0; 16];
-            write_words(&mut tag, &words[14..]);
-            let (mut body, bound) = (body(&words), bound(&words));
-            if !seal.open(Purpose::Slot, slot.place(), &bound, &mut body, &tag) {
-                return None;
-            }
-            read_words(&body, &mut slot.0[1..12]);
-        }
+        let slot = match seal.encrypts() {
+            true => Slot::decrypt(&words, seal)?,
+            false if words[14] != check(&words) || words[15] != 0 => return None,
+            false => Slot(words),
+        };
         Kind::from_code(words[13] as u8)?;
         Some(slot)
+    }
+
+    #[inline(never)]
+    fn decrypt(words: &Words, seal: &Seal) -> Option<Self> {
+        let mut slot = Slot(*words);
+        let mut tag = [0; 16];
+        write_words(&mut tag, &words[14..]);
+        let (mut body, bound) = (body(words), bound(words));
+        let opened = seal.open(Purpose::Slot, slot.place(), &bound, &mut body, &tag);
+        read_words(&body, &mut slot.0[1..12]);
+        opened.then_some(slot)
     }
 
     fn place(&self) -> Place {
@@ -153,10 +164,9 @@ impl Slot {
 /// Epochs have 24 bits: a ledger can be opened sixteen million times.
 pub const MAX_EPOCH: u32 = (1 << 24) - 1;
 
+#[inline(always)]
 fn check(words: &Words) -> u64 {
-    let mut bytes = [0; 112];
-    write_words(&mut bytes, &words[..14]);
-    xxh3_64(&bytes)
+    xxh3_64(words[..14].as_bytes())
 }
 
 fn body(words: &Words) -> [u8; 88] {

@@ -43,8 +43,12 @@ impl Segment {
     }
 }
 
+/// What names of segments begin with, and of those that were let go.
+const SEGMENT: &str = "wal-";
+const SPARE: &str = "spare-";
+
 fn name(start: u64) -> String {
-    format!("wal-{start:016x}")
+    format!("{SEGMENT}{start:016x}")
 }
 
 /// What comes next in a log.
@@ -60,7 +64,7 @@ impl Wal {
         let mut segments = BTreeMap::new();
         for file in disk.list().map_err(Error::io("the ledger's directory"))? {
             let Some(start) = file
-                .strip_prefix("wal-")
+                .strip_prefix(SEGMENT)
                 .and_then(|start| u64::from_str_radix(start, 16).ok())
             else {
                 continue;
@@ -295,27 +299,19 @@ impl Wal {
             return Ok(());
         }
         let name = name(start);
-        let making = "wal-next";
         let what = || format!("{name} cannot be made");
-        let file = self.disk.open(making, true).map_err(Error::io(what()))?;
-        if file.size().map_err(Error::io(what()))? != self.segment_size {
-            file.grow(self.segment_size).map_err(Error::io(what()))?;
-            let zeros = vec![0; 1 << 20];
-            for offset in (0..self.segment_size).step_by(zeros.len()) {
-                let len = zeros.len().min((self.segment_size - offset) as usize);
-                // Little by little, so that no batch waits long behind it.
-                file.write_at(&zeros[..len], offset)
-                    .and_then(|()| file.sync())
-                    .map_err(Error::io(what()))?;
-            }
-        }
-        file.sync().map_err(Error::io(what()))?;
+        let (making, file) = match self.spare().map_err(Error::io(what()))? {
+            Some(spare) => spare,
+            None => self.zeros().map_err(Error::io(what()))?,
+        };
         let _one = self.making.lock().unwrap();
         // The appending thread may have been faster.
         if self.segments.read().unwrap().contains_key(&start) {
             return Ok(());
         }
-        self.disk.rename(making, &name).map_err(Error::io(what()))?;
+        self.disk
+            .rename(&making, &name)
+            .map_err(Error::io(what()))?;
         // What is in a segment is not durable while its name is not.
         self.disk.sync().map_err(Error::io(what()))?;
         let len = self.segment_size;
@@ -327,6 +323,39 @@ impl Wal {
         });
         self.segments.write().unwrap().insert(start, segment);
         Ok(())
+    }
+
+    /// A segment that was let go, to be written over, and its name.
+    fn spare(&self) -> io::Result<Option<(String, Arc<dyn DiskFile>)>> {
+        for name in self.disk.list()? {
+            if !name.starts_with(SPARE) {
+                continue;
+            }
+            let file = self.disk.open(&name, true)?;
+            if file.size()? == self.segment_size {
+                return Ok(Some((name, file)));
+            }
+            self.disk.remove(&name)?;
+        }
+        Ok(None)
+    }
+
+    /// A new segment of zeros, and its name.
+    fn zeros(&self) -> io::Result<(String, Arc<dyn DiskFile>)> {
+        let making = "wal-next";
+        if self.disk.list()?.iter().any(|name| name == making) {
+            self.disk.remove(making)?;
+        }
+        let file = self.disk.open(making, true)?;
+        file.grow(self.segment_size)?;
+        let zeros = vec![0; 1 << 20];
+        for offset in (0..self.segment_size).step_by(zeros.len()) {
+            let len = zeros.len().min((self.segment_size - offset) as usize);
+            // Little by little, so that no batch waits long behind it.
+            file.write_at(&zeros[..len], offset)?;
+            file.sync()?;
+        }
+        Ok((making.to_owned(), file))
     }
 
     /// Appends a record where [`Wal::place`] said.
@@ -395,8 +424,9 @@ impl Wal {
         }
     }
 
-    /// Lets segments go that lie before `position` as a whole. One becomes the next segment.
-    pub fn trim(&self, position: u64) -> Result<(), Error> {
+    /// Lets segments go that lie before `position` as a whole. Up to `spares` are kept to be written
+    /// over: a new one would have to be written twice.
+    pub fn trim(&self, position: u64, spares: usize) -> Result<(), Error> {
         let gone: Vec<_> = {
             let mut segments = self.segments.write().unwrap();
             let keep = segments.split_off(&position);
@@ -415,15 +445,22 @@ impl Wal {
             .disk
             .list()
             .map_err(Error::io("the ledger's directory"))?;
-        let mut spare = names.iter().any(|name| name == "wal-next");
+        let mut kept = 0;
+        for name in names.iter().filter(|name| name.starts_with(SPARE)) {
+            kept += 1;
+            if kept > spares {
+                self.disk.remove(name).map_err(Error::io(name))?;
+            }
+        }
         for segment in &gone {
-            let recycle = !spare && segment.len == self.segment_size;
-            match recycle {
-                true => self.disk.rename(&segment.name, "wal-next"),
+            let keep = kept < spares && segment.len == self.segment_size;
+            let spare = segment.name.replace(SEGMENT, SPARE);
+            match keep {
+                true => self.disk.rename(&segment.name, &spare),
                 false => self.disk.remove(&segment.name),
             }
             .map_err(Error::io(&segment.name))?;
-            spare |= recycle;
+            kept += usize::from(keep);
         }
         Ok(())
     }

@@ -1,0 +1,67 @@
+//! How much memory the ledger has of its own beside the page cache, and in what pages.
+//!
+//! Pages that were written are in memory twice, in the page cache and here, and stay so up to
+//! `resident_bytes`. Within these, what every look-up reads (the index) and what is written for the
+//! most part is brought into huge pages little by little.
+
+use crate::huge_page::HugePage;
+use crate::ledger::Core;
+use crate::region::{BLOCK, PAGE, Region};
+
+/// Pages let go at a time, with writers waiting.
+const RUN: u64 = 256;
+
+impl Core {
+    /// Lets pages go, beyond what was allowed, that the page cache has as well.
+    pub fn release(&self) {
+        let mut excess = self.resident().saturating_sub(self.allowed());
+        for (region, _) in self.regions() {
+            while excess > 0 {
+                let _unchanged = self.writer.lock().unwrap();
+                match region.release(excess.min(RUN)) {
+                    0 => break,
+                    released => excess -= released,
+                }
+            }
+        }
+    }
+
+    /// Brings up to `count` blocks into huge pages.
+    pub fn promote(&self, count: usize) {
+        let allowed = self.allowed().saturating_sub(self.resident()) / BLOCK;
+        let blocks = self.regions().flat_map(|(region, written)| {
+            let blocks = region.small_blocks(written).into_iter();
+            blocks.map(move |block| (region, block))
+        });
+        for (region, block) in blocks.take(count.min(allowed as usize)) {
+            let Ok(page) = HugePage::new() else { return };
+            let _unchanged = self.writer.lock().unwrap();
+            if !region.promote(block, page) {
+                return;
+            }
+        }
+    }
+
+    /// All regions, and how many of a block's pages must have been written to make it huge.
+    fn regions(&self) -> impl Iterator<Item = (&Region, u32)> {
+        let most = match self.options.huge_pages {
+            true => 0,
+            false => BLOCK as u32 / 2,
+        };
+        let indexes = self.shards.iter().map(|shard| (&shard.index, 0));
+        let slots = self.shards.iter().map(move |shard| (&shard.slots, most));
+        indexes.chain(slots)
+    }
+
+    /// Pages of its own.
+    fn resident(&self) -> u64 {
+        self.regions().map(|(region, _)| region.private()).sum()
+    }
+
+    fn allowed(&self) -> u64 {
+        match self.options.huge_pages {
+            true => u64::MAX,
+            false => self.options.resident_bytes / PAGE as u64,
+        }
+    }
+}
