@@ -28,7 +28,8 @@ pub(crate) struct Pooled {
 
 /// A connection for queries of the application's own. Back in the pool when dropped, once the server has
 /// said that nothing is under way on it. For a transaction call
-/// [`Database::begin_transaction`](crate::Database::begin_transaction): a `BEGIN` of your own would be lent on.
+/// [`Database::begin_transaction`](crate::Database::begin_transaction): a `BEGIN` of
+/// your own would be lent on, and so is what you `SET` for the session.
 #[derive(Debug)]
 pub struct Connection {
     /// `None` only while it is dropped.

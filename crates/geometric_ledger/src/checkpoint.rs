@@ -28,7 +28,7 @@ use xxhash_rust::xxh3::Xxh3;
 /// Pages copied at a time, with writers waiting; and slots' pages written at a time.
 const FROZEN: usize = 64;
 const RUN: u64 = 256;
-/// Bytes of slots written between syncs: what a batch that waits for its own sync may have to wait for.
+/// Bytes written between syncs: what a batch that waits for its own sync may have to wait for.
 const WRITE: usize = 4 << 20;
 /// Bytes of the journal's header, and of an entry.
 const HEAD: u64 = 4096;
@@ -80,16 +80,16 @@ impl Core {
         block.clean = false;
         checkpointer.block = block;
         checkpointer.write()?;
+        let mut unsynced = 0;
         read_journal(
             &*self.disk,
             checkpointer.block.checkpoint,
             |shard, page, image| {
-                let index = &self.shards[usize::from(shard)].index;
-                let offset = page * PAGE as u64;
-                index
-                    .file()
-                    .write_at(image, offset)
-                    .map_err(Error::io("an index"))
+                let index = self.shards[usize::from(shard)].index.file();
+                let written = index.write_at(image, page * PAGE as u64);
+                unsynced += PAGE;
+                let synced = written.and_then(|()| sync_some(index, &mut unsynced));
+                synced.map_err(Error::io("an index"))
             },
         )?;
         for shard in &self.shards {
@@ -129,7 +129,7 @@ impl Core {
                 .write_at(bytes, offset)
                 .map_err(Error::io("journal"))
         };
-        let (mut count, mut hasher) = (0, Xxh3::new());
+        let (mut count, mut unsynced, mut hasher) = (0, 0, Xxh3::new());
         for shard in &self.shards {
             loop {
                 let pages = {
@@ -148,6 +148,8 @@ impl Core {
                 hasher.update(&bytes);
                 write(&bytes, HEAD + count * ENTRY as u64)?;
                 count += pages.len() as u64;
+                unsynced += bytes.len();
+                sync_some(&*journal, &mut unsynced).map_err(Error::io("journal"))?;
             }
         }
         let mut head = [0; 40];
@@ -251,6 +253,15 @@ impl Core {
         drop(writer);
         self.wal.sync_to(header.end())
     }
+}
+
+/// Syncs a file, if enough was written for that.
+fn sync_some(file: &dyn DiskFile, unsynced: &mut usize) -> io::Result<()> {
+    if *unsynced < WRITE {
+        return Ok(());
+    }
+    *unsynced = 0;
+    file.sync()
 }
 
 /// Gives each page of a checkpoint's journal to `each`; how many there were.

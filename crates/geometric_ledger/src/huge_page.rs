@@ -46,6 +46,9 @@ impl HugePage {
 
     /// Takes the place of the memory at `place`. Who reads there at the same time finds either.
     ///
+    /// # Errors
+    /// Where there are too many mappings, or no moving of memory.
+    ///
     /// # Safety
     /// [`HUGE`] bytes at `place` are mapped, owned by the caller, equal to this page's, and not
     /// written to meanwhile.

@@ -10,6 +10,8 @@ use crate::region::{BLOCK, PAGE, Region};
 
 /// Pages let go at a time, with writers waiting.
 const RUN: u64 = 256;
+/// Huge pages at the most: each is a mapping of its own, of which Linux allows a process 65,530.
+const MOST: u64 = 16_384;
 
 impl Core {
     /// Lets pages go, beyond what was allowed, that the page cache has as well.
@@ -28,7 +30,9 @@ impl Core {
 
     /// Brings up to `count` blocks into huge pages.
     pub fn promote(&self, count: usize) {
+        let there: u64 = self.regions().map(|(region, _)| region.huge()).sum();
         let allowed = self.allowed().saturating_sub(self.resident()) / BLOCK;
+        let allowed = allowed.min(MOST.saturating_sub(there));
         let blocks = self.regions().flat_map(|(region, written)| {
             let blocks = region.small_blocks(written).into_iter();
             blocks.map(move |block| (region, block))

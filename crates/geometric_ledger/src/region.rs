@@ -344,6 +344,15 @@ impl Region {
         blocks
     }
 
+    /// How many blocks are in huge pages.
+    pub fn huge(&self) -> u64 {
+        let chunks = self.chunks.iter().map_while(OnceLock::get);
+        let words = chunks.flat_map(|chunk| &chunk.huge);
+        words
+            .map(|word| u64::from(word.load(Ordering::Relaxed).count_ones()))
+            .sum()
+    }
+
     /// Brings one of [`Region::small_blocks`] into a huge page; whether that was possible. Nobody may
     /// write meanwhile.
     pub fn promote(&self, block: u64, mut memory: HugePage) -> bool {

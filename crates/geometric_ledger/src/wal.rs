@@ -26,6 +26,8 @@ pub struct Wal {
     stopped: AtomicBool,
     reason: Mutex<String>,
     attempt: AtomicU64,
+    /// Where the last record ends that has no sequence of its own, and is missed by nobody.
+    unnumbered: AtomicU64,
     pub synced_bytes: AtomicU64,
     pub syncs: AtomicU64,
 }
@@ -90,6 +92,7 @@ impl Wal {
             stopped: AtomicBool::new(false),
             reason: Mutex::default(),
             attempt: AtomicU64::new(0),
+            unnumbered: AtomicU64::new(0),
             synced_bytes: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
         })
@@ -360,6 +363,10 @@ impl Wal {
 
     /// Appends a record where [`Wal::place`] said.
     pub fn append(&self, header: &mut Header, seal: &Seal, body: &mut [u8]) -> Result<(), Error> {
+        if header.position != self.appended() {
+            // In the next segment: recovery would go on there though what comes before were lost.
+            self.sync_to(self.unnumbered.load(Ordering::Relaxed))?;
+        }
         header.durable = self.durable();
         header.attempt = self.attempt.fetch_add(1, Ordering::Relaxed) as u16;
         header.seal(seal, body);
@@ -374,6 +381,9 @@ impl Wal {
             .map_err(Error::io(format!("{} cannot be written", segment.name)))?;
         self.attempt.store(0, Ordering::Relaxed);
         self.appended.store(header.end(), Ordering::Release);
+        if header.kind == RecordKind::Reclaim {
+            self.unnumbered.store(header.end(), Ordering::Relaxed);
+        }
         Ok(())
     }
 
@@ -482,5 +492,47 @@ impl Wal {
                 .map_err(Error::io(&segment.name))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Directory;
+
+    #[test]
+    fn what_no_sequence_counts_is_durable_before_the_next_segment_begins() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Directory::open(directory.path()).unwrap());
+        let wal = Wal::open(disk, 1 << 16).unwrap();
+        let append = |kind, len: usize| {
+            let mut body = vec![7; len];
+            let mut header = Header {
+                kind,
+                epoch: 1,
+                attempt: 0,
+                items: 0,
+                body: len as u64,
+                updates: 0,
+                position: wal
+                    .place((HEADER + len.next_multiple_of(8)) as u64)
+                    .unwrap(),
+                sequence: 1,
+                durable: 0,
+                time: 0,
+                tag: [0; 16],
+            };
+            wal.append(&mut header, &Seal::plain(), &mut body).unwrap();
+            header.end()
+        };
+        append(RecordKind::Batch, 60_000);
+        let end = append(RecordKind::Reclaim, 1_000);
+        append(RecordKind::Batch, 1_000);
+        assert_eq!(wal.durable(), 0);
+        append(RecordKind::Batch, 60_000);
+        assert!(wal.durable() >= end);
+        let durable = wal.durable();
+        append(RecordKind::Batch, 60_000);
+        assert_eq!(wal.durable(), durable, "only where it must be");
     }
 }

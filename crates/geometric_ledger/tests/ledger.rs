@@ -5,8 +5,8 @@ mod common;
 use common::sim::SimDisk;
 use common::{Random, key, small};
 use geometric_ledger::*;
-use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -347,6 +347,52 @@ fn the_space_of_deleted_accounts_is_used_again() {
         assert_eq!(ledger.verify().unwrap(), []);
         assert_eq!(ledger.get(&key(4_950)), Some(Account::with_balance(1)));
     }
+}
+
+#[test]
+fn segments_of_the_log_are_written_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = || small().segment_bytes(1 << 16).history_bytes(0);
+    let ledger = options().open(directory.path()).unwrap();
+    let segments = || {
+        let files = std::fs::read_dir(directory.path()).unwrap();
+        files
+            .filter_map(|file| {
+                let file = file.unwrap();
+                let name = file.file_name().into_string().unwrap();
+                // It may have been renamed or removed meanwhile.
+                let inode = file.metadata().ok()?.ino();
+                (name.starts_with("wal-") || name.starts_with("spare-")).then_some((inode, name))
+            })
+            .collect::<BTreeMap<_, _>>()
+    };
+    let (mut names, mut reused) = (BTreeMap::<u64, BTreeSet<String>>::new(), 0);
+    let mut rounds = 0;
+    while reused < 10 {
+        rounds += 1;
+        assert!(rounds < 20_000, "segments are not written over");
+        ledger.update_batch(&put(0, 100, rounds)).unwrap();
+        if rounds % 20 == 0 {
+            ledger.checkpoint().unwrap();
+            let files = segments();
+            assert!(files.len() < 40, "{files:?}");
+            for (inode, name) in files {
+                if name.starts_with("wal-0") {
+                    names.entry(inode).or_default().insert(name);
+                }
+            }
+            reused = names.values().filter(|names| names.len() > 1).count();
+        }
+    }
+    let root = ledger.root().unwrap();
+    ledger.close().unwrap();
+    let spares = segments();
+    let spares = spares.values().filter(|name| name.starts_with("spare-"));
+    assert!(spares.count() <= 1);
+    let ledger = options().open(directory.path()).unwrap();
+    assert_eq!(ledger.root().unwrap(), root);
+    assert_eq!(ledger.get(&key(99)).unwrap().balance, rounds);
+    assert_eq!(ledger.verify().unwrap(), []);
 }
 
 /// Runs what may hang.
