@@ -9,6 +9,7 @@ use rustix::mm::{
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::{NonNull, null_mut};
+use std::sync::LazyLock;
 
 /// Bytes of a huge page.
 pub const HUGE: usize = 2 << 20;
@@ -16,6 +17,15 @@ pub const HUGE: usize = 2 << 20;
 pub struct HugePage(NonNull<u8>);
 
 impl HugePage {
+    /// Whether the system makes huge pages for those who ask.
+    pub fn available() -> bool {
+        static AVAILABLE: LazyLock<bool> = LazyLock::new(|| {
+            let setting = "/sys/kernel/mm/transparent_hugepage/enabled";
+            std::fs::read_to_string(setting).is_ok_and(|setting| !setting.contains("[never]"))
+        });
+        *AVAILABLE
+    }
+
     /// Zeroed memory: a huge page, if the system has one.
     pub fn new() -> io::Result<Self> {
         let (read, write) = (ProtFlags::READ, ProtFlags::WRITE);

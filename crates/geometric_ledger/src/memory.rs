@@ -17,7 +17,7 @@ impl Core {
     /// Lets pages go, beyond what was allowed, that the page cache has as well.
     pub fn release(&self) {
         let mut excess = self.resident().saturating_sub(self.allowed());
-        for (region, _) in self.regions() {
+        for region in self.regions() {
             while excess > 0 {
                 let _unchanged = self.writer.lock().unwrap();
                 match region.release(excess.min(RUN)) {
@@ -30,13 +30,21 @@ impl Core {
 
     /// Brings up to `count` blocks into huge pages.
     pub fn promote(&self, count: usize) {
-        let there: u64 = self.regions().map(|(region, _)| region.huge()).sum();
+        if !HugePage::available() {
+            return;
+        }
+        let there: u64 = self.regions().map(Region::huge).sum();
         let allowed = self.allowed().saturating_sub(self.resident()) / BLOCK;
         let allowed = allowed.min(MOST.saturating_sub(there));
-        let blocks = self.regions().flat_map(|(region, written)| {
-            let blocks = region.small_blocks(written).into_iter();
-            blocks.map(move |block| (region, block))
-        });
+        let (used, written) = match self.options.huge_pages {
+            true => (1, 0),
+            false => (BLOCK / 2, BLOCK / 2),
+        };
+        let indexes = self.indexes().map(|it| (it, it.small_blocks(used, 0)));
+        let slots = self.slots().map(|it| (it, it.small_blocks(used, written)));
+        let blocks = indexes
+            .chain(slots)
+            .flat_map(|(region, blocks)| blocks.into_iter().map(move |block| (region, block)));
         for (region, block) in blocks.take(count.min(allowed as usize)) {
             let Ok(page) = HugePage::new() else { return };
             let _unchanged = self.writer.lock().unwrap();
@@ -46,20 +54,21 @@ impl Core {
         }
     }
 
-    /// All regions, and how many of a block's pages must have been written to make it huge.
-    fn regions(&self) -> impl Iterator<Item = (&Region, u32)> {
-        let most = match self.options.huge_pages {
-            true => 0,
-            false => BLOCK as u32 / 2,
-        };
-        let indexes = self.shards.iter().map(|shard| (&shard.index, 0));
-        let slots = self.shards.iter().map(move |shard| (&shard.slots, most));
-        indexes.chain(slots)
+    fn indexes(&self) -> impl Iterator<Item = &Region> {
+        self.shards.iter().map(|shard| &shard.index)
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Region> {
+        self.shards.iter().map(|shard| &shard.slots)
+    }
+
+    fn regions(&self) -> impl Iterator<Item = &Region> {
+        self.indexes().chain(self.slots())
     }
 
     /// Pages of its own.
     fn resident(&self) -> u64 {
-        self.regions().map(|(region, _)| region.private()).sum()
+        self.regions().map(Region::private).sum()
     }
 
     fn allowed(&self) -> u64 {

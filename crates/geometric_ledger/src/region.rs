@@ -318,8 +318,9 @@ impl Region {
         Ok(())
     }
 
-    /// The blocks that are in no huge page, though at least so many of their pages were written.
-    pub fn small_blocks(&self, written: u32) -> Vec<u64> {
+    /// The blocks that are in no huge page, though at least so many of their pages are in use, and so
+    /// many were written.
+    pub fn small_blocks(&self, used: u64, written: u64) -> Vec<u64> {
         let mut blocks = Vec::new();
         let len = self.len.load(Ordering::Acquire) / PAGE as u64;
         for (number, chunk) in self.chunks.iter().enumerate() {
@@ -331,13 +332,10 @@ impl Region {
                 continue;
             }
             for (block, bits) in chunk.private.chunks(BLOCK as usize / 64).enumerate() {
-                let ones = |word: &AtomicU64| word.load(Ordering::Relaxed).count_ones();
-                let used = (block as u64 * BLOCK) < (len - start).min(count);
-                if used
-                    && !is_set(&chunk.huge, block as u64)
-                    && bits.iter().map(ones).sum::<u32>() >= written
-                {
-                    blocks.push(start / BLOCK + block as u64);
+                let block = block as u64;
+                let there = (len - start).min(count).saturating_sub(block * BLOCK);
+                if there >= used && ones(bits) >= written && !is_set(&chunk.huge, block) {
+                    blocks.push(start / BLOCK + block);
                 }
             }
         }
@@ -347,10 +345,7 @@ impl Region {
     /// How many blocks are in huge pages.
     pub fn huge(&self) -> u64 {
         let chunks = self.chunks.iter().map_while(OnceLock::get);
-        let words = chunks.flat_map(|chunk| &chunk.huge);
-        words
-            .map(|word| u64::from(word.load(Ordering::Relaxed).count_ones()))
-            .sum()
+        chunks.map(|chunk| ones(&chunk.huge)).sum()
     }
 
     /// Brings one of [`Region::small_blocks`] into a huge page; whether that was possible. Nobody may
@@ -458,6 +453,12 @@ fn set(bits: &[AtomicU64], bit: u64) -> bool {
     word.load(Ordering::Relaxed) & mask == 0 && word.fetch_or(mask, Ordering::Release) & mask == 0
 }
 
+/// How many bits are set.
+fn ones(bits: &[AtomicU64]) -> u64 {
+    let ones = |word: &AtomicU64| word.load(Ordering::Relaxed).count_ones();
+    bits.iter().map(|word| u64::from(ones(word))).sum()
+}
+
 fn is_set(bits: &[AtomicU64], bit: u64) -> bool {
     bits[bit as usize / 64].load(Ordering::Relaxed) & 1 << (bit % 64) != 0
 }
@@ -519,7 +520,7 @@ mod tests {
             cell(number).store(number + 1, Ordering::Relaxed);
             region.mark::<8>(number);
         }
-        let blocks = region.small_blocks(BLOCK as u32);
+        let blocks = region.small_blocks(1, BLOCK);
         // Kernels before 6.7 map files where huge pages do not fit.
         let mut chunks = region.chunks.iter().filter_map(OnceLock::get);
         let fits = chunks.all(|chunk| HugePage::fits(chunk.map.as_ptr()));
@@ -539,7 +540,7 @@ mod tests {
             stop.store(1, Ordering::Relaxed);
             assert!(promoted);
         });
-        assert!(region.small_blocks(BLOCK as u32).is_empty());
+        assert!(region.small_blocks(1, BLOCK).is_empty());
         assert!(region.private() >= 3 * BLOCK);
 
         // What is written there is written to the file, and not let go.
