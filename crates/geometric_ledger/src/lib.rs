@@ -1,6 +1,6 @@
 //! A store of accounts for 32-byte keys: sharded, memory-mapped, durable, and provable.
 //!
-//! Millions of account updates a second, in batches that happen wholly or not at all and are on disk
+//! A million account updates a second and more, in batches that happen wholly or not at all and are on disk
 //! when they are acknowledged. No index is rebuilt at start; the store grows by small steps; reads
 //! take no lock. Every batch is a leaf of an RFC 6962 log, so anyone who holds a root can check what
 //! was committed, and that nothing was taken back.
