@@ -148,6 +148,10 @@ impl GeometricLedger {
         let writable = !options.read_only;
         let file = disk.open("ledger", writable).map_err(Error::io("ledger"))?;
         let found = Superblock::read(&file)?;
+        if writable && found.is_some() {
+            // What a killed process had not synced yet must not be built upon.
+            file.sync().map_err(Error::io("ledger"))?;
+        }
         let created = found.is_none();
         let mut block = match found {
             Some(block) => block,

@@ -5,7 +5,7 @@ use crate::account::{Key, WORDS};
 use crate::commit::{Change, Items};
 use crate::error::{Error, Refusal};
 use crate::ledger::Core;
-use crate::record::{Before, UNKNOWN, Undo, check_undo, push_undo, push_update};
+use crate::record::{Before, UNKNOWN, Undo, complete_undo, push_undo, push_update};
 use crate::shard::{Found, KeyHash};
 use crate::slot::Kind;
 use crate::telemetry;
@@ -126,10 +126,10 @@ impl Piece {
     }
 
     /// Completes the undos of the changes from `first` on.
-    fn check_undos<I: Items + ?Sized>(&mut self, items: &I, first: usize) {
+    fn complete_undos<I: Items + ?Sized>(&mut self, items: &I, first: usize) {
         for change in &self.changes[first..] {
             let (key, ..) = items.get(change.given as usize);
-            check_undo(&mut self.undos[change.undo as usize..], key);
+            complete_undo(&mut self.undos[change.undo as usize..], key);
         }
     }
 }
@@ -210,7 +210,7 @@ impl Core {
             for (item, found) in burst.iter().zip(&found) {
                 self.encode(&mut piece, items, *item, hashes[*item as usize], found)?;
             }
-            piece.check_undos(items, first);
+            piece.complete_undos(items, first);
         }
         telemetry::probed(&probes);
         Ok(piece)

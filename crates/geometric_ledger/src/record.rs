@@ -210,7 +210,7 @@ pub const LONGEST_UNDO: usize = UNDO + 8 * WORDS;
 
 /// Appends an undo: checksum; slot, shard, kind and which words differ; sequence and position of the
 /// change before; the words that differ, as their difference by exclusive or. The checksum is left to
-/// [`check_undo`].
+/// [`complete_undo`].
 #[inline]
 pub fn push_undo(out: &mut Vec<u8>, undo: &Undo, now: &[u64; WORDS]) {
     push(out, |bytes: &mut [u8; LONGEST_UNDO]| {
@@ -229,7 +229,7 @@ pub fn push_undo(out: &mut Vec<u8>, undo: &Undo, now: &[u64; WORDS]) {
 
 /// Completes the undo that begins where `bytes` do.
 #[inline]
-pub fn check_undo(bytes: &mut [u8], key: &Key) {
+pub fn complete_undo(bytes: &mut [u8], key: &Key) {
     let len = UNDO + 8 * bytes[15].count_ones() as usize;
     let check = undo_check(key, &bytes[..len]);
     bytes[..8].copy_from_slice(&check.to_le_bytes());
@@ -384,7 +384,7 @@ mod tests {
             let undo = Undo { shard, slot: u64::from(slot), before };
             let mut bytes = Vec::new();
             push_undo(&mut bytes, &undo, &now);
-            check_undo(&mut bytes, &key);
+            complete_undo(&mut bytes, &key);
             let mut rest = &bytes[..];
             prop_assert_eq!(take_undo(&mut rest, &key, &now), Some(undo));
             prop_assert!(rest.is_empty());

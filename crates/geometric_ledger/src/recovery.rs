@@ -71,7 +71,12 @@ impl Core {
             done?;
             next = following?;
         }
-        self.wal.end_at(position);
+        self.wal.end_at(position, block.position);
+        if !self.options.read_only {
+            // A process that was killed leaves what the disk does not have yet. Readers are about to see
+            // it, and records to come say that it is durable.
+            self.wal.sync_to(position)?;
+        }
         self.visible.store(writer.sequence, Ordering::Release);
         Ok(recovery)
     }

@@ -106,10 +106,11 @@ impl Wal {
         self.durable.load(Ordering::Acquire)
     }
 
-    /// Ends the log at `position`, where the next record goes.
-    pub fn end_at(&self, position: u64) {
+    /// Ends the log at `position`, where the next record goes. It is known to be on disk up to
+    /// `durable`.
+    pub fn end_at(&self, position: u64, durable: u64) {
         self.appended.store(position, Ordering::Release);
-        self.durable.store(position, Ordering::Release);
+        self.durable.store(durable, Ordering::Release);
     }
 
     /// Where segments begin, oldest first. A record begins at each of them.

@@ -70,6 +70,10 @@ fn crash_often(seed: u64, options: &Options, durability: Durability) {
         // One more batch may be anywhere between begun and acknowledged.
         let updates = batch(random, keys, longest);
         let after = disk.clone();
+        let end = |random: &mut Random| match random.chance(3) {
+            true => after.kill(),
+            false => after.crash(random),
+        };
         if random.chance(2) {
             model.apply(&updates);
             let acknowledged = model.sequence() - 1;
@@ -78,7 +82,7 @@ fn crash_often(seed: u64, options: &Options, durability: Durability) {
                     let _ = ledger.apply(&updates);
                 });
                 std::thread::sleep(std::time::Duration::from_micros(random.below(300)));
-                after.crash(random)
+                end(random)
             });
             drop(ledger);
             disk = crashed;
@@ -87,14 +91,14 @@ fn crash_often(seed: u64, options: &Options, durability: Durability) {
                 drop(ledger);
             }
         } else {
-            disk = after.crash(random);
+            disk = end(random);
             drop(ledger);
         }
     }
 }
 
 #[test]
-fn nothing_acknowledged_is_lost_by_two_thousand_crashes() {
+fn nothing_acknowledged_or_seen_is_lost_by_two_thousand_crashes_and_kills() {
     for seed in 0..2_000 {
         let result = std::panic::catch_unwind(|| crash_often(seed, &small(), Durability::Sync));
         assert!(result.is_ok(), "seed {seed}");
@@ -106,6 +110,28 @@ fn without_syncs_a_crash_leaves_what_was_there_after_some_batch() {
     for seed in 0..500 {
         let result = std::panic::catch_unwind(|| crash_often(seed, &small(), Durability::None));
         assert!(result.is_ok(), "seed {seed}");
+    }
+}
+
+#[test]
+fn what_a_killed_process_left_is_on_disk_before_anyone_sees_it() {
+    for seed in 0..200 {
+        let random = &mut Random(seed);
+        let disk = SimDisk::new();
+        let ledger = open(&disk, &small().durability(Durability::None));
+        for _ in 0..=random.below(20) {
+            ledger.apply(&batch(random, 100, 30)).unwrap();
+        }
+        let killed = disk.kill();
+        drop(ledger);
+        let ledger = open(&killed, &small());
+        let (seen, root) = (ledger.view().sequence(), ledger.root().unwrap());
+        assert!(seen > 0);
+        let crashed = killed.crash(random);
+        drop(ledger);
+        let ledger = open(&crashed, &small());
+        assert_eq!(ledger.view().sequence(), seen, "seed {seed}");
+        assert_eq!(ledger.root().unwrap(), root);
     }
 }
 

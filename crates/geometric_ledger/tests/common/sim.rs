@@ -104,6 +104,23 @@ impl SimDisk {
         disk
     }
 
+    /// The disk as a process leaves it that is killed: all is there, and durable is what was. The old
+    /// one does nothing any more.
+    pub fn kill(&self) -> SimDisk {
+        let mut state = self.0.lock().unwrap();
+        state.dead = true;
+        SimDisk(Arc::new(Mutex::new(State {
+            names: state.names.clone(),
+            durable_names: state.durable_names.clone(),
+            changes: state.changes.clone(),
+            files: state.files.clone(),
+            fault: None,
+            full: false,
+            dead: false,
+            faults: 0,
+        })))
+    }
+
     /// Flips a bit of a file, for who looks for damage.
     pub fn flip(&self, name: &str, bit: usize) {
         let mut state = self.0.lock().unwrap();
