@@ -213,21 +213,22 @@ fn update(directory: &Path) {
 
     let mut found: [Vec<f64>; 7] = Default::default();
     for _ in 0..rounds {
-        let ours = |ledger: &GeometricLedger, threads| {
+        let measure = |threads, update: &(dyn Fn(&Batch) + Sync)| {
             // What the one before still does in the background is not this one's.
             std::thread::sleep(Duration::from_secs(2 * seconds as u64));
-            rate(&batches, threads, seconds, |batch| {
+            rate(&batches, threads, seconds, update)
+        };
+        let ours = |ledger: &GeometricLedger, threads| {
+            measure(threads, &|batch| {
                 ledger.update_batch(batch).unwrap();
             })
         };
         found[0].push(ours(&sync, 2));
         found[1].push(disk(&sequential, &bytes, seconds / 2.0));
-        std::thread::sleep(Duration::from_secs(2 * seconds as u64));
-        found[2].push(rate(&batches, 2, seconds, |batch| {
+        found[2].push(measure(2, &|batch| {
             redb_write(&redb, batch, redb::Durability::Immediate);
         }));
-        std::thread::sleep(Duration::from_secs(2 * seconds as u64));
-        found[3].push(rate(&batches, 2, seconds, |batch| {
+        found[3].push(measure(2, &|batch| {
             fjall_write(&fjall, &partition, batch, true)
         }));
         found[4].push(ours(&none, 2));

@@ -1,9 +1,11 @@
 //! Bringing memory to the files, so that what came before need not be replayed.
 //!
-//! 1. Under the writer's lock, the state is noted and the index frozen: a moment, whatever the size.
+//! 1. Under the writer's lock, the state is noted, and which pages were written: a moment, whatever the
+//!    size.
 //! 2. Frozen index pages go to the journal, as they were. It is synced.
-//! 3. Written slots go to their files, as they are. Later changes among them do no harm, since the
-//!    log has them; but the log must be durable first. The files are synced, and those of batches.
+//! 3. Pages of slots go to their files, as they are. Later changes among them do no harm, since the
+//!    log has them; but the log must be durable first. The next checkpoint writes them again. The files are
+//!    synced, and those of batches.
 //! 4. The superblock says so. From here on, recovery begins at the noted state.
 //! 5. The journal's pages go to the index files; the superblock says that this is done.
 //!
@@ -67,7 +69,10 @@ impl Core {
             block.burned = writer.totals.burned.to_le_bytes();
             block.root = *self.batches.root().1.as_bytes();
             block.shards = self.shards.iter().map(Shard::state).collect();
-            self.shards.iter().for_each(|shard| shard.index.freeze());
+            for shard in &self.shards {
+                shard.index.freeze();
+                shard.slots.freeze();
+            }
         }
         self.wal.sync_to(block.position)?;
         let journaled = self.write_journal(block.checkpoint)?;
@@ -181,7 +186,7 @@ impl Core {
                 }
                 shard.slots.file().sync()
             };
-            let written = shard.slots.take_dirty(RUN, |run| {
+            let written = shard.slots.each_frozen(RUN, |run| {
                 count += run.end - run.start;
                 for (page, image) in run.clone().zip(bytes[filled..].chunks_exact_mut(PAGE)) {
                     let image = image.try_into().expect("it is as long as a page");
@@ -229,10 +234,9 @@ impl Core {
             return Ok(());
         };
         let appended = self.wal.appended();
-        if *marked == 0 {
-            *marked = appended;
-        }
-        if appended == *marked || self.wal.durable() != appended {
+        // The superblock says it of what came before a checkpoint.
+        let said = writer.checkpoint_position.max(*marked);
+        if appended == said || self.wal.durable() != appended {
             return Ok(());
         }
         let mut header = Header {

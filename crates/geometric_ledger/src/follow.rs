@@ -76,8 +76,9 @@ impl Follower {
         let (seal, _) = keys(&block, self.key.as_ref())?;
         let wal = Wal::open(disk, 1 << 16)?;
         let mut position = match self.position {
-            Some(position) => position,
-            None => self.find(&wal, &seal)?,
+            Some(position) if position >= wal.oldest() => position,
+            // The first time, or when the source has let go of what comes next.
+            _ => self.find(&wal, &seal)?,
         };
         // What a checkpoint has brought to the files was durable in the log before.
         let (mut waiting, mut durable, mut applied) = (VecDeque::new(), block.position, 0);

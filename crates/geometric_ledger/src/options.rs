@@ -107,10 +107,10 @@ impl Options {
         self
     }
 
-    /// Keeps all accounts in memory, in huge pages where the system has them, from the beginning:
-    /// opening reads all files. Default: files are mapped and read when touched; the index, and what
-    /// is written for the most part, comes into huge pages little by little, within
-    /// [`Options::resident_bytes`].
+    /// Keeps all accounts in memory, in huge pages (of 32 GiB at the most), from the beginning: opening
+    /// reads all files. Where the system has no huge pages it changes nothing. Default: files are
+    /// mapped and read when touched; the index, and what is written for the most part, comes into
+    /// huge pages little by little, within [`Options::resident_bytes`].
     pub fn huge_pages(mut self) -> Self {
         self.huge_pages = true;
         self

@@ -226,7 +226,8 @@ impl Region {
         (chunk.expect("a cell of the page was reached"), bit)
     }
 
-    /// Declares the present state the one that [`Region::take_frozen`] gives.
+    /// Declares the present state the frozen one. Nobody may write meanwhile: who has written a cell and
+    /// found its page dirty has done so by then, and who does so from then on finds that it is not.
     pub fn freeze(&self) {
         for chunk in self.chunks.iter().filter_map(OnceLock::get) {
             for (dirty, frozen) in chunk.dirty.iter().zip(&chunk.frozen) {
@@ -237,8 +238,8 @@ impl Region {
         }
     }
 
-    /// At most about `count` pages of the frozen state, those saved before they were overwritten
-    /// included. Empty when there are none left. Nobody may write meanwhile.
+    /// At most about `count` pages of the frozen state, as they were, those saved before they were
+    /// overwritten included. Empty when there are none left. Nobody may write meanwhile.
     pub fn take_frozen(&self, count: usize) -> Vec<(u64, Box<Page>)> {
         let mut pages = std::mem::take(&mut *self.saved.lock().unwrap());
         for (number, chunk) in self.chunks.iter().enumerate() {
@@ -258,9 +259,9 @@ impl Region {
         pages
     }
 
-    /// Runs of pages written since this was last asked, of at most `longest` pages: no longer dirty
-    /// from when they are given out, so they are to be copied after.
-    pub fn take_dirty(
+    /// Runs of pages of the frozen state, of at most `longest` pages, that are to be copied as they are
+    /// then: of a region in which cells are only marked.
+    pub fn each_frozen(
         &self,
         longest: u64,
         mut each: impl FnMut(Range<u64>) -> io::Result<()>,
@@ -268,11 +269,8 @@ impl Region {
         let mut run = 0..0;
         for (number, chunk) in self.chunks.iter().enumerate() {
             let Some(chunk) = chunk.get() else { break };
-            for (at, word) in chunk.dirty.iter().enumerate() {
-                if word.load(Ordering::Relaxed) == 0 {
-                    continue;
-                }
-                let mut bits = word.swap(0, Ordering::AcqRel);
+            for (at, word) in chunk.frozen.iter().enumerate() {
+                let mut bits = word.swap(0, Ordering::Relaxed);
                 while bits != 0 {
                     let page = extent(number).0 + at as u64 * 64 + u64::from(bits.trailing_zeros());
                     if page == run.end && run.end - run.start < longest {
@@ -448,9 +446,7 @@ fn place(page: u64) -> (usize, u64) {
 fn set(bits: &[AtomicU64], bit: u64) -> bool {
     let (word, mask) = (&bits[bit as usize / 64], 1 << (bit % 64));
     // Reading first keeps the line shared where the bit is set already, which is the common case.
-    // It is a read-modify-write all the same, so that it is ordered after the words it speaks of:
-    // whoever clears the bit afterwards sees them.
-    word.load(Ordering::Relaxed) & mask == 0 && word.fetch_or(mask, Ordering::Release) & mask == 0
+    word.load(Ordering::Relaxed) & mask == 0 && word.fetch_or(mask, Ordering::Relaxed) & mask == 0
 }
 
 /// How many bits are set.
@@ -525,6 +521,7 @@ mod tests {
         let mut chunks = region.chunks.iter().filter_map(OnceLock::get);
         let fits = chunks.all(|chunk| HugePage::fits(chunk.map.as_ptr()));
         assert!(!fits || blocks.len() >= 3, "{blocks:?}");
+        let first = blocks.contains(&0);
         let stop = AtomicU64::new(0);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -543,17 +540,48 @@ mod tests {
         assert!(region.small_blocks(1, BLOCK).is_empty());
         assert!(region.private() >= 3 * BLOCK);
 
-        // What is written there is written to the file, and not let go.
-        cell(5).store(0, Ordering::Relaxed);
+        // It is written to the file like any other, and not let go.
+        region.freeze();
         let mut written = 0;
         let each = |run: Range<u64>| {
             written += run.end - run.start;
-            Ok(())
+            run.into_iter().try_for_each(|page| {
+                let (image, offset) = (region.image(page), page * PAGE as u64);
+                region.file().write_at(&image[..], offset)
+            })
         };
-        region.take_dirty(BLOCK, each).unwrap();
+        region.each_frozen(BLOCK, each).unwrap();
         assert_eq!(written, region.bytes() / PAGE as u64);
+        cell(5).store(0, Ordering::Relaxed);
         region.release(u64::MAX);
-        assert_eq!(cell(5).load(Ordering::Relaxed), 0);
-        assert_eq!(cell(6).load(Ordering::Relaxed), 7);
+        assert_eq!(cell(5).load(Ordering::Relaxed) == 0, first);
+        for number in 6..cells {
+            assert_eq!(cell(number).load(Ordering::Relaxed), number + 1);
+        }
+    }
+
+    #[test]
+    fn what_is_written_while_a_checkpoint_writes_is_in_the_next_one_as_well() {
+        let file = tempfile::tempfile().unwrap();
+        let region = Region::open(Arc::new(file), Memory::Mapped).unwrap();
+        region.ensure(10 * PAGE as u64).unwrap();
+        let pages = || {
+            let mut pages = Vec::new();
+            let each = |run| {
+                pages.extend(run);
+                Ok(())
+            };
+            region.each_frozen(2, each).unwrap();
+            pages
+        };
+        region.mark::<PAGE_WORDS>(3);
+        assert_eq!(pages(), [0; 0]);
+        region.freeze();
+        region.mark::<PAGE_WORDS>(3);
+        region.mark::<PAGE_WORDS>(4);
+        assert_eq!(pages(), [3]);
+        assert_eq!(pages(), [0; 0]);
+        region.freeze();
+        assert_eq!(pages(), [3, 4]);
     }
 }

@@ -5,7 +5,7 @@
 //! them syncs for all. The next segment is made ready before it is needed, its blocks written, so
 //! that a sync has no file system metadata to write.
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, existing};
 use crate::error::Error;
 use crate::record::{HEADER, Header, RecordKind};
 use crate::seal::Seal;
@@ -71,7 +71,10 @@ impl Wal {
             else {
                 continue;
             };
-            let handle = disk.open(&file, false).map_err(Error::io(&file))?;
+            // Another process, whose log this is, may just have let it go.
+            let Some(handle) = existing(&*disk, &file).map_err(Error::io(&file))? else {
+                continue;
+            };
             let len = handle.size().map_err(Error::io(&file))?;
             let segment = Segment {
                 start,
@@ -299,23 +302,22 @@ impl Wal {
     /// Makes the segment after the present one ready, with all its blocks written.
     pub fn prepare_next(&self) -> Result<(), Error> {
         let start = self.segment_end();
-        if self.segments.read().unwrap().contains_key(&start) {
+        let ready = || self.segments.read().unwrap().contains_key(&start);
+        if ready() {
             return Ok(());
         }
         let name = name(start);
         let what = || format!("{name} cannot be made");
-        let (making, file) = match self.spare().map_err(Error::io(what()))? {
-            Some(spare) => spare,
-            None => self.zeros().map_err(Error::io(what()))?,
-        };
-        let _one = self.making.lock().unwrap();
-        // The appending thread may have been faster.
-        if self.segments.read().unwrap().contains_key(&start) {
-            return Ok(());
+        if self.spare().map_err(Error::io(what()))?.is_none() {
+            self.make_spare(start).map_err(Error::io(what()))?;
         }
-        self.disk
-            .rename(&making, &name)
-            .map_err(Error::io(what()))?;
+        let _one = self.making.lock().unwrap();
+        let spare = self.spare().map_err(Error::io(what()))?;
+        // The appending thread may have been faster, and a checkpoint may want no spares.
+        let Some((spare, file)) = spare.filter(|_| !ready()) else {
+            return Ok(());
+        };
+        self.disk.rename(&spare, &name).map_err(Error::io(what()))?;
         // What is in a segment is not durable while its name is not.
         self.disk.sync().map_err(Error::io(what()))?;
         let len = self.segment_size;
@@ -329,25 +331,24 @@ impl Wal {
         Ok(())
     }
 
-    /// A segment that was let go, to be written over, and its name.
+    /// A segment that is there to be written over, and its name.
     fn spare(&self) -> io::Result<Option<(String, Arc<dyn DiskFile>)>> {
-        for name in self.disk.list()? {
-            if !name.starts_with(SPARE) {
-                continue;
-            }
-            let file = self.disk.open(&name, true)?;
-            if file.size()? == self.segment_size {
+        let names = self.disk.list()?;
+        for name in names.into_iter().filter(|name| name.starts_with(SPARE)) {
+            // It may have been let go.
+            if let Some(file) = existing(&*self.disk, &name)?
+                && file.size()? == self.segment_size
+            {
                 return Ok(Some((name, file)));
             }
-            self.disk.remove(&name)?;
         }
         Ok(None)
     }
 
-    /// A new segment of zeros, and its name.
-    fn zeros(&self) -> io::Result<(String, Arc<dyn DiskFile>)> {
+    /// Makes a segment of zeros.
+    fn make_spare(&self, start: u64) -> io::Result<()> {
         let making = "wal-next";
-        if self.disk.list()?.iter().any(|name| name == making) {
+        if existing(&*self.disk, making)?.is_some() {
             self.disk.remove(making)?;
         }
         let file = self.disk.open(making, true)?;
@@ -359,7 +360,7 @@ impl Wal {
             file.write_at(&zeros[..len], offset)?;
             file.sync()?;
         }
-        Ok((making.to_owned(), file))
+        self.disk.rename(making, &format!("{SPARE}{start:016x}"))
     }
 
     /// Appends a record where [`Wal::place`] said.
@@ -452,14 +453,18 @@ impl Wal {
             });
             gone.into_values().collect()
         };
+        let _one = self.making.lock().unwrap();
         let names = self
             .disk
             .list()
             .map_err(Error::io("the ledger's directory"))?;
         let mut kept = 0;
         for name in names.iter().filter(|name| name.starts_with(SPARE)) {
-            kept += 1;
-            if kept > spares {
+            let file = existing(&*self.disk, name).map_err(Error::io(name))?;
+            let len = file.map(|file| file.size()).transpose();
+            if kept < spares && len.map_err(Error::io(name))? == Some(self.segment_size) {
+                kept += 1;
+            } else {
                 self.disk.remove(name).map_err(Error::io(name))?;
             }
         }
