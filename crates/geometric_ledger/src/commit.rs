@@ -390,7 +390,7 @@ impl Core {
             let mut state = shard.lock();
             for (at, change) in changes.iter().enumerate() {
                 if let Some(ahead) = changes.get(at + AHEAD) {
-                    shard.prefetch_bucket(ahead.hash.tag());
+                    shard.prefetch_line(ahead.hash.tag());
                 }
                 if change.number != state.slots {
                     let place = format!("shard {}", shard.number);
@@ -460,23 +460,34 @@ fn sum_up(mut totals: Totals, pieces: &[Piece], rule: Rule) -> Result<Totals, Er
 
 /// Makes a record's body of a batch's pieces. Returns the length of the updates, and their digest.
 fn assemble(pieces: &[Piece], totals: Totals, body: &mut Vec<u8>) -> (usize, [u8; 32]) {
-    body.clear();
-    body.resize(TOTALS, 0);
-    pieces
-        .iter()
-        .for_each(|piece| body.extend_from_slice(&piece.updates));
-    let updates = body.len() - TOTALS;
+    let items = pieces.iter().map(|piece| piece.changes.len()).sum();
+    let updates = pieces.iter().map(|piece| piece.updates.len()).sum();
+    let undos: usize = pieces.iter().map(|piece| piece.undos.len()).sum();
+    body.resize(TOTALS + updates + undos, 0);
+    let (head, rest) = body.split_at_mut(TOTALS);
+    let (front, back) = rest.split_at_mut(updates);
+    workers::both(
+        items,
+        || join(front, pieces.iter().map(|piece| &*piece.updates)),
+        || join(back, pieces.iter().map(|piece| &*piece.undos)),
+    );
     let mut hasher = blake3::Hasher::new();
-    match workers::for_items(pieces.len() * PIECE) {
-        Some(pool) => pool.install(|| hasher.update_rayon(&body[TOTALS..])),
-        None => hasher.update(&body[TOTALS..]),
+    match workers::for_items(items) {
+        Some(pool) => pool.install(|| hasher.update_rayon(front)),
+        None => hasher.update(front),
     };
     let digest = *hasher.finalize().as_bytes();
-    pieces
-        .iter()
-        .for_each(|piece| body.extend_from_slice(&piece.undos));
-    body[..TOTALS].copy_from_slice(&totals.encode(&digest));
+    head.copy_from_slice(&totals.encode(&digest));
     (updates, digest)
+}
+
+/// Copies parts one after another.
+fn join<'a>(mut to: &mut [u8], parts: impl Iterator<Item = &'a [u8]>) {
+    for part in parts {
+        let (place, rest) = to.split_at_mut(part.len());
+        place.copy_from_slice(part);
+        to = rest;
+    }
 }
 
 /// Microseconds since 1970.

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::ledger::{Core, GeometricLedger};
 use crate::look_up::Guesses;
 use crate::record::{HEADER, LONGEST_UNDO, take_undo};
-use crate::shard::KeyHash;
+use crate::shard::{Found, Guess, KeyHash};
 use crate::slot::{Kind, Slot};
 use crate::telemetry;
 use std::collections::BinaryHeap;
@@ -192,13 +192,14 @@ impl View {
     pub(crate) fn slots(&self) -> impl Iterator<Item = Result<Slot, Error>> + '_ {
         self.core.shards.iter().flat_map(move |shard| {
             (0..shard.count()).filter_map(move |number| {
-                let Some(slot) = shard.slot(number, &self.core.seal) else {
+                let Some(mut slot) = shard.slot(number, &self.core.seal) else {
                     telemetry::damaged();
                     let place = format!("slot {number}");
                     let name = crate::shard::slots_name(shard.number);
                     return Some(Err(Error::damaged(&name, place, "its checksum is wrong")));
                 };
-                self.core.at(slot, self.sequence).transpose()
+                let there = self.core.go_back(&mut slot, self.sequence);
+                there.map(|there| there.then_some(slot)).transpose()
             })
         })
     }
@@ -208,7 +209,7 @@ impl Core {
     fn get_many<T>(
         &self,
         keys: &[Key],
-        get: impl Fn(Option<u64>, KeyHash, &Key) -> Result<T, Error>,
+        get: impl Fn(Option<Guess>, KeyHash, &Key) -> Result<T, Error>,
     ) -> Result<Vec<T>, Error> {
         let hashes: Vec<_> = keys.iter().map(|key| self.hash(key)).collect();
         let mut guesses = Guesses::default();
@@ -223,7 +224,7 @@ impl Core {
     #[inline]
     fn get_visible(
         &self,
-        guess: Option<u64>,
+        guess: Option<Guess>,
         hash: KeyHash,
         key: &Key,
     ) -> Result<Option<Account>, Error> {
@@ -240,32 +241,35 @@ impl Core {
     #[inline]
     fn get_at(
         &self,
-        guess: Option<u64>,
+        guess: Option<Guess>,
         hash: KeyHash,
         key: &Key,
         sequence: u64,
     ) -> Result<Option<Account>, Error> {
-        let slot = self.find_at(guess, hash, key, sequence)?;
-        Ok(slot
-            .filter(|slot| slot.kind() == Kind::Account)
-            .map(|slot| slot.account()))
+        let mut found = Found::default();
+        let there = self.find_at(guess, hash, key, sequence, &mut found)?;
+        let there = there && found.slot.kind() == Kind::Account;
+        Ok(there.then(|| found.slot.account()))
     }
 
-    /// What there was of a key after a batch.
+    /// Whether there was anything of a key after a batch, which is `found` then.
     #[inline]
-    pub(crate) fn find_at(
+    fn find_at(
         &self,
-        guess: Option<u64>,
+        guess: Option<Guess>,
         hash: KeyHash,
         key: &Key,
         sequence: u64,
-    ) -> Result<Option<Slot>, Error> {
-        let shard = self.shard(hash);
-        match shard.find_at(guess, hash, key, &self.seal) {
-            Ok((Some(found), _)) if found.slot.sequence() > sequence => {
-                self.at(found.slot, sequence)
+        found: &mut Found,
+    ) -> Result<bool, Error> {
+        match self
+            .shard(hash)
+            .find_at(guess, hash, key, &self.seal, found)
+        {
+            Ok((true, _)) if found.slot.sequence() > sequence => {
+                self.go_back(&mut found.slot, sequence)
             }
-            Ok((found, _)) => Ok(found.map(|found| found.slot)),
+            Ok((there, _)) => Ok(there),
             Err(error) => {
                 telemetry::damaged();
                 tracing::error!(%error, "damage");
@@ -274,15 +278,22 @@ impl Core {
         }
     }
 
-    /// A slot as it was after a batch.
-    fn at(&self, mut slot: Slot, sequence: u64) -> Result<Option<Slot>, Error> {
+    /// What there was of a key after a batch.
+    pub(crate) fn find(&self, key: &Key, sequence: u64) -> Result<Option<Slot>, Error> {
+        let mut found = Found::default();
+        let there = self.find_at(None, self.hash(key), key, sequence, &mut found)?;
+        Ok(there.then_some(found.slot))
+    }
+
+    /// Makes a slot what it was after a batch; false if it was nothing yet.
+    fn go_back(&self, slot: &mut Slot, sequence: u64) -> Result<bool, Error> {
         while slot.sequence() > sequence {
-            let Some(before) = self.undo(&slot)? else {
-                return Ok(None);
+            let Some(before) = self.undo(slot)? else {
+                return Ok(false);
             };
             slot.restore(&before);
         }
-        Ok(Some(slot))
+        Ok(true)
     }
 
     fn undo(&self, slot: &Slot) -> Result<Option<crate::record::Before>, Error> {

@@ -12,10 +12,10 @@
 use crate::region::Region;
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-const LINE: usize = 8;
+pub const LINE: usize = 8;
 const GROUP: u64 = 7;
 /// Entries per bucket: above it the table grows by a bucket, below a quarter of it shrinks by one.
 const LOAD: u64 = 4;
@@ -68,8 +68,9 @@ fn entry(tag: u32, slot: u64) -> u64 {
     u64::from(tag) << 32 | (slot + 1)
 }
 
+/// Of no entry, a slot that no shard has.
 fn slot_of(entry: u64) -> u64 {
-    (entry & 0xffff_ffff) - 1
+    u64::from((entry as u32).wrapping_sub(1))
 }
 
 /// The bucket of a hash in a table of so many buckets.
@@ -126,22 +127,21 @@ fn store(region: &Region, number: u64, mut line: Line) {
 
 /// The slot that a hash is probably in, by a line that is not checked.
 #[inline]
-pub fn guess(region: &Region, buckets: u64, tag: u32) -> Option<u64> {
-    let cell = region.cell::<LINE>(primary(bucket(tag, buckets)))?;
-    let line: Line = std::array::from_fn(|word| cell[word].load(Ordering::Relaxed));
+pub fn guess(line: &[AtomicU64; LINE], tag: u32) -> Option<u64> {
+    let line: Line = std::array::from_fn(|word| line[word].load(Ordering::Relaxed));
     let hits = hits(&line, tag);
     (hits != 0).then(|| slot_of(line[1 + hits.trailing_zeros() as usize]))
 }
 
-/// The entries of a line with a hash, a bit each. Which match is not known to a branch predictor, so
-/// there is no branch on each.
+/// The entries of a line with a hash, a bit each; places without an entry are as if of hash 0. Which match
+/// is not known to a branch predictor, so there is no branch on each.
 #[inline]
 fn hits(line: &Line, tag: u32) -> u32 {
     line[1..]
         .iter()
         .enumerate()
         .fold(0, |hits, (place, entry)| {
-            let hit = ((entry >> 32) as u32 == tag) & (*entry as u32 != 0);
+            let hit = (entry >> 32) as u32 == tag;
             hits | u32::from(hit) << place
         })
 }
@@ -161,7 +161,8 @@ pub fn candidates(
         lines += 1;
         let mut hits = hits(&line, tag);
         while hits != 0 {
-            if each(slot_of(line[1 + hits.trailing_zeros() as usize])) {
+            let entry = line[1 + hits.trailing_zeros() as usize];
+            if entry != 0 && each(slot_of(entry)) {
                 return Ok(lines);
             }
             hits &= hits - 1;
@@ -175,8 +176,10 @@ pub fn candidates(
     }
 }
 
-pub fn prefetch(region: &Region, buckets: u64, tag: u32) {
-    region.prefetch::<LINE>(primary(bucket(tag, buckets)));
+/// The line that a hash is probably in, which is asked for.
+#[inline]
+pub fn prefetch(region: &Region, buckets: u64, tag: u32) -> Option<&[AtomicU64; LINE]> {
+    region.prefetch(primary(bucket(tag, buckets)))
 }
 
 impl Table {

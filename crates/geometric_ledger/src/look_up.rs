@@ -1,23 +1,25 @@
 //! The first half of a batch's path: which items count, where their accounts are, and what the record
 //! says of them. In pieces, on as many processors as there are; nothing is changed yet.
 
-use crate::account::{Key, WORDS};
+use crate::account::WORDS;
 use crate::commit::{Change, Items};
 use crate::error::{Error, Refusal};
+use crate::index::LINE;
 use crate::ledger::Core;
-use crate::record::{Before, UNKNOWN, Undo, complete_undo, push_undo, push_update};
-use crate::shard::{Found, KeyHash};
+use crate::record::{Bytes, UNKNOWN, complete_undo, put_undo, put_update};
+use crate::shard::{Found, Guess, KeyHash};
 use crate::slot::Kind;
 use crate::telemetry;
 use crate::workers::{self, PIECE};
 use rayon::prelude::*;
+use std::sync::atomic::AtomicU64;
 
 /// A piece of a batch, looked up and encoded.
 #[derive(Default)]
 pub(crate) struct Piece {
     pub changes: Vec<Change>,
-    pub updates: Vec<u8>,
-    pub undos: Vec<u8>,
+    pub updates: Bytes,
+    pub undos: Bytes,
     /// How many of the changes add a slot.
     pub added: usize,
     pub minted: u128,
@@ -38,23 +40,29 @@ pub(crate) const AHEAD: usize = 32;
 
 /// Look-ups one after another, each of whose memory is asked for some time before it is needed: for so
 /// many at once, so that the processor finds the pages of several at a time.
-pub(crate) struct Guesses([Option<u64>; 2 * AHEAD]);
+pub(crate) struct Guesses<'a> {
+    lines: [Option<&'a [AtomicU64; LINE]>; AHEAD],
+    slots: [Option<Guess<'a>>; 2 * AHEAD],
+}
 
-impl Default for Guesses {
+impl Default for Guesses<'_> {
     fn default() -> Self {
-        Guesses([None; 2 * AHEAD])
+        Guesses {
+            lines: [None; AHEAD],
+            slots: [None; 2 * AHEAD],
+        }
     }
 }
 
-impl Guesses {
+impl<'a> Guesses<'a> {
     /// The slot that the hash at `at` is probably in; to be asked for 0, 1, 2 and so on.
     #[inline]
     pub fn next(
         &mut self,
-        core: &Core,
+        core: &'a Core,
         at: usize,
         hash: impl Fn(usize) -> Option<KeyHash>,
-    ) -> Option<u64> {
+    ) -> Option<Guess<'a>> {
         if at == 0 {
             self.prefetch(core, 0, &hash);
             self.guess(core, 0, &hash);
@@ -64,18 +72,19 @@ impl Guesses {
             self.guess(core, at + AHEAD, &hash);
             self.prefetch(core, at + 2 * AHEAD, &hash);
         }
-        self.0[at % (2 * AHEAD)]
+        self.slots[at % (2 * AHEAD)]
     }
 
-    fn prefetch(&self, core: &Core, from: usize, hash: impl Fn(usize) -> Option<KeyHash>) {
-        for hash in (from..from + AHEAD).map_while(hash) {
-            core.shard(hash).prefetch_bucket(hash.tag());
+    fn prefetch(&mut self, core: &'a Core, from: usize, hash: impl Fn(usize) -> Option<KeyHash>) {
+        for (line, hash) in self.lines.iter_mut().zip((from..).map_while(hash)) {
+            *line = core.shard(hash).prefetch_line(hash.tag());
         }
     }
 
-    fn guess(&mut self, core: &Core, from: usize, hash: impl Fn(usize) -> Option<KeyHash>) {
-        for (at, hash) in (from..from + AHEAD).map_while(|at| Some((at, hash(at)?))) {
-            self.0[at % (2 * AHEAD)] = core.shard(hash).guess(hash.tag());
+    fn guess(&mut self, core: &'a Core, from: usize, hash: impl Fn(usize) -> Option<KeyHash>) {
+        let slots = self.slots[from % (2 * AHEAD)..].iter_mut();
+        for ((slot, line), hash) in slots.zip(&self.lines).zip((from..).map_while(hash)) {
+            *slot = line.and_then(|line| core.shard(hash).guess(line, hash.tag()));
         }
     }
 }
@@ -100,29 +109,6 @@ impl Piece {
             change.undo += undos;
             change.item = item;
         }
-    }
-
-    #[inline]
-    fn push(
-        &mut self,
-        hash: KeyHash,
-        given: u32,
-        key: &Key,
-        kind: Kind,
-        words: &[u64; WORDS],
-        undo: &Undo,
-    ) {
-        self.added += usize::from(undo.before.is_none());
-        self.changes.push(Change {
-            hash,
-            given,
-            item: 0,
-            number: undo.slot,
-            added: undo.before.is_none(),
-            undo: self.undos.len() as u64,
-        });
-        push_update(&mut self.updates, key, kind, words);
-        push_undo(&mut self.undos, undo, words);
     }
 
     /// Completes the undos of the changes from `first` on.
@@ -194,7 +180,8 @@ impl Core {
         piece.changes.reserve(order.len());
         let mut guesses = Guesses::default();
         let hash_at = |at: usize| order.get(at).map(|item| hashes[*item as usize]);
-        let mut found = [const { None }; AHEAD];
+        let mut found = [Found::default(); AHEAD];
+        let mut there = [false; AHEAD];
         // Each step for some items before the next one: a processor waits when it reads words of one
         // length that it has just written in another.
         for (turn, burst) in order.chunks(AHEAD).enumerate() {
@@ -202,12 +189,14 @@ impl Core {
                 let guess = guesses.next(self, turn * AHEAD + at, hash_at);
                 let (key, ..) = items.get(*item as usize);
                 let hash = hashes[*item as usize];
-                let (slot, looks) = self.shard(hash).find_at(guess, hash, key, &self.seal)?;
+                let shard = self.shard(hash);
+                let looks;
+                (there[at], looks) = shard.find_at(guess, hash, key, &self.seal, &mut found[at])?;
                 probes[(looks as usize).min(probes.len()) - 1] += 1;
-                found[at] = slot;
             }
             let first = piece.changes.len();
-            for (item, found) in burst.iter().zip(&found) {
+            for (item, (found, there)) in burst.iter().zip(found.iter().zip(there)) {
+                let found = there.then_some(found);
                 self.encode(&mut piece, items, *item, hashes[*item as usize], found)?;
             }
             piece.complete_undos(items, first);
@@ -224,32 +213,40 @@ impl Core {
         items: &I,
         item: u32,
         hash: KeyHash,
-        found: &Option<Found>,
+        found: Option<&Found>,
     ) -> Result<(), Error> {
         let (key, account, kind) = items.get(item as usize);
-        let was_there = matches!(found, Some(found) if found.slot.kind() == Kind::Account);
+        let was_there = found.is_some_and(|found| found.slot.kind() == Kind::Account);
         if kind == Kind::Tombstone && !was_there {
             return Ok(());
         }
-        let before = found.as_ref().map(|found| Before {
-            kind: found.slot.kind(),
-            words: *found.slot.words(),
-            sequence: found.slot.sequence(),
-            undo: found.slot.undo(),
-        });
-        let old = before.as_ref().map_or(0, |before| balance(&before.words));
-        piece.sum(account.balance, old).ok_or(Error::Item {
+        let old = found.map_or(0, |found| balance(found.slot.words()));
+        let overflow = || Error::Item {
             item: item as usize,
             reason: Refusal::TotalOverflow,
-        })?;
+        };
+        piece.sum(account.balance, old).ok_or_else(overflow)?;
         piece.created += i64::from(kind == Kind::Account && !was_there);
         piece.created -= i64::from(kind == Kind::Tombstone);
-        let undo = Undo {
-            shard: self.shard(hash).number,
-            slot: found.as_ref().map_or(UNKNOWN, |found| found.number),
-            before,
-        };
-        piece.push(hash, item, key, kind, &account.to_words(), &undo);
+        let number = found.map_or(UNKNOWN, |found| found.number);
+        piece.added += usize::from(found.is_none());
+        piece.changes.push(Change {
+            hash,
+            given: item,
+            item: 0,
+            number,
+            added: found.is_none(),
+            undo: piece.undos.len() as u64,
+        });
+        let words = account.to_words();
+        let shard = hash.shard(self.shards.len()) as u16;
+        let before = found.map(|found| &found.slot);
+        piece
+            .updates
+            .push(|bytes| put_update(bytes, key, kind, &words));
+        piece
+            .undos
+            .push(|bytes| put_undo(bytes, shard, number, before, &words));
         Ok(())
     }
 }

@@ -5,8 +5,9 @@
 //! account as it was before. `docs/geometric-ledger-format.md` has every byte.
 
 use crate::account::{Key, WORDS};
-use crate::seal::{Place, Purpose, Seal, Tag};
-use crate::slot::{Kind, SLOT, Words, read_words, write_words};
+use crate::seal::{Place, Purpose, Seal, Tag, checksum};
+use crate::slot::{Kind, SLOT, Slot, Words, read_words, write_words};
+use std::ops::{Deref, DerefMut};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 pub const HEADER: usize = 88;
@@ -100,6 +101,11 @@ impl Header {
         self.tag = seal.seal(Purpose::Record, self.place(), &self.bound(), body);
     }
 
+    /// The tag that [`Header::seal`] gives without a key.
+    pub fn check(&self, body: &[u8]) -> Tag {
+        checksum(&self.bound(), body)
+    }
+
     pub fn open(&self, seal: &Seal, body: &mut [u8]) -> bool {
         seal.open(
             Purpose::Record,
@@ -158,19 +164,58 @@ impl Totals {
     }
 }
 
-/// Appends what the digest is over: the key; kind and which words are not zero; those words.
-#[inline]
-pub fn push_update(out: &mut Vec<u8>, key: &Key, kind: Kind, words: &[u64; WORDS]) {
-    push(out, |bytes: &mut [u8; LONGEST_UPDATE]| {
-        bytes[..32].copy_from_slice(key);
-        bytes[32] = kind as u8;
-        let (mask, len) = pack(words, &mut bytes[40..]);
-        bytes[33] = mask;
-        40 + len
-    });
+/// Bytes to which one item after another is added, in memory that stays when they are cleared.
+#[derive(Default)]
+pub struct Bytes {
+    memory: Vec<u8>,
+    len: usize,
 }
 
-/// Reads what [`push_update`] wrote, from the front of `bytes`.
+impl Bytes {
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Adds as many of `N` bytes as `fill` says. It finds any bytes there.
+    #[inline]
+    pub fn push<const N: usize>(&mut self, fill: impl FnOnce(&mut [u8; N]) -> usize) {
+        if self.memory.len() < self.len + N {
+            self.memory.resize(2 * (self.len + N), 0);
+        }
+        let place = self.memory[self.len..].first_chunk_mut();
+        self.len += fill(place.expect("there is room"));
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.memory[..self.len]
+    }
+}
+
+impl DerefMut for Bytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[..self.len]
+    }
+}
+
+/// Writes what the digest is over: the key; kind and which words are not zero; those words. Returns
+/// how many bytes that were.
+#[inline]
+pub fn put_update(
+    bytes: &mut [u8; LONGEST_UPDATE],
+    key: &Key,
+    kind: Kind,
+    words: &[u64; WORDS],
+) -> usize {
+    bytes[..32].copy_from_slice(key);
+    let (mask, len) = pack(words, &mut bytes[40..]);
+    bytes[32..40].copy_from_slice(&[kind as u8, mask, 0, 0, 0, 0, 0, 0]);
+    40 + len
+}
+
+/// Reads what [`put_update`] wrote, from the front of `bytes`.
 pub fn take_update(bytes: &mut &[u8]) -> Option<(Key, Kind, [u64; WORDS])> {
     let (head, rest) = bytes.split_at_checked(40)?;
     let kind = Kind::from_code(head[32])?;
@@ -205,26 +250,31 @@ const UNDO: usize = 32;
 /// The slot is filled in when it is known.
 pub const UNKNOWN: u64 = u32::MAX as u64;
 /// The longest update and undo, in bytes.
-const LONGEST_UPDATE: usize = 40 + 8 * WORDS;
+pub const LONGEST_UPDATE: usize = 40 + 8 * WORDS;
 pub const LONGEST_UNDO: usize = UNDO + 8 * WORDS;
 
-/// Appends an undo: checksum; slot, shard, kind and which words differ; sequence and position of the
+/// Writes an undo: checksum; slot, shard, kind and which words differ; sequence and position of the
 /// change before; the words that differ, as their difference by exclusive or. The checksum is left to
-/// [`complete_undo`].
+/// [`complete_undo`]. Returns how many bytes that were.
 #[inline]
-pub fn push_undo(out: &mut Vec<u8>, undo: &Undo, now: &[u64; WORDS]) {
-    push(out, |bytes: &mut [u8; LONGEST_UNDO]| {
-        bytes[8..12].copy_from_slice(&(undo.slot as u32).to_le_bytes());
-        bytes[12..14].copy_from_slice(&undo.shard.to_le_bytes());
-        let mut len = 0;
-        if let Some(before) = &undo.before {
-            let difference = std::array::from_fn(|word| before.words[word] ^ now[word]);
-            (bytes[15], len) = pack(&difference, &mut bytes[UNDO..]);
-            bytes[14] = before.kind as u8;
-            write_words(&mut bytes[16..32], &[before.sequence, before.undo]);
-        }
-        UNDO + len
-    });
+pub fn put_undo(
+    bytes: &mut [u8; LONGEST_UNDO],
+    shard: u16,
+    slot: u64,
+    before: Option<&Slot>,
+    now: &[u64; WORDS],
+) -> usize {
+    let (mut kind, mut mask, mut len, mut numbers) = (0, 0, 0, [0; 2]);
+    if let Some(before) = before {
+        let difference = std::array::from_fn(|word| before.words()[word] ^ now[word]);
+        (mask, len) = pack(&difference, &mut bytes[UNDO..]);
+        kind = before.kind() as u8;
+        numbers = [before.sequence(), before.undo()];
+    }
+    let place =
+        slot & 0xffff_ffff | u64::from(shard) << 32 | u64::from(kind) << 48 | u64::from(mask) << 56;
+    write_words(&mut bytes[..32], &[0, place, numbers[0], numbers[1]]);
+    UNDO + len
 }
 
 /// Completes the undo that begins where `bytes` do.
@@ -235,16 +285,7 @@ pub fn complete_undo(bytes: &mut [u8], key: &Key) {
     bytes[..8].copy_from_slice(&check.to_le_bytes());
 }
 
-/// Appends as many of `N` bytes as `fill` says, made where they stay.
-#[inline]
-fn push<const N: usize>(out: &mut Vec<u8>, fill: impl FnOnce(&mut [u8; N]) -> usize) {
-    let at = out.len();
-    out.extend_from_slice(&[0; N]);
-    let len = fill(out.last_chunk_mut().expect("it was made as long"));
-    out.truncate(at + len);
-}
-
-/// Reads what [`push_undo`] wrote, from the front of `bytes`. `now` is the account after the change.
+/// Reads what [`put_undo`] wrote, from the front of `bytes`. `now` is the account after the change.
 pub fn take_undo(bytes: &mut &[u8], key: &Key, now: &[u64; WORDS]) -> Option<Undo> {
     let whole = *bytes;
     let (head, rest) = bytes.split_at_checked(UNDO)?;
@@ -372,18 +413,22 @@ mod tests {
     proptest! {
         #[test]
         fn updates_and_undos_are_read_as_written(
-            key: [u8; 32], now in account(), was in account(), sequence: u64, undo: u64, slot: u32, shard: u16, new: bool,
+            key: [u8; 32], now in account(), was in account(), sequence in 0..1u64 << 63, undo: u64, slot: u32, shard: u16,
+            new: bool,
         ) {
-            let mut bytes = Vec::new();
-            push_update(&mut bytes, &key, Kind::Account, &now);
+            let mut bytes = Bytes::default();
+            bytes.push(|bytes| put_update(bytes, &key, Kind::Account, &now));
             let mut rest = &bytes[..];
             prop_assert_eq!(take_update(&mut rest), Some((key, Kind::Account, now)));
             prop_assert!(rest.is_empty());
 
             let before = (!new).then_some(Before { kind: Kind::Tombstone, words: was, sequence, undo });
             let undo = Undo { shard, slot: u64::from(slot), before };
-            let mut bytes = Vec::new();
-            push_undo(&mut bytes, &undo, &now);
+            let mut bytes = Bytes::default();
+            let mut old = Slot::new(&key, &now, Kind::Account);
+            undo.before.iter().for_each(|before| old.restore(before));
+            let old = undo.before.map(|_| old);
+            bytes.push(|bytes| put_undo(bytes, shard, undo.slot, old.as_ref(), &now));
             complete_undo(&mut bytes, &key);
             let mut rest = &bytes[..];
             prop_assert_eq!(take_undo(&mut rest, &key, &now), Some(undo));

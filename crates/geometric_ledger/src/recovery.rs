@@ -64,7 +64,8 @@ impl Core {
             recovery.batches += u64::from(header.kind == RecordKind::Batch);
             recovery.bytes += header.end() - position;
             position = header.end();
-            let (done, following) = workers::join(
+            let (done, following) = workers::both(
+                usize::MAX,
                 || self.replay(writer, record),
                 || self.read(position, header.sequence, header.epoch),
             );

@@ -170,16 +170,17 @@ impl Region {
         Some(unsafe { &*base.wrapping_add(offset as usize).cast() })
     }
 
-    /// Asks the processor to have a cell's first line at hand soon.
-    pub fn prefetch<const N: usize>(&self, number: u64) {
+    /// As [`Region::cell`], and asks the processor to have the cell at hand soon.
+    #[inline]
+    pub fn prefetch<const N: usize>(&self, number: u64) -> Option<&[AtomicU64; N]> {
+        let cell = self.cell::<N>(number)?;
         #[cfg(all(target_arch = "x86_64", not(miri)))]
-        if let Some(cell) = self.cell::<N>(number) {
+        for line in cell.chunks(8) {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            for line in cell.chunks(8) {
-                // SAFETY: a prefetch has no effect but on the cache.
-                unsafe { _mm_prefetch(line.as_ptr().cast(), _MM_HINT_T0) };
-            }
+            // SAFETY: a prefetch has no effect but on the cache.
+            unsafe { _mm_prefetch(line.as_ptr().cast(), _MM_HINT_T0) };
         }
+        Some(cell)
     }
 
     /// To be called before a cell is written that must be in the next checkpoint as it is when the

@@ -19,16 +19,16 @@ pub fn write<const N: usize>(cell: &[AtomicU64; N], words: &[u64; N]) {
     cell[0].store(words[0], Ordering::Release);
 }
 
-/// The cell's words, or `None` if they are just being written.
+/// Reads the cell's words; false, and any words, if they are just being written.
 #[inline(always)]
-pub fn read<const N: usize>(cell: &[AtomicU64; N]) -> Option<[u64; N]> {
+pub fn read<const N: usize>(cell: &[AtomicU64; N], words: &mut [u64; N]) -> bool {
     let stamp = cell[0].load(Ordering::Acquire);
-    let mut words = [stamp; N];
+    words[0] = stamp;
     for (word, place) in words.iter_mut().zip(cell).skip(1) {
         *word = place.load(Ordering::Relaxed);
     }
     fence(Ordering::Acquire);
-    (stamp & 1 == 0 && cell[0].load(Ordering::Relaxed) == stamp).then_some(words)
+    stamp & 1 == 0 && cell[0].load(Ordering::Relaxed) == stamp
 }
 
 /// A counter that is odd while what it guards is being changed.
@@ -78,10 +78,11 @@ mod tests {
                     version.change(|| {});
                 }
             });
-            let mut last = 0;
+            let (mut last, mut read_words) = (0, [0; 4]);
             while last < rounds {
                 let before = version.begin();
-                if let Some([stamp, words @ ..]) = read(&cell) {
+                if read(&cell, &mut read_words) {
+                    let [stamp, words @ ..] = read_words;
                     assert!(
                         words.iter().all(|word| *word == stamp >> 1),
                         "{stamp} {words:?}"

@@ -2,11 +2,11 @@
 
 use crate::account::{Hex, Key};
 use crate::error::Error;
-use crate::index::{self, ChangeError, DamagedLine, LEAST, Table};
+use crate::index::{self, ChangeError, DamagedLine, LEAST, LINE, Table};
 use crate::region::Region;
 use crate::seal::Seal;
 use crate::seqlock::{self, Version};
-use crate::slot::{SLOT, Slot, Words};
+use crate::slot::{Cell, SLOT, Slot, Words};
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,10 +55,17 @@ pub struct Shard {
 }
 
 /// A slot and where it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Found {
     pub number: u64,
     pub slot: Slot,
+}
+
+/// Where a hash's slot probably is.
+#[derive(Clone, Copy)]
+pub struct Guess<'a> {
+    number: u64,
+    cell: &'a Cell,
 }
 
 impl Shard {
@@ -121,71 +128,73 @@ impl Shard {
             .map_err(Error::io(format!("shard {} cannot grow", self.number)))
     }
 
-    pub fn prefetch_bucket(&self, tag: u32) {
-        index::prefetch(&self.index, self.buckets.load(Ordering::Relaxed), tag);
+    /// The line of the table that a hash is probably in, which is asked for.
+    #[inline]
+    pub fn prefetch_line(&self, tag: u32) -> Option<&[AtomicU64; LINE]> {
+        index::prefetch(&self.index, self.buckets.load(Ordering::Relaxed), tag)
     }
 
     /// Asks for a slot's memory.
+    #[inline]
     pub fn prefetch(&self, slot: u64) {
         self.slots.prefetch::<SLOT>(slot);
     }
 
-    /// The slot that a hash is probably in, which is asked for.
+    /// The slot that a hash is in by a line of the table, which is asked for.
     #[inline]
-    pub fn guess(&self, tag: u32) -> Option<u64> {
-        let guess = index::guess(&self.index, self.buckets.load(Ordering::Acquire), tag)?;
-        self.slots.prefetch::<SLOT>(guess);
-        Some(guess)
+    pub fn guess(&self, line: &[AtomicU64; LINE], tag: u32) -> Option<Guess<'_>> {
+        let number = index::guess(line, tag)?;
+        let cell = self.slots.prefetch(number)?;
+        Some(Guess { number, cell })
     }
 
     /// As [`Shard::find`], with what [`Shard::guess`] said looked at first.
-    // Into the loops over batches: a slot that is handed over is copied, which costs as much as to
-    // check it.
     #[inline(always)]
     pub fn find_at(
         &self,
-        guess: Option<u64>,
+        guess: Option<Guess>,
         hash: KeyHash,
         key: &Key,
         seal: &Seal,
-    ) -> Result<(Option<Found>, u32), Error> {
-        if let Some(number) = guess
-            && let Some(slot) = self.slot(number, seal)
-            && slot.has_key(key)
+        found: &mut Found,
+    ) -> Result<(bool, u32), Error> {
+        if let Some(Guess { number, cell }) = guess
+            && found.slot.read(cell, seal)
+            && found.slot.has_key(key)
         {
-            return Ok((Some(Found { number, slot }), 1));
+            found.number = number;
+            return Ok((true, 1));
         }
-        self.find(hash, key, seal)
+        self.find(hash, key, seal, found)
     }
 
-    /// The slot of a key, and how many lines and slots were looked at.
-    #[inline(never)]
+    /// Whether there is a slot of a key, and how many lines and slots were looked at to find it. It is
+    /// `found` where the caller keeps it: to hand it over would be to copy it, which costs as much as to
+    /// check it.
     pub fn find(
         &self,
         hash: KeyHash,
         key: &Key,
         seal: &Seal,
-    ) -> Result<(Option<Found>, u32), Error> {
+        found: &mut Found,
+    ) -> Result<(bool, u32), Error> {
         loop {
             let version = self.version.begin();
             let buckets = self.buckets.load(Ordering::Acquire);
-            let (mut found, mut damaged, mut slots) = (None, None, 0);
+            let (mut hit, mut damaged, mut slots) = (false, None, 0);
             let lines = index::candidates(&self.index, buckets, hash.tag(), |number| {
                 slots += 1;
-                match self.slot(number, seal) {
-                    Some(slot) if slot.has_key(key) => {
-                        found = Some(Found { number, slot });
-                        true
-                    }
-                    Some(_) => false,
-                    None => {
-                        damaged = Some(number);
-                        false
-                    }
+                let cell = self.slots.cell(number);
+                if !cell.is_some_and(|cell| found.slot.read(cell, seal)) {
+                    damaged = Some(number);
+                    return false;
                 }
+                found.number = number;
+                hit = found.slot.has_key(key);
+                hit
             });
-            if let (Some(_), Ok(lines)) = (&found, &lines) {
-                return Ok((found, lines + slots - 1));
+            if let (true, Ok(lines)) = (hit, &lines) {
+                return Ok((true, lines + slots - 1));
             }
             if !self.version.unchanged(version) {
                 std::hint::spin_loop();
@@ -198,34 +207,15 @@ impl Shard {
                     shard: self.number,
                     slot,
                 }),
-                (Ok(lines), None) => Ok((None, lines + slots)),
+                (Ok(lines), None) => Ok((false, lines + slots)),
             };
         }
     }
 
     /// A slot, if its tag is right.
-    #[inline(always)]
     pub fn slot(&self, number: u64, seal: &Seal) -> Option<Slot> {
-        Slot::open(self.words(number)?, seal)
-    }
-
-    #[inline(always)]
-    fn words(&self, number: u64) -> Option<Words> {
-        let cell = self.slots.cell::<SLOT>(number)?;
-        seqlock::read(cell).or_else(|| self.words_later(cell))
-    }
-
-    #[cold]
-    fn words_later(&self, cell: &[AtomicU64; SLOT]) -> Option<Words> {
-        // A writer is done with a cell after sixteen stores; one that a crash left half written is
-        // no cell that recovery did not write again.
-        (0..1 << 20).find_map(|_| {
-            let words = seqlock::read(cell);
-            if words.is_none() {
-                std::hint::spin_loop();
-            }
-            words
-        })
+        let mut slot = Slot::default();
+        slot.read(self.slots.cell(number)?, seal).then_some(slot)
     }
 
     /// Writes a slot that has been there.
@@ -287,9 +277,10 @@ impl Shard {
         })
     }
 
-    /// The raw words of a slot, as they are moved.
+    /// The raw words of a slot, as they are moved. Nobody may write meanwhile.
     pub fn raw(&self, number: u64) -> Option<Words> {
-        self.words(number)
+        let mut words = [0; SLOT];
+        seqlock::read(self.slots.cell(number)?, &mut words).then_some(words)
     }
 
     fn damaged_line(&self, line: u64) -> Error {

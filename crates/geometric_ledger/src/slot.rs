@@ -8,6 +8,8 @@
 use crate::account::{Account, Key, WORDS};
 use crate::record::Before;
 use crate::seal::{Place, Purpose, Seal};
+use crate::seqlock;
+use std::sync::atomic::AtomicU64;
 use xxhash_rust::xxh3::xxh3_64;
 use zerocopy::IntoBytes;
 
@@ -17,6 +19,8 @@ compile_error!("slots are mapped as they are in the file: little-endian");
 /// Words of a slot.
 pub const SLOT: usize = 16;
 pub type Words = [u64; SLOT];
+/// Where a slot is in memory.
+pub type Cell = [AtomicU64; SLOT];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -40,7 +44,7 @@ impl Kind {
 }
 
 /// A slot's words, opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slot(Words);
 
 impl Slot {
@@ -80,7 +84,9 @@ impl Slot {
     pub fn has_key(&self, key: &Key) -> bool {
         let mut words = [0; 4];
         read_words(key, &mut words);
-        self.0[1..5] == words
+        // Word by word, as they were just written.
+        let differ = |word: usize| self.0[1 + word] ^ words[word];
+        differ(0) | differ(1) | differ(2) | differ(3) == 0
     }
 
     #[inline]
@@ -130,26 +136,44 @@ impl Slot {
     }
 
     /// The slot, if its tag is right.
-    #[inline(always)]
     pub fn open(words: Words, seal: &Seal) -> Option<Self> {
-        let slot = match seal.encrypts() {
-            true => Slot::decrypt(&words, seal)?,
-            false if words[14] != check(&words) || words[15] != 0 => return None,
-            false => Slot(words),
+        let mut slot = Slot(words);
+        slot.unseal(seal).then_some(slot)
+    }
+
+    /// Reads a cell; false, and any slot, if its tag is not right.
+    #[inline(always)]
+    pub fn read(&mut self, cell: &Cell, seal: &Seal) -> bool {
+        (seqlock::read(cell, &mut self.0) || self.read_later(cell)) && self.unseal(seal)
+    }
+
+    #[cold]
+    fn read_later(&mut self, cell: &Cell) -> bool {
+        // A writer is done with a cell after sixteen stores; one that a crash left half written is no
+        // cell that recovery did not write again.
+        (0..1 << 20).any(|_| {
+            std::hint::spin_loop();
+            seqlock::read(cell, &mut self.0)
+        })
+    }
+
+    #[inline(always)]
+    fn unseal(&mut self, seal: &Seal) -> bool {
+        let right = match seal.encrypts() {
+            true => self.decrypt(seal),
+            false => self.0[14] == check(&self.0) && self.0[15] == 0,
         };
-        Kind::from_code(words[13] as u8)?;
-        Some(slot)
+        right && Kind::from_code(self.0[13] as u8).is_some()
     }
 
     #[inline(never)]
-    fn decrypt(words: &Words, seal: &Seal) -> Option<Self> {
-        let mut slot = Slot(*words);
+    fn decrypt(&mut self, seal: &Seal) -> bool {
         let mut tag = [0; 16];
-        write_words(&mut tag, &words[14..]);
-        let (mut body, bound) = (body(words), bound(words));
-        let opened = seal.open(Purpose::Slot, slot.place(), &bound, &mut body, &tag);
-        read_words(&body, &mut slot.0[1..12]);
-        opened.then_some(slot)
+        write_words(&mut tag, &self.0[14..]);
+        let (mut body, bound) = (body(&self.0), bound(&self.0));
+        let right = seal.open(Purpose::Slot, self.place(), &bound, &mut body, &tag);
+        read_words(&body, &mut self.0[1..12]);
+        right
     }
 
     fn place(&self) -> Place {

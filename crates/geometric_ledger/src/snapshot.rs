@@ -10,8 +10,9 @@ use crate::disk::Directory;
 use crate::error::Error;
 use crate::ledger::{Core, GeometricLedger, keys};
 use crate::options::Options;
-use crate::record::{TOTALS, Totals, push_update, take_update};
+use crate::record::{LONGEST_UPDATE, TOTALS, Totals, put_update, take_update};
 use crate::seal::{Place, Purpose, Seal, Secret, Tag};
+use crate::shard::Found;
 use crate::slot::Slot;
 use crate::superblock::{FORMAT, Superblock};
 use serde::{Deserialize, Serialize};
@@ -122,7 +123,9 @@ impl GeometricLedger {
             if slot.sequence() > base {
                 blocks.push(|out| {
                     out.extend(slot.sequence().to_le_bytes());
-                    push_update(out, &slot.key(), slot.kind(), slot.words());
+                    let mut bytes = [0; LONGEST_UPDATE];
+                    let len = put_update(&mut bytes, &slot.key(), slot.kind(), slot.words());
+                    out.extend(&bytes[..len]);
                     Ok(())
                 })?;
             }
@@ -252,9 +255,10 @@ impl Core {
                 let hash = self.hash(&slot.key());
                 let shard = self.shard(hash);
                 let words = slot.seal(&self.seal);
-                match shard.find(hash, &slot.key(), &self.seal)?.0 {
-                    Some(found) => shard.put(found.number, &words),
-                    None => {
+                let mut found = Found::default();
+                match shard.find(hash, &slot.key(), &self.seal, &mut found)?.0 {
+                    true => shard.put(found.number, &words),
+                    false => {
                         shard.reserve(1)?;
                         shard.add(&mut shard.lock(), hash.tag(), &words)?;
                     }

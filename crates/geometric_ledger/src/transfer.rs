@@ -56,7 +56,7 @@ impl Core {
         let writer = self.write()?;
         let newest = writer.sequence;
         let (key, digest) = receipt(idempotency_key, transfers);
-        let done = self.find_at(None, self.hash(&key), &key, newest)?;
+        let done = self.find(&key, newest)?;
         if let Some(slot) = done.filter(|slot| slot.kind() == Kind::Receipt) {
             let end = self.wal.appended();
             drop(writer);
@@ -74,7 +74,7 @@ impl Core {
         for (item, transfer) in transfers.iter().enumerate() {
             for key in [transfer.debit, transfer.credit] {
                 if let Entry::Vacant(place) = accounts.entry(key) {
-                    let slot = self.find_at(None, self.hash(&key), &key, newest)?;
+                    let slot = self.find(&key, newest)?;
                     let slot = slot.filter(|slot| slot.kind() == Kind::Account);
                     let unknown = || refuse(item, Refusal::UnknownAccount(key));
                     place.insert(slot.ok_or_else(unknown)?.account());

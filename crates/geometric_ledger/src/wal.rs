@@ -9,6 +9,7 @@ use crate::disk::{Disk, DiskFile, existing};
 use crate::error::Error;
 use crate::record::{HEADER, Header, RecordKind};
 use crate::seal::Seal;
+use crate::workers;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -371,14 +372,22 @@ impl Wal {
         }
         header.durable = self.durable();
         header.attempt = self.attempt.fetch_add(1, Ordering::Relaxed) as u16;
-        header.seal(seal, body);
         let segment = self
             .segment(header.position)
             .ok_or_else(|| Error::Stopped("no segment".into()))?;
         let offset = header.position - segment.start;
-        segment
-            .file
-            .write_at(body, offset + HEADER as u64)
+        let write = |body: &[u8]| segment.file.write_at(body, offset + HEADER as u64);
+        let written = if seal.encrypts() {
+            header.seal(seal, body);
+            write(body)
+        } else {
+            // A checksum changes nothing of what it is over.
+            let items = header.items as usize;
+            let (check, written) = workers::both(items, || header.check(body), || write(body));
+            header.tag = check;
+            written
+        };
+        written
             .and_then(|()| segment.file.write_at(&header.encode(), offset))
             .map_err(Error::io(format!("{} cannot be written", segment.name)))?;
         self.attempt.store(0, Ordering::Relaxed);

@@ -22,13 +22,19 @@ pub fn for_items(items: usize) -> Option<&'static ThreadPool> {
     (!alone).then_some(pool)
 }
 
-/// Runs two things at once, if there are threads.
-pub fn join<A: Send, B: Send>(
-    a: impl FnOnce() -> A + Send,
-    b: impl FnOnce() -> B + Send,
+/// Runs two things about so many items at once, if that pays: the first one here.
+pub fn both<A, B: Send>(
+    items: usize,
+    here: impl FnOnce() -> A,
+    there: impl FnOnce() -> B + Send,
 ) -> (A, B) {
-    match &*WORKERS {
-        Some(pool) => pool.join(a, b),
-        None => (a(), b()),
-    }
+    let Some(pool) = for_items(items) else {
+        return (here(), there());
+    };
+    let mut theirs = None;
+    let ours = pool.in_place_scope(|scope| {
+        scope.spawn(|_| theirs = Some(there()));
+        here()
+    });
+    (ours, theirs.expect("the scope waited for it"))
 }
