@@ -262,10 +262,9 @@ impl Core {
         sequence: u64,
         found: &mut Found,
     ) -> Result<bool, Error> {
-        match self
-            .shard(hash)
-            .find_at(guess, hash, key, &self.seal, found)
-        {
+        let shard = self.shard(hash);
+        let guess = guess.or_else(|| shard.guess(shard.prefetch_line(hash.tag())?, hash.tag()));
+        match shard.find_at(guess, hash, key, &self.seal, found) {
             Ok((true, _)) if found.slot.sequence() > sequence => {
                 self.go_back(&mut found.slot, sequence)
             }

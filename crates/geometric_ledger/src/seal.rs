@@ -10,7 +10,7 @@ use aes_gcm::aead::AeadInPlace;
 use aes_gcm::{Aes256Gcm, KeyInit};
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use xxhash_rust::xxh3::xxh3_128;
 
 pub type Tag = [u8; 16];
@@ -60,8 +60,15 @@ pub(crate) struct Seal(Option<Keys>);
 struct Keys {
     /// Data keys, each from its epoch on, in order.
     data: Vec<(u32, Secret)>,
-    derived: RwLock<HashMap<(Purpose, u32), Arc<Aes256Gcm>>>,
+    /// Derived keys, each where its epoch and purpose say, if no other was there first: to take a lock
+    /// for each slot would cost as much as to open it.
+    first: [[OnceLock<Box<(u32, Aes256Gcm)>>; PURPOSES]; EPOCHS],
+    others: RwLock<HashMap<(Purpose, u32), Arc<Aes256Gcm>>>,
 }
+
+const PURPOSES: usize = 4;
+/// Epochs whose keys are found without a lock.
+const EPOCHS: usize = 64;
 
 impl Seal {
     pub fn plain() -> Self {
@@ -71,7 +78,8 @@ impl Seal {
     pub fn encrypted(data: Vec<(u32, Secret)>) -> Self {
         Seal(Some(Keys {
             data,
-            derived: RwLock::default(),
+            first: std::array::from_fn(|_| Default::default()),
+            others: RwLock::default(),
         }))
     }
 
@@ -103,11 +111,12 @@ impl Seal {
     pub fn seal(&self, purpose: Purpose, place: Place, bound: &[u8], body: &mut [u8]) -> Tag {
         match &self.0 {
             None => checksum(bound, body),
-            Some(keys) => keys
-                .cipher(purpose, place.epoch)
-                .encrypt_in_place_detached(&nonce(place).into(), bound, body)
-                .expect("no body is as long as AES-GCM's limit of 64 GB")
-                .into(),
+            Some(keys) => keys.with(purpose, place.epoch, |cipher| {
+                cipher
+                    .encrypt_in_place_detached(&nonce(place).into(), bound, body)
+                    .expect("no body is as long as AES-GCM's limit of 64 GB")
+                    .into()
+            }),
         }
     }
 
@@ -122,29 +131,41 @@ impl Seal {
     ) -> bool {
         match &self.0 {
             None => checksum(bound, body) == *tag,
-            Some(keys) => keys
-                .cipher(purpose, place.epoch)
-                .decrypt_in_place_detached(&nonce(place).into(), bound, body, tag.into())
-                .is_ok(),
+            Some(keys) => keys.with(purpose, place.epoch, |cipher| {
+                cipher
+                    .decrypt_in_place_detached(&nonce(place).into(), bound, body, tag.into())
+                    .is_ok()
+            }),
         }
     }
 }
 
 impl Keys {
-    fn cipher(&self, purpose: Purpose, epoch: u32) -> Arc<Aes256Gcm> {
-        if let Some(cipher) = self.derived.read().unwrap().get(&(purpose, epoch)) {
-            return cipher.clone();
+    /// Calls `use_it` with the key of a purpose and epoch.
+    fn with<T>(&self, purpose: Purpose, epoch: u32, use_it: impl FnOnce(&Aes256Gcm) -> T) -> T {
+        let place = &self.first[epoch as usize % EPOCHS][purpose as usize];
+        let first = place.get_or_init(|| Box::new((epoch, self.derive(purpose, epoch))));
+        if first.0 == epoch {
+            return use_it(&first.1);
         }
+        let known = self.others.read().unwrap().get(&(purpose, epoch)).cloned();
+        let cipher = known.unwrap_or_else(|| {
+            let cipher = Arc::new(self.derive(purpose, epoch));
+            let mut others = self.others.write().unwrap();
+            others.insert((purpose, epoch), cipher.clone());
+            cipher
+        });
+        use_it(&cipher)
+    }
+
+    fn derive(&self, purpose: Purpose, epoch: u32) -> Aes256Gcm {
         let data = self.data.iter().rev().find(|(from, _)| *from <= epoch);
         let secret = data.map_or([0; 32], |(_, secret)| secret.0);
         let mut material = secret.to_vec();
         material.extend(epoch.to_le_bytes());
         material.push(purpose as u8);
         let key = blake3::derive_key("geometric_ledger 2026-11-21 epoch key", &material);
-        let cipher = Arc::new(Aes256Gcm::new(&key.into()));
-        let mut derived = self.derived.write().unwrap();
-        derived.insert((purpose, epoch), cipher.clone());
-        cipher
+        Aes256Gcm::new(&key.into())
     }
 }
 
@@ -196,4 +217,39 @@ pub(crate) fn unwrap(wrapped: &[u8], under: &Secret) -> Result<Secret, Error> {
         )
         .map_err(|_| wrong())?;
     Ok(Secret(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_epoch_has_a_key_of_its_own_however_many_there_are() {
+        let seal = Seal::encrypted(vec![(0, Secret::new([1; 32]))]);
+        let place = |epoch| Place {
+            epoch,
+            major: 7,
+            minor: 9,
+        };
+        let sealed: Vec<_> = (0..3 * EPOCHS as u32)
+            .map(|epoch| {
+                let mut body = *b"what is sealed";
+                let tag = seal.seal(Purpose::Slot, place(epoch), b"bound", &mut body);
+                (epoch, body, tag)
+            })
+            .collect();
+        for (epoch, body, tag) in &sealed {
+            let open = |epoch, seal: &Seal| {
+                let mut body = *body;
+                let opened = seal.open(Purpose::Slot, place(epoch), b"bound", &mut body, tag);
+                opened.then_some(body)
+            };
+            assert_eq!(open(*epoch, &seal).as_ref(), Some(b"what is sealed"));
+            assert_eq!(open(*epoch + EPOCHS as u32, &seal), None);
+            // Whatever key was derived first.
+            let other = Seal::encrypted(vec![(0, Secret::new([1; 32]))]);
+            assert_eq!(open(*epoch + EPOCHS as u32, &other), None);
+            assert_eq!(open(*epoch, &other).as_ref(), Some(b"what is sealed"));
+        }
+    }
 }
