@@ -109,6 +109,29 @@ fn rate(batches: &[Batch], threads: usize, seconds: f64, update: impl Fn(&Batch)
     total.into_inner() as f64 / start.elapsed().as_secs_f64()
 }
 
+/// Waits until nothing is done in the background: what the one before still does is not the next one's.
+fn rest() {
+    let begun = Instant::now();
+    let mut busy = 1.0;
+    while busy > 0.05 && begun.elapsed() < Duration::from_secs(60) {
+        let (before, start) = (processor_seconds(), Instant::now());
+        std::thread::sleep(Duration::from_secs(3));
+        busy = (processor_seconds() - before) / start.elapsed().as_secs_f64();
+    }
+}
+
+/// What this process has used (proc(5), fields 14 and 15 of stat, of a hundredth of a second each).
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+    let ticks: u64 = fields
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse::<u64>().unwrap())
+        .sum();
+    ticks as f64 / 100.0
+}
+
 fn value(account: &Account) -> [u8; 56] {
     let mut value = [0; 56];
     value[..16].copy_from_slice(&account.balance.to_le_bytes());
@@ -214,8 +237,7 @@ fn update(directory: &Path) {
     let mut found: [Vec<f64>; 7] = Default::default();
     for _ in 0..rounds {
         let measure = |threads, update: &(dyn Fn(&Batch) + Sync)| {
-            // What the one before still does in the background is not this one's.
-            std::thread::sleep(Duration::from_secs(2 * seconds as u64));
+            rest();
             rate(&batches, threads, seconds, update)
         };
         let ours = |ledger: &GeometricLedger, threads| {
@@ -349,7 +371,13 @@ fn get(directory: &Path) {
     );
     row(
         "get, get_many, 2 threads, while a writer runs on the same 2 cores",
-        format!("{:.2} ×, {:.2} ×", two_busy / two, many_busy / many),
+        format!(
+            "{:.2} × ({}), {:.2} × ({})",
+            two_busy / two,
+            millions(two_busy),
+            many_busy / many,
+            millions(many_busy)
+        ),
         "≥ 0.9 ×",
     );
     let stats = ledger.stats();
