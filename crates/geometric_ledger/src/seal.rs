@@ -62,9 +62,12 @@ struct Keys {
     data: Vec<(u32, Secret)>,
     /// Derived keys, each where its epoch and purpose say, if no other was there first: to take a lock
     /// for each slot would cost as much as to open it.
-    first: [[OnceLock<Box<(u32, Aes256Gcm)>>; PURPOSES]; EPOCHS],
+    first: [[OnceLock<Derived>; PURPOSES]; EPOCHS],
     others: RwLock<HashMap<(Purpose, u32), Arc<Aes256Gcm>>>,
 }
+
+/// A key and its epoch.
+type Derived = Box<(u32, Aes256Gcm)>;
 
 const PURPOSES: usize = 4;
 /// Epochs whose keys are found without a lock.
