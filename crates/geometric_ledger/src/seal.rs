@@ -69,7 +69,7 @@ struct Keys {
 /// A key and its epoch.
 type Derived = Box<(u32, Aes256Gcm)>;
 
-const PURPOSES: usize = 4;
+const PURPOSES: usize = Purpose::Snapshot as usize + 1;
 /// Epochs whose keys are found without a lock.
 const EPOCHS: usize = 64;
 
