@@ -52,6 +52,11 @@ fn version_0_2_0_is_told_to_update_and_then_goes_on() {
     updates("0.2.0");
 }
 
+#[test]
+fn version_0_3_0_is_told_to_update_and_then_goes_on() {
+    updates("0.3.0");
+}
+
 fn updates(version: &str) {
     offer(version);
     let cluster = Cluster::preloaded();
