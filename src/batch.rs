@@ -17,7 +17,7 @@ use crate::pg::{server, subtransaction, xact};
 use crate::session::Session;
 use crate::shared;
 use crate::store::append::{Appended, Appender, Entry};
-use crate::store::{entries, heads};
+use crate::store::{entries, heads, key_index};
 use pgrx::pg_sys;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
@@ -72,6 +72,7 @@ pub fn run(
         Err(Blocked(by)) if wait => return nothing(session, &log, started, by).map(Some),
         Err(Blocked(_)) => return Ok(None),
     };
+    key_index::refresh(session, &log);
     let (appended, waiting_for) = match capture(session, &log, deadline)? {
         Ok(appended) => (appended, None),
         Err(Blocked(by)) => {
@@ -195,6 +196,7 @@ fn load_shapes(
 pub fn reconcile(session: &Session, name: &str, timeout: Duration) -> Result<Vec<Late>, Error> {
     check_writable(name)?;
     let log = logs::lock_and_wait(session, name)?;
+    key_index::refresh(session, &log);
     let late = match log.domain {
         Some(Domain::Arrival) => arrival::reconcile(session, &log)?,
         _ => behind_watermarks(session, &log, timeout)?,
