@@ -6,12 +6,14 @@ COMMENT ON TABLE @extschema@.verification_sources IS 'Sources: the tables that f
 COMMENT ON COLUMN @extschema@.verification_sources.source_table IS 'The table''s name when it was registered: part of every leaf, whatever the table is called now.';
 COMMENT ON COLUMN @extschema@.verification_sources.bound_to IS 'Cluster, database and table that the attribute numbers in verification_source_columns refer to.';
 COMMENT ON COLUMN @extschema@.verification_sources.watermark IS 'Order value and key of the last row that a batch logged, as texts.';
+COMMENT ON COLUMN @extschema@.verification_sources.key_equality IS 'What merkle_log.key_hash depends on for this source; where that changes, the next batch computes the hashes anew.';
 COMMENT ON TABLE @extschema@.verification_source_versions IS 'What the rows of a source looked like, and from which leaf index on.';
 COMMENT ON TABLE @extschema@.verification_source_columns IS 'The columns of each version of a source.';
 COMMENT ON TABLE @extschema@.merkle_log IS 'Entries: one row a leaf, never updated.';
 COMMENT ON COLUMN @extschema@.merkle_log.leaf_index IS '0-based position in the log, without gaps.';
 COMMENT ON COLUMN @extschema@.merkle_log.source_key IS 'Text form of the row''s key; for a composite key, of a text[] of its columns.';
 COMMENT ON COLUMN @extschema@.merkle_log.order_value IS 'Text form of the row''s order value; NULL where the key is the order value, and the entry is found through merkle_order_index.';
+COMMENT ON COLUMN @extschema@.merkle_log.key_hash IS 'Hash of source_id and source_key that all spellings of the key share; NULL where order_value is.';
 COMMENT ON TABLE @extschema@.merkle_order_index IS 'Of entries that stand in the order of their keys, the first in each tile of 256.';
 COMMENT ON COLUMN @extschema@.merkle_log.leaf_hash IS 'SHA-256(0x00 || leaf data).';
 COMMENT ON TABLE @extschema@.merkle_tile IS 'Hashes of complete subtrees in C2SP tiles of 256; level 0 is merkle_log itself.';

@@ -4,6 +4,22 @@
 
 -- Entries and their limits.
 
+-- A key is found by a hash of fixed size, so that its length does not matter. Here every key is hashed as
+-- it is written; where equal keys can be written in several ways, the next batch hashes them again.
+ALTER TABLE @extschema@.merkle_log ADD COLUMN key_hash bigint;
+ALTER TABLE @extschema@.verification_sources ADD COLUMN key_equality text;
+DROP INDEX @extschema@.merkle_log_source_key;
+UPDATE @extschema@.merkle_log
+   SET key_hash = ('x' OPERATOR(pg_catalog.||) pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(
+                       pg_catalog.int4send(source_id) OPERATOR(pg_catalog.||) pg_catalog.convert_to(source_key, 'UTF8')
+                   ), 'hex'), 16))::pg_catalog.bit(64)::pg_catalog.int8
+ WHERE order_value IS NOT NULL;
+UPDATE @extschema@.verification_sources SET key_equality = '';
+CREATE INDEX merkle_log_key_hash ON @extschema@.merkle_log (key_hash)
+    WHERE key_hash IS NOT NULL;
+COMMENT ON COLUMN @extschema@.merkle_log.key_hash IS 'Hash of source_id and source_key that all spellings of the key share; NULL where order_value is.';
+COMMENT ON COLUMN @extschema@.verification_sources.key_equality IS 'What merkle_log.key_hash depends on for this source; where that changes, the next batch computes the hashes anew.';
+
 -- Privileges and views.
 
 -- Administration log and verification.

@@ -52,6 +52,7 @@ CREATE TABLE @extschema@.verification_sources (
     backfill     text[],
     pruned_order text,
     complete     boolean     NOT NULL DEFAULT true,
+    key_equality text,
     CHECK (capture = 'trigger' OR order_column IS NOT NULL)
 );
 
@@ -85,12 +86,13 @@ CREATE TABLE @extschema@.merkle_log (
     source_key  text    COLLATE "C" NOT NULL,
     order_value text    COLLATE "C",
     leaf_hash   bytea   NOT NULL,
+    key_hash    bigint,
     PRIMARY KEY (log_id, leaf_index)
 );
 
--- Entries whose key is their order value are found through merkle_order_index.
-CREATE INDEX merkle_log_source_key ON @extschema@.merkle_log (source_key, source_id)
-    WHERE order_value IS NOT NULL;
+-- Entries whose key is their order value have no hash: they are found through merkle_order_index.
+CREATE INDEX merkle_log_key_hash ON @extschema@.merkle_log (key_hash)
+    WHERE key_hash IS NOT NULL;
 
 CREATE TABLE @extschema@.merkle_order_index (
     source_id  integer NOT NULL,

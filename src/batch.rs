@@ -17,7 +17,7 @@ use crate::pg::{server, subtransaction, xact};
 use crate::session::Session;
 use crate::shared;
 use crate::store::append::{Appended, Appender, Entry};
-use crate::store::{entries, heads};
+use crate::store::{entries, heads, key_index};
 use pgrx::pg_sys;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
@@ -43,8 +43,8 @@ pub struct Late {
     pub leaf_index: i64,
 }
 
-/// Appends the next rows of all sources of a log. `None` if another batch of the log is running and
-/// `wait` is false.
+/// Appends the next rows of all sources of a log. `None` if another is writing the log and `wait` is
+/// false.
 pub fn run(
     session: &Session,
     name: &str,
@@ -60,15 +60,19 @@ pub fn run(
         .collect();
     // Inside a trigger on a source, waiting could mean waiting for one who waits for us.
     let from_trigger = fence::caller_is_writing(session, &relations);
-    let Some(log) = logs::lock(session, name, wait && !from_trigger)? else {
-        return Ok(None);
+    let patience = if from_trigger {
+        Duration::ZERO
+    } else {
+        timeout
     };
-    let deadline = started
-        + if from_trigger {
-            Duration::ZERO
-        } else {
-            timeout
-        };
+    let deadline = started + patience;
+    let in_line = if wait { patience } else { Duration::ZERO };
+    let log = match logs::lock(session, name, in_line)? {
+        Ok(log) => log,
+        Err(Blocked(by)) if wait => return nothing(session, &log, started, by).map(Some),
+        Err(Blocked(_)) => return Ok(None),
+    };
+    key_index::refresh(session, &log);
     let (appended, waiting_for) = match capture(session, &log, deadline)? {
         Ok(appended) => (appended, None),
         Err(Blocked(by)) => {
@@ -86,6 +90,18 @@ pub fn run(
         duration,
         waiting_for,
     }))
+}
+
+/// What a batch did that gave up waiting.
+fn nothing(session: &Session, log: &Log, started: Instant, by: String) -> Result<Batch, Error> {
+    let head = heads::latest(session, Snapshot::Fresh, log)?;
+    Ok(Batch {
+        log: log.name.clone(),
+        appended: Appended::nothing(head),
+        duration: started.elapsed(),
+        waiting_for: Some(by),
+        full: false,
+    })
 }
 
 /// Counts the batch, once it has committed.
@@ -180,6 +196,7 @@ fn load_shapes(
 pub fn reconcile(session: &Session, name: &str, timeout: Duration) -> Result<Vec<Late>, Error> {
     check_writable(name)?;
     let log = logs::lock_and_wait(session, name)?;
+    key_index::refresh(session, &log);
     let late = match log.domain {
         Some(Domain::Arrival) => arrival::reconcile(session, &log)?,
         _ => behind_watermarks(session, &log, timeout)?,

@@ -176,6 +176,8 @@ pub enum Error {
     Damaged { log: String, problem: String },
     #[error("log \"{log}\" waits for {by}, which keeps a source table locked")]
     Blocked { log: String, by: String },
+    #[error("log \"{log}\" waits for {by}")]
+    Busy { log: String, by: String },
     #[error("a trigger captures changes for source {source_id}, which does not exist")]
     StrayTrigger { source_id: i32 },
     #[error("cannot truncate table \"{table}\": log \"{log}\" captures its changes")]
@@ -287,7 +289,7 @@ impl Error {
             | IndexBeyondSize { .. }
             | SizesReversed { .. } => C::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
             RowNotLogged { .. } | RowGone { .. } => C::ERRCODE_NO_DATA_FOUND,
-            InclusionTimeout { .. } | Blocked { .. } => C::ERRCODE_LOCK_NOT_AVAILABLE,
+            InclusionTimeout { .. } | Blocked { .. } | Busy { .. } => C::ERRCODE_LOCK_NOT_AVAILABLE,
             Damaged { .. } => C::ERRCODE_DATA_CORRUPTED,
             Encode { .. } => C::ERRCODE_DATA_EXCEPTION,
         }
@@ -367,7 +369,9 @@ impl Error {
             RowGone { log, .. } => format!("Run verify_log({}).", literal(log)),
             ShapeChanged { .. } => "The entry stays provable by its leaf hash; its leaf data must come from a copy of the row as it was.".into(),
             Damaged { log, .. } => format!("Run verify_log({}) to find what was altered.", literal(log)),
-            Blocked { .. } => "Wait for it to end, or see pg_stat_activity and end it.".into(),
+            Blocked { .. } | Busy { .. } => {
+                "Wait for it to end, or see pg_stat_activity or pg_prepared_xacts and end it; merkle_log.fence_timeout says how long to wait.".into()
+            }
             StrayTrigger { .. } => "Drop the trigger, or add the table to a log with add_source, which makes triggers of its own.".into(),
             TruncateRefused { log, .. } => format!(
                 "Use DELETE, or let the source allow it with alter_source({}, …, allow_truncate => true): then it is logged.",

@@ -47,10 +47,7 @@ fn process_next_batch(
         };
         for batch in &batches {
             if let Some(blocker) = &batch.waiting_for {
-                pgrx::notice!(
-                    "log \"{}\" waits for {blocker}, which is still writing to a source",
-                    batch.log
-                );
+                pgrx::notice!("log \"{}\" waits for {blocker}", batch.log);
             }
         }
         Ok(TableIterator::new(batches.into_iter().map(row)))

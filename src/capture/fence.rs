@@ -52,7 +52,7 @@ pub fn hold_tables(
 ) -> Result<(), Blocked> {
     for &oid in relations {
         until(deadline, || lock::try_access_share(oid)).map_err(|()| {
-            Blocked(describe(
+            Blocked(name_holders(
                 session,
                 "l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.relation = ANY ($1)",
                 &[oid],
@@ -90,7 +90,7 @@ pub fn wait_for_writers(
                 .unwrap_or(true)
     };
     until(deadline, gone).map_err(|()| {
-        Blocked(describe(
+        Blocked(name_holders(
             session,
             "l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
              AND l.relation = ANY ($1) AND l.virtualtransaction = ANY ($2)",
@@ -98,6 +98,15 @@ pub fn wait_for_writers(
             &writers,
         ))
     })
+}
+
+fn name_holders(
+    session: &Session,
+    condition: &str,
+    relations: &[pg_sys::Oid],
+    transactions: &[String],
+) -> String {
+    describe(session, condition, relations, transactions, 0).unwrap_or_else(just_ended)
 }
 
 /// Asks again, at growing intervals, until `done` or the deadline.
@@ -114,13 +123,15 @@ fn until(deadline: Instant, mut done: impl FnMut() -> bool) -> Result<(), ()> {
     Ok(())
 }
 
-/// Names the holders of locks: "pid 4711", "prepared transaction 'x'".
-fn describe(
+/// Names the holders of locks: "pid 4711", "prepared transaction 'x'". `condition` may speak of
+/// `relations` as $1, `transactions` as $2 and `object` as $3.
+pub fn describe(
     session: &Session,
     condition: &str,
     relations: &[pg_sys::Oid],
     transactions: &[String],
-) -> String {
+    object: i32,
+) -> Option<String> {
     session
         .fresh_one(
             &format!(
@@ -132,11 +143,21 @@ fn describe(
                    LEFT JOIN pg_catalog.pg_locks x
                      ON l.pid IS NULL AND x.locktype = 'transactionid' AND x.virtualtransaction = l.virtualtransaction
                    LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = x.transactionid
-                  WHERE {condition} AND $2 IS NOT NULL"
+                  WHERE l.database = (SELECT d.oid FROM pg_catalog.pg_database d
+                                       WHERE d.datname = pg_catalog.current_database())
+                    AND {condition} AND $2 IS NOT NULL AND $3 IS NOT NULL"
             ),
-            &[relations.to_vec().into(), transactions.to_vec().into()],
+            &[
+                relations.to_vec().into(),
+                transactions.to_vec().into(),
+                object.into(),
+            ],
             |row| row.get(0),
         )
         .flatten()
-        .unwrap_or_else(|| "a transaction that has just ended".to_owned())
+}
+
+/// What is said of a holder that was gone before it could be named.
+pub fn just_ended() -> String {
+    "a transaction that has just ended".to_owned()
 }

@@ -2,6 +2,7 @@
 
 pub mod fence;
 pub mod guard;
+pub mod key_equality;
 pub mod merge;
 pub mod order;
 pub mod queue;

@@ -17,6 +17,7 @@ pub struct Attribute {
     pub not_null: bool,
     /// The column's collation, qualified and quoted; `None` for a type without one.
     pub collation: Option<String>,
+    pub collation_oid: pg_sys::Oid,
 }
 
 #[derive(Clone, Debug)]
@@ -256,7 +257,7 @@ fn attributes(session: &Session, oid: pg_sys::Oid) -> Vec<Attribute> {
                 pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,
                 (SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(l.collname)
                    FROM pg_catalog.pg_collation l JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace
-                  WHERE l.oid = a.attcollation)
+                  WHERE l.oid = a.attcollation), a.attcollation
            FROM pg_catalog.pg_attribute a
           WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
           ORDER BY a.attnum",
@@ -269,6 +270,7 @@ fn attributes(session: &Session, oid: pg_sys::Oid) -> Vec<Attribute> {
             type_name: row.required(4),
             not_null: row.required(5),
             collation: row.get(6),
+            collation_oid: row.required(7),
         },
     )
 }

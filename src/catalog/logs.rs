@@ -1,13 +1,15 @@
 //! `verification_logs`: the logs and their state.
 
+use crate::capture::fence::{self, Blocked};
 use crate::capture::order::Domain;
 use crate::error::Error;
 use crate::pg::index::{Direction, Key};
+use crate::pg::lock::Object;
 use crate::pg::spi::{Row, Snapshot};
 use crate::session::Session;
 use crate::settings;
 use pgrx::datum::Interval;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -118,46 +120,95 @@ pub fn scheduled(session: &Session) -> Vec<Scheduled> {
 }
 
 /// Makes the caller the only writer of the log until the end of its transaction, and loads the log
-/// as it is then. `None` if another is writing and `wait` is false.
-pub fn lock(session: &Session, name: &str, wait: bool) -> Result<Option<Log>, Error> {
-    let log = by_name(session, Snapshot::Fresh, name)?;
-    // The table's oid keeps the key apart from the advisory locks of others.
-    let call = "(('@extschema@.verification_logs'::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8
-        - CASE WHEN '@extschema@.verification_logs'::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8 > 2147483647
-               THEN 4294967296 ELSE 0 END)::pg_catalog.int4, $1)";
-    let locked = if wait {
-        session.execute(
-            &format!("SELECT pg_catalog.pg_advisory_xact_lock{call}"),
-            &[log.id.into()],
-        );
-        true
-    } else {
-        session
-            .fresh_one(
-                &format!("SELECT pg_catalog.pg_try_advisory_xact_lock{call}"),
-                &[log.id.into()],
-                |row| row.required(0),
-            )
-            .unwrap_or(false)
-    };
-    match locked {
-        true => by_name(session, Snapshot::Fresh, name).map(Some),
-        false => Ok(None),
+/// as it is then. After `patience`, `Blocked` names who holds the lock.
+///
+/// Who locks several logs in one transaction does so in ascending order of their ids, so that two such
+/// transactions cannot wait for each other.
+pub fn lock(
+    session: &Session,
+    name: &str,
+    patience: Duration,
+) -> Result<Result<Log, Blocked>, Error> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let log = by_name(session, Snapshot::Fresh, name)?;
+        let lock = writer_lock(session, log.id)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if !lock.try_exclusive() && lock.exclusive_within(left).is_err() {
+            let by = writer(session, log.id)?;
+            return Ok(Err(Blocked(by.unwrap_or_else(fence::just_ended))));
+        }
+        // While the lock was waited for, the name may have passed to another log.
+        let now = by_name(session, Snapshot::Fresh, name)?;
+        if now.id == log.id {
+            return Ok(Ok(now));
+        }
     }
 }
 
-/// As `lock`, waiting for as long as it takes.
+/// As `lock`, for as long as a batch waits at the fence.
+///
+/// # Errors
+/// `Busy`, if another still writes the log then.
 pub fn lock_and_wait(session: &Session, name: &str) -> Result<Log, Error> {
-    lock(session, name, true)?.ok_or_else(|| Error::NoSuchLog(name.to_owned()))
+    lock(session, name, settings::fence_timeout())?.map_err(|Blocked(by)| Error::Busy {
+        log: name.to_owned(),
+        by,
+    })
 }
 
-/// Puts a failure on record, for `merkle_log_status`.
+fn writer_lock(session: &Session, id: i32) -> Result<Object, Error> {
+    Ok(Object {
+        table: session.relation(c"verification_logs")?,
+        number: id,
+    })
+}
+
+const HOLDS_LOCK: &str =
+    "l.locktype = 'object' AND l.classid = ANY ($1) AND l.objid = $3 AND l.granted
+    AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()";
+
+/// Who holds the log's lock, if anyone but the caller does.
+pub fn writer(session: &Session, id: i32) -> Result<Option<String>, Error> {
+    let table = session.relation(c"verification_logs")?;
+    let holder = fence::describe(session, HOLDS_LOCK, &[table], &[], id);
+    Ok(holder.map(|by| format!("{by}, which is writing the log")))
+}
+
+/// Who holds the log's lock and does nothing: a transaction that has been idle for ten seconds, or is
+/// prepared.
+pub fn idle_writer(session: &Session, id: i32) -> Result<Option<String>, Error> {
+    let table = session.relation(c"verification_logs")?;
+    let idle = format!(
+        "{HOLDS_LOCK} AND NOT EXISTS (
+            SELECT FROM pg_catalog.pg_stat_activity a
+             WHERE a.pid = l.pid
+               AND (a.state NOT LIKE 'idle in transaction%'
+                 OR a.state_change > pg_catalog.clock_timestamp() - '10 s'::pg_catalog.interval))"
+    );
+    Ok(fence::describe(session, &idle, &[table], &[], id))
+}
+
+/// Puts a failure on record, for `merkle_log_status`, unless someone holds the log's row meanwhile.
 pub fn record_error(session: &Session, name: &str, message: &str) {
     session.execute(
         "UPDATE @extschema@.verification_logs
             SET last_error = $2, last_error_at = pg_catalog.clock_timestamp()
-          WHERE log_name = $1",
+          WHERE log_id IN (SELECT l.log_id FROM @extschema@.verification_logs l
+                            WHERE l.log_name = $1 FOR NO KEY UPDATE SKIP LOCKED)",
         &[name.into(), message.into()],
+    );
+}
+
+/// Puts on record who holds the log's lock, unless someone holds the log's row meanwhile. For callers
+/// that commit at once: the next batch waits for them.
+pub fn record_writer(session: &Session, name: &str, by: &str) {
+    session.execute(
+        "UPDATE @extschema@.verification_logs SET waiting_for = $2
+          WHERE log_id IN (SELECT l.log_id FROM @extschema@.verification_logs l
+                            WHERE l.log_name = $1 AND l.waiting_for IS DISTINCT FROM $2
+                              FOR NO KEY UPDATE SKIP LOCKED)",
+        &[name.into(), by.into()],
     );
 }
 

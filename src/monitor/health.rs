@@ -63,10 +63,11 @@ pub fn checks(session: &Session) -> Vec<Check> {
             state.waiting_for.is_none(),
             match &state.waiting_for {
                 None => "waits for nobody".to_owned(),
-                Some(who) => format!("waits for {who}, which is still writing to a source"),
+                Some(who) => format!("waits for {who}"),
             },
             "end that transaction: COMMIT, ROLLBACK PREPARED, or pg_terminate_backend",
         ));
+        checks.push(writer(session, &state));
         let enabled = state.enabled && !state.paused;
         checks.push(check(
             "running",
@@ -169,6 +170,20 @@ fn lateness(session: &Session, log: &logs::Log) -> Check {
             )
         }
     }
+}
+
+/// That no idle or prepared transaction keeps the log to itself.
+fn writer(session: &Session, state: &State) -> Check {
+    let (ok, detail) = match logs::idle_writer(session, state.id) {
+        Ok(None) => (true, "no idle transaction holds the log's lock".to_owned()),
+        Ok(Some(who)) => (
+            false,
+            format!("{who} holds the log's lock, so no batch of the log can run"),
+        ),
+        Err(error) => (false, error.to_string()),
+    };
+    let mend = "end that transaction: COMMIT, ROLLBACK PREPARED, or pg_terminate_backend";
+    check("writer", Some(&state.name), ok, detail, mend)
 }
 
 struct State {

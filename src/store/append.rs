@@ -3,8 +3,9 @@
 use super::leaves::Statement;
 use super::order_index::{self, Mark};
 use super::tree::{TreeReader, tree_error, tree_size};
-use super::{heads, heads::Head};
+use super::{heads, heads::Head, key_index};
 use crate::cache;
+use crate::capture::key_equality::KeyEquality;
 use crate::capture::order::SortKey;
 use crate::capture::scan::Leaf;
 use crate::catalog::logs::Log;
@@ -86,6 +87,8 @@ pub struct Appender<'a> {
     marked: HashMap<i32, i64>,
     /// The source and tile of the last of these.
     last_marked: (i32, i64),
+    /// The source of the last entry with a key hash, and when its keys are equal.
+    keyed: (i32, Rc<KeyEquality>),
     /// Runs of entries and the statements that made them: first index, number, statement.
     runs: Vec<(i64, i32, Rc<Statement>)>,
     scratch: Scratch,
@@ -148,6 +151,7 @@ impl<'a> Appender<'a> {
             marks: Rows::of(c"merkle_order_index"),
             marked: order_index::marked_since(session, log, start),
             last_marked: (OF_LOG, 0),
+            keyed: (OF_LOG, Rc::default()),
             runs: Vec::new(),
             scratch: Scratch::new(),
         })
@@ -194,6 +198,13 @@ impl<'a> Appender<'a> {
                 ],
             )?;
         }
+        let key_hash = match entry.order {
+            None => Column::Null,
+            Some(_) => Column::Int8(
+                self.equality(entry.source_id)
+                    .hash(entry.source_id, entry.key),
+            ),
+        };
         self.entries.push(
             session,
             [
@@ -203,9 +214,20 @@ impl<'a> Appender<'a> {
                 Column::Text(entry.key),
                 entry.order.map_or(Column::Null, Column::Text),
                 Column::Bytes(entry.hash.as_bytes()),
+                key_hash,
             ],
         )?;
         Ok(index)
+    }
+
+    /// When two texts are one key of a source.
+    fn equality(&mut self, source_id: i32) -> &KeyEquality {
+        let (of, equality) = &mut self.keyed;
+        if *of != source_id {
+            *of = source_id;
+            *equality = key_index::equality(self.session, self.log, source_id);
+        }
+        equality
     }
 
     /// The entries from `first` on were made by `statement`.

@@ -3,6 +3,7 @@
 pub mod append;
 pub mod entries;
 pub mod heads;
+pub mod key_index;
 pub mod leaves;
 pub mod order_index;
 pub mod tiles;

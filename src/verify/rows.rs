@@ -2,6 +2,7 @@
 
 use super::walk::{Covered, Range, Stray, Walked, walk};
 use super::{Finding, Kind as Finds};
+use crate::capture::key_equality::{ByKey, KeyEquality};
 use crate::capture::queue;
 use crate::capture::row_key;
 use crate::capture::scan::{Leaf as SourceRow, Scan};
@@ -401,11 +402,11 @@ fn scan_of(
     let of_number = shape.versions.iter().find(|v| v.number == version);
     let mut scan = Scan::new(log, shape, of_number.unwrap_or(shape.current()))?;
     let says_something = |annex: &Annex| annex.statement.is_some() || annex.salt.is_some();
-    scan.annexes = entries
+    let annexes = entries
         .iter()
         .filter(|(_, annex)| says_something(annex))
-        .map(|(entry, annex)| (entry.key.clone(), (*annex).clone()))
-        .collect();
+        .map(|(entry, annex)| (entry.key.clone(), (*annex).clone()));
+    scan.annexes = KeyEquality::of(&shape.key).map(annexes);
     Ok(scan)
 }
 
@@ -417,14 +418,12 @@ fn recompute(
     entries: &[(&Entry, &Annex)],
     known: &[Option<Hash>],
 ) -> Vec<Row> {
+    let equality = KeyEquality::of(&shape.key);
     let mut read = |keys: &[Vec<String>]| {
         subtransaction::run(|| {
             let statement = statement::rows_by_key(shape, scan.attributes(), keys);
             match scan.all(Snapshot::Statement, &statement) {
-                Ok(leaves) => leaves
-                    .into_iter()
-                    .map(|l| (l.key, l.hash))
-                    .collect::<HashMap<_, _>>(),
+                Ok(leaves) => equality.map(leaves.into_iter().map(|l| (l.key, l.hash))),
                 Err(error) => error.raise(),
             }
         })
@@ -445,7 +444,7 @@ fn recompute(
         return rows;
     }
     let keys: Vec<Vec<String>> = others.iter().map(|p| parts(entries[*p].0)).collect();
-    let by_hash = |found: &HashMap<String, Hash>, entry: &Entry| match found.get(&entry.key) {
+    let by_hash = |found: &ByKey<Hash>, entry: &Entry| match found.get(&entry.key) {
         Some(hash) => Row::Is(*hash),
         None => Row::Gone,
     };

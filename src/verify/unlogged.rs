@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use crate::store::entries::{self, Entry};
-use crate::store::order_index;
+use crate::store::{key_index, order_index};
 use merkle_tree::Hash;
 use std::collections::{HashMap, HashSet};
 
@@ -124,8 +124,8 @@ impl Verification {
         }]
     }
 
-    /// Checks that the order index leads to those of `entries`, which begin at a tile's border, that are
-    /// to be found through it.
+    /// Checks that the order index, or the hash of its key, leads to each of `entries`, which begin at a
+    /// tile's border.
     pub(super) fn order_index(
         &mut self,
         session: &Session,
@@ -141,18 +141,23 @@ impl Verification {
         }
         self.checked.marks += wanted.len() as u64;
         let missing = self.rows.unmarked(session, wanted)?;
-        Ok(missing
-            .into_iter()
-            .filter(|entry| self.asked_for(entry.leaf_index))
-            .map(|entry| Finding {
-                source_table: self.rows.name_of(entry.source_id),
-                source_key: Some(entry.key.clone()),
-                ..Finding::of_log(
-                    Kind::EntryAltered,
-                    Some(entry.leaf_index),
-                    "the order index does not lead to the entry: its key or the index was altered"
-                        .into(),
-                )
+        let misplaced = |detail: &'static str| {
+            move |entry: &'_ Entry| (entry.leaf_index, entry.source_id, entry.key.clone(), detail)
+        };
+        let unmarked = missing.into_iter().map(misplaced(
+            "the order index does not lead to the entry: its key or the index was altered",
+        ));
+        let unhashed = key_index::misplaced(session, &self.log, entries).into_iter();
+        let unhashed = unhashed.map(misplaced(
+            "the entry is not found by its key: the key or its hash was altered",
+        ));
+        Ok(unmarked
+            .chain(unhashed)
+            .filter(|(leaf_index, ..)| self.asked_for(*leaf_index))
+            .map(|(leaf_index, source_id, key, detail)| Finding {
+                source_table: self.rows.name_of(source_id),
+                source_key: Some(key),
+                ..Finding::of_log(Kind::EntryAltered, Some(leaf_index), detail.into())
             })
             .collect())
     }

@@ -5,6 +5,7 @@
 //! entry without its row in the range is looked up by its key, and a row without its entry in the run by
 //! whatever finds entries. So it does not matter for any finding whether a range was read, or which.
 
+use crate::capture::key_equality::KeyEquality;
 use crate::capture::scan::{self, Leaf, Scan};
 use crate::capture::shape::Shape;
 use crate::capture::statement::{self, Rows};
@@ -149,6 +150,7 @@ fn read(
         unlogged: Vec::new(),
     };
     let (mut next, mut rows) = (0, 0);
+    let equality = KeyEquality::of(&shape.key);
     loop {
         pgrx::check_for_interrupts!();
         let leaves = scan.fetch(&mut cursor, FETCH)?;
@@ -159,7 +161,7 @@ fn read(
         let mut strays = Vec::new();
         for leaf in leaves {
             let window = &entries[next..entries.len().min(next + WINDOW)];
-            match window.iter().position(|e| e.key == leaf.key) {
+            match window.iter().position(|e| equality.same(&e.key, &leaf.key)) {
                 Some(passed) => {
                     walked.hashes[next + passed] = Some(leaf.hash);
                     next += passed + 1;

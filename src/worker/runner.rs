@@ -87,6 +87,8 @@ struct State {
     reconcile_at: Option<Instant>,
     reconcile_every: Option<Duration>,
     failures: u32,
+    /// Another held the log's lock when the log was run last.
+    busy: bool,
     fence: Duration,
     counters: Option<&'static LogCounters>,
 }
@@ -171,6 +173,7 @@ impl Runner {
                 reconcile_at: None,
                 reconcile_every: None,
                 failures: 0,
+                busy: false,
                 fence: FENCE,
                 counters,
             });
@@ -218,12 +221,13 @@ impl Runner {
         let mut behind = false;
         if state.run_at <= now || queued && log.arrival && healthy {
             let fence = state.fence.min(settings::fence_timeout());
-            let outcome = run_batch(log, fence);
+            let outcome = run_batch(log, fence, state.busy);
             let state = self.logs.get_mut(&log.id).expect("not removed meanwhile");
             behind = matches!(outcome, Ok(Ran { full: true, .. }));
             match outcome {
                 Ok(ran) => {
                     state.failures = 0;
+                    state.busy = ran.busy;
                     state.fence = match ran.blocked {
                         true => (state.fence * 2).min(settings::fence_timeout().max(FENCE)),
                         false => FENCE,
@@ -309,24 +313,38 @@ impl State {
 }
 
 /// What a batch of the worker's did.
+#[derive(Default)]
 struct Ran {
     full: bool,
+    /// It gave up waiting at the fence.
     blocked: bool,
+    /// Another held the log's lock.
+    busy: bool,
 }
 
-fn run_batch(log: &Scheduled, fence: Duration) -> Result<Ran, Failure> {
+/// `busy`: another held the log's lock the last time too, so it is no batch that has just begun.
+fn run_batch(log: &Scheduled, fence: Duration, busy: bool) -> Result<Ran, Failure> {
     worker::report(Some(&format!("batch of log \"{}\"", log.name)));
     worker::transaction(|| {
-        let outcome = Session::enter(|session| batch::run(session, &log.name, false, fence));
+        let outcome = Session::enter(|session| {
+            let batch = batch::run(session, &log.name, false, fence)?;
+            if batch.is_none()
+                && busy
+                && let Some(by) = logs::writer(session, log.id)?
+            {
+                logs::record_writer(session, &log.name, &by);
+            }
+            Ok(batch)
+        });
         match outcome {
-            // Someone else runs one: it will do.
             Ok(None) => Ran {
-                full: false,
-                blocked: false,
+                busy: true,
+                ..Ran::default()
             },
             Ok(Some(batch)) => Ran {
                 full: batch.full,
                 blocked: batch.waiting_for.is_some(),
+                busy: false,
             },
             Err(report) => Error::raise_report(report),
         }
