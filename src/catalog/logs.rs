@@ -9,6 +9,10 @@ use crate::settings;
 use pgrx::datum::Interval;
 use std::time::Duration;
 
+/// The log of what is done to the others: its id and its name, which no other may have.
+pub const ADMINISTRATION: i32 = 0;
+pub const ADMINISTRATION_NAME: &str = "merkle_log_administration";
+
 #[derive(Clone, Debug)]
 pub struct Log {
     pub id: i32,
@@ -67,13 +71,36 @@ pub fn by_name(session: &Session, snapshot: Snapshot, name: &str) -> Result<Log,
         .ok_or_else(|| Error::NoSuchLog(name.to_owned()))
 }
 
-/// The names of all enabled logs, oldest first.
+/// The names of all enabled logs that batches append to, oldest first.
 pub fn enabled(session: &Session) -> Vec<String> {
     session.fresh(
-        "SELECT l.log_name FROM @extschema@.verification_logs l WHERE l.enabled ORDER BY l.log_id",
+        "SELECT l.log_name FROM @extschema@.verification_logs l
+          WHERE l.enabled AND l.log_id <> $1 ORDER BY l.log_id",
+        &[ADMINISTRATION.into()],
+        |row| row.required(0),
+    )
+}
+
+/// The ids of all logs, oldest first.
+pub fn ids(session: &Session) -> Vec<i32> {
+    session.fresh(
+        "SELECT l.log_id FROM @extschema@.verification_logs l ORDER BY l.log_id",
         &[],
         |row| row.required(0),
     )
+}
+
+/// The administration log.
+pub fn administration(session: &Session) -> Result<Log, Error> {
+    by_id(session, ADMINISTRATION).ok_or_else(|| Error::NoSuchLog(ADMINISTRATION_NAME.to_owned()))
+}
+
+/// That a log may be changed by those who call: what is on record is not.
+pub fn check_not_administration(log: &Log) -> Result<(), Error> {
+    match log.id == ADMINISTRATION {
+        true => Err(Error::Reserved(log.name.clone())),
+        false => Ok(()),
+    }
 }
 
 /// The log with this id, if it is still there.
@@ -102,8 +129,9 @@ pub fn scheduled(session: &Session) -> Vec<Scheduled> {
         "SELECT l.log_id, l.log_name, COALESCE(l.order_domain = 'arrival', false),
                 (1000 * EXTRACT(epoch FROM l.run_interval))::pg_catalog.float8,
                 (1000 * EXTRACT(epoch FROM l.reconcile_interval))::pg_catalog.float8
-           FROM @extschema@.verification_logs l WHERE l.enabled AND NOT l.paused ORDER BY l.log_id",
-        &[],
+           FROM @extschema@.verification_logs l
+          WHERE l.enabled AND NOT l.paused AND l.log_id <> $1 ORDER BY l.log_id",
+        &[ADMINISTRATION.into()],
         |row| {
             let reconcile = millis(row, 4).unwrap_or_else(settings::reconcile_interval);
             Scheduled {
@@ -121,6 +149,18 @@ pub fn scheduled(session: &Session) -> Vec<Scheduled> {
 /// as it is then. `None` if another is writing and `wait` is false.
 pub fn lock(session: &Session, name: &str, wait: bool) -> Result<Option<Log>, Error> {
     let log = by_name(session, Snapshot::Fresh, name)?;
+    check_not_administration(&log)?;
+    lock_known(session, log, wait)
+}
+
+/// Locks the administration log. This is done last, after all locks of other logs, so that who holds it
+/// waits for nobody.
+pub fn lock_administration(session: &Session) -> Result<Log, Error> {
+    let log = administration(session)?;
+    lock_known(session, log, true)?.ok_or_else(|| Error::NoSuchLog(ADMINISTRATION_NAME.to_owned()))
+}
+
+fn lock_known(session: &Session, log: Log, wait: bool) -> Result<Option<Log>, Error> {
     // The table's oid keeps the key apart from the advisory locks of others.
     let call = "(('@extschema@.verification_logs'::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8
         - CASE WHEN '@extschema@.verification_logs'::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8 > 2147483647
@@ -141,7 +181,7 @@ pub fn lock(session: &Session, name: &str, wait: bool) -> Result<Option<Log>, Er
             .unwrap_or(false)
     };
     match locked {
-        true => by_name(session, Snapshot::Fresh, name).map(Some),
+        true => by_name(session, Snapshot::Fresh, &log.name).map(Some),
         false => Ok(None),
     }
 }
