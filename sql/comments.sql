@@ -35,6 +35,7 @@ COMMENT ON VIEW @extschema@.merkle_log_progress IS 'Batches, reconciliations and
 
 COMMENT ON FUNCTION @extschema@.create_log(text, integer, interval, interval, interval) IS 'Creates a log; returns its id.';
 COMMENT ON FUNCTION @extschema@.alter_log(text, text, integer, interval, interval, interval) IS 'Changes a log''s name, batch size or intervals; NULL leaves a setting as it is.';
+COMMENT ON FUNCTION @extschema@.administration(text) IS 'What was done to a log, or to all of them, and by whom: the entries of the administration log.';
 COMMENT ON FUNCTION @extschema@.enable_log(text) IS 'Lets process_next_batch() without a name process the log again.';
 COMMENT ON FUNCTION @extschema@.disable_log(text) IS 'Keeps process_next_batch() without a name from processing the log.';
 COMMENT ON FUNCTION @extschema@.drop_log(text, boolean) IS 'Deletes a log; one with entries only if confirm is true.';

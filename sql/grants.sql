@@ -15,6 +15,7 @@ REVOKE ALL ON FUNCTION
     @extschema@.remove_source(text, regclass),
     @extschema@.backfill(text, regclass),
     @extschema@.repair_capture(text, regclass),
+    @extschema@.administration(text),
     @extschema@.capture_change(),
     @extschema@.refuse_change(),
     @extschema@.run_now(text),
@@ -47,6 +48,7 @@ FROM PUBLIC;
 GRANT SELECT ON @extschema@.merkle_log_status, @extschema@.merkle_log_progress TO PUBLIC;
 GRANT SELECT ON @extschema@.merkle_log_sources, @extschema@.merkle_log_coverage TO pg_monitor;
 GRANT EXECUTE ON FUNCTION
+    @extschema@.administration(text),
     @extschema@.coverage_holes(integer),
     @extschema@.merkle_log_health(),
     @extschema@.merkle_log_metrics()

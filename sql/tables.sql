@@ -31,6 +31,11 @@ CREATE TABLE @extschema@.verification_logs (
     pruned_to     bigint      NOT NULL DEFAULT 0
 );
 
+-- The administration log, which exists from the beginning. Its row is the same in every database, so a dump
+-- does not carry it, only its entries.
+INSERT INTO @extschema@.verification_logs (log_id, log_name, order_domain, settle)
+    OVERRIDING SYSTEM VALUE VALUES (0, 'merkle_log_administration', 'arrival', '0');
+
 CREATE TABLE @extschema@.verification_sources (
     source_id    integer     GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     log_id       integer     NOT NULL,
@@ -168,7 +173,7 @@ ALTER TABLE @extschema@.merkle_pending
 
 CREATE SEQUENCE @extschema@.merkle_pending_id;
 
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs', 'WHERE log_id OPERATOR(pg_catalog.<>) 0');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs_log_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_sources', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_sources_source_id_seq', '');

@@ -3,6 +3,7 @@
 mod ahead;
 mod arrival;
 
+use crate::administration;
 use crate::capture::fence::{self, Blocked};
 use crate::capture::order::Domain;
 use crate::capture::shape::Shape;
@@ -80,6 +81,7 @@ pub fn run(
             (Appended::nothing(head), Some(by))
         }
     };
+    administration::adopt(session)?;
     logs::record_state(session, &log, waiting_for.as_deref());
     let duration = started.elapsed();
     count(session, &log, &appended, duration);
@@ -125,11 +127,14 @@ fn count(session: &Session, log: &Log, appended: &Appended, duration: Duration) 
 pub fn run_all(session: &Session, wait: bool, timeout: Duration) -> Result<Vec<Batch>, Error> {
     check_writable("*")?;
     let attempt = |name: String| {
+        let acts = session.acts().borrow().len();
         let outcome = subtransaction::run(|| match run(session, &name, wait, timeout) {
             Ok(batch) => batch,
             Err(error) => error.raise(),
         });
         outcome.unwrap_or_else(|failure| {
+            // What the batch did to its sources was rolled back with it.
+            session.acts().borrow_mut().truncate(acts);
             logs::record_error(session, &name, &failure.message);
             pgrx::warning!("batch of log \"{name}\" failed: {}", failure.message);
             None

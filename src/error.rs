@@ -13,6 +13,10 @@ pub enum Error {
     NoSuchLog(String),
     #[error("log \"{0}\" already exists")]
     LogExists(String),
+    #[error(
+        "log \"{0}\" is the record of what is done to the other logs, and written by nothing else"
+    )]
+    Reserved(String),
     #[error("log name \"{name}\" is not valid: {problem}")]
     LogName { name: String, problem: &'static str },
     #[error("{name} must not be null")]
@@ -44,6 +48,8 @@ pub enum Error {
     NotOwner { log: String, table: String },
     #[error("permission denied for table \"{table}\", a source of log \"{log}\"")]
     MayNotRead { log: String, table: String },
+    #[error("permission denied for the content of log \"{0}\"")]
+    MayNotReadLog(String),
     #[error(
         "table \"{table}\" forces row-level security on its owner, who could then not read every row for log \"{log}\""
     )]
@@ -262,6 +268,7 @@ impl Error {
                 C::ERRCODE_UNDEFINED_OBJECT
             }
             LogExists(_) | SourceExists { .. } => C::ERRCODE_DUPLICATE_OBJECT,
+            Reserved(_) => C::ERRCODE_RESERVED_NAME,
             LogName { .. } => C::ERRCODE_INVALID_NAME,
             Null { .. } => C::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             Argument { .. } | CaptureMode(_) | HashLength { .. } | Key { .. } => {
@@ -280,7 +287,9 @@ impl Error {
             | SettleDomain { .. }
             | ShapeChanged { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             NotATable { .. } => C::ERRCODE_WRONG_OBJECT_TYPE,
-            NotOwner { .. } | MayNotRead { .. } => C::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            NotOwner { .. } | MayNotRead { .. } | MayNotReadLog(_) => {
+                C::ERRCODE_INSUFFICIENT_PRIVILEGE
+            }
             NoSuchColumn { .. } => C::ERRCODE_UNDEFINED_COLUMN,
             OrderType { .. } | KeyType { .. } | HashType { .. } => C::ERRCODE_DATATYPE_MISMATCH,
             Isolation { .. } | ReadOnly { .. } => C::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -301,6 +310,7 @@ impl Error {
             NotInstalled => "Run CREATE EXTENSION merkle_log.".into(),
             NoSuchLog(_) => "The logs are in verification_logs; create_log makes a new one.".into(),
             LogExists(_) => "Choose another name, or drop_log the old one.".into(),
+            Reserved(_) => "Its roots, proofs and entries can be read like those of any log; choose another name for a log of your own.".into(),
             LogName { .. } => "A log name has 1 to 63 bytes and no control characters.".into(),
             Null { name } => format!("Give a value for {name}."),
             Argument { name, must, .. } => format!("Give {name} as {must}."),
@@ -320,6 +330,9 @@ impl Error {
             NotOwner { .. } => "Let the table's owner add it, or a member of the owner's role.".into(),
             MayNotRead { .. } => {
                 "This shows keys and content of the table: it needs SELECT on all of it, free of row-level security.".into()
+            }
+            MayNotReadLog(_) => {
+                "Its leaf data hold order values of source rows, for the extension's owner only; administration() shows the acts without them.".into()
             }
             ForcedRowSecurity { .. } => {
                 "Run ALTER TABLE … NO FORCE ROW LEVEL SECURITY, or give the owner BYPASSRLS.".into()

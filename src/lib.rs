@@ -9,6 +9,7 @@
 
 ::pgrx::pg_module_magic!(name, version);
 
+mod administration;
 mod api;
 mod batch;
 mod cache;
@@ -59,6 +60,7 @@ pgrx::extension_sql_file!(
         api::sources::remove_source,
         api::sources::backfill,
         api::sources::repair_capture,
+        api::administration::administration,
         api::triggers::capture_change,
         api::triggers::refuse_change,
         api::worker::run_now,

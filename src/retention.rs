@@ -5,6 +5,7 @@
 //! tree head cuts keeps its 256 leaf hashes as a tile of level 0, so every recorded head keeps its
 //! consistency proofs.
 
+use crate::administration::{self, Act};
 use crate::batch;
 use crate::catalog::logs::{self, Log};
 use crate::error::Error;
@@ -43,7 +44,9 @@ pub fn prune(session: &Session, name: &str, before: i64) -> Result<i64, Error> {
         &[log.id.into(), upto.into()],
     );
     session.logs_changed()?;
-    Ok(upto - log.pruned_to)
+    let (log_id, entries) = (log.id, upto - log.pruned_to);
+    administration::record(session, Act::Pruned { log_id, entries });
+    Ok(entries)
 }
 
 /// Keeps the leaf hashes of tiles that a head cuts.

@@ -3,6 +3,7 @@
 //! Functions run with the caller's rights, so that the caller is known; the extension's own tables
 //! are reached as the extension's owner, under pinned settings, for as long as `enter` lasts.
 
+use crate::administration::{self, Act};
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
 use crate::error::Error;
@@ -27,6 +28,8 @@ pub struct Session {
     caller: pg_sys::Oid,
     /// The settings are pinned; otherwise they are for each statement.
     pinned: bool,
+    /// What was done to logs and sources, to be put on record at the end of the call.
+    acts: RefCell<Vec<Act>>,
 }
 
 struct Installed {
@@ -83,8 +86,12 @@ impl Session {
     pub fn enter<T>(f: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, ErrorReport> {
         let session = Session::open(true)?;
         let owner = session.installed.extension.owner;
-        role::as_extension_owner(owner, || settings::pinned(|| f(&session)))
-            .map_err(ErrorReport::from)
+        let call = || {
+            let value = f(&session)?;
+            administration::append_recorded(&session)?;
+            Ok::<T, Error>(value)
+        };
+        role::as_extension_owner(owner, || settings::pinned(call)).map_err(ErrorReport::from)
     }
 
     /// As `enter`, for what runs hardly any statement and turns no value into text: setting and resetting
@@ -100,7 +107,13 @@ impl Session {
             installed: Installed::find()?,
             caller: role::current(),
             pinned,
+            acts: RefCell::default(),
         })
+    }
+
+    /// What was done to logs and sources so far during this call.
+    pub fn acts(&self) -> &RefCell<Vec<Act>> {
+        &self.acts
     }
 
     /// Opens one of the extension's tables with one of its indexes.
@@ -221,6 +234,20 @@ impl Session {
 
     pub fn execute(&self, sql: &str, args: &[DatumWithOid]) {
         self.fresh(sql, args, |_| ());
+    }
+
+    /// That the caller is the extension's owner, who may read its tables.
+    pub fn check_caller_is_owner(&self, log: &Log) -> Result<(), Error> {
+        let owner = self.installed.extension.owner;
+        let is = self.fresh_one(
+            "SELECT pg_catalog.pg_has_role($1, $2, 'USAGE')",
+            &[self.caller.into(), owner.into()],
+            |row| row.required(0),
+        );
+        match is {
+            Some(true) => Ok(()),
+            _ => Err(Error::MayNotReadLog(log.name.clone())),
+        }
     }
 
     /// That the caller owns a source's table, if there still is one.

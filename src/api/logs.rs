@@ -1,6 +1,7 @@
 //! Creating, changing and dropping logs.
 
 use super::required;
+use crate::administration::{self, Act};
 use crate::capture::guard;
 use crate::capture::order::Domain;
 use crate::catalog::logs::{self, Log};
@@ -10,6 +11,7 @@ use crate::pg::spi::Snapshot;
 use crate::pg::xact;
 use crate::session::Session;
 use crate::shared;
+use crate::store::heads;
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -48,7 +50,9 @@ fn create_log_v2(
                 shared.poke_launcher();
             }
         });
-        Ok(id.expect("INSERT … RETURNING returns a row"))
+        let log_id = id.expect("INSERT … RETURNING returns a row");
+        administration::record(session, Act::LogCreated { log_id });
+        Ok(log_id)
     })
 }
 
@@ -94,6 +98,7 @@ fn alter_log_v2(
                 intervals.1.into(),
             ],
         );
+        administration::record(session, Act::LogAltered { log_id: log.id });
         Ok(())
     })
 }
@@ -125,10 +130,17 @@ fn resume_log(name: Option<String>) -> Result<(), ErrorReport> {
 fn set_paused(name: Option<String>, paused: bool) -> Result<(), ErrorReport> {
     Session::enter(|session| {
         let log = logs::by_name(session, Snapshot::Fresh, &required("name", name)?)?;
+        logs::check_not_administration(&log)?;
         session.execute(
             "UPDATE @extschema@.verification_logs SET paused = $2 WHERE log_id = $1",
             &[log.id.into(), paused.into()],
         );
+        let log_id = log.id;
+        let act = match paused {
+            true => Act::LogPaused { log_id },
+            false => Act::LogResumed { log_id },
+        };
+        administration::record(session, act);
         xact::after_commit(super::worker::wake);
         Ok(())
     })
@@ -137,10 +149,17 @@ fn set_paused(name: Option<String>, paused: bool) -> Result<(), ErrorReport> {
 fn set_enabled(name: Option<String>, enabled: bool) -> Result<(), ErrorReport> {
     Session::enter(|session| {
         let log = logs::by_name(session, Snapshot::Fresh, &required("name", name)?)?;
+        logs::check_not_administration(&log)?;
         session.execute(
             "UPDATE @extschema@.verification_logs SET enabled = $2 WHERE log_id = $1",
             &[log.id.into(), enabled.into()],
         );
+        let log_id = log.id;
+        let act = match enabled {
+            true => Act::LogEnabled { log_id },
+            false => Act::LogDisabled { log_id },
+        };
+        administration::record(session, act);
         Ok(())
     })
 }
@@ -174,6 +193,14 @@ fn drop_log(
                 heads,
             });
         }
+        let head = heads::latest(session, Snapshot::Fresh, &log);
+        let act = Act::LogDropped {
+            log_id: log.id,
+            log_name: log.name.clone(),
+            tree_size: head.as_ref().map_or(0, |h| h.tree_size),
+            root: head.ok().map(|h| h.root),
+        };
+        administration::record(session, act);
         for source in sources::active(session, &log) {
             guard::uninstall(session, &source);
         }
@@ -214,6 +241,7 @@ fn valid_name(name: Option<String>) -> Result<String, Error> {
     let problem = match name.len() {
         0 => "it is empty",
         n if n > MAX_NAME => "it is longer than 63 bytes",
+        _ if name == administration::ADMINISTRATION_NAME => return Err(Error::Reserved(name)),
         _ if name.chars().any(char::is_control) => "it has a control character",
         _ => return Ok(name),
     };

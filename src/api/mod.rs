@@ -1,5 +1,6 @@
 //! The SQL functions, one file a group: parse, call, return.
 
+pub mod administration;
 pub mod batch;
 pub mod history;
 pub mod logs;

@@ -9,7 +9,7 @@ use crate::capture::row_key;
 use crate::capture::scan::Scan;
 use crate::capture::shape::Shape;
 use crate::capture::statement;
-use crate::catalog::logs::{self, Log};
+use crate::catalog::logs::{self, ADMINISTRATION, Log};
 use crate::catalog::sources::{self, OF_LOG};
 use crate::error::Error;
 use crate::pg::hashes::Path;
@@ -322,6 +322,9 @@ fn leaf_data(log: Option<String>, leaf_index: Option<i64>) -> Result<Vec<u8>, Er
         let size = current_size(session, &log)?;
         let entry = entries::at(session, Snapshot::Statement, &log, index, size)?;
         let annex = leaves::annex(session, &log, index);
+        if log.id == ADMINISTRATION {
+            session.check_caller_is_owner(&log)?;
+        }
         if entry.source_id == OF_LOG
             && let Some(leaf_data) = annex.leaf_data
         {

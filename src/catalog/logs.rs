@@ -11,6 +11,10 @@ use crate::settings;
 use pgrx::datum::Interval;
 use std::time::{Duration, Instant};
 
+/// The log of what is done to the others: its id and its name, which no other may have.
+pub const ADMINISTRATION: i32 = 0;
+pub const ADMINISTRATION_NAME: &str = "merkle_log_administration";
+
 #[derive(Clone, Debug)]
 pub struct Log {
     pub id: i32,
@@ -69,13 +73,36 @@ pub fn by_name(session: &Session, snapshot: Snapshot, name: &str) -> Result<Log,
         .ok_or_else(|| Error::NoSuchLog(name.to_owned()))
 }
 
-/// The names of all enabled logs, oldest first.
+/// The names of all enabled logs that batches append to, oldest first.
 pub fn enabled(session: &Session) -> Vec<String> {
     session.fresh(
-        "SELECT l.log_name FROM @extschema@.verification_logs l WHERE l.enabled ORDER BY l.log_id",
+        "SELECT l.log_name FROM @extschema@.verification_logs l
+          WHERE l.enabled AND l.log_id <> $1 ORDER BY l.log_id",
+        &[ADMINISTRATION.into()],
+        |row| row.required(0),
+    )
+}
+
+/// The ids of all logs, oldest first.
+pub fn ids(session: &Session) -> Vec<i32> {
+    session.fresh(
+        "SELECT l.log_id FROM @extschema@.verification_logs l ORDER BY l.log_id",
         &[],
         |row| row.required(0),
     )
+}
+
+/// The administration log.
+pub fn administration(session: &Session) -> Result<Log, Error> {
+    by_id(session, ADMINISTRATION).ok_or_else(|| Error::NoSuchLog(ADMINISTRATION_NAME.to_owned()))
+}
+
+/// That a log may be changed by those who call: what is on record is not.
+pub fn check_not_administration(log: &Log) -> Result<(), Error> {
+    match log.id == ADMINISTRATION {
+        true => Err(Error::Reserved(log.name.clone())),
+        false => Ok(()),
+    }
 }
 
 /// The log with this id, if it is still there.
@@ -104,8 +131,9 @@ pub fn scheduled(session: &Session) -> Vec<Scheduled> {
         "SELECT l.log_id, l.log_name, COALESCE(l.order_domain = 'arrival', false),
                 (1000 * EXTRACT(epoch FROM l.run_interval))::pg_catalog.float8,
                 (1000 * EXTRACT(epoch FROM l.reconcile_interval))::pg_catalog.float8
-           FROM @extschema@.verification_logs l WHERE l.enabled AND NOT l.paused ORDER BY l.log_id",
-        &[],
+           FROM @extschema@.verification_logs l
+          WHERE l.enabled AND NOT l.paused AND l.log_id <> $1 ORDER BY l.log_id",
+        &[ADMINISTRATION.into()],
         |row| {
             let reconcile = millis(row, 4).unwrap_or_else(settings::reconcile_interval);
             Scheduled {
@@ -132,11 +160,10 @@ pub fn lock(
     let deadline = Instant::now() + patience;
     loop {
         let log = by_name(session, Snapshot::Fresh, name)?;
-        let lock = writer_lock(session, log.id)?;
+        check_not_administration(&log)?;
         let left = deadline.saturating_duration_since(Instant::now());
-        if !lock.try_exclusive() && lock.exclusive_within(left).is_err() {
-            let by = writer(session, log.id)?;
-            return Ok(Err(Blocked(by.unwrap_or_else(fence::just_ended))));
+        if let Err(blocked) = lock_known(session, &log, left)? {
+            return Ok(Err(blocked));
         }
         // While the lock was waited for, the name may have passed to another log.
         let now = by_name(session, Snapshot::Fresh, name)?;
@@ -144,6 +171,35 @@ pub fn lock(
             return Ok(Ok(now));
         }
     }
+}
+
+/// Locks the administration log. This is done last, after all locks of other logs, so that who holds it
+/// waits for nobody.
+///
+/// # Errors
+/// `Busy`, if another still writes it after as long as a batch waits at the fence.
+pub fn lock_administration(session: &Session) -> Result<Log, Error> {
+    let log = administration(session)?;
+    match lock_known(session, &log, settings::fence_timeout())? {
+        Ok(()) => Ok(log),
+        Err(Blocked(by)) => Err(Error::Busy { log: log.name, by }),
+    }
+}
+
+fn lock_known(
+    session: &Session,
+    log: &Log,
+    patience: Duration,
+) -> Result<Result<(), Blocked>, Error> {
+    let lock = Object {
+        table: session.relation(c"verification_logs")?,
+        number: log.id,
+    };
+    if lock.try_exclusive() || lock.exclusive_within(patience).is_ok() {
+        return Ok(Ok(()));
+    }
+    let by = writer(session, log.id)?;
+    Ok(Err(Blocked(by.unwrap_or_else(fence::just_ended))))
 }
 
 /// As `lock`, for as long as a batch waits at the fence.
@@ -154,13 +210,6 @@ pub fn lock_and_wait(session: &Session, name: &str) -> Result<Log, Error> {
     lock(session, name, settings::fence_timeout())?.map_err(|Blocked(by)| Error::Busy {
         log: name.to_owned(),
         by,
-    })
-}
-
-fn writer_lock(session: &Session, id: i32) -> Result<Object, Error> {
-    Ok(Object {
-        table: session.relation(c"verification_logs")?,
-        number: id,
     })
 }
 

@@ -1,5 +1,6 @@
 //! `verification_sources`: the tables that feed a log.
 
+use crate::administration::{self, Act};
 use crate::catalog::logs::Log;
 use crate::error::Error;
 use crate::pg::relcache;
@@ -7,7 +8,8 @@ use crate::pg::spi::Row;
 use crate::session::Session;
 use pgrx::pg_sys;
 
-/// The source id of entries that the log itself makes: truncations and redactions.
+/// The source id of entries that the log itself makes: truncations, redactions, and acts of
+/// administration.
 pub const OF_LOG: i32 = 0;
 
 /// How a source's changes come to the log.
@@ -159,7 +161,7 @@ pub fn relation_name(session: &Session, relation: pg_sys::Oid) -> String {
 /// Registers a source; `source.id` and `source.watermark` are not read. Returns its id.
 pub fn insert(session: &Session, source: &Source) -> i32 {
     relcache::invalidate(source.relation);
-    session
+    let source_id = session
         .fresh_one(
             "INSERT INTO @extschema@.verification_sources
                 (log_id, source_table, relation, bound_to, capture, order_column, key_columns, columns,
@@ -185,7 +187,9 @@ pub fn insert(session: &Session, source: &Source) -> i32 {
             ],
             |row| row.required(0),
         )
-        .expect("INSERT … RETURNING returns a row")
+        .expect("INSERT … RETURNING returns a row");
+    administration::record(session, Act::SourceAdded { source_id });
+    source_id
 }
 
 /// Stores what can change about a source but how far it is: names that follow the table's, the
@@ -209,6 +213,8 @@ pub fn update(session: &Session, source: &Source) {
         ],
     );
     relcache::invalidate(source.relation);
+    let source_id = source.id;
+    administration::record(session, Act::SourceAltered { source_id });
 }
 
 /// Moves the watermark to the last logged row.
@@ -221,10 +227,15 @@ pub fn set_watermark(session: &Session, source_id: i32, watermark: &[String]) {
 
 /// Moves the place up to which a source was backfilled; `None` when it is done.
 pub fn set_backfill(session: &Session, source_id: i32, after: Option<&[String]>) {
-    session.execute(
-        "UPDATE @extschema@.verification_sources SET backfill = $2 WHERE source_id = $1",
+    let changed = session.fresh(
+        "UPDATE @extschema@.verification_sources SET backfill = $2
+          WHERE source_id = $1 AND backfill IS DISTINCT FROM $2 RETURNING true",
         &[source_id.into(), after.map(<[String]>::to_vec).into()],
+        |_| (),
     );
+    if after.is_none() && !changed.is_empty() {
+        administration::record(session, Act::BackfillFinished { source_id });
+    }
 }
 
 /// Lets batches look for rows without an entry, from the beginning.
@@ -233,6 +244,7 @@ pub fn start_backfill(session: &Session, source_id: i32) {
         "UPDATE @extschema@.verification_sources SET backfill = '{}', complete = true WHERE source_id = $1",
         &[source_id.into()],
     );
+    administration::record(session, Act::BackfillStarted { source_id });
 }
 
 /// Takes the table out of the log; its entries stay.
@@ -243,4 +255,6 @@ pub fn remove(session: &Session, source: &Source) {
         &[source.id.into()],
     );
     relcache::invalidate(source.relation);
+    let source_id = source.id;
+    administration::record(session, Act::SourceRemoved { source_id });
 }

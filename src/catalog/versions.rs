@@ -4,6 +4,7 @@
 //! An entry belongs to the last version that begins at or before its leaf index, so an entry needs
 //! no version number of its own.
 
+use crate::administration::{self, Act};
 use crate::session::Session;
 use std::collections::HashMap;
 
@@ -135,6 +136,8 @@ pub fn insert(session: &Session, source_id: i32, version: &Version, change: &str
             version.columns.iter().map(|c| c.logged).collect::<Vec<_>>().into(),
         ],
     );
+    let version = version.number;
+    administration::record(session, Act::VersionRecorded { source_id, version });
 }
 
 /// Stores new attribute numbers, after the table was restored from a dump.
@@ -151,4 +154,5 @@ pub fn rebind(session: &Session, source_id: i32, version: &Version) {
             ],
         );
     }
+    administration::record(session, Act::SourceBound { source_id });
 }

@@ -2,6 +2,7 @@
 
 use super::walk::{Covered, Range, Stray, Walked, walk};
 use super::{Finding, Kind as Finds};
+use crate::administration;
 use crate::capture::key_equality::{ByKey, KeyEquality};
 use crate::capture::queue;
 use crate::capture::row_key;
@@ -296,6 +297,10 @@ impl Rows {
         };
         if leaf.kind == Kind::Redact {
             return !redaction::is_of(&leaf, &entry.key);
+        }
+        if leaf.kind == Kind::Administration {
+            return administration::listing::Listed::new(&leaf)
+                .is_none_or(|l| l.key() != entry.key);
         }
         if entry.source_id == OF_LOG {
             let truncated = |(id, source): (&i32, &Source)| {

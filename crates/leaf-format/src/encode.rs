@@ -25,6 +25,8 @@ pub enum Kind {
     Hash,
     /// An earlier entry's salt and leaf data were destroyed.
     Redact,
+    /// Something was done to a log or a source.
+    Administration,
 }
 
 impl Kind {
@@ -36,6 +38,7 @@ impl Kind {
             Kind::Truncate => "truncate",
             Kind::Hash => "hash",
             Kind::Redact => "redact",
+            Kind::Administration => "administration",
         }
     }
 }
@@ -51,6 +54,7 @@ impl TryFrom<&str> for Kind {
             Kind::Truncate,
             Kind::Hash,
             Kind::Redact,
+            Kind::Administration,
         ]
         .into_iter()
         .find(|kind| kind.as_str() == name)
