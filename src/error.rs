@@ -178,6 +178,10 @@ pub enum Error {
     Blocked { log: String, by: String },
     #[error("a trigger captures changes for source {source_id}, which does not exist")]
     StrayTrigger { source_id: i32 },
+    #[error(
+        "a trigger that captures changes of table \"{table}\" for log \"{log}\" is one of an earlier version of merkle_log, or the table is not stored as a heap"
+    )]
+    OldTrigger { log: String, table: String },
     #[error("cannot truncate table \"{table}\": log \"{log}\" captures its changes")]
     TruncateRefused { log: String, table: String },
     #[error("cannot {operation} table \"{table}\": it is an append-only source of log \"{log}\"")]
@@ -249,6 +253,7 @@ impl Error {
             Version { .. }
             | NoWorker { .. }
             | StrayTrigger { .. }
+            | OldTrigger { .. }
             | CannotRedact { .. }
             | NoHistory { .. }
             | TriggerDomain { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -369,6 +374,11 @@ impl Error {
             Damaged { log, .. } => format!("Run verify_log({}) to find what was altered.", literal(log)),
             Blocked { .. } => "Wait for it to end, or see pg_stat_activity and end it.".into(),
             StrayTrigger { .. } => "Drop the trigger, or add the table to a log with add_source, which makes triggers of its own.".into(),
+            OldTrigger { log, table } => format!(
+                "Run repair_capture({}, {}), which makes the triggers anew.",
+                literal(log),
+                literal(table)
+            ),
             TruncateRefused { log, .. } => format!(
                 "Use DELETE, or let the source allow it with alter_source({}, …, allow_truncate => true): then it is logged.",
                 literal(log)
