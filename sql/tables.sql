@@ -147,29 +147,39 @@ CREATE TABLE @extschema@.merkle_statement (
     PRIMARY KEY (log_id, from_leaf_index)
 );
 
--- The queue of trigger capture. Written by capture_change() past the executor: its columns and their
--- order are known to the library. It has no index: writers pay for one, and what reads it reads all.
+-- The queue of trigger capture. Written past the executor: its columns and their order are known to the
+-- library. A transaction writes one row a log, or several where its changes do not fit a page. The columns from
+-- source_id to salts, other than transaction_id and statement_at, are those of rows that version 0.3.0 wrote.
 CREATE TABLE @extschema@.merkle_pending (
     log_id           integer     NOT NULL,
     pending_id       bigint      NOT NULL,
-    source_id        integer     NOT NULL,
+    source_id        integer,
     version          integer,
     columns          text[],
-    kind             text        NOT NULL,
+    kind             text,
     transaction_id   xid8        NOT NULL,
-    user_name        text        NOT NULL,
-    application_name text        NOT NULL,
-    statement_at     timestamptz NOT NULL,
-    keys             text[]      NOT NULL,
-    whole            boolean     NOT NULL,
-    leaves           bytea[]     NOT NULL,
-    salts            bytea[]
+    user_name        text,
+    application_name text,
+    statement_at     timestamptz,
+    keys             text[],
+    whole            boolean,
+    leaves           bytea[],
+    salts            bytea[],
+    part             integer     NOT NULL DEFAULT 0,
+    changes          integer,
+    taken            integer     NOT NULL DEFAULT 0,
+    early            boolean     NOT NULL DEFAULT false,
+    ordered          boolean     NOT NULL DEFAULT true,
+    payload          bytea
 ) WITH (toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
 ALTER TABLE @extschema@.merkle_pending
     ALTER COLUMN keys SET STORAGE EXTERNAL,
     ALTER COLUMN leaves SET STORAGE EXTERNAL,
-    ALTER COLUMN salts SET STORAGE EXTERNAL;
+    ALTER COLUMN salts SET STORAGE EXTERNAL,
+    ALTER COLUMN payload SET STORAGE EXTERNAL;
+
+CREATE INDEX merkle_pending_order ON @extschema@.merkle_pending (log_id, pending_id, part);
 
 CREATE SEQUENCE @extschema@.merkle_pending_id;
 

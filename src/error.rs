@@ -186,6 +186,10 @@ pub enum Error {
     Busy { log: String, by: String },
     #[error("a trigger captures changes for source {source_id}, which does not exist")]
     StrayTrigger { source_id: i32 },
+    #[error(
+        "a trigger that captures changes of table \"{table}\" for log \"{log}\" is one of an earlier version of merkle_log, or the table is not stored as a heap"
+    )]
+    OldTrigger { log: String, table: String },
     #[error("cannot truncate table \"{table}\": log \"{log}\" captures its changes")]
     TruncateRefused { log: String, table: String },
     #[error("cannot {operation} table \"{table}\": it is an append-only source of log \"{log}\"")]
@@ -257,6 +261,7 @@ impl Error {
             Version { .. }
             | NoWorker { .. }
             | StrayTrigger { .. }
+            | OldTrigger { .. }
             | CannotRedact { .. }
             | NoHistory { .. }
             | TriggerDomain { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -386,6 +391,11 @@ impl Error {
                 "Wait for it to end, or see pg_stat_activity or pg_prepared_xacts and end it; merkle_log.fence_timeout says how long to wait.".into()
             }
             StrayTrigger { .. } => "Drop the trigger, or add the table to a log with add_source, which makes triggers of its own.".into(),
+            OldTrigger { log, table } => format!(
+                "Run repair_capture({}, {}), which makes the triggers anew.",
+                literal(log),
+                literal(table)
+            ),
             TruncateRefused { log, .. } => format!(
                 "Use DELETE, or let the source allow it with alter_source({}, …, allow_truncate => true): then it is logged.",
                 literal(log)

@@ -40,7 +40,7 @@ pub fn lag(session: &Session, log: &Log) -> Option<Lag> {
 
 fn queued(session: &Session, log: &Log) -> Lag {
     let lag = session.fresh_one(
-        "SELECT COALESCE(pg_catalog.sum(pg_catalog.cardinality(p.keys)), 0)::pg_catalog.int8,
+        "SELECT COALESCE(pg_catalog.sum(COALESCE(p.changes, pg_catalog.cardinality(p.keys)) - p.taken), 0)::pg_catalog.int8,
                 COALESCE(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.min(p.statement_at)), 0)::pg_catalog.float8
            FROM @extschema@.merkle_pending p WHERE p.log_id = $1",
         &[log.id.into()],

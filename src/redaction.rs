@@ -45,7 +45,8 @@ pub fn redact(session: &Session, name: &str, index: i64, reason: &str) -> Result
     if erased.is_empty() {
         return Err(cannot("it was redacted before"));
     }
-    let (user, application) = (xact::session_user(), xact::application_name());
+    let user = xact::session_user();
+    let application = xact::application_name(|name| name.into_owned());
     let origin = Origin {
         transaction: xact::id(),
         user: &user,

@@ -5,7 +5,8 @@
 //! first and the queue, with a younger snapshot, to its end after that.
 
 use super::{Late, report};
-use crate::capture::queue::{self, Changes, Queue};
+use crate::capture::page::CapturedAs;
+use crate::capture::queue::{self, Change, Queue};
 use crate::capture::scan::{Leaf, Scan};
 use crate::capture::shape::{self, Shape};
 use crate::capture::statement::{self, Rows};
@@ -23,6 +24,7 @@ use crate::store::entries;
 use leaf_format::Kind;
 use merkle_tree::{Hash, leaf_hash};
 use std::collections::HashMap;
+use std::rc::Rc;
 
 /// Rows of the queue that are taken on at once.
 const WINDOW: i64 = 100_000;
@@ -168,70 +170,86 @@ impl<'a> Batch<'a> {
 
     /// Logs what is queued, `limit` entries of this batch at most; false if something may be left.
     fn drain(&mut self, limit: i64) -> Result<bool, Error> {
-        // Each row of the queue is an entry at least.
+        // Most rows of the queue are an entry at least.
         let rows = limit.clamp(1, WINDOW);
         let mut queue = Queue::open(self.session, self.log, rows);
         let mut done = Vec::new();
+        let mut taken = None;
         let mut empty = true;
-        while let Some(changes) = queue.next() {
-            let entries = self.appender.entries();
-            if entries > 0 && entries.saturating_add(changes.keys.len() as i64) > limit {
+        while let Some(piece) = queue.next()? {
+            let room = usize::try_from(limit - self.appender.entries()).unwrap_or(0);
+            let whole = piece.changes.len() <= room;
+            // One that must be logged at once is, if it is the first.
+            if !whole && (room == 0 || piece.whole && self.appender.entries() > 0) {
                 empty = false;
                 break;
             }
-            done.push(changes.place.clone());
-            self.log_changes(changes)?;
+            let mut changes = piece.changes;
+            if !whole && !piece.whole {
+                changes.truncate(room);
+                taken = Some((piece.places[0].clone(), piece.taken + room as i32));
+            } else {
+                done.extend(piece.places);
+            }
+            self.log_changes(piece.id, &changes)?;
+            if taken.is_some() {
+                empty = false;
+                break;
+            }
         }
         drop(queue);
+        if let Some((place, taken)) = taken {
+            queue::set_taken(self.session, &place, taken);
+        }
         queue::forget(self.session, &done);
         self.appender.write_tiles();
         Ok(empty && (done.len() as i64) < rows)
     }
 
-    fn log_changes(&mut self, changes: Changes) -> Result<(), Error> {
-        let kind = changes.statement.kind.as_str();
-        let of_log = kind == Kind::Truncate.as_str();
-        let source_id = changes.statement.source_id;
-        if !of_log {
-            self.follow_version(source_id, &changes)?;
+    fn log_changes(&mut self, id: i64, changes: &[Change]) -> Result<(), Error> {
+        let order = id.to_string();
+        let same = |a: &Change, b: &Change| Rc::ptr_eq(&a.statement, &b.statement);
+        for run in changes.chunk_by(same) {
+            let (table, of_log) = (&run[0].table, run[0].kind == Kind::Truncate);
+            if !of_log {
+                self.follow_version(id, table)?;
+            }
+            let first = self.appender.size();
+            for change in run {
+                let leaf = change.leaf.as_slice();
+                let (hash, leaf_data) = match change.is_whole() {
+                    true => (leaf_hash(leaf), Some(leaf)),
+                    false => match Hash::try_from(leaf) {
+                        Ok(hash) => (hash, None),
+                        Err(e) => return Err(self.damaged(id, &e.to_string())),
+                    },
+                };
+                self.appender.push(&Entry {
+                    source_id: if of_log { sources::OF_LOG } else { table.source_id },
+                    key: &change.key,
+                    order: Some(&order),
+                    place: None,
+                    hash,
+                    salt: change.salt.as_deref(),
+                    leaf_data,
+                })?;
+                report(&self.progress, self.appender.entries());
+            }
+            self.appender.made_by(first, run[0].statement.clone());
         }
-        let first = self.appender.size();
-        let salts = changes.salts.unwrap_or_default();
-        let mut salts = salts.into_iter();
-        let order = changes.id.to_string();
-        for (key, leaf) in changes.keys.into_iter().zip(changes.leaves) {
-            let (hash, leaf_data) = match changes.whole {
-                true => (leaf_hash(&leaf), Some(leaf)),
-                false => match Hash::try_from(leaf.as_slice()) {
-                    Ok(hash) => (hash, None),
-                    Err(e) => {
-                        return Err(Error::Damaged {
-                            log: self.log.name.clone(),
-                            problem: format!("queue row {}: {e}", changes.id),
-                        });
-                    }
-                },
-            };
-            let source_id = if of_log { sources::OF_LOG } else { source_id };
-            let salt = salts.next();
-            self.appender.push(&Entry {
-                source_id,
-                key: &key,
-                order: Some(&order),
-                place: None,
-                hash,
-                salt: salt.as_deref(),
-                leaf_data: leaf_data.as_deref(),
-            })?;
-            report(&self.progress, self.appender.entries());
-        }
-        self.appender.made_by(first, changes.statement);
         Ok(())
     }
 
+    fn damaged(&self, id: i64, problem: &str) -> Error {
+        Error::Damaged {
+            log: self.log.name.clone(),
+            problem: format!("queue row {id} {problem}"),
+        }
+    }
+
     /// Sees to it that the version in force has the columns that the changes were captured with.
-    fn follow_version(&mut self, source_id: i32, changes: &Changes) -> Result<(), Error> {
-        let session = self.session;
+    fn follow_version(&mut self, id: i64, changes: &CapturedAs) -> Result<(), Error> {
+        let (session, source_id) = (self.session, changes.source_id);
         let known = *self
             .versions
             .entry(source_id)
@@ -240,13 +258,7 @@ impl<'a> Batch<'a> {
             return Ok(());
         }
         let Some(source) = sources::by_id(session, source_id) else {
-            return Err(Error::Damaged {
-                log: self.log.name.clone(),
-                problem: format!(
-                    "queue row {} is of source {source_id}, which does not exist",
-                    changes.id
-                ),
-            });
+            return Err(self.damaged(id, &format!("is of source {source_id}, which does not exist")));
         };
         let mut versions = match Shape::load(session, self.log, &source) {
             Ok(mut shape) => {
@@ -259,18 +271,12 @@ impl<'a> Batch<'a> {
             Err(_) => versions::load(session, source_id),
         };
         let columns = match (&changes.columns, changes.version) {
-            (Some(columns), _) => versions::unflatten(columns),
+            (Some(columns), _) => columns.to_vec(),
             (None, number) => versions
                 .iter()
                 .find(|v| Some(v.number) == number)
                 .map(|v| v.columns.clone())
-                .ok_or_else(|| Error::Damaged {
-                    log: self.log.name.clone(),
-                    problem: format!(
-                        "queue row {} is of a version that does not exist",
-                        changes.id
-                    ),
-                })?,
+                .ok_or_else(|| self.damaged(id, "is of a version that does not exist"))?,
         };
         shape::record_columns(
             session,

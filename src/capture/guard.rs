@@ -13,29 +13,8 @@ use crate::session::Session;
 use pgrx::pg_sys;
 use std::collections::HashMap;
 
-/// When a trigger fires, as `pg_trigger.tgenabled` says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fires {
-    Always,
-    /// Only where changes of another server are applied.
-    Replica,
-}
-
-impl Fires {
-    fn tgenabled(self) -> &'static str {
-        match self {
-            Fires::Always => "A",
-            Fires::Replica => "R",
-        }
-    }
-
-    fn ddl(self) -> &'static str {
-        match self {
-            Fires::Always => "ENABLE ALWAYS",
-            Fires::Replica => "ENABLE REPLICA",
-        }
-    }
-}
+/// A trigger that fires in every session, as `pg_trigger.tgenabled` says it.
+const ALWAYS: &str = "A";
 
 /// A trigger that a source needs.
 struct Needed {
@@ -43,46 +22,27 @@ struct Needed {
     event: &'static str,
     level: &'static str,
     function: &'static str,
-    fires: Fires,
 }
 
 const CAPTURE: &[Needed] = &[
     Needed {
-        suffix: "insert",
-        event: "AFTER INSERT",
-        level: "REFERENCING NEW TABLE AS merkle_log_new FOR EACH STATEMENT",
+        suffix: "change",
+        event: "AFTER INSERT OR UPDATE OR DELETE",
+        level: "FOR EACH ROW",
         function: "capture_change",
-        fires: Fires::Always,
-    },
-    Needed {
-        suffix: "update",
-        event: "AFTER UPDATE",
-        level: "REFERENCING OLD TABLE AS merkle_log_old NEW TABLE AS merkle_log_new FOR EACH STATEMENT",
-        function: "capture_change",
-        fires: Fires::Always,
-    },
-    Needed {
-        suffix: "delete",
-        event: "AFTER DELETE",
-        level: "REFERENCING OLD TABLE AS merkle_log_old FOR EACH STATEMENT",
-        function: "capture_change",
-        fires: Fires::Always,
     },
     Needed {
         suffix: "truncate",
         event: "AFTER TRUNCATE",
         level: "FOR EACH STATEMENT",
         function: "capture_change",
-        fires: Fires::Always,
-    },
-    Needed {
-        suffix: "applied",
-        event: "AFTER INSERT OR UPDATE OR DELETE",
-        level: "FOR EACH ROW",
-        function: "capture_change",
-        fires: Fires::Replica,
     },
 ];
+
+/// The triggers that captured changes up to version 0.3.0, beside the one of TRUNCATE: for each statement, and
+/// for each row.
+const FORMER: &[&str] = &["insert", "update", "delete"];
+const FORMER_ROW: &str = "applied";
 
 const REFUSE: &[Needed] = &[
     Needed {
@@ -90,25 +50,27 @@ const REFUSE: &[Needed] = &[
         event: "BEFORE UPDATE OR DELETE",
         level: "FOR EACH ROW",
         function: "refuse_change",
-        fires: Fires::Always,
     },
     Needed {
         suffix: "no_truncate",
         event: "BEFORE TRUNCATE",
         level: "FOR EACH STATEMENT",
         function: "refuse_change",
-        fires: Fires::Always,
     },
 ];
 
 impl Needed {
     fn name(&self, source: &Source) -> String {
-        format!("merkle_log_{}_{}", source.id, self.suffix)
+        name_of(source, self.suffix)
     }
 
     fn for_each_row(&self) -> bool {
         self.level == "FOR EACH ROW"
     }
+}
+
+fn name_of(source: &Source, suffix: &str) -> String {
+    format!("merkle_log_{}_{suffix}", source.id)
 }
 
 fn needed(source: &Source) -> impl Iterator<Item = &'static Needed> {
@@ -158,9 +120,8 @@ pub fn install(session: &Session, source: &Source) {
                     trigger.event, trigger.level, trigger.function, source.id
                 ));
             }
-            if state.as_deref() != Some(trigger.fires.tgenabled()) {
-                let how = trigger.fires.ddl();
-                session.command(&format!("ALTER TABLE {table} {how} TRIGGER {name}"));
+            if state.as_deref() != Some(ALWAYS) {
+                session.command(&format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"));
             }
         }
         let unneeded: Vec<String> = CAPTURE
@@ -168,6 +129,8 @@ pub fn install(session: &Session, source: &Source) {
             .chain(REFUSE)
             .filter(|t| root || !t.for_each_row())
             .map(|t| t.name(source))
+            .chain(FORMER.iter().map(|suffix| name_of(source, suffix)))
+            .chain(root.then(|| name_of(source, FORMER_ROW)))
             .filter(|name| present.contains_key(&(oid, name.clone())))
             .collect();
         for name in unneeded {
@@ -231,7 +194,7 @@ pub fn holes(session: &Session, source: &Source) -> Vec<(pg_sys::Oid, String)> {
             let name = trigger.name(source);
             let wrong = match present.get(&(oid, name.clone())).map(String::as_str) {
                 None => continue,
-                Some(state) if state == trigger.fires.tgenabled() => continue,
+                Some(ALWAYS) => continue,
                 Some("D") => "disabled",
                 Some(_) => "not enabled as it must be",
             };

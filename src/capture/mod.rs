@@ -1,10 +1,13 @@
 //! From a source table to rows in order: which table, which columns, how far, and in which order.
 
+pub mod change_order;
 pub mod fence;
+pub mod gather;
 pub mod guard;
 pub mod key_equality;
 pub mod merge;
 pub mod order;
+pub mod page;
 pub mod queue;
 pub mod row_key;
 pub mod scan;
