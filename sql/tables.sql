@@ -166,6 +166,24 @@ ALTER TABLE @extschema@.merkle_pending
 
 CREATE SEQUENCE @extschema@.merkle_pending_id;
 
+CREATE TABLE @extschema@.merkle_redacted_key (
+    source_id   integer     NOT NULL,
+    source_key  text        COLLATE "C" NOT NULL,
+    leaf_index  bigint      NOT NULL,
+    reason      text        NOT NULL,
+    redacted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (source_id, source_key)
+);
+
+-- Not carried by pg_dump: what was wrong with a source there says nothing about the restored one.
+CREATE TABLE @extschema@.merkle_source_state (
+    source_id integer     PRIMARY KEY,
+    state     text        NOT NULL,
+    detail    text        NOT NULL,
+    mend      text        NOT NULL,
+    since     timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs_log_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_sources', '');
@@ -178,5 +196,6 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tile', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tree_head', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_leaf_data', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_statement', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_redacted_key', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_pending', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_pending_id', '');

@@ -64,6 +64,8 @@ pgrx::extension_sql_file!(
         api::worker::run_now,
         api::history::row_history,
         api::history::redact,
+        api::history::redact_row,
+        api::verify::verify_row,
         api::history::prune_log,
         api::ops::coverage_holes,
         api::ops::merkle_log_health,

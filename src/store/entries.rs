@@ -131,11 +131,13 @@ pub fn at(
 /// The leaf indexes of a source row's entries, oldest first.
 pub fn of_row(
     session: &Session,
+    snapshot: Snapshot,
     log: &Log,
     source_id: i32,
     key: &RowKey,
 ) -> Result<Vec<i64>, Error> {
-    let mut found = session.read(
+    let mut found = session.query(
+        snapshot,
         "SELECT m.leaf_index FROM @extschema@.merkle_log m
           WHERE m.order_value IS NOT NULL
             AND (m.source_key = $1 AND m.source_id = $2 AND m.log_id = $3
@@ -149,7 +151,7 @@ pub fn of_row(
         ],
         |row| row.required(0),
     );
-    found.extend(in_order(session, Snapshot::Statement, log, source_id, key)?);
+    found.extend(in_order(session, snapshot, log, source_id, key)?);
     found.sort_unstable();
     Ok(found)
 }

@@ -5,5 +5,6 @@ pub mod entries;
 pub mod heads;
 pub mod leaves;
 pub mod order_index;
+pub mod redacted;
 pub mod tiles;
 pub mod tree;
