@@ -18,6 +18,7 @@ REVOKE ALL ON FUNCTION
     @extschema@.capture_change(),
     @extschema@.refuse_change(),
     @extschema@.run_now(text),
+    @extschema@.adopt_database(text),
     @extschema@.redact(text, bigint, text),
     @extschema@.redact_row(text, regclass, text, text),
     @extschema@.prune_log(text, bigint),
@@ -44,7 +45,8 @@ REVOKE ALL ON
     @extschema@.merkle_statement,
     @extschema@.merkle_pending,
     @extschema@.merkle_source_state,
-    @extschema@.merkle_redacted_key
+    @extschema@.merkle_redacted_key,
+    @extschema@.merkle_database
 FROM PUBLIC;
 
 GRANT SELECT ON @extschema@.merkle_log_status, @extschema@.merkle_log_progress TO PUBLIC;

@@ -11,9 +11,9 @@ SELECT l.log_name,
        COALESCE(h.tree_size, 0) AS tree_size,
        h.root_hash,
        h.created_at AS last_batch_at,
-       l.waiting_for,
-       l.last_error,
-       l.last_error_at,
+       CASE WHEN o.name IS NULL THEN l.waiting_for END AS waiting_for,
+       CASE WHEN o.name IS NULL THEN l.last_error END AS last_error,
+       CASE WHEN o.name IS NULL THEN l.last_error_at END AS last_error_at,
        l.paused,
        l.run_interval,
        l.reconcile_interval,
@@ -36,7 +36,8 @@ SELECT l.log_name,
        c.cache_misses,
        w.pid AS worker_pid,
        w.heartbeat AS worker_heartbeat,
-       p.problems AS source_problems
+       p.problems AS source_problems,
+       o.name AS held_as_copy_of
   FROM @extschema@.verification_logs l
   LEFT JOIN LATERAL (SELECT t.tree_size, t.root_hash, t.created_at, t.duration
                        FROM @extschema@.merkle_tree_head t
@@ -48,6 +49,7 @@ SELECT l.log_name,
                       ORDER BY t.tree_size DESC LIMIT 1) b ON true
   LEFT JOIN LATERAL @extschema@.log_lag(l.log_id) g ON true
   LEFT JOIN LATERAL @extschema@.log_counters(l.log_id) c ON true
+  LEFT JOIN @extschema@.held_as_copy_of() o (name) ON true
   LEFT JOIN LATERAL @extschema@.background_worker() w ON true
   LEFT JOIN LATERAL (SELECT pg_catalog.string_agg(s.source_table OPERATOR(pg_catalog.||) ': ' OPERATOR(pg_catalog.||) t.state,
                                                   '; ' ORDER BY s.source_id) AS problems

@@ -137,6 +137,16 @@ pub enum Error {
     },
     #[error("settle needs a log ordered by time, and log \"{log}\" is ordered by {domain}")]
     SettleDomain { log: String, domain: &'static str },
+    #[error(
+        "this database has the logs of database \"{name}\" (oid {oid} of cluster {system_identifier}), and nobody has said what it is"
+    )]
+    CopiedDatabase {
+        name: String,
+        system_identifier: i64,
+        oid: u32,
+    },
+    #[error("the logs of database \"{name}\" are its own: there is nothing to adopt")]
+    NotACopy { name: String },
     #[error("log \"{log}\" cannot be written under isolation level {level}")]
     Isolation { log: String, level: &'static str },
     #[error("log \"{log}\" cannot be written during recovery")]
@@ -265,6 +275,8 @@ impl Error {
             | StrayTrigger { .. }
             | CannotRedact { .. }
             | CannotRedactRow { .. }
+            | CopiedDatabase { .. }
+            | NotACopy { .. }
             | NoHistory { .. }
             | TriggerDomain { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             CaptureOption { .. } => C::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -365,6 +377,8 @@ impl Error {
             KeyDropped { .. } => "Remove the source and add it again with another key.".into(),
             HashType { .. } => "Store the hash as bytea (or text).".into(),
             SettleDomain { .. } => "Set settle to 0, or use a log ordered by time.".into(),
+            CopiedDatabase { .. } => "Nothing is logged until then. If it takes the place of that database, which logs no more, run SELECT adopt_database('continue'); if that one goes on and this is a copy for another purpose, SELECT adopt_database('copy').".into(),
+            NotACopy { .. } => "Call it in a database that was restored from a dump, or made from a template, of one with logs.".into(),
             Isolation { .. } => {
                 "Use READ COMMITTED: what is behind the fence must be read with a snapshot taken after it.".into()
             }

@@ -39,7 +39,8 @@ pgrx::extension_sql_file!(
         api::ops::log_counters,
         api::ops::log_lag,
         api::ops::background_worker,
-        api::ops::coverage_holes
+        api::ops::coverage_holes,
+        api::worker::held_as_copy_of
     ]
 );
 pgrx::extension_sql_file!(
@@ -62,6 +63,7 @@ pgrx::extension_sql_file!(
         api::triggers::capture_change,
         api::triggers::refuse_change,
         api::worker::run_now,
+        api::worker::adopt_database,
         api::history::row_history,
         api::history::redact,
         api::history::redact_row,

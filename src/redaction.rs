@@ -143,8 +143,7 @@ pub fn on_record(session: &Session, log: &Log, entry: &Entry) -> Option<String> 
     }
 }
 
-/// Keys that `merkle_redacted_key` has and no entry of the log speaks of, and the other way round: source,
-/// key, and what is wrong.
+/// Keys that `merkle_redacted_key` has and no entry of the log speaks of: source, key, and what is wrong.
 pub fn contradictions(session: &Session, log: &Log) -> Vec<(i32, String, &'static str)> {
     let wanted = redacted::keys(session, Snapshot::Statement, log);
     let entry_of = |(source_id, key): &(i32, String)| {

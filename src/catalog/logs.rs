@@ -1,6 +1,7 @@
 //! `verification_logs`: the logs and their state.
 
 use crate::capture::order::Domain;
+use crate::catalog::identity;
 use crate::error::Error;
 use crate::pg::index::{Direction, Key};
 use crate::pg::spi::{Row, Snapshot};
@@ -119,7 +120,11 @@ pub fn scheduled(session: &Session) -> Vec<Scheduled> {
 
 /// Makes the caller the only writer of the log until the end of its transaction, and loads the log
 /// as it is then. `None` if another is writing and `wait` is false.
+///
+/// # Errors
+/// If there is no such log, or this database is a copy of another that nobody has adopted.
 pub fn lock(session: &Session, name: &str, wait: bool) -> Result<Option<Log>, Error> {
+    identity::check(session)?;
     let log = by_name(session, Snapshot::Fresh, name)?;
     // The table's oid keeps the key apart from the advisory locks of others.
     let call = "(('@extschema@.verification_logs'::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8
@@ -149,6 +154,22 @@ pub fn lock(session: &Session, name: &str, wait: bool) -> Result<Option<Log>, Er
 /// As `lock`, waiting for as long as it takes.
 pub fn lock_and_wait(session: &Session, name: &str) -> Result<Log, Error> {
     lock(session, name, true)?.ok_or_else(|| Error::NoSuchLog(name.to_owned()))
+}
+
+/// Forgets how batches went and whom they waited for: that was on another server.
+pub fn forget_state(session: &Session) {
+    session.execute(
+        "UPDATE @extschema@.verification_logs SET waiting_for = NULL, last_error = NULL, last_error_at = NULL",
+        &[],
+    );
+    session.execute("DELETE FROM @extschema@.merkle_source_state", &[]);
+}
+
+pub fn disable_all(session: &Session) {
+    session.execute(
+        "UPDATE @extschema@.verification_logs SET enabled = false WHERE enabled",
+        &[],
+    );
 }
 
 /// Puts a failure on record, for `merkle_log_status`.

@@ -2,6 +2,7 @@
 
 use super::lag;
 use crate::capture::{queue, state};
+use crate::catalog::identity;
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources::{self, Source};
 use crate::error::literal;
@@ -43,7 +44,7 @@ fn check(
 }
 
 pub fn checks(session: &Session) -> Vec<Check> {
-    let mut checks = vec![preload(), worker(), queue(session)];
+    let mut checks = vec![preload(), worker(), queue(session), database(session)];
     for state in states(session) {
         let name = state.name.as_str();
         let quoted = literal(name);
@@ -132,6 +133,20 @@ fn queue(session: &Session) -> Check {
     let mend =
         "end old transactions (backend_xmin in pg_stat_activity), then VACUUM merkle_pending";
     check("queue", None, size < LARGE_QUEUE, detail, mend)
+}
+
+/// Whether the logs are this database's own.
+fn database(session: &Session) -> Check {
+    let other = identity::other(session);
+    let detail = match &other {
+        None => "the logs are this database's own".to_owned(),
+        Some(other) => format!(
+            "the logs are those of database \"{}\"; nothing is logged here until someone says what this one is",
+            other.name
+        ),
+    };
+    let mend = "SELECT adopt_database('continue') if it takes that one's place, adopt_database('copy') if that one goes on";
+    check("database", None, other.is_none(), detail, mend)
 }
 
 fn lateness(session: &Session, log: &Log) -> Check {

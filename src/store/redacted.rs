@@ -103,27 +103,42 @@ impl Subject<'_> {
     }
 }
 
+/// The source and the key of the row that the leaf of a redaction is about, if it is about a row.
+pub fn row_of(leaf: &Leaf) -> Option<(i32, String)> {
+    let Columns::Map(columns) = &leaf.columns else {
+        return None;
+    };
+    match (columns.get("source_id"), columns.get("source_key")) {
+        (Some(Cbor::Integer(id)), Some(Cbor::Text(key))) => {
+            Some((i32::try_from(*id).ok()?, key.clone()))
+        }
+        _ => None,
+    }
+}
+
 /// True if the leaf of a redaction is about what its own entry's key names.
 pub fn is_of(leaf: &Leaf, entry_key: &str) -> bool {
     let Columns::Map(columns) = &leaf.columns else {
         return false;
     };
-    let number = |name| match columns.get(name) {
+    let index = match columns.get("leaf_index") {
         Some(Cbor::Integer(n)) => i64::try_from(*n).ok(),
         _ => None,
     };
-    let subject = match (number("leaf_index"), number("source_id"), columns.get("source_key")) {
-        (Some(index), None, None) => Subject::Entry {
+    let key = match (index, row_of(leaf)) {
+        (Some(index), None) => Subject::Entry {
             index,
             leaf_hash: &[],
-        },
-        (None, Some(source_id), Some(Cbor::Text(key))) => Subject::Row {
-            source_id: source_id as i32,
-            key,
-        },
+        }
+        .key(),
+        (None, Some((source_id, key))) => Subject::Row {
+            source_id,
+            key: &key,
+        }
+        .key(),
         _ => return false,
     };
-    subject.key() == entry_key
+    key == entry_key
 }
 
 /// Destroys the salt and the leaf data of an entry; false if it has none.

@@ -319,7 +319,9 @@ impl Rows {
             return true;
         };
         if leaf.kind == Kind::Redact {
-            return !redacted::is_of(&leaf, &entry.key);
+            let row = redacted::row_of(&leaf);
+            return !redacted::is_of(&leaf, &entry.key)
+                || row.is_some_and(|row| !self.redacted.contains(&row));
         }
         if entry.source_id == OF_LOG {
             let truncated = |(id, source): (&i32, &Source)| {
