@@ -19,7 +19,9 @@ REVOKE ALL ON FUNCTION
     @extschema@.capture_change(),
     @extschema@.refuse_change(),
     @extschema@.run_now(text),
+    @extschema@.adopt_database(text),
     @extschema@.redact(text, bigint, text),
+    @extschema@.redact_row(text, regclass, text, text),
     @extschema@.prune_log(text, bigint),
     @extschema@.merkle_log_warm(text),
     @extschema@.schedule_log(text, text),
@@ -42,7 +44,10 @@ REVOKE ALL ON
     @extschema@.merkle_tree_head,
     @extschema@.merkle_leaf_data,
     @extschema@.merkle_statement,
-    @extschema@.merkle_pending
+    @extschema@.merkle_pending,
+    @extschema@.merkle_source_state,
+    @extschema@.merkle_redacted_key,
+    @extschema@.merkle_database
 FROM PUBLIC;
 
 GRANT SELECT ON @extschema@.merkle_log_status, @extschema@.merkle_log_progress TO PUBLIC;

@@ -183,6 +183,35 @@ CREATE INDEX merkle_pending_order ON @extschema@.merkle_pending (log_id, pending
 
 CREATE SEQUENCE @extschema@.merkle_pending_id;
 
+CREATE TABLE @extschema@.merkle_redacted_key (
+    source_id   integer     NOT NULL,
+    source_key  text        COLLATE "C" NOT NULL,
+    leaf_index  bigint      NOT NULL,
+    reason      text        NOT NULL,
+    redacted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (source_id, source_key)
+);
+
+-- The database that the logs are of, and those that they were of before.
+CREATE TABLE @extschema@.merkle_database (
+    system_identifier bigint      NOT NULL,
+    database_oid      oid         NOT NULL,
+    database_name     text        NOT NULL,
+    timeline          integer     NOT NULL,
+    since             timestamptz NOT NULL DEFAULT clock_timestamp(),
+    left_at           timestamptz,
+    PRIMARY KEY (system_identifier, database_oid)
+);
+
+-- Not carried by pg_dump: what was wrong with a source there says nothing about the restored one.
+CREATE TABLE @extschema@.merkle_source_state (
+    source_id integer     PRIMARY KEY,
+    state     text        NOT NULL,
+    detail    text        NOT NULL,
+    mend      text        NOT NULL,
+    since     timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs', 'WHERE log_id OPERATOR(pg_catalog.<>) 0');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs_log_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_sources', '');
@@ -195,5 +224,7 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tile', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tree_head', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_leaf_data', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_statement', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_database', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_redacted_key', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_pending', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_pending_id', '');

@@ -11,9 +11,9 @@ SELECT l.log_name,
        COALESCE(h.tree_size, 0) AS tree_size,
        h.root_hash,
        h.created_at AS last_batch_at,
-       l.waiting_for,
-       l.last_error,
-       l.last_error_at,
+       CASE WHEN o.name IS NULL THEN l.waiting_for END AS waiting_for,
+       CASE WHEN o.name IS NULL THEN l.last_error END AS last_error,
+       CASE WHEN o.name IS NULL THEN l.last_error_at END AS last_error_at,
        l.paused,
        l.run_interval,
        l.reconcile_interval,
@@ -35,7 +35,9 @@ SELECT l.log_name,
        c.cache_hits,
        c.cache_misses,
        w.pid AS worker_pid,
-       w.heartbeat AS worker_heartbeat
+       w.heartbeat AS worker_heartbeat,
+       p.problems AS source_problems,
+       o.name AS held_as_copy_of
   FROM @extschema@.verification_logs l
   LEFT JOIN LATERAL (SELECT t.tree_size, t.root_hash, t.created_at, t.duration
                        FROM @extschema@.merkle_tree_head t
@@ -47,7 +49,13 @@ SELECT l.log_name,
                       ORDER BY t.tree_size DESC LIMIT 1) b ON true
   LEFT JOIN LATERAL @extschema@.log_lag(l.log_id) g ON true
   LEFT JOIN LATERAL @extschema@.log_counters(l.log_id) c ON true
-  LEFT JOIN LATERAL @extschema@.background_worker() w ON true;
+  LEFT JOIN @extschema@.held_as_copy_of() o (name) ON true
+  LEFT JOIN LATERAL @extschema@.background_worker() w ON true
+  LEFT JOIN LATERAL (SELECT pg_catalog.string_agg(s.source_table OPERATOR(pg_catalog.||) ': ' OPERATOR(pg_catalog.||) t.state,
+                                                  '; ' ORDER BY s.source_id) AS problems
+                       FROM @extschema@.merkle_source_state t
+                       JOIN @extschema@.verification_sources s ON s.source_id OPERATOR(pg_catalog.=) t.source_id
+                      WHERE s.log_id OPERATOR(pg_catalog.=) l.log_id AND s.removed_at IS NULL) p ON true;
 
 CREATE VIEW @extschema@.merkle_log_sources AS
 SELECT l.log_name,
@@ -68,13 +76,18 @@ SELECT l.log_name,
        s.allow_truncate,
        s.store_leaf_data,
        s.salted,
-       s.backfill
+       s.backfill,
+       CASE WHEN s.removed_at IS NULL THEN COALESCE(t.state, 'ready') ELSE 'removed' END AS state,
+       t.detail AS state_detail,
+       t.mend AS state_mend,
+       t.since AS state_since
   FROM @extschema@.verification_sources s
   JOIN @extschema@.verification_logs l USING (log_id)
   JOIN LATERAL (SELECT w.version, w.from_leaf_index, w.change
                   FROM @extschema@.verification_source_versions w
                  WHERE w.source_id = s.source_id
-                 ORDER BY w.version DESC LIMIT 1) v ON true;
+                 ORDER BY w.version DESC LIMIT 1) v ON true
+  LEFT JOIN @extschema@.merkle_source_state t ON t.source_id OPERATOR(pg_catalog.=) s.source_id;
 
 CREATE VIEW @extschema@.merkle_log_progress AS
 SELECT r.pid,

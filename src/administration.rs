@@ -274,7 +274,8 @@ fn entries(session: &Session, act: &Act) -> Result<Vec<Entry>, Error> {
 }
 
 fn encode(act: &Act, content: &Content, rows: &[Row], part: Option<i64>) -> Result<Entry, Error> {
-    let (user, application) = (xact::session_user(), xact::application_name());
+    let user = xact::session_user();
+    let application = xact::application_name(|name| name.into_owned());
     let context = Context {
         origin: Some(Origin {
             transaction: xact::id(),

@@ -7,6 +7,7 @@ use crate::administration;
 use crate::capture::fence::{self, Blocked};
 use crate::capture::order::Domain;
 use crate::capture::shape::Shape;
+use crate::capture::state;
 use crate::capture::watermark::{self, Span, Stream};
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources;
@@ -176,7 +177,8 @@ fn capture(
     ahead::append(session, log, sources).map(Ok)
 }
 
-/// The sources as their tables are now, all of them checked before anything is written.
+/// The sources that are ready, as their tables are now. The others are put on record, and never hold up
+/// these.
 fn load_shapes(
     session: &Session,
     log: &Log,
@@ -187,14 +189,15 @@ fn load_shapes(
     if let Err(blocked) = fence::hold_tables(session, &relations, deadline) {
         return Ok(Err(blocked));
     }
-    let shapes = sources
-        .iter()
-        .map(|s| Shape::load(session, log, s))
-        .collect::<Result<Vec<_>, _>>()?;
-    for shape in &shapes {
-        shape.check(session, log)?;
+    Ok(Ok(state::open_ready(session, log, &sources)))
+}
+
+/// Logs what triggers have queued, all of it, where the log has triggers.
+pub fn drain_queue(session: &Session, log: &Log) -> Result<(), Error> {
+    match log.domain {
+        Some(Domain::Arrival) => arrival::drain_queue(session, log),
+        _ => Ok(()),
     }
-    Ok(Ok(shapes))
 }
 
 /// Logs every row that should have an entry and has none.

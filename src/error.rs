@@ -41,7 +41,12 @@ pub enum Error {
     #[error("table \"{table}\" is already a source of log \"{log}\"")]
     SourceExists { log: String, table: String },
     #[error("source \"{table}\" of log \"{log}\" no longer exists")]
-    SourceGone { log: String, table: String },
+    SourceGone {
+        log: String,
+        table: String,
+        /// What `remove_source` can be called with, now that the table has no name.
+        relation: u32,
+    },
     #[error("\"{table}\" cannot be a source: it is {what}")]
     NotATable { table: String, what: &'static str },
     #[error("must be owner of table \"{table}\" to make it a source of log \"{log}\"")]
@@ -50,10 +55,14 @@ pub enum Error {
     MayNotRead { log: String, table: String },
     #[error("permission denied for the content of log \"{0}\"")]
     MayNotReadLog(String),
+    #[error("permission denied for the key of table \"{table}\", a source of log \"{log}\"")]
+    MayNotReadKey { log: String, table: String },
     #[error(
         "table \"{table}\" forces row-level security on its owner, who could then not read every row for log \"{log}\""
     )]
     ForcedRowSecurity { log: String, table: String },
+    #[error("the owner of table \"{table}\" may not read it for log \"{log}\"")]
+    OwnerMayNotRead { log: String, table: String },
     #[error("column \"{column}\" of table \"{table}\" does not exist")]
     NoSuchColumn { table: String, column: String },
     #[error(
@@ -134,6 +143,16 @@ pub enum Error {
     },
     #[error("settle needs a log ordered by time, and log \"{log}\" is ordered by {domain}")]
     SettleDomain { log: String, domain: &'static str },
+    #[error(
+        "this database has the logs of database \"{name}\" (oid {oid} of cluster {system_identifier}), and nobody has said what it is"
+    )]
+    CopiedDatabase {
+        name: String,
+        system_identifier: i64,
+        oid: u32,
+    },
+    #[error("the logs of database \"{name}\" are its own: there is nothing to adopt")]
+    NotACopy { name: String },
     #[error("log \"{log}\" cannot be written under isolation level {level}")]
     Isolation { log: String, level: &'static str },
     #[error("log \"{log}\" cannot be written during recovery")]
@@ -238,6 +257,10 @@ pub enum Error {
         index: i64,
         why: &'static str,
     },
+    #[error(
+        "rows of table \"{table}\" cannot be redacted in log \"{log}\": its source is not salted"
+    )]
+    CannotRedactRow { log: String, table: String },
     #[error("log \"{log}\" does not keep the leaf data of table \"{table}\"")]
     NoHistory { log: String, table: String },
     #[error("extension \"pg_cron\" is not installed in this database")]
@@ -253,6 +276,9 @@ pub enum Error {
     },
 }
 
+/// Who knows of more entries than the log has did not get it wrong.
+const ROLLED_BACK: &str = "If the log was larger before, it was rolled back, as by restoring a backup or failing over to a standby that lagged: compare with the tree heads that were kept outside.";
+
 impl Error {
     fn sqlstate(&self) -> PgSqlErrorCode {
         use Error::*;
@@ -263,6 +289,9 @@ impl Error {
             | StrayTrigger { .. }
             | OldTrigger { .. }
             | CannotRedact { .. }
+            | CannotRedactRow { .. }
+            | CopiedDatabase { .. }
+            | NotACopy { .. }
             | NoHistory { .. }
             | TriggerDomain { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             CaptureOption { .. } => C::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -292,9 +321,11 @@ impl Error {
             | SettleDomain { .. }
             | ShapeChanged { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             NotATable { .. } => C::ERRCODE_WRONG_OBJECT_TYPE,
-            NotOwner { .. } | MayNotRead { .. } | MayNotReadLog(_) => {
-                C::ERRCODE_INSUFFICIENT_PRIVILEGE
-            }
+            NotOwner { .. }
+            | MayNotRead { .. }
+            | MayNotReadLog(_)
+            | MayNotReadKey { .. }
+            | OwnerMayNotRead { .. } => C::ERRCODE_INSUFFICIENT_PRIVILEGE,
             NoSuchColumn { .. } => C::ERRCODE_UNDEFINED_COLUMN,
             OrderType { .. } | KeyType { .. } | HashType { .. } => C::ERRCODE_DATATYPE_MISMATCH,
             Isolation { .. } | ReadOnly { .. } => C::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -309,7 +340,7 @@ impl Error {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<String> {
         use Error::*;
         Some(match self {
             NotInstalled => "Run CREATE EXTENSION merkle_log.".into(),
@@ -327,8 +358,8 @@ impl Error {
                 literal(log)
             ),
             SourceExists { .. } => "Use alter_source to change it.".into(),
-            SourceGone { log, .. } => format!(
-                "Its entries stay provable. To go on with the other sources, call remove_source({}, relation) with the relation that verification_sources shows.",
+            SourceGone { log, relation, .. } => format!(
+                "Its entries stay provable, and the other sources of the log go on. Whoever manages the log can take it out: SELECT remove_source({}, {relation}).",
                 literal(log)
             ),
             NotATable { .. } => "A source is an ordinary or partitioned permanent table outside this extension.".into(),
@@ -339,9 +370,15 @@ impl Error {
             MayNotReadLog(_) => {
                 "Its leaf data hold order values of source rows, for the extension's owner only; administration() shows the acts without them.".into()
             }
+            MayNotReadKey { table, .. } => format!(
+                "This tells which rows are there: it needs SELECT on the columns of the key of {table}, free of row-level security."
+            ),
             ForcedRowSecurity { .. } => {
                 "Run ALTER TABLE … NO FORCE ROW LEVEL SECURITY, or give the owner BYPASSRLS.".into()
             }
+            OwnerMayNotRead { table, .. } => format!(
+                "Grant its owner what it lacks: SELECT ON {table}, and USAGE on its schema. Every source is read as its owner."
+            ),
             NoSuchColumn { table, .. } => format!("See \\d {table} for its columns."),
             OrderType { .. } => "Use a column of type smallint, integer, bigint, numeric, date, timestamp, timestamptz or uuid.".into(),
             OrderNullable { column, .. } => {
@@ -364,15 +401,20 @@ impl Error {
             KeyDropped { .. } => "Remove the source and add it again with another key.".into(),
             HashType { .. } => "Store the hash as bytea (or text).".into(),
             SettleDomain { .. } => "Set settle to 0, or use a log ordered by time.".into(),
+            CopiedDatabase { .. } => "Nothing is logged until then. If it takes the place of that database, which logs no more, run SELECT adopt_database('continue'); if that one goes on and this is a copy for another purpose, SELECT adopt_database('copy').".into(),
+            NotACopy { .. } => "Call it in a database that was restored from a dump, or made from a template, of one with logs.".into(),
             Isolation { .. } => {
                 "Use READ COMMITTED: what is behind the fence must be read with a snapshot taken after it.".into()
             }
             ReadOnly { .. } => "Run it on the primary; roots, proofs and verify_log answer here too.".into(),
             IndexOutOfRange { size: 0, .. } | SizeOutOfRange { size: 0, .. } => {
-                "The log is empty: run process_next_batch first.".into()
+                format!("The log is empty: run process_next_batch first. {ROLLED_BACK}")
             }
-            IndexOutOfRange { size, .. } => format!("Use a leaf index from 0 to {}.", size - 1),
-            SizeOutOfRange { size, .. } => format!("Use a tree size from 0 to {size}."),
+            IndexOutOfRange { size, .. } => format!(
+                "Use a leaf index from 0 to {}. {ROLLED_BACK}",
+                size - 1
+            ),
+            SizeOutOfRange { size, .. } => format!("Use a tree size from 0 to {size}. {ROLLED_BACK}"),
             IndexBeyondSize { index, .. } => format!("Use a tree size of at least {}.", index + 1),
             SizesReversed { .. } => "Give the older, smaller size first.".into(),
             RowNotLogged { log, .. } => format!(
@@ -414,6 +456,7 @@ impl Error {
             Pruned { .. } => "It can be proven from a proof that was made before, and a root of that time.".into(),
             PrunedProof { .. } => "Ask for a size that tree_heads lists.".into(),
             CannotRedact { .. } => "Only entries of a source added with salted => true can be redacted, each of them once.".into(),
+            CannotRedactRow { .. } => "Without a salt the hash of a row with few possible contents can be guessed. Only a source added with salted => true can be redacted.".into(),
             NoHistory { log, .. } => format!(
                 "From now on it will with alter_source({}, …, store_leaf_data => true).",
                 literal(log)

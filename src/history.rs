@@ -7,6 +7,7 @@ use crate::catalog::versions::{self, Column};
 use crate::encode::time::{self, MICROS_PER_DAY};
 use crate::error::Error;
 use crate::pg::datum;
+use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use crate::store::entries;
 use crate::store::leaves::{self, Annex};
@@ -53,7 +54,7 @@ pub fn of_row(
     let mut kept = false;
     for source in &of_table {
         let versions = versions::load(session, source.id);
-        for index in entries::of_row(session, log, source.id, &key)? {
+        for index in entries::of_row(session, Snapshot::Statement, log, source.id, &key)? {
             let version = versions.iter().rev().find(|v| v.from_leaf_index <= index);
             let columns = version.map_or(&[][..], |v| &v.columns);
             let annex = leaves::annex(session, log, index);

@@ -40,7 +40,8 @@ pgrx::extension_sql_file!(
         api::ops::log_counters,
         api::ops::log_lag,
         api::ops::background_worker,
-        api::ops::coverage_holes
+        api::ops::coverage_holes,
+        api::worker::held_as_copy_of
     ]
 );
 pgrx::extension_sql_file!(
@@ -64,8 +65,11 @@ pgrx::extension_sql_file!(
         api::triggers::capture_change,
         api::triggers::refuse_change,
         api::worker::run_now,
+        api::worker::adopt_database,
         api::history::row_history,
         api::history::redact,
+        api::history::redact_row,
+        api::verify::verify_row,
         api::history::prune_log,
         api::ops::coverage_holes,
         api::ops::merkle_log_health,

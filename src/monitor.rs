@@ -4,7 +4,7 @@ pub mod coverage;
 pub mod health;
 pub mod metrics;
 
-use crate::capture::shape::Shape;
+use crate::capture::state;
 use crate::capture::statement;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
@@ -24,16 +24,17 @@ pub struct Lag {
     pub seconds: f64,
 }
 
-/// `None` if a source cannot be read.
+/// Of the sources that are ready; the others are shown by their state.
 pub fn lag(session: &Session, log: &Log) -> Option<Lag> {
     let mut total = queued(session, log);
     for source in sources::active(session, log)
         .iter()
         .filter(|s| !s.by_trigger())
     {
-        let lag = behind(session, log, source)?;
-        total.rows += lag.rows;
-        total.seconds = total.seconds.max(lag.seconds);
+        if let Some(lag) = behind(session, log, source) {
+            total.rows += lag.rows;
+            total.seconds = total.seconds.max(lag.seconds);
+        }
     }
     Some(total)
 }
@@ -54,7 +55,7 @@ fn queued(session: &Session, log: &Log) -> Lag {
 
 /// The rows of a source after its watermark.
 fn behind(session: &Session, log: &Log, source: &Source) -> Option<Lag> {
-    let shape = Shape::locked(session, log, source).ok()?;
+    let shape = state::open(session, log, source).ok()?;
     let statement = statement::ahead(&shape);
     let decoder = Decoder::of_column(shape.order());
     let (rows, oldest) = role::as_table_owner(shape.table.owner, || {

@@ -266,6 +266,23 @@ impl Session {
         }
     }
 
+    /// That the caller may read the key of every row of a source, and so may be told which of its rows are
+    /// in the log.
+    pub fn check_caller_reads_key(
+        &self,
+        log: &Log,
+        relation: pg_sys::Oid,
+        key: &[i16],
+    ) -> Result<(), Error> {
+        if role::may_read_columns(self.caller, relation, key) {
+            return Ok(());
+        }
+        Err(Error::MayNotReadKey {
+            log: log.name.clone(),
+            table: sources::relation_name(self, relation),
+        })
+    }
+
     /// That the caller may read every row of a source, and so may be shown its keys and content.
     pub fn check_caller_reads(&self, log: &Log, relation: pg_sys::Oid) -> Result<(), Error> {
         if role::may_read_all(self.caller, relation) {

@@ -7,6 +7,7 @@
 
 mod parts;
 mod pruned;
+pub mod row;
 mod rows;
 mod tiles;
 mod unlogged;
@@ -17,6 +18,7 @@ use crate::catalog::sources;
 use crate::error::Error;
 use crate::pg::progress::{Command, Progress};
 use crate::pg::spi::Snapshot;
+use crate::redaction;
 use crate::session::Session;
 use crate::store::heads::{self, Head};
 use crate::store::tree::{TreeReader, tree_error, tree_size};
@@ -45,6 +47,10 @@ pub enum Kind {
     SchemaChanged,
     /// Not a fault: it says what was erased on purpose.
     Redacted,
+    /// Not tampering: the row went with a partition that left the table, which is on record.
+    Detached,
+    /// The key was redacted, and the entry was not.
+    Unredacted,
 }
 
 impl Kind {
@@ -59,6 +65,8 @@ impl Kind {
             Kind::HeadMismatch => "head_mismatch",
             Kind::SchemaChanged => "schema_changed",
             Kind::Redacted => "redacted",
+            Kind::Detached => "detached",
+            Kind::Unredacted => "unredacted",
         }
     }
 }
@@ -228,7 +236,7 @@ impl Verification {
         )
         .map_err(|e| tree_error(&log, e))?;
         Ok(Verification {
-            rows: Rows::load(session, &log, next == 0)?,
+            rows: Rows::load(session, &log, next == 0, |_| true)?,
             progress: Progress::start(Command::Verify, log.id, (part.end - next) as u64),
             whole: part.whole,
             next,
@@ -271,6 +279,13 @@ impl Verification {
                 let mut findings = std::mem::take(&mut self.found);
                 findings.extend(self.rows.summary());
                 if self.whole {
+                    for (source_id, key, detail) in redaction::contradictions(session, &self.log) {
+                        findings.push(Finding {
+                            source_table: self.rows.name_of(source_id),
+                            source_key: Some(key),
+                            ..Finding::of_log(Kind::EntryAltered, None, detail.into())
+                        });
+                    }
                     findings.extend(self.edges(session)?);
                     for stray in std::mem::take(&mut self.strays) {
                         findings.extend(self.unlogged_row(stray, false));

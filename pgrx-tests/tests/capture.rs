@@ -729,6 +729,7 @@ fn a_captured_table_and_its_queue_survive_dump_and_restore() {
             ),
             10
         );
+        run(&mut b, "SELECT adopt_database('continue')");
         run(&mut b, "INSERT INTO orders VALUES (1000, 'after')");
         assert_eq!(drain(&mut b, "audit"), 611);
         intact(&mut b);

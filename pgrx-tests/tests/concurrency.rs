@@ -479,7 +479,7 @@ fn one_bad_log_does_not_stop_the_others() {
     run(&mut a, ORDERS);
     run(
         &mut a,
-        "INSERT INTO orders DEFAULT VALUES; DROP TABLE broken",
+        "INSERT INTO orders DEFAULT VALUES; UPDATE verification_sources SET watermark = '{nonsense}' WHERE source_table = 'public.broken'",
     );
     assert_eq!(
         column::<String>(&mut a, "SELECT log_name FROM process_next_batch()"),
@@ -489,10 +489,10 @@ fn one_bad_log_does_not_stop_the_others() {
         &mut a,
         "SELECT last_error FROM merkle_log_status WHERE log_name = 'bad'",
     );
-    assert!(problem.contains("no longer exists"), "{problem}");
+    assert!(problem.contains("invalid input syntax"), "{problem}");
     run(
         &mut a,
-        "SELECT remove_source('bad', relation) FROM verification_sources WHERE source_table = 'public.broken'; SELECT process_next_batch()",
+        "UPDATE verification_sources SET watermark = NULL WHERE source_table = 'public.broken'; SELECT process_next_batch()",
     );
     assert_eq!(
         one::<Option<String>>(

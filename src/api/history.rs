@@ -86,16 +86,36 @@ pub fn redact(
     Session::enter(|session| {
         let log = required("log", log)?;
         let index = required("leaf_index", leaf_index)?;
-        let reason = required("reason", reason)?;
-        if reason.trim().is_empty() || reason.len() > 1000 {
-            return Err(Error::Argument {
-                name: "reason",
-                must: "a text of 1 to 1,000 bytes",
-                value: format!("{} bytes", reason.len()),
-            });
-        }
-        redaction::redact(session, &log, index, &reason)
+        redaction::redact(session, &log, index, &valid_reason(reason)?)
     })
+}
+
+#[pg_extern(parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+pub fn redact_row(
+    log: Option<String>,
+    source_table: Option<RegClass>,
+    key: Option<String>,
+    reason: Option<String>,
+) -> Result<i64, ErrorReport> {
+    Session::enter(|session| {
+        let log = required("log", log)?;
+        let relation = required("source_table", source_table)?.0;
+        let key = required("key", key)?;
+        redaction::redact_row(session, &log, relation, &key, &valid_reason(reason)?)
+    })
+}
+
+fn valid_reason(reason: Option<String>) -> Result<String, Error> {
+    let reason = required("reason", reason)?;
+    match reason.trim().is_empty() || reason.len() > 1000 {
+        false => Ok(reason),
+        true => Err(Error::Argument {
+            name: "reason",
+            must: "a text of 1 to 1,000 bytes",
+            value: format!("{} bytes", reason.len()),
+        }),
+    }
 }
 
 #[pg_extern(parallel_unsafe)]

@@ -201,10 +201,12 @@ fn drop_log(
             root: head.ok().map(|h| h.root),
         };
         administration::record(session, act);
-        for source in sources::active(session, &log) {
+        for source in sources::all(session, &log) {
             guard::uninstall(session, &source);
         }
         for table in [
+            "merkle_source_state",
+            "merkle_redacted_key",
             "verification_source_columns",
             "verification_source_versions",
             "merkle_order_index",

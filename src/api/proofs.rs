@@ -243,6 +243,14 @@ fn consistency_proof(
         let log = named(session, log)?;
         let old = required("old_size", old_size)?;
         let (new, new_root) = heads::at(session, Snapshot::Statement, &log, new_size)?;
+        let size = current_size(session, &log)?;
+        if old > size {
+            return Err(Error::SizeOutOfRange {
+                log: log.name,
+                wanted: old,
+                size,
+            });
+        }
         let old_root = match old <= new {
             true => heads::at(session, Snapshot::Statement, &log, Some(old))?.1,
             false => {

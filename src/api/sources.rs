@@ -44,6 +44,7 @@ fn add_source_v2(
         let table = Table::load(session, relation).ok_or_else(|| Error::SourceGone {
             log: log.name.clone(),
             table: sources::relation_name(session, relation),
+            relation: relation.to_u32(),
         })?;
         table.check_fit(&log.name)?;
         check_owner(session, &log, &table)?;
@@ -182,8 +183,8 @@ fn remove_source(log: Option<String>, source_table: Option<RegClass>) -> Result<
         let source = sources::by_relation(session, &log, relation)?;
         if let Some(table) = Table::load(session, relation) {
             check_owner(session, &log, &table)?;
-            guard::uninstall(session, &source);
         }
+        guard::uninstall(session, &source);
         sources::remove(session, &source);
         Ok(())
     })
@@ -234,6 +235,7 @@ fn own_source(
     let table = Table::load(session, relation).ok_or_else(|| Error::SourceGone {
         log: log.name.clone(),
         table: source.name.clone(),
+        relation: relation.to_u32(),
     })?;
     check_owner(session, &log, &table)?;
     Ok((source, table))

@@ -2,9 +2,12 @@
 
 use super::required;
 use crate::error::Error;
+use crate::pg::hashes::Path;
 use crate::pg::memory::Scratch;
+use crate::pg::regclass::RegClass;
 use crate::session::Session;
-use crate::verify::{Finding, Verification};
+use crate::verify::{Finding, Verification, row};
+use merkle_tree::Hash;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -53,6 +56,49 @@ fn verify_log_v3(
             )
         }),
     ))
+}
+
+#[pg_extern(stable, parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+#[allow(clippy::type_complexity)]
+pub fn verify_row(
+    log: Option<String>,
+    source_table: Option<RegClass>,
+    key: Option<String>,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(status, String),
+            name!(leaf_index, Option<i64>),
+            name!(tree_size, Option<i64>),
+            name!(leaf_hash, Option<Vec<u8>>),
+            name!(row_hash, Option<Vec<u8>>),
+            name!(root_hash, Option<Vec<u8>>),
+            name!(path, Option<Path>),
+            name!(detail, String),
+        ),
+    >,
+    ErrorReport,
+> {
+    Session::enter(|session| {
+        let log = required("log", log)?;
+        let relation = required("source_table", source_table)?.0;
+        let key = required("key", key)?;
+        let found = row::verify(session, &log, relation, &key)?;
+        let bytes = |hash: &Hash| hash.as_bytes().to_vec();
+        let entry = found.entry.as_ref();
+        Ok(TableIterator::once((
+            found.status.as_str().to_owned(),
+            entry.map(|e| e.index),
+            entry.map(|e| e.size),
+            entry.map(|e| bytes(&e.leaf)),
+            found.row.as_ref().map(bytes),
+            entry.map(|e| bytes(&e.root)),
+            found.entry.as_ref().map(|e| Path(e.path.clone())),
+            found.detail,
+        )))
+    })
 }
 
 /// Findings one by one; the work is done a chunk at a time, when the last chunk's are used up.

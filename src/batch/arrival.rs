@@ -9,6 +9,7 @@ use crate::capture::page::CapturedAs;
 use crate::capture::queue::{self, Change, Queue};
 use crate::capture::scan::{Leaf, Scan};
 use crate::capture::shape::{self, Shape};
+use crate::capture::state;
 use crate::capture::statement::{self, Rows};
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
@@ -38,6 +39,7 @@ pub fn append(session: &Session, log: &Log) -> Result<Appended, Error> {
         true => Command::Backfill,
         false => Command::Batch,
     };
+    state::look_for_changes(session, log, &sources);
     let mut batch = Batch::open(session, log, command)?;
     let mut more = false;
     for source in sources {
@@ -90,6 +92,13 @@ pub fn reconcile(session: &Session, log: &Log) -> Result<Vec<Late>, Error> {
     Ok(late)
 }
 
+/// Logs all that is queued.
+pub fn drain_queue(session: &Session, log: &Log) -> Result<(), Error> {
+    let mut batch = Batch::open(session, log, Command::Batch)?;
+    batch.drain_all()?;
+    batch.appender.finish().map(drop)
+}
+
 /// One step of a sweep: some rows of a source, in the order of its key.
 struct Sweep {
     shape: Shape,
@@ -99,7 +108,7 @@ struct Sweep {
 }
 
 impl Sweep {
-    /// `None` if the table is gone, or someone is altering it: then later.
+    /// `None` if the source is not ready, or someone is altering its table: then later.
     fn read(
         session: &Session,
         log: &Log,
@@ -110,11 +119,10 @@ impl Sweep {
         if !lock::try_access_share(source.relation) {
             return Ok(None);
         }
-        let mut shape = match Shape::load(session, log, source) {
-            Err(Error::SourceGone { .. }) => return Ok(None),
-            shape => shape?,
+        let ready = state::open_ready(session, log, std::slice::from_ref(source));
+        let Some(mut shape) = ready.into_iter().next() else {
+            return Ok(None);
         };
-        shape.check(session, log)?;
         let columns = shape.columns_now()?;
         let now = Version {
             columns,
@@ -225,7 +233,11 @@ impl<'a> Batch<'a> {
                     },
                 };
                 self.appender.push(&Entry {
-                    source_id: if of_log { sources::OF_LOG } else { table.source_id },
+                    source_id: if of_log {
+                        sources::OF_LOG
+                    } else {
+                        table.source_id
+                    },
                     key: &change.key,
                     order: Some(&order),
                     place: None,
@@ -258,7 +270,10 @@ impl<'a> Batch<'a> {
             return Ok(());
         }
         let Some(source) = sources::by_id(session, source_id) else {
-            return Err(self.damaged(id, &format!("is of source {source_id}, which does not exist")));
+            return Err(self.damaged(
+                id,
+                &format!("is of source {source_id}, which does not exist"),
+            ));
         };
         let mut versions = match Shape::load(session, self.log, &source) {
             Ok(mut shape) => {

@@ -12,6 +12,7 @@ pub mod queue;
 pub mod row_key;
 pub mod scan;
 pub mod shape;
+pub mod state;
 pub mod statement;
 pub mod table;
 pub mod trigger;

@@ -103,6 +103,11 @@ impl Finder {
         })
     }
 
+    /// The attribute numbers of the key's columns.
+    pub fn columns(&self) -> Vec<i16> {
+        self.key.iter().map(|column| column.attnum).collect()
+    }
+
     /// A key as entries have it, from any text that the key's types accept.
     pub fn key(&self, session: &Session, key: &str) -> Result<RowKey, Error> {
         match self.needs_pinned_settings {

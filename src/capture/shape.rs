@@ -33,6 +33,7 @@ impl Shape {
         let table = Table::load(session, source.relation).ok_or_else(|| Error::SourceGone {
             log: log.name.clone(),
             table: source.name.clone(),
+            relation: source.relation.to_u32(),
         })?;
         let versions = bind(session, source, &table);
         let current = versions.last().ok_or_else(|| Error::Damaged {

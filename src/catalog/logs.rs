@@ -2,6 +2,7 @@
 
 use crate::capture::fence::{self, Blocked};
 use crate::capture::order::Domain;
+use crate::catalog::identity;
 use crate::error::Error;
 use crate::pg::index::{Direction, Key};
 use crate::pg::lock::Object;
@@ -150,6 +151,9 @@ pub fn scheduled(session: &Session) -> Vec<Scheduled> {
 /// Makes the caller the only writer of the log until the end of its transaction, and loads the log
 /// as it is then. After `patience`, `Blocked` names who holds the lock.
 ///
+/// # Errors
+/// If there is no such log, or this database is a copy of another that nobody has adopted.
+///
 /// Who locks several logs in one transaction does so in ascending order of their ids, so that two such
 /// transactions cannot wait for each other.
 pub fn lock(
@@ -157,6 +161,7 @@ pub fn lock(
     name: &str,
     patience: Duration,
 ) -> Result<Result<Log, Blocked>, Error> {
+    identity::check(session)?;
     let deadline = Instant::now() + patience;
     loop {
         let log = by_name(session, Snapshot::Fresh, name)?;
@@ -236,6 +241,22 @@ pub fn idle_writer(session: &Session, id: i32) -> Result<Option<String>, Error> 
                  OR a.state_change > pg_catalog.clock_timestamp() - '10 s'::pg_catalog.interval))"
     );
     Ok(fence::describe(session, &idle, &[table], &[], id))
+}
+
+/// Forgets how batches went and whom they waited for: that was on another server.
+pub fn forget_state(session: &Session) {
+    session.execute(
+        "UPDATE @extschema@.verification_logs SET waiting_for = NULL, last_error = NULL, last_error_at = NULL",
+        &[],
+    );
+    session.execute("DELETE FROM @extschema@.merkle_source_state", &[]);
+}
+
+pub fn disable_all(session: &Session) {
+    session.execute(
+        "UPDATE @extschema@.verification_logs SET enabled = false WHERE enabled",
+        &[],
+    );
 }
 
 /// Puts a failure on record, for `merkle_log_status`, unless someone holds the log's row meanwhile.

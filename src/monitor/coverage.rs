@@ -1,10 +1,11 @@
 //! Holes: where changes of a source can escape the log, or have.
 
-use crate::capture::guard;
 use crate::capture::queue;
 use crate::capture::scan::Scan;
 use crate::capture::shape::Shape;
+use crate::capture::state;
 use crate::capture::statement::{self, Rows};
+use crate::capture::table::name_now;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::Source;
 use crate::error::{Error, literal};
@@ -28,15 +29,15 @@ pub struct Hole {
 
 /// What escapes a source. Reads all of its rows that should be logged.
 pub fn holes(session: &Session, log: &Log, source: &Source) -> Result<Vec<Hole>, Error> {
-    let (of_log, of_table) = (literal(&log.name), literal(&source.name));
-    let repair = format!("SELECT repair_capture({of_log}, {of_table})");
-    let mut holes: Vec<Hole> = guard::holes(session, source)
+    let of_log = literal(&log.name);
+    let of_table = literal(&name_now(session, source));
+    let mut holes: Vec<Hole> = state::problems(session, log, source)
         .into_iter()
-        .map(|(relation, problem)| Hole {
-            relation,
-            problem,
+        .map(|problem| Hole {
+            relation: problem.relation,
+            problem: problem.detail,
             rows: None,
-            mend: repair.clone(),
+            mend: problem.mend,
         })
         .collect();
     let hole = |problem: String, rows, mend: String| Hole {
@@ -45,16 +46,8 @@ pub fn holes(session: &Session, log: &Log, source: &Source) -> Result<Vec<Hole>,
         rows,
         mend,
     };
-    let shape = match Shape::locked(session, log, source) {
-        Ok(shape) => shape,
-        Err(error) => {
-            let mend = format!(
-                "SELECT remove_source({of_log}, {})",
-                source.relation.to_u32()
-            );
-            holes.push(hole(error.to_string(), None, mend));
-            return Ok(holes);
-        }
+    let Ok(shape) = state::open(session, log, source) else {
+        return Ok(holes);
     };
     if source.by_trigger() && source.pruned_order.is_some() {
         return Ok(holes);

@@ -1,8 +1,10 @@
 //! `merkle_log_health`: one row a check, with what to do where one fails.
 
 use super::lag;
-use crate::capture::{guard, queue};
-use crate::catalog::{logs, sources};
+use crate::capture::{queue, state};
+use crate::catalog::identity;
+use crate::catalog::logs::{self, Log};
+use crate::catalog::sources::{self, Source};
 use crate::error::literal;
 use crate::pg::{server, xact};
 use crate::session::Session;
@@ -42,7 +44,7 @@ fn check(
 }
 
 pub fn checks(session: &Session) -> Vec<Check> {
-    let mut checks = vec![preload(), worker(), queue(session)];
+    let mut checks = vec![preload(), worker(), queue(session), database(session)];
     for state in states(session) {
         let name = state.name.as_str();
         let quoted = literal(name);
@@ -86,21 +88,8 @@ pub fn checks(session: &Session) -> Vec<Check> {
         if let Some(log) = logs::by_id(session, state.id) {
             checks.push(lateness(session, &log));
             for source in sources::active(session, &log) {
-                let holes = guard::holes(session, &source);
-                let problems: Vec<&str> = holes.iter().map(|(_, p)| p.as_str()).collect();
-                let detail = match problems.is_empty() {
-                    true => "nothing is missing".to_owned(),
-                    false => problems.join("; "),
-                };
                 let object = format!("{name}: {}", source.name);
-                let mend = format!("SELECT repair_capture({quoted}, {})", literal(&source.name));
-                checks.push(check(
-                    "capture",
-                    Some(&object),
-                    problems.is_empty(),
-                    detail,
-                    mend,
-                ));
+                checks.push(source_state(session, &log, &source, &object));
             }
         }
     }
@@ -147,7 +136,21 @@ fn queue(session: &Session) -> Check {
     check("queue", None, size < LARGE_QUEUE, detail, mend)
 }
 
-fn lateness(session: &Session, log: &logs::Log) -> Check {
+/// Whether the logs are this database's own.
+fn database(session: &Session) -> Check {
+    let other = identity::other(session);
+    let detail = match &other {
+        None => "the logs are this database's own".to_owned(),
+        Some(other) => format!(
+            "the logs are those of database \"{}\"; nothing is logged here until someone says what this one is",
+            other.name
+        ),
+    };
+    let mend = "SELECT adopt_database('continue') if it takes that one's place, adopt_database('copy') if that one goes on";
+    check("database", None, other.is_none(), detail, mend)
+}
+
+fn lateness(session: &Session, log: &Log) -> Check {
     let name = Some(log.name.as_str());
     let mend = format!(
         "SELECT * FROM merkle_log_status WHERE log_name = {} says when it runs next; SELECT run_now({0})",
@@ -184,6 +187,24 @@ fn writer(session: &Session, state: &State) -> Check {
     };
     let mend = "end that transaction: COMMIT, ROLLBACK PREPARED, or pg_terminate_backend";
     check("writer", Some(&state.name), ok, detail, mend)
+}
+
+/// Whether a source is ready, and its capture complete.
+fn source_state(session: &Session, log: &Log, source: &Source, object: &str) -> Check {
+    let problems = state::problems(session, log, source);
+    let detail = match problems.is_empty() {
+        true => "nothing is missing".to_owned(),
+        false => {
+            let named = problems
+                .iter()
+                .map(|p| format!("{}: {}", p.state.name(), p.detail));
+            named.collect::<Vec<_>>().join("; ")
+        }
+    };
+    let mut mends: Vec<&str> = problems.iter().map(|p| p.mend.as_str()).collect();
+    mends.dedup();
+    let mend = mends.join("; ");
+    check("capture", Some(object), problems.is_empty(), detail, mend)
 }
 
 struct State {

@@ -2,6 +2,7 @@
 
 use super::leaves::Statement;
 use super::order_index::{self, Mark};
+use super::redacted;
 use super::tree::{TreeReader, tree_error, tree_size};
 use super::{heads, heads::Head, key_index};
 use crate::cache;
@@ -92,6 +93,8 @@ pub struct Appender<'a> {
     /// Runs of entries and the statements that made them: first index, number, statement.
     runs: Vec<(i64, i32, Rc<Statement>)>,
     scratch: Scratch,
+    /// Some entry was salted, and so can be redacted.
+    salted: bool,
 }
 
 /// Rows of a table, which is opened with the first.
@@ -154,6 +157,7 @@ impl<'a> Appender<'a> {
             keyed: (OF_LOG, Rc::default()),
             runs: Vec::new(),
             scratch: Scratch::new(),
+            salted: false,
         })
     }
 
@@ -187,6 +191,7 @@ impl<'a> Appender<'a> {
                 self.marks.push(session, mark.row())?;
             }
         }
+        self.salted |= entry.salt.is_some();
         if entry.salt.is_some() || entry.leaf_data.is_some() {
             self.kept.push(
                 session,
@@ -265,6 +270,12 @@ impl<'a> Appender<'a> {
     /// Writes what is left, and a tree head if anything was appended.
     pub fn finish(mut self) -> Result<Appended, Error> {
         self.flush();
+        if self.salted {
+            for redaction in redacted::erase_logged(self.session, self.log, self.start)? {
+                self.push(&redaction.entry())?;
+            }
+            self.flush();
+        }
         self.write_runs();
         let entries = self.entries();
         if entries == 0 {

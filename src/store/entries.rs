@@ -134,19 +134,20 @@ pub fn at(
 /// The leaf indexes of a source row's entries, oldest first.
 pub fn of_row(
     session: &Session,
+    snapshot: Snapshot,
     log: &Log,
     source_id: i32,
     key: &RowKey,
 ) -> Result<Vec<i64>, Error> {
     let find = |source_id: i32, key: String| {
-        key_index::find(session, Snapshot::Statement, log, source_id, &[key])
+        key_index::find(session, snapshot, log, source_id, &[key])
             .into_iter()
             .map(|(_, index)| index)
     };
     let mut found: Vec<i64> = find(source_id, key.text.clone())
         .chain(find(OF_LOG, truncation_key(source_id)))
         .collect();
-    found.extend(in_order(session, Snapshot::Statement, log, source_id, key)?);
+    found.extend(in_order(session, snapshot, log, source_id, key)?);
     found.sort_unstable();
     Ok(found)
 }

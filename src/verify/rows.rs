@@ -8,6 +8,7 @@ use crate::capture::queue;
 use crate::capture::row_key;
 use crate::capture::scan::{Leaf as SourceRow, Scan};
 use crate::capture::shape::Shape;
+use crate::capture::state::{self, State};
 use crate::capture::statement;
 use crate::capture::trigger::truncation_key;
 use crate::catalog::logs::Log;
@@ -20,6 +21,7 @@ use crate::session::Session;
 use crate::store::entries::{self, Entry};
 use crate::store::leaves::{self, Annex};
 use crate::store::order_index::{self, Mark};
+use crate::store::redacted;
 use leaf_format::{Kind, Leaf};
 use merkle_tree::{Hash, leaf_hash};
 use serde::{Deserialize, Serialize};
@@ -35,6 +37,10 @@ pub enum Row {
     Gone,
     /// Its salt and leaf data were destroyed, which is on record: why.
     Redacted(String),
+    /// It went with a partition that left the table.
+    Detached(String),
+    /// Its key was redacted, and it was not.
+    Unredacted,
     /// Not to be had: the source was removed or dropped, or its columns changed too much.
     Unknown,
     /// No row can have this key, or there is no such source.
@@ -96,31 +102,34 @@ pub struct Rows {
     unlogged: Vec<Stray>,
     /// The first entries to come are those of the whole log.
     from_start: bool,
+    redacted: HashSet<(i32, String)>,
 }
 
 impl Rows {
-    pub fn load(session: &Session, log: &Log, from_start: bool) -> Result<Rows, Error> {
+    /// `which`: the sources to look at.
+    pub fn load(
+        session: &Session,
+        log: &Log,
+        from_start: bool,
+        which: impl Fn(&sources::Source) -> bool,
+    ) -> Result<Rows, Error> {
         let mut loaded = HashMap::new();
-        for source in sources::all(session, log) {
+        for source in sources::all(session, log).into_iter().filter(which) {
             let (name, salted) = (source.name.clone(), source.salted);
             let state = if source.removed {
                 Source::Removed { name, salted }
             } else {
-                match Shape::locked(session, log, &source) {
+                match state::open(session, log, &source) {
                     Ok(shape) => Source::Here(Box::new(shape)),
-                    Err(error @ Error::SourceGone { .. }) => Source::Unreadable {
+                    Err(problem) => Source::Unreadable {
                         name,
                         salted,
-                        kind: Finds::Deleted,
-                        reason: error.to_string(),
+                        kind: match problem.state {
+                            State::TableGone => Finds::Deleted,
+                            _ => Finds::SchemaChanged,
+                        },
+                        reason: format!("{}. {}", problem.detail, problem.mend),
                     },
-                    Err(error @ Error::KeyDropped { .. }) => Source::Unreadable {
-                        name,
-                        salted,
-                        kind: Finds::SchemaChanged,
-                        reason: error.to_string(),
-                    },
-                    Err(error) => return Err(error),
                 }
             };
             loaded.insert(source.id, state);
@@ -131,6 +140,7 @@ impl Rows {
             covered: HashMap::new(),
             unlogged: Vec::new(),
             from_start,
+            redacted: redacted::keys(session, Snapshot::Statement, log),
         })
     }
 
@@ -146,6 +156,14 @@ impl Rows {
             .collect();
         shapes.sort_by_key(|s| s.source.id);
         shapes
+    }
+
+    /// Why entries of a source cannot be recomputed, where some could not.
+    pub fn obstacles(&self, source_id: i32) -> Option<String> {
+        let of_source = |((id, _), (.., why)): (&Versioned, &Unchecked)| {
+            (*id == source_id).then(|| why.clone())
+        };
+        self.unchecked.iter().find_map(of_source)
     }
 
     /// The rows of a source that were not read along with the entries.
@@ -219,6 +237,15 @@ impl Rows {
                     Row::Impossible("what the log recorded about itself is gone".to_owned())
                 }
                 (_, None) => Row::Impossible(format!("there is no source {}", entry.source_id)),
+                (_, Some(source))
+                    if source.salted()
+                        && annex(entry).salt.is_some()
+                        && self
+                            .redacted
+                            .contains(&(entry.source_id, entry.key.clone())) =>
+                {
+                    Row::Unredacted
+                }
                 (_, Some(source)) if source.salted() && annex(entry).salt.is_none() => {
                     match redaction::on_record(session, log, entry) {
                         Some(reason) => Row::Redacted(reason),
@@ -296,7 +323,9 @@ impl Rows {
             return true;
         };
         if leaf.kind == Kind::Redact {
-            return !redaction::is_of(&leaf, &entry.key);
+            let row = redacted::row_of(&leaf);
+            return !redacted::is_of(&leaf, &entry.key)
+                || row.is_some_and(|row| !self.redacted.contains(&row));
         }
         if leaf.kind == Kind::Administration {
             return administration::listing::Listed::new(&leaf)

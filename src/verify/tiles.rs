@@ -207,6 +207,18 @@ impl Verification {
                 logged,
                 None,
             ),
+            Row::Detached(partition) => finding(
+                Kind::Detached,
+                format!("the row went with partition {partition}, which left the table"),
+                logged,
+                None,
+            ),
+            Row::Unredacted => finding(
+                Kind::Unredacted,
+                "the row's key was redacted, and the entry still has what it was made from".into(),
+                logged,
+                None,
+            ),
             Row::Is(now) if logged != Some(now) => finding(
                 Kind::Modified,
                 "the row is not what was logged".into(),
