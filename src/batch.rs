@@ -14,7 +14,7 @@ use crate::pg::memory::Scratch;
 use crate::pg::progress::{Command, Progress};
 use crate::pg::spi::Snapshot;
 use crate::pg::{server, subtransaction, xact};
-use crate::session::Session;
+use crate::session::{Session, WITHHELD};
 use crate::shared;
 use crate::store::append::{Appended, Appender, Entry};
 use crate::store::{entries, heads};
@@ -115,7 +115,11 @@ pub fn run_all(session: &Session, wait: bool, timeout: Duration) -> Result<Vec<B
         });
         outcome.unwrap_or_else(|failure| {
             logs::record_error(session, &name, &failure.message);
-            pgrx::warning!("batch of log \"{name}\" failed: {}", failure.message);
+            let message = match logs::by_name(session, Snapshot::Fresh, &name) {
+                Ok(log) => session.message_for_caller(&log, &failure.message),
+                Err(_) => WITHHELD.to_owned(),
+            };
+            pgrx::warning!("batch of log \"{name}\" failed: {message}");
             None
         })
     };

@@ -47,7 +47,9 @@ pub fn of_row(
         log: log.name.clone(),
         table: sources::relation_name(session, relation),
     })?;
-    session.check_caller_reads(log, relation)?;
+    for source in &of_table {
+        session.check_caller_reads(log, source)?;
+    }
     let key = Finder::of(session, log, relation)?.key(session, key)?;
     let mut found = Vec::new();
     let mut kept = false;

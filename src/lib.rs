@@ -39,6 +39,8 @@ pgrx::extension_sql_file!(
         api::ops::log_counters,
         api::ops::log_lag,
         api::ops::background_worker,
+        api::ops::may_read_log,
+        api::ops::may_read_source,
         api::ops::coverage_holes
     ]
 );
@@ -59,8 +61,7 @@ pgrx::extension_sql_file!(
         api::sources::remove_source,
         api::sources::backfill,
         api::sources::repair_capture,
-        api::triggers::capture_change,
-        api::triggers::refuse_change,
+        "trigger_functions",
         api::worker::run_now,
         api::history::row_history,
         api::history::redact,

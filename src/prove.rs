@@ -54,7 +54,7 @@ pub fn row(
 ) -> Result<Inclusion, Error> {
     let log = logs::known(session, log)?;
     let finder = Finder::of(session, &log, relation)?;
-    session.check_caller_reads(&log, relation)?;
+    finder.check_caller_reads(session, &log)?;
     let key = finder.key(session, key)?;
     let mut index = None;
     for source in &finder.sources {

@@ -186,6 +186,23 @@ impl Cluster {
             .unwrap_or_else(|e| panic!("{e:?}\n{}", self.log()))
     }
 
+    /// A connection that puts what the server tells it on the way, notices and warnings, into `notices`.
+    pub fn client_hearing(
+        &self,
+        user: &str,
+        notices: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
+    ) -> Client {
+        let mut config = self.config("postgres", user);
+        config.notice_callback(move |notice| {
+            let parts = [Some(notice.message()), notice.detail(), notice.hint()];
+            let text = parts.into_iter().flatten().collect::<Vec<_>>().join(" ");
+            notices.lock().unwrap().push(text);
+        });
+        config
+            .connect(NoTls)
+            .unwrap_or_else(|e| panic!("{e:?}\n{}", self.log()))
+    }
+
     /// A connection, if the server is there and takes one.
     pub fn try_client(&self, database: &str) -> Option<Client> {
         self.config(database, "postgres").connect(NoTls).ok()

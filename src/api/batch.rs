@@ -2,6 +2,7 @@
 
 use super::required;
 use crate::batch::{self, Batch};
+use crate::catalog::logs;
 use crate::error::Error;
 use crate::pg::hashes::Path;
 use crate::pg::regclass::RegClass;
@@ -79,17 +80,21 @@ fn reconcile(
         'static,
         (
             name!(source_table, String),
-            name!(source_key, String),
+            name!(source_key, Option<String>),
             name!(leaf_index, i64),
         ),
     >,
     ErrorReport,
 > {
     Session::enter(|session| {
-        let late = batch::reconcile(session, &required("log", log)?, settings::fence_timeout())?;
-        let rows = late
-            .into_iter()
-            .map(|l| (l.source_table, l.key, l.leaf_index));
+        let log = required("log", log)?;
+        let late = batch::reconcile(session, &log, settings::fence_timeout())?;
+        let log = logs::by_name(session, Snapshot::Fresh, &log)?;
+        let shown = session.caller_may_read_log(&log)?;
+        let rows = late.into_iter().map(move |l| {
+            let key = shown.then_some(l.key);
+            (l.source_table, key, l.leaf_index)
+        });
         Ok(TableIterator::new(rows))
     })
 }

@@ -135,6 +135,24 @@ pub fn log_lag(
     })
 }
 
+#[pg_extern(stable, strict, parallel_restricted)]
+#[search_path(pg_catalog, pg_temp)]
+pub fn may_read_log(log_id: i32) -> Result<bool, ErrorReport> {
+    Session::enter(|session| match logs::by_id(session, log_id) {
+        Some(log) => session.caller_may_read_log(&log),
+        None => session.caller_may_read_entries(),
+    })
+}
+
+#[pg_extern(stable, strict, parallel_restricted)]
+#[search_path(pg_catalog, pg_temp)]
+pub fn may_read_source(source_id: i32) -> Result<bool, ErrorReport> {
+    Session::enter(|session| match sources::by_id(session, source_id) {
+        Some(source) => session.caller_may_read(&source),
+        None => session.caller_may_read_entries(),
+    })
+}
+
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::type_complexity)]

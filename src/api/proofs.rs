@@ -325,6 +325,7 @@ fn leaf_data(log: Option<String>, leaf_index: Option<i64>) -> Result<Vec<u8>, Er
         if entry.source_id == OF_LOG
             && let Some(leaf_data) = annex.leaf_data
         {
+            session.check_caller_reads_own(&log, &entry.key)?;
             return Ok(leaf_data);
         }
         let source = sources::all(session, &log)
@@ -337,7 +338,7 @@ fn leaf_data(log: Option<String>, leaf_index: Option<i64>) -> Result<Vec<u8>, Er
                     entry.source_id
                 ),
             })?;
-        session.check_caller_reads(&log, source.relation)?;
+        session.check_caller_reads(&log, &source)?;
         if let Some(leaf_data) = annex.leaf_data {
             return Ok(leaf_data);
         }

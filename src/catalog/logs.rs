@@ -9,7 +9,7 @@ use crate::settings;
 use pgrx::datum::Interval;
 use std::time::Duration;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Log {
     pub id: i32,
     pub name: String,
@@ -51,7 +51,7 @@ fn from_table(row: &Row) -> Log {
 
 /// The log called `name`, for a statement that only reads.
 pub fn known(session: &Session, name: &str) -> Result<Log, Error> {
-    session.known_log(name, || by_name(session, Snapshot::Statement, name))
+    session.known_log(name, |snapshot| by_name(session, snapshot, name))
 }
 
 /// The log called `name`, as `snapshot` shows it.

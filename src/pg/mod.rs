@@ -23,6 +23,7 @@ pub mod shmem;
 pub mod spi;
 pub mod subtransaction;
 pub mod trigger;
+pub mod trigger_call;
 pub mod vacuum;
 pub mod wait;
 pub mod worker;
