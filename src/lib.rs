@@ -29,6 +29,9 @@ mod store;
 mod verify;
 mod worker;
 
+#[global_allocator]
+static ALLOCATOR: pg::alloc::WithReserve = pg::alloc::WithReserve;
+
 pgrx::extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
 pgrx::extension_sql_file!(
     "../sql/views.sql",

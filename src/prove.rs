@@ -68,6 +68,9 @@ pub fn row(
     entry(session, snapshot, &log, index, size)
 }
 
+/// Indexes that are looked at before interrupts are.
+const CHECKED_AT_ONCE: usize = 10_000;
+
 /// Proofs of many entries in one tree, made a tile of them at a time.
 pub struct Many {
     log: Log,
@@ -86,7 +89,10 @@ impl Many {
         size: Option<i64>,
     ) -> Result<Many, Error> {
         let (size, root) = heads::at(session, Snapshot::Statement, &log, size)?;
-        for index in &indexes {
+        for (place, index) in indexes.iter().enumerate() {
+            if place % CHECKED_AT_ONCE == 0 {
+                pgrx::check_for_interrupts!();
+            }
             check(session, &log, *index, size)?;
         }
         indexes.sort_unstable_by(|a, b| b.cmp(a));

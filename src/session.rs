@@ -11,7 +11,7 @@ use crate::pg::bulk::BulkInsert;
 use crate::pg::extension::{self, Extension};
 use crate::pg::index::{self, Index};
 use crate::pg::spi::{self, Cursor, Row, Snapshot};
-use crate::pg::{parallel, relcache, role, settings, xact};
+use crate::pg::{alloc, parallel, relcache, role, settings, xact};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -88,10 +88,8 @@ impl Session {
     pub fn enter<T>(f: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, ErrorReport> {
         let session = Session::open(true)?;
         let owner = session.installed.extension.owner;
-        role::as_extension_owner(owner, || {
-            settings::pinned(|| f(&session).map_err(|error| session.for_caller(error)))
-        })
-        .map_err(ErrorReport::from)
+        role::as_extension_owner(owner, || settings::pinned(|| session.run(f)))
+            .map_err(ErrorReport::from)
     }
 
     /// As `enter`, for what runs hardly any statement and turns no value into text: setting and resetting
@@ -99,10 +97,13 @@ impl Session {
     pub fn look<T>(f: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, ErrorReport> {
         let session = Session::open(false)?;
         let owner = session.installed.extension.owner;
-        role::as_extension_owner(owner, || {
-            f(&session).map_err(|error| session.for_caller(error))
-        })
-        .map_err(ErrorReport::from)
+        role::as_extension_owner(owner, || session.run(f)).map_err(ErrorReport::from)
+    }
+
+    fn run<T>(&self, f: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
+        let value = f(self).map_err(|error| self.for_caller(error))?;
+        alloc::check();
+        Ok(value)
     }
 
     fn open(pinned: bool) -> Result<Session, Error> {

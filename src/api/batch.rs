@@ -1,6 +1,6 @@
 //! Running batches, and waiting for one.
 
-use super::required;
+use super::{given_key, log_name, required};
 use crate::batch::{self, Batch};
 use crate::catalog::logs;
 use crate::error::Error;
@@ -22,7 +22,7 @@ const POLL: Duration = Duration::from_millis(20);
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::type_complexity)] // the columns of the SQL function
 fn process_next_batch(
-    log: default!(Option<String>, "NULL"),
+    log: default!(Option<&str>, "NULL"),
     wait: default!(Option<bool>, true),
 ) -> Result<
     TableIterator<
@@ -74,7 +74,7 @@ fn row(batch: Batch) -> (String, i64, i64, Vec<u8>, Interval, Option<String>) {
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::type_complexity)]
 fn reconcile(
-    log: Option<String>,
+    log: Option<&str>,
 ) -> Result<
     TableIterator<
         'static,
@@ -87,7 +87,7 @@ fn reconcile(
     ErrorReport,
 > {
     Session::enter(|session| {
-        let log = required("log", log)?;
+        let log = log_name("log", log)?;
         let late = batch::reconcile(session, &log, settings::fence_timeout())?;
         let log = logs::by_name(session, Snapshot::Fresh, &log)?;
         let shown = session.caller_may_read_log(&log)?;
@@ -103,9 +103,9 @@ fn reconcile(
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::type_complexity)]
 fn wait_for_inclusion(
-    log: Option<String>,
+    log: Option<&str>,
     source_table: Option<RegClass>,
-    key: Option<String>,
+    key: Option<&str>,
     timeout: default!(Option<Interval>, "'10 s'"),
 ) -> Result<
     TableIterator<
@@ -121,9 +121,9 @@ fn wait_for_inclusion(
     ErrorReport,
 > {
     Session::enter(|session| {
-        let log = required("log", log)?;
+        let log = log_name("log", log)?;
         let relation = required("source_table", source_table)?.0;
-        let key = required("key", key)?;
+        let key = given_key(key)?;
         let timeout = required("timeout", timeout)?;
         batch::check_read_committed(&log)?;
         let micros = timeout.as_micros().clamp(0, i64::MAX.into()) as u64;

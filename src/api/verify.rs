@@ -1,6 +1,6 @@
 //! `verify_log`.
 
-use super::required;
+use super::log_name;
 use crate::error::Error;
 use crate::pg::memory::Scratch;
 use crate::session::Session;
@@ -12,7 +12,7 @@ use pgrx::prelude::*;
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::type_complexity)]
 fn verify_log_v3(
-    log: Option<String>,
+    log: Option<&str>,
     from_index: default!(Option<i64>, 0),
     to_index: default!(Option<i64>, "NULL"),
     workers: default!(Option<i32>, 1),
@@ -32,7 +32,7 @@ fn verify_log_v3(
     ErrorReport,
 > {
     let verification = Session::enter(|session| {
-        let log = required("log", log)?;
+        let log = log_name("log", log)?;
         let from = from_index.unwrap_or(0);
         Verification::start(session, &log, from, to_index, workers.unwrap_or(1))
     })?;

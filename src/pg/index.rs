@@ -1,6 +1,7 @@
 //! Rows of the extension's own tables, read through an index without the executor: for what is asked so
 //! often that planning and starting a statement would cost more than the answer.
 
+use super::alloc;
 use super::spi::{Row, Snapshot};
 use pgrx::{IntoDatum, pg_sys};
 
@@ -154,6 +155,7 @@ impl Index {
             while pg_sys::index_getnext_slot(scan, direction, self.slot) {
                 pg_sys::slot_getallattrs(self.slot);
                 let width = (*(*self.slot).tts_tupleDescriptor).natts as usize;
+                alloc::check();
                 let mut row = Row::new(
                     std::slice::from_raw_parts((*self.slot).tts_values, width),
                     std::slice::from_raw_parts((*self.slot).tts_isnull, width),

@@ -1,6 +1,7 @@
 //! The only `unsafe` of the extension: small wrappers of the server's C
 //! interface, each with a safe face.
 
+pub mod alloc;
 pub mod bulk;
 pub mod datum;
 pub mod extension;

@@ -5,6 +5,7 @@
 //! snapshot taken after it. Results are mapped to owned values while the SPI
 //! connection is open, so nothing outlives its memory.
 
+use super::alloc;
 use super::memory::Scratch;
 use pgrx::datum::DatumWithOid;
 use pgrx::{FromDatum, Spi, pg_sys};
@@ -170,7 +171,10 @@ impl Cursor {
     /// `take` returns.
     pub fn fetch(&mut self, count: i64, mut take: impl FnMut(&Row)) -> u64 {
         let mut scratch = Scratch::new();
-        let mut take = |row: &Row| scratch.reuse(|| take(row));
+        let mut take = |row: &Row| {
+            alloc::check();
+            scratch.reuse(|| take(row));
+        };
         let mut take: &mut dyn FnMut(&Row) = &mut take;
         let mut receiver = Receiver {
             interface: pg_sys::DestReceiver {
@@ -254,8 +258,10 @@ fn take_rows<T>(mut map: impl FnMut(&Row) -> T) -> Vec<T> {
     let width = unsafe { (*tupdesc).natts } as usize;
     let mut values = vec![pg_sys::Datum::from(0); width];
     let mut nulls = vec![true; width];
-    let mut rows = Vec::with_capacity(table.numvals as usize);
+    let mut rows = Vec::new();
+    alloc::reserve(&mut rows, table.numvals as usize);
     for i in 0..table.numvals as usize {
+        alloc::check();
         // SAFETY: `i` is below numvals; both arrays have one slot a column.
         unsafe {
             let tuple = *table.vals.add(i);
