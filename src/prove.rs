@@ -122,7 +122,10 @@ impl Many {
             .open_tile(tile.index, count as u16)
             .map_err(|e| tree_error(&self.log, e))?;
         let mut proofs = Vec::new();
-        while let Some(index) = self.indexes.pop_if(|i| (*i as u64) < end) {
+        // An index can have been given any number of times.
+        while proofs.len() < TILE_WIDTH as usize
+            && let Some(index) = self.indexes.pop_if(|i| (*i as u64) < end)
+        {
             let leaf_index = check(session, &self.log, index, self.size)?;
             let leaf = reader.leaf(leaf_index.get());
             proofs.push(Inclusion {

@@ -214,6 +214,19 @@ impl Cluster {
         config
     }
 
+    /// Sets a limit of a server process, as `prlimit` has it.
+    pub fn limit(&self, pid: i32, limit: &str) {
+        let mut command = match as_root() {
+            true => {
+                let mut command = Command::new("runuser");
+                command.args(["-u", "postgres", "--", "prlimit"]);
+                command
+            }
+            false => Command::new("prlimit"),
+        };
+        check(command.args(["--pid", &pid.to_string(), limit]));
+    }
+
     /// Runs a shell command line with the installation's programs, PGHOST and PGUSER set.
     pub fn shell(&self, line: &str) -> Output {
         let path = format!("{}:{}", self.bin.display(), std::env::var("PATH").unwrap());

@@ -2,6 +2,7 @@
 
 use super::Decoder;
 use crate::pg::alloc;
+use crate::pg::raw::multirange_deserialize;
 use crate::pg::spi::{Snapshot, query};
 use leaf_format::{Dimension, Value};
 use pgrx::{PgTryBuilder, pg_sys};
@@ -203,16 +204,6 @@ impl RangeType {
             Value::List(values)
         }
     }
-}
-
-unsafe extern "C-unwind" {
-    /// `utils/multirangetypes.h`, which the generated bindings leave out.
-    fn multirange_deserialize(
-        range_type: *mut pg_sys::TypeCacheEntry,
-        multirange: *const pg_sys::varlena,
-        range_count: *mut i32,
-        ranges: *mut *mut *mut pg_sys::RangeType,
-    );
 }
 
 #[derive(Clone, Debug)]

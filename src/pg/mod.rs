@@ -15,6 +15,7 @@ pub mod memory;
 pub mod parallel;
 pub mod progress;
 pub mod random;
+pub mod raw;
 pub mod regclass;
 pub mod relcache;
 pub mod role;

@@ -169,13 +169,7 @@ impl Rows {
                     return None;
                 }
             }
-            pg_sys::slot_getallattrs(self.slot);
-            let slot = &*self.slot;
-            let width = (*slot.tts_tupleDescriptor).natts as usize;
-            Some(Row::new(
-                std::slice::from_raw_parts(slot.tts_values, width),
-                std::slice::from_raw_parts(slot.tts_isnull, width),
-            ))
+            Some(Row::of_slot(self.slot))
         }
     }
 }
