@@ -49,6 +49,8 @@ lint: postgres
 	@scripts/setup.sh lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	scripts/headers.sh $(SYSTEM_PG)
+	scripts/pgspot.sh
 	scripts/deny.sh
 
 test-crates: setup

@@ -87,3 +87,5 @@ COMMENT ON FUNCTION @extschema@.history(text, regclass, text) IS 'Every version 
 COMMENT ON FUNCTION @extschema@.redact(text, bigint, text) IS 'Destroys the salt and leaf data of an entry, and logs that; returns the leaf index of the entry that says so.';
 COMMENT ON FUNCTION @extschema@.prune_log(text, bigint) IS 'Drops the entries before a leaf index, rounded down to a tile; returns how many.';
 COMMENT ON VIEW @extschema@.merkle_log_coverage IS 'Where changes escape a log, or rows have escaped it; no row means that nothing does.';
+COMMENT ON FUNCTION @extschema@.may_read_log(integer) IS 'Whether the caller may be shown keys and content of all sources of a log.';
+COMMENT ON FUNCTION @extschema@.may_read_source(integer) IS 'Whether the caller may be shown keys and content of a source.';

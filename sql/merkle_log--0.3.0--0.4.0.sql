@@ -83,6 +83,133 @@ COMMENT ON COLUMN @extschema@.verification_sources.key_equality IS 'What merkle_
 
 -- Privileges and views.
 
+CREATE FUNCTION @extschema@."may_read_log"(
+    "log_id" INT
+) RETURNS bool
+STABLE STRICT PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'may_read_log_wrapper';
+
+CREATE FUNCTION @extschema@."may_read_source"(
+    "source_id" INT
+) RETURNS bool
+STABLE STRICT PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'may_read_source_wrapper';
+
+COMMENT ON FUNCTION @extschema@.may_read_log(integer) IS 'Whether the caller may be shown keys and content of all sources of a log.';
+COMMENT ON FUNCTION @extschema@.may_read_source(integer) IS 'Whether the caller may be shown keys and content of a source.';
+
+-- Operators that views named without their schema could have been those of another role. Views of the
+-- extension's own are replaced, so that privileges that were granted on them stay.
+CREATE OR REPLACE VIEW @extschema@.merkle_log_status AS
+SELECT l.log_name,
+       l.enabled,
+       l.order_domain,
+       l.batch_size,
+       l.settle,
+       (SELECT pg_catalog.count(*) FROM @extschema@.verification_sources s
+         WHERE s.log_id OPERATOR(pg_catalog.=) l.log_id AND s.removed_at IS NULL) AS sources,
+       COALESCE(h.tree_size, 0) AS tree_size,
+       h.root_hash,
+       h.created_at AS last_batch_at,
+       l.waiting_for,
+       -- Its text can name rows.
+       CASE WHEN l.last_error IS NULL OR @extschema@.may_read_log(l.log_id) THEN l.last_error
+            ELSE 'withheld: the text may name rows of sources that you may not read' END AS last_error,
+       l.last_error_at,
+       l.paused,
+       l.run_interval,
+       l.reconcile_interval,
+       l.pruned_to,
+       g.rows AS lag_rows,
+       g.seconds AS lag_seconds,
+       h.tree_size OPERATOR(pg_catalog.-) COALESCE(b.tree_size, 0) AS last_batch_entries,
+       h.duration AS last_batch_duration,
+       (h.tree_size OPERATOR(pg_catalog.-) COALESCE(b.tree_size, 0))::pg_catalog.float8
+           OPERATOR(pg_catalog./) CASE WHEN h.duration OPERATOR(pg_catalog.<>) '0'::pg_catalog.interval
+                                       THEN EXTRACT(epoch FROM h.duration)::pg_catalog.float8 END AS entries_per_second,
+       c.last_run_at,
+       c.last_duration,
+       c.next_run_at,
+       c.last_reconciled_at,
+       c.failures,
+       c.batches,
+       c.entries,
+       c.errors,
+       c.cache_hits,
+       c.cache_misses,
+       w.pid AS worker_pid,
+       w.heartbeat AS worker_heartbeat
+  FROM @extschema@.verification_logs l
+  LEFT JOIN LATERAL (SELECT t.tree_size, t.root_hash, t.created_at, t.duration
+                       FROM @extschema@.merkle_tree_head t
+                      WHERE t.log_id OPERATOR(pg_catalog.=) l.log_id
+                      ORDER BY t.tree_size DESC LIMIT 1) h ON true
+  LEFT JOIN LATERAL (SELECT t.tree_size
+                       FROM @extschema@.merkle_tree_head t
+                      WHERE t.log_id OPERATOR(pg_catalog.=) l.log_id AND t.tree_size OPERATOR(pg_catalog.<) h.tree_size
+                      ORDER BY t.tree_size DESC LIMIT 1) b ON true
+  LEFT JOIN LATERAL @extschema@.log_lag(l.log_id) g ON true
+  LEFT JOIN LATERAL @extschema@.log_counters(l.log_id) c ON true
+  LEFT JOIN LATERAL @extschema@.background_worker() w ON true;
+
+CREATE OR REPLACE VIEW @extschema@.merkle_log_sources AS
+SELECT l.log_name,
+       s.source_table,
+       s.relation,
+       s.capture,
+       s.order_column,
+       s.key_columns,
+       s.columns,
+       s.hash_column,
+       -- Order values and keys of rows.
+       CASE WHEN @extschema@.may_read_source(s.source_id) THEN s.watermark END AS watermark,
+       v.version,
+       v.from_leaf_index AS version_from_leaf_index,
+       v.change AS version_change,
+       s.added_at,
+       s.removed_at,
+       s.append_only,
+       s.allow_truncate,
+       s.store_leaf_data,
+       s.salted,
+       CASE WHEN @extschema@.may_read_source(s.source_id) THEN s.backfill END AS backfill
+  FROM @extschema@.verification_sources s
+  JOIN @extschema@.verification_logs l ON l.log_id OPERATOR(pg_catalog.=) s.log_id
+  JOIN LATERAL (SELECT w.version, w.from_leaf_index, w.change
+                  FROM @extschema@.verification_source_versions w
+                 WHERE w.source_id OPERATOR(pg_catalog.=) s.source_id
+                 ORDER BY w.version DESC LIMIT 1) v ON true;
+
+CREATE OR REPLACE VIEW @extschema@.merkle_log_progress AS
+SELECT r.pid,
+       d.datname,
+       r.command,
+       l.log_name,
+       r.rows_done,
+       r.rows_total
+  FROM @extschema@.running_commands() r
+  JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) r.datid
+  LEFT JOIN @extschema@.verification_logs l
+    ON l.log_id OPERATOR(pg_catalog.=) r.log_id
+   AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
+
+-- Reads every row of the sources that it is asked about: WHERE log_name = … saves the others.
+CREATE OR REPLACE VIEW @extschema@.merkle_log_coverage AS
+SELECT l.log_name,
+       s.source_table,
+       h.relation::pg_catalog.regclass AS relation,
+       h.problem,
+       h.rows,
+       h.mend
+  FROM @extschema@.verification_sources s
+  JOIN @extschema@.verification_logs l ON l.log_id OPERATOR(pg_catalog.=) s.log_id
+  CROSS JOIN LATERAL @extschema@.coverage_holes(s.source_id) h
+ WHERE s.removed_at IS NULL;
+
 -- Administration log and verification.
 
 -- A log may have the name that is reserved now. Its name is no part of its entries.

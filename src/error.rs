@@ -53,10 +53,14 @@ pub enum Error {
     NotOwner { log: String, table: String },
     #[error("permission denied for table \"{table}\", a source of log \"{log}\"")]
     MayNotRead { log: String, table: String },
-    #[error("permission denied for the content of log \"{0}\"")]
-    MayNotReadLog(String),
     #[error("permission denied for the key of table \"{table}\", a source of log \"{log}\"")]
     MayNotReadKey { log: String, table: String },
+    #[error("function {function}() was called as other than a trigger")]
+    NotATrigger { function: &'static str },
+    #[error("permission denied for the entries that log \"{log}\" makes itself")]
+    MayNotReadLog { log: String },
+    #[error("permission denied for the content of the administration log")]
+    MayNotReadAdministration,
     #[error(
         "table \"{table}\" forces row-level security on its owner, who could then not read every row for log \"{log}\""
     )]
@@ -320,10 +324,12 @@ impl Error {
             | KeyDropped { .. }
             | SettleDomain { .. }
             | ShapeChanged { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            NotATrigger { .. } => C::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
             NotATable { .. } => C::ERRCODE_WRONG_OBJECT_TYPE,
             NotOwner { .. }
             | MayNotRead { .. }
-            | MayNotReadLog(_)
+            | MayNotReadLog { .. }
+            | MayNotReadAdministration
             | MayNotReadKey { .. }
             | OwnerMayNotRead { .. } => C::ERRCODE_INSUFFICIENT_PRIVILEGE,
             NoSuchColumn { .. } => C::ERRCODE_UNDEFINED_COLUMN,
@@ -365,9 +371,15 @@ impl Error {
             NotATable { .. } => "A source is an ordinary or partitioned permanent table outside this extension.".into(),
             NotOwner { .. } => "Let the table's owner add it, or a member of the owner's role.".into(),
             MayNotRead { .. } => {
-                "This shows keys and content of the table: it needs SELECT on all of it, free of row-level security.".into()
+                "This shows keys and content of the table: it needs SELECT on all of it, free of row-level security. If the table is gone, it needs SELECT on merkle_log and merkle_leaf_data.".into()
             }
-            MayNotReadLog(_) => {
+            NotATrigger { .. } => {
+                "The triggers that add_source makes call it; nothing else has to.".into()
+            }
+            MayNotReadLog { .. } => {
+                "This needs SELECT on merkle_log and merkle_leaf_data, as members of pg_read_all_data have it.".into()
+            }
+            MayNotReadAdministration => {
                 "Its leaf data hold order values of source rows, for the extension's owner only; administration() shows the acts without them.".into()
             }
             MayNotReadKey { table, .. } => format!(
