@@ -171,20 +171,11 @@ pub fn check(session: &Session, firing: &Firing) -> Result<(), Error> {
 pub fn holes(session: &Session, source: &Source) -> Vec<(pg_sys::Oid, String)> {
     let present = present(session, source);
     let mut holes = Vec::new();
-    for (oid, _, root) in tables(session, source) {
+    for (oid, ..) in tables(session, source) {
         let missing: Vec<String> = needed(source)
             .map(|t| t.name(source))
             .filter(|name| !present.contains_key(&(oid, name.clone())))
             .collect();
-        // Row-level triggers come with ATTACH PARTITION, the others do not.
-        let mut statements = needed(source).filter(|t| !t.for_each_row()).peekable();
-        if !root
-            && statements.peek().is_some()
-            && statements.all(|t| missing.contains(&t.name(source)))
-        {
-            holes.push((oid, "partition without triggers".to_owned()));
-            continue;
-        }
         holes.extend(
             missing
                 .into_iter()
