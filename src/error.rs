@@ -262,7 +262,9 @@ impl Error {
             | NoHistory { .. }
             | TriggerDomain { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             CaptureOption { .. } => C::ERRCODE_INVALID_PARAMETER_VALUE,
-            TruncateRefused { .. } | PartitionTruncated { .. } | AppendOnly { .. } => C::ERRCODE_RESTRICT_VIOLATION,
+            TruncateRefused { .. } | PartitionTruncated { .. } | AppendOnly { .. } => {
+                C::ERRCODE_RESTRICT_VIOLATION
+            }
             Pruned { .. } | PrunedProof { .. } => C::ERRCODE_NO_DATA_FOUND,
             NoCron => C::ERRCODE_UNDEFINED_OBJECT,
             NotInstalled | NoSuchLog(_) | NoSuchSource { .. } | SourceGone { .. } => {

@@ -328,9 +328,7 @@ fn partitions_are_captured_whichever_table_a_statement_names() {
             &mut a,
             "SELECT concat_ws(' ', relation, problem, rows) FROM merkle_log_coverage"
         ),
-        [
-            "orders_3 trigger merkle_log_1_truncate is missing",
-        ]
+        ["orders_3 trigger merkle_log_1_truncate is missing",]
     );
     assert_eq!(findings(&mut a, "audit"), Vec::<String>::new());
     assert!(one::<bool>(

@@ -120,7 +120,13 @@ impl Author {
     }
 
     fn text(&mut self) -> String {
-        let words = ["'a'", "'it''s'", "NULL", "repeat('long ', 20)", "'x' || random()"];
+        let words = [
+            "'a'",
+            "'it''s'",
+            "NULL",
+            "repeat('long ', 20)",
+            "'x' || random()",
+        ];
         self.pick(&words).to_owned()
     }
 
@@ -193,7 +199,9 @@ impl Author {
     fn small(&mut self) -> String {
         let (table, k, text) = (self.plain(), self.key(), self.text());
         match self.rng.random_range(0..3) {
-            0 => format!("INSERT INTO {table} (id, v, n) VALUES ({k}, {text}, 1) ON CONFLICT (id) DO UPDATE SET v = {text}"),
+            0 => format!(
+                "INSERT INTO {table} (id, v, n) VALUES ({k}, {text}, 1) ON CONFLICT (id) DO UPDATE SET v = {text}"
+            ),
             1 => format!("UPDATE {table} SET v = {text} WHERE id = {k}"),
             _ => format!("DELETE FROM {table} WHERE id = {k}"),
         }
@@ -205,7 +213,10 @@ impl Author {
         let name = format!("extra{}", self.rng.random_range(1..=3));
         let name2 = format!("extra{}", self.rng.random_range(1..=3));
         match self.rng.random_range(0..14) {
-            0 | 1 => format!("ALTER TABLE {table} ADD COLUMN {name} int DEFAULT {}", self.key()),
+            0 | 1 => format!(
+                "ALTER TABLE {table} ADD COLUMN {name} int DEFAULT {}",
+                self.key()
+            ),
             2 => format!("ALTER TABLE {table} DROP COLUMN {name}"),
             3 | 4 => format!("ALTER TABLE {table} RENAME COLUMN {name} TO {name2}"),
             5 => format!("ALTER TABLE {table} ALTER COLUMN {name} TYPE bigint"),
@@ -216,7 +227,10 @@ impl Author {
             10 => "TRUNCATE p".to_owned(),
             11 => "TRUNCATE s".to_owned(),
             12 => format!("CLUSTER {table} USING {table}_pkey"),
-            _ => format!("SET CONSTRAINTS ALL {}", self.pick(&["IMMEDIATE", "DEFERRED"])),
+            _ => format!(
+                "SET CONSTRAINTS ALL {}",
+                self.pick(&["IMMEDIATE", "DEFERRED"])
+            ),
         }
     }
 
@@ -253,16 +267,32 @@ impl Author {
     fn triggers(&mut self) -> String {
         let mut sql = String::new();
         for table in ["t", "u", "s", "d", "p", "r"] {
-            let always = if table == "r" || self.chance(0.3) { "ALWAYS" } else { "" };
+            let always = if table == "r" || self.chance(0.3) {
+                "ALWAYS"
+            } else {
+                ""
+            };
             for number in 0..self.rng.random_range(0..=3) {
                 let name = format!("{}_{number}", self.pick(&["a_first", "zz_last"]));
-                let events = self.pick(&["INSERT", "UPDATE", "DELETE", "INSERT OR UPDATE", "INSERT OR UPDATE OR DELETE"]);
+                let events = self.pick(&[
+                    "INSERT",
+                    "UPDATE",
+                    "DELETE",
+                    "INSERT OR UPDATE",
+                    "INSERT OR UPDATE OR DELETE",
+                ]);
                 let what = match self.rng.random_range(0..5) {
-                    0 => format!("BEFORE {events} ON {table} FOR EACH ROW EXECUTE FUNCTION before_row()"),
+                    0 => format!(
+                        "BEFORE {events} ON {table} FOR EACH ROW EXECUTE FUNCTION before_row()"
+                    ),
                     1 => format!("BEFORE {events} ON {table} EXECUTE FUNCTION after_any()"),
                     2 => format!("AFTER {events} ON {table} EXECUTE FUNCTION after_any()"),
-                    3 => format!("AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION same_row('{table}')"),
-                    _ => format!("AFTER {events} ON {table} FOR EACH ROW EXECUTE FUNCTION after_any()"),
+                    3 => format!(
+                        "AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION same_row('{table}')"
+                    ),
+                    _ => format!(
+                        "AFTER {events} ON {table} FOR EACH ROW EXECUTE FUNCTION after_any()"
+                    ),
                 };
                 writeln!(sql, "CREATE TRIGGER {name} {what};").unwrap();
                 if !always.is_empty() {
@@ -360,7 +390,10 @@ impl Decoded {
     fn change(&mut self, xid: u64, change: &str) {
         let (tables, rest) = change.split_once(": ").unwrap();
         let (operation, rest) = rest.split_once(':').unwrap();
-        let names: Vec<&str> = tables.split(", ").map(|t| t.trim_start_matches("public.")).collect();
+        let names: Vec<&str> = tables
+            .split(", ")
+            .map(|t| t.trim_start_matches("public."))
+            .collect();
         if operation == "TRUNCATE" {
             for table in SOURCES.iter().filter(|s| names.contains(s)) {
                 self.add(xid, table, None, "truncate", &Fields::new());
@@ -397,7 +430,14 @@ impl Decoded {
         self.add(xid, table, Some(key(table, fields)), operation, fields);
     }
 
-    fn add(&mut self, xid: u64, table: &'static str, key: Option<String>, operation: &'static str, fields: &Fields) {
+    fn add(
+        &mut self,
+        xid: u64,
+        table: &'static str,
+        key: Option<String>,
+        operation: &'static str,
+        fields: &Fields,
+    ) {
         self.changes += 1;
         *self.transactions.entry(xid).or_default() += 1;
         self.events.entry(table).or_default().push(Event {
@@ -412,7 +452,11 @@ impl Decoded {
         let events = self.events.get(table).into_iter().flatten();
         events
             .filter(|e| e.key.as_deref().is_none_or(|k| k == key))
-            .map(|e| format!("{} {}", e.operation, e.content).trim_end().to_owned())
+            .map(|e| {
+                format!("{} {}", e.operation, e.content)
+                    .trim_end()
+                    .to_owned()
+            })
             .collect()
     }
 
@@ -429,11 +473,17 @@ impl Decoded {
                   WHERE h.transaction_id IS NOT NULL ORDER BY k, h.leaf_index"
             );
             let mut logged: HashMap<String, Vec<String>> = HashMap::new();
-            for row in client.query(&sql, &[&keys]).map_err(|e| format!("{table}: {e:?}"))? {
+            for row in client
+                .query(&sql, &[&keys])
+                .map_err(|e| format!("{table}: {e:?}"))?
+            {
                 logged.entry(row.get(0)).or_default().push(row.get(1));
             }
             for key in keys {
-                let (expected, found) = (self.of_row(table, key), logged.remove(key).unwrap_or_default());
+                let (expected, found) = (
+                    self.of_row(table, key),
+                    logged.remove(key).unwrap_or_default(),
+                );
                 if expected != found {
                     return Err(format!("{table} {key}:\nWAL {expected:#?}\nlog {found:#?}"));
                 }
@@ -454,7 +504,10 @@ impl Decoded {
         }
         match seen == self.transactions {
             true => Ok(()),
-            false => Err(format!("transactions:\nWAL {:?}\nlog {seen:?}", self.transactions)),
+            false => Err(format!(
+                "transactions:\nWAL {:?}\nlog {seen:?}",
+                self.transactions
+            )),
         }
     }
 }
@@ -478,18 +531,32 @@ impl Oracle {
             &mut a,
             "DROP TABLE IF EXISTS actions, t, u, s, d, p, p2, r CASCADE; DROP FUNCTION IF EXISTS chaos, before_row, after_any, same_row;",
         );
-        run(&mut a, "DO $$ BEGIN IF EXISTS (SELECT FROM verification_logs) THEN PERFORM drop_log('audit', confirm => true); END IF; END $$");
+        run(
+            &mut a,
+            "DO $$ BEGIN IF EXISTS (SELECT FROM verification_logs) THEN PERFORM drop_log('audit', confirm => true); END IF; END $$",
+        );
         let triggers = self.author.triggers();
         run(&mut a, &format!("{CHAOS}{TABLES}{triggers}"));
         for table in LEAVES {
-            run(&mut a, &format!("ALTER TABLE {table} REPLICA IDENTITY FULL"));
+            run(
+                &mut a,
+                &format!("ALTER TABLE {table} REPLICA IDENTITY FULL"),
+            );
         }
         run(&mut a, "SELECT create_log('audit')");
         for table in SOURCES {
-            run(&mut a, &format!("SELECT add_source('audit', '{table}', capture => 'trigger', allow_truncate => true, store_leaf_data => true)"));
+            run(
+                &mut a,
+                &format!(
+                    "SELECT add_source('audit', '{table}', capture => 'trigger', allow_truncate => true, store_leaf_data => true)"
+                ),
+            );
         }
         run(&mut a, "ALTER SUBSCRIPTION sub ENABLE");
-        run(&mut a, "SELECT count(*) FROM pg_logical_slot_get_changes('oracle', NULL, NULL)");
+        run(
+            &mut a,
+            "SELECT count(*) FROM pg_logical_slot_get_changes('oracle', NULL, NULL)",
+        );
         self.script.push(triggers);
         let mut decoded = Decoded::default();
         let seed: f64 = self.author.rng.random_range(-1.0..1.0);
@@ -511,7 +578,11 @@ impl Oracle {
                 .into_iter()
                 .filter(|f| !f.starts_with("schema_changed"))
                 .collect();
-            assert!(found.is_empty(), "{found:#?}\nafter\n{}", self.script.join(";\n"));
+            assert!(
+                found.is_empty(),
+                "{found:#?}\nafter\n{}",
+                self.script.join(";\n")
+            );
         }
         // The subscriber rests while its table is made anew.
         run(&mut a, "ALTER SUBSCRIPTION sub DISABLE");
@@ -521,11 +592,16 @@ impl Oracle {
         let result = client.batch_execute(sql);
         let failed = match &result {
             Ok(()) => String::new(),
-            Err(error) => format!("  -- {}", error.as_db_error().map_or("gone", |e| e.message())),
+            Err(error) => format!(
+                "  -- {}",
+                error.as_db_error().map_or("gone", |e| e.message())
+            ),
         };
         self.script.push(format!("{sql}{failed}"));
         if let Err(error) = &result {
-            let code = error.as_db_error().map_or(String::new(), |e| e.code().code().to_owned());
+            let code = error
+                .as_db_error()
+                .map_or(String::new(), |e| e.code().code().to_owned());
             assert!(
                 !code.starts_with("XX") && !code.is_empty() && code != "57014" && code != "55P03",
                 "{error:?}\nafter\n{}",
@@ -537,12 +613,17 @@ impl Oracle {
 
     fn copy(&mut self, client: &mut Client) -> bool {
         let table = self.author.plain();
-        let lines: String = (0..4).map(|_| format!("{}\tcopied\t1\n", self.author.key() + 20)).collect();
-        self.script.push(format!("COPY {table} (id, v, n) FROM STDIN: {lines:?}"));
-        let result = client.copy_in(&format!("COPY {table} (id, v, n) FROM STDIN")).and_then(|mut writer| {
-            writer.write_all(lines.as_bytes()).unwrap();
-            writer.finish()
-        });
+        let lines: String = (0..4)
+            .map(|_| format!("{}\tcopied\t1\n", self.author.key() + 20))
+            .collect();
+        self.script
+            .push(format!("COPY {table} (id, v, n) FROM STDIN: {lines:?}"));
+        let result = client
+            .copy_in(&format!("COPY {table} (id, v, n) FROM STDIN"))
+            .and_then(|mut writer| {
+                writer.write_all(lines.as_bytes()).unwrap();
+                writer.finish()
+            });
         result.is_ok()
     }
 
@@ -555,28 +636,52 @@ impl Oracle {
                 false => self.author.statement(),
             })
             .collect();
-        let chaos = [0.0, 0.1, 0.3, 0.6].choose(&mut self.author.rng).copied().unwrap();
+        let chaos = [0.0, 0.1, 0.3, 0.6]
+            .choose(&mut self.author.rng)
+            .copied()
+            .unwrap();
         let memory = self.author.pick(&["1kB", "1kB", "4kB", "8MB"]);
         for (client, chaos) in [(&mut *a, chaos), (&mut *b, 0.0)] {
-            run(client, &format!("SET oracle.chaos = {chaos}; SET oracle.depth = 0; SET merkle_log.capture_memory = '{memory}'; SET lock_timeout = '20s'"));
+            run(
+                client,
+                &format!(
+                    "SET oracle.chaos = {chaos}; SET oracle.depth = 0; SET merkle_log.capture_memory = '{memory}'; SET lock_timeout = '20s'"
+                ),
+            );
         }
         a.execute("DELETE FROM actions", &[]).unwrap();
-        a.execute("INSERT INTO actions (sql) SELECT unnest($1::text[])", &[&actions]).unwrap();
-        self.script.push(format!("-- chaos {chaos}, memory {memory}, actions {actions:#?}"));
+        a.execute(
+            "INSERT INTO actions (sql) SELECT unnest($1::text[])",
+            &[&actions],
+        )
+        .unwrap();
+        self.script.push(format!(
+            "-- chaos {chaos}, memory {memory}, actions {actions:#?}"
+        ));
         let mut detached = false;
         for _ in 0..self.author.rng.random_range(1..=3) {
             // Another transaction is under way around it, with rows of its own.
             let beside = self.author.chance(0.2);
             if beside {
                 let low = 100 + self.author.key();
-                run(b, &format!("BEGIN; INSERT INTO d (id, v, n) VALUES ({low}, 'b', 1) ON CONFLICT (id) DO UPDATE SET v = 'b2'; UPDATE d SET n = 2 WHERE id > 100"));
+                run(
+                    b,
+                    &format!(
+                        "BEGIN; INSERT INTO d (id, v, n) VALUES ({low}, 'b', 1) ON CONFLICT (id) DO UPDATE SET v = 'b2'; UPDATE d SET n = 2 WHERE id > 100"
+                    ),
+                );
             }
             let plain = beside || self.author.chance(0.3);
             run(a, "SET oracle.depth = 0");
             match plain {
                 true => {
                     let sql = match beside {
-                        true => self.author.small().replace(" d ", " s ").replace(" t ", " s ").replace(" u ", " s "),
+                        true => self
+                            .author
+                            .small()
+                            .replace(" d ", " s ")
+                            .replace(" t ", " s ")
+                            .replace(" u ", " s "),
                         false => self.author.statement(),
                     };
                     self.step(a, &sql);
@@ -598,7 +703,10 @@ impl Oracle {
         let mut steps = self.author.transaction();
         self.step(a, "BEGIN");
         if self.author.chance(0.04) {
-            let there: bool = one(a, "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = 'p2'::regclass)");
+            let there: bool = one(
+                a,
+                "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = 'p2'::regclass)",
+            );
             steps.push(match there {
                 true => "ALTER TABLE p DETACH PARTITION p2; SELECT pg_logical_emit_message(true, 'oracle', 'detached')".to_owned(),
                 false => "ALTER TABLE p ATTACH PARTITION p2 FOR VALUES IN (2); SELECT pg_logical_emit_message(true, 'oracle', 'attached')".to_owned(),
@@ -623,7 +731,11 @@ impl Oracle {
         if self.step(a, end) && end.starts_with("PREPARE") {
             let prepared: bool = one(a, "SELECT EXISTS (SELECT FROM pg_prepared_xacts)");
             if prepared {
-                let end = self.author.pick(&["COMMIT PREPARED 'oracle'", "COMMIT PREPARED 'oracle'", "ROLLBACK PREPARED 'oracle'"]);
+                let end = self.author.pick(&[
+                    "COMMIT PREPARED 'oracle'",
+                    "COMMIT PREPARED 'oracle'",
+                    "ROLLBACK PREPARED 'oracle'",
+                ]);
                 self.step(a, end);
             }
         }
@@ -635,8 +747,12 @@ impl Oracle {
         for _ in 0..self.author.rng.random_range(1..=3) {
             let (k, k2, text) = (self.author.key(), self.author.key(), self.author.text());
             let sql = match self.author.rng.random_range(0..5) {
-                0 | 1 => format!("INSERT INTO r (id, v, n) SELECT g, {text}, 1 FROM generate_series({k}, {k} + 2) g ON CONFLICT (id) DO UPDATE SET v = 'again'"),
-                2 => format!("UPDATE r SET v = {text}, id = CASE id WHEN {k2} THEN id + 100 ELSE id END WHERE id <= {k}"),
+                0 | 1 => format!(
+                    "INSERT INTO r (id, v, n) SELECT g, {text}, 1 FROM generate_series({k}, {k} + 2) g ON CONFLICT (id) DO UPDATE SET v = 'again'"
+                ),
+                2 => format!(
+                    "UPDATE r SET v = {text}, id = CASE id WHEN {k2} THEN id + 100 ELSE id END WHERE id <= {k}"
+                ),
                 3 => format!("DELETE FROM r WHERE id <= {k}"),
                 _ => "TRUNCATE r".to_owned(),
             };
@@ -647,7 +763,9 @@ impl Oracle {
         let upto: String = one(&mut self.source, "SELECT pg_current_wal_lsn()::text");
         until(
             a,
-            &format!("SELECT confirmed_flush_lsn >= '{upto}' FROM pg_replication_slots WHERE slot_name = 'sub'"),
+            &format!(
+                "SELECT confirmed_flush_lsn >= '{upto}' FROM pg_replication_slots WHERE slot_name = 'sub'"
+            ),
         );
     }
 }
@@ -662,7 +780,9 @@ fn the_log_tells_of_each_row_what_the_wal_tells() {
     let author = Author {
         rng: StdRng::seed_from_u64(seed()),
     };
-    let cluster = Cluster::with("wal_level = logical\nfsync = off\nautovacuum = off\nwal_receiver_status_interval = 1\nmax_locks_per_transaction = 256");
+    let cluster = Cluster::with(
+        "wal_level = logical\nfsync = off\nautovacuum = off\nwal_receiver_status_interval = 1\nmax_locks_per_transaction = 256",
+    );
     let mut a = cluster.client("postgres");
     run(&mut a, "CREATE DATABASE source");
     let mut source = cluster.client("source");
@@ -670,8 +790,14 @@ fn the_log_tells_of_each_row_what_the_wal_tells() {
         &mut source,
         "CREATE TABLE r (id int PRIMARY KEY, v text, n int, note text DEFAULT ''); CREATE PUBLICATION pub FOR TABLE r;",
     );
-    run(&mut source, "SELECT pg_create_logical_replication_slot('sub', 'pgoutput')");
-    run(&mut a, "SELECT pg_create_logical_replication_slot('oracle', 'test_decoding')");
+    run(
+        &mut source,
+        "SELECT pg_create_logical_replication_slot('sub', 'pgoutput')",
+    );
+    run(
+        &mut a,
+        "SELECT pg_create_logical_replication_slot('oracle', 'test_decoding')",
+    );
     let from = cluster.socket().display().to_string();
     run(
         &mut a,
@@ -697,8 +823,17 @@ fn the_log_tells_of_each_row_what_the_wal_tells() {
         run(&mut oracle.source, "DELETE FROM r");
         oracle.epoch(EPOCH.min(programs - oracle.programs));
     }
-    println!("{} programs, {} changes compared", oracle.programs, oracle.changes);
-    assert!(oracle.changes > programs, "programs that change nothing try nothing");
+    println!(
+        "{} programs, {} changes compared",
+        oracle.programs, oracle.changes
+    );
+    assert!(
+        oracle.changes > programs,
+        "programs that change nothing try nothing"
+    );
     let mut a = oracle.cluster.client("postgres");
-    run(&mut a, "ALTER SUBSCRIPTION sub SET (slot_name = NONE); DROP SUBSCRIPTION sub");
+    run(
+        &mut a,
+        "ALTER SUBSCRIPTION sub SET (slot_name = NONE); DROP SUBSCRIPTION sub",
+    );
 }

@@ -225,7 +225,11 @@ impl<'a> Batch<'a> {
                     },
                 };
                 self.appender.push(&Entry {
-                    source_id: if of_log { sources::OF_LOG } else { table.source_id },
+                    source_id: if of_log {
+                        sources::OF_LOG
+                    } else {
+                        table.source_id
+                    },
                     key: &change.key,
                     order: Some(&order),
                     place: None,
@@ -258,7 +262,10 @@ impl<'a> Batch<'a> {
             return Ok(());
         }
         let Some(source) = sources::by_id(session, source_id) else {
-            return Err(self.damaged(id, &format!("is of source {source_id}, which does not exist")));
+            return Err(self.damaged(
+                id,
+                &format!("is of source {source_id}, which does not exist"),
+            ));
         };
         let mut versions = match Shape::load(session, self.log, &source) {
             Ok(mut shape) => {

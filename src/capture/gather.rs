@@ -148,7 +148,10 @@ fn forget() {
 fn rolled_back(subtransaction: pg_sys::SubTransactionId) {
     unless_ending(|gathered| {
         gathered.truncated.clear();
-        if let Some(level) = gathered.levels.pop_if(|l| l.subtransaction >= subtransaction) {
+        if let Some(level) = gathered
+            .levels
+            .pop_if(|l| l.subtransaction >= subtransaction)
+        {
             gathered.records.truncate(level.first);
             gathered.data.truncate(level.data);
         }
@@ -157,10 +160,17 @@ fn rolled_back(subtransaction: pg_sys::SubTransactionId) {
 
 fn merged(subtransaction: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     unless_ending(|gathered| {
-        let Some(level) = gathered.levels.pop_if(|l| l.subtransaction == subtransaction) else {
+        let Some(level) = gathered
+            .levels
+            .pop_if(|l| l.subtransaction == subtransaction)
+        else {
             return;
         };
-        if gathered.levels.last().is_none_or(|l| l.subtransaction != parent) {
+        if gathered
+            .levels
+            .last()
+            .is_none_or(|l| l.subtransaction != parent)
+        {
             gathered.levels.push(Level {
                 subtransaction: parent,
                 ..level
@@ -187,7 +197,11 @@ impl Gathered {
     }
 
     fn enter(&mut self, subtransaction: pg_sys::SubTransactionId) {
-        if self.levels.last().is_none_or(|l| l.subtransaction != subtransaction) {
+        if self
+            .levels
+            .last()
+            .is_none_or(|l| l.subtransaction != subtransaction)
+        {
             self.levels.push(Level {
                 subtransaction,
                 first: self.records.len(),
@@ -201,7 +215,11 @@ impl Gathered {
             self.plans.push(plan.clone());
             self.pack = Some(plan.pack());
         }
-        if self.origins.last().is_none_or(|last| !Rc::ptr_eq(last, origin)) {
+        if self
+            .origins
+            .last()
+            .is_none_or(|last| !Rc::ptr_eq(last, origin))
+        {
             if self.statement != origin.at {
                 self.statement = origin.at;
                 self.settled = self.command;

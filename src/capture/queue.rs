@@ -288,7 +288,9 @@ fn changes(page: &Page, transaction: u64) -> Vec<Change> {
 fn changes_of_0_3(row: &Row, transaction: u64) -> Vec<Change> {
     let bytes = |column| -> Vec<Vec<u8>> {
         let array: Option<pgrx::Array<&[u8]>> = row.get(column);
-        array.map_or_else(Vec::new, |a| a.iter().flatten().map(<[u8]>::to_vec).collect())
+        array.map_or_else(Vec::new, |a| {
+            a.iter().flatten().map(<[u8]>::to_vec).collect()
+        })
     };
     let columns: Option<Vec<String>> = row.get(9);
     let table = Rc::new(CapturedAs {
@@ -450,8 +452,10 @@ impl<'a> Queue<'a> {
             log: self.log.name.clone(),
             problem: format!("queue row {} does not say where its changes belong", row.id),
         })?;
-        let mut ranked: Vec<(Rank, Change)> =
-            ranks(places.iter()).into_iter().zip(piece.changes).collect();
+        let mut ranked: Vec<(Rank, Change)> = ranks(places.iter())
+            .into_iter()
+            .zip(piece.changes)
+            .collect();
         ranked.sort_by_key(|(rank, _)| *rank);
         piece.changes = ranked.into_iter().map(|(_, change)| change).collect();
         Ok(piece)

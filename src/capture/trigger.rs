@@ -11,9 +11,10 @@ use super::row_key;
 use super::scan::new_salt;
 use super::shape::Shape;
 use super::table::{Attribute, Table};
+use crate::catalog::logs;
 use crate::catalog::sources::{self, Source};
 use crate::catalog::versions::Column;
-use crate::catalog::logs;
+use crate::encode;
 use crate::encode::Decoder;
 use crate::error::Error;
 use crate::pg::memory::Scratch;
@@ -21,7 +22,6 @@ use crate::pg::spi::Row;
 use crate::pg::trigger::{Firing, Operation, Stored};
 use crate::pg::{datum, relcache, settings, xact};
 use crate::session::Session;
-use crate::encode;
 use leaf_format::{Context, Encoder, Kind, Value};
 use merkle_tree::leaf_hash;
 use pgrx::pg_sys;
@@ -97,7 +97,8 @@ fn origin() -> Rc<Origin> {
     );
     xact::application_name(|application| {
         ORIGIN.with_borrow_mut(|last| {
-            let same = |o: &Rc<Origin>| o.at == at && o.user == user && *o.application == *application;
+            let same =
+                |o: &Rc<Origin>| o.at == at && o.user == user && *o.application == *application;
             if let Some(last) = last.as_ref().filter(|o| same(o)) {
                 return last.clone();
             }
@@ -326,7 +327,14 @@ impl Plan {
         let place = ChangePlace::Truncate {
             command: xact::command(),
         };
-        self.gather(&origin, Kind::Truncate, place, &key, &leaf_data, salt.as_deref());
+        self.gather(
+            &origin,
+            Kind::Truncate,
+            place,
+            &key,
+            &leaf_data,
+            salt.as_deref(),
+        );
         Ok(())
     }
 

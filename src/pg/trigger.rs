@@ -84,7 +84,8 @@ impl<'a> Firing<'a> {
     /// `None` where the trigger fires before the change or has no row, and for tables that are stored in
     /// another way than as heaps.
     fn stored(&self, slot: *mut pg_sys::TupleTableSlot) -> Option<Stored<'_>> {
-        let after = self.0.tg_event & pg_sys::TRIGGER_EVENT_TIMINGMASK == pg_sys::TRIGGER_EVENT_AFTER;
+        let after =
+            self.0.tg_event & pg_sys::TRIGGER_EVENT_TIMINGMASK == pg_sys::TRIGGER_EVENT_AFTER;
         if !self.for_each_row() || !after || slot.is_null() {
             return None;
         }

@@ -1,8 +1,8 @@
 //! The running transaction: who and when, and what is to be done once it has committed.
 
 use pgrx::pg_sys;
-use std::cell::{Cell, RefCell};
 use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_void};
 use std::rc::Rc;
 
