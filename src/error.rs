@@ -213,6 +213,10 @@ pub enum Error {
         "a trigger that captures changes of table \"{table}\" for log \"{log}\" is one of an earlier version of merkle_log, or the table is not stored as a heap"
     )]
     OldTrigger { log: String, table: String },
+    #[error(
+        "cannot truncate a partition of table \"{table}\" alone: log \"{log}\" captures the table's changes, and could only say that all of its rows are gone"
+    )]
+    PartitionTruncated { log: String, table: String },
     #[error("cannot truncate table \"{table}\": log \"{log}\" captures its changes")]
     TruncateRefused { log: String, table: String },
     #[error("cannot {operation} table \"{table}\": it is an append-only source of log \"{log}\"")]
@@ -299,7 +303,9 @@ impl Error {
             | NoHistory { .. }
             | TriggerDomain { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             CaptureOption { .. } => C::ERRCODE_INVALID_PARAMETER_VALUE,
-            TruncateRefused { .. } | AppendOnly { .. } => C::ERRCODE_RESTRICT_VIOLATION,
+            TruncateRefused { .. } | PartitionTruncated { .. } | AppendOnly { .. } => {
+                C::ERRCODE_RESTRICT_VIOLATION
+            }
             Pruned { .. } | PrunedProof { .. } => C::ERRCODE_NO_DATA_FOUND,
             NoCron => C::ERRCODE_UNDEFINED_OBJECT,
             NotInstalled | NoSuchLog(_) | NoSuchSource { .. } | SourceGone { .. } => {
@@ -450,6 +456,7 @@ impl Error {
                 literal(log),
                 literal(table)
             ),
+            PartitionTruncated { .. } => "Use DELETE, truncate the whole table before its partitions, or detach the partition first.".into(),
             TruncateRefused { log, .. } => format!(
                 "Use DELETE, or let the source allow it with alter_source({}, …, allow_truncate => true): then it is logged.",
                 literal(log)

@@ -41,7 +41,6 @@ pub enum State {
     TriggerDisabled,
     /// The same changes are captured twice.
     TriggerTwice,
-    PartitionWithoutTriggers,
     /// The extension's own record of it is damaged.
     Damaged,
 }
@@ -64,7 +63,6 @@ impl State {
         State::TriggerMissing,
         State::TriggerDisabled,
         State::TriggerTwice,
-        State::PartitionWithoutTriggers,
         State::Damaged,
     ];
 
@@ -86,7 +84,6 @@ impl State {
             State::TriggerMissing => "trigger_missing",
             State::TriggerDisabled => "trigger_disabled",
             State::TriggerTwice => "trigger_twice",
-            State::PartitionWithoutTriggers => "partition_without_triggers",
             State::Damaged => "damaged",
         }
     }
