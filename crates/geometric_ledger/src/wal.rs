@@ -302,25 +302,28 @@ impl Wal {
 
     /// Makes the segment after the present one ready, with all its blocks written.
     pub fn prepare_next(&self) -> Result<(), Error> {
-        let start = self.segment_end();
-        let ready = || self.segments.read().unwrap().contains_key(&start);
-        if ready() {
-            return Ok(());
-        }
-        let name = name(start);
-        let what = || format!("{name} cannot be made");
-        if self.spare().map_err(Error::io(what()))?.is_none() {
-            self.make_spare(start).map_err(Error::io(what()))?;
-        }
-        let _one = self.making.lock().unwrap();
-        let spare = self.spare().map_err(Error::io(what()))?;
-        // The appending thread may have been faster, and a checkpoint may want no spares.
-        let Some((spare, file)) = spare.filter(|_| !ready()) else {
+        let missing = || {
+            let start = self.segment_end();
+            let there = self.segments.read().unwrap().contains_key(&start);
+            (!there).then_some(start)
+        };
+        let Some(start) = missing() else {
             return Ok(());
         };
-        self.disk.rename(&spare, &name).map_err(Error::io(what()))?;
+        let failed = || Error::io("the write-ahead log's next segment");
+        if self.spare().map_err(failed())?.is_none() {
+            self.make_spare(start).map_err(failed())?;
+        }
+        let _one = self.making.lock().unwrap();
+        // The appending thread may have been faster, and far ahead; a checkpoint may want no spares.
+        let spare = self.spare().map_err(failed())?;
+        let Some((start, (spare, file))) = missing().zip(spare) else {
+            return Ok(());
+        };
+        let name = name(start);
+        self.disk.rename(&spare, &name).map_err(failed())?;
         // What is in a segment is not durable while its name is not.
-        self.disk.sync().map_err(Error::io(what()))?;
+        self.disk.sync().map_err(failed())?;
         let len = self.segment_size;
         let segment = Arc::new(Segment {
             start,
@@ -515,39 +518,76 @@ mod tests {
     use super::*;
     use crate::disk::Directory;
 
+    fn open(directory: &tempfile::TempDir) -> Wal {
+        let disk = Arc::new(Directory::open(directory.path()).unwrap());
+        Wal::open(disk, 1 << 16).unwrap()
+    }
+
+    fn append(wal: &Wal, kind: RecordKind, len: usize) -> u64 {
+        let mut body = vec![7; len];
+        let mut header = Header {
+            kind,
+            epoch: 1,
+            attempt: 0,
+            items: 0,
+            body: len as u64,
+            updates: 0,
+            position: wal
+                .place((HEADER + len.next_multiple_of(8)) as u64)
+                .unwrap(),
+            sequence: 1,
+            durable: 0,
+            time: 0,
+            tag: [0; 16],
+        };
+        wal.append(&mut header, &Seal::plain(), &mut body).unwrap();
+        header.end()
+    }
+
     #[test]
     fn what_no_sequence_counts_is_durable_before_the_next_segment_begins() {
         let directory = tempfile::tempdir().unwrap();
-        let disk = Arc::new(Directory::open(directory.path()).unwrap());
-        let wal = Wal::open(disk, 1 << 16).unwrap();
-        let append = |kind, len: usize| {
-            let mut body = vec![7; len];
-            let mut header = Header {
-                kind,
-                epoch: 1,
-                attempt: 0,
-                items: 0,
-                body: len as u64,
-                updates: 0,
-                position: wal
-                    .place((HEADER + len.next_multiple_of(8)) as u64)
-                    .unwrap(),
-                sequence: 1,
-                durable: 0,
-                time: 0,
-                tag: [0; 16],
-            };
-            wal.append(&mut header, &Seal::plain(), &mut body).unwrap();
-            header.end()
-        };
-        append(RecordKind::Batch, 60_000);
-        let end = append(RecordKind::Reclaim, 1_000);
-        append(RecordKind::Batch, 1_000);
+        let wal = open(&directory);
+        append(&wal, RecordKind::Batch, 60_000);
+        let end = append(&wal, RecordKind::Reclaim, 1_000);
+        append(&wal, RecordKind::Batch, 1_000);
         assert_eq!(wal.durable(), 0);
-        append(RecordKind::Batch, 60_000);
+        append(&wal, RecordKind::Batch, 60_000);
         assert!(wal.durable() >= end);
         let durable = wal.durable();
-        append(RecordKind::Batch, 60_000);
+        append(&wal, RecordKind::Batch, 60_000);
         assert_eq!(wal.durable(), durable, "only where it must be");
+    }
+
+    #[test]
+    fn segments_are_let_go_and_taken_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let wal = open(&directory);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..1_000 {
+                    append(&wal, RecordKind::Batch, 60_000);
+                }
+                done.store(true, Ordering::Relaxed);
+            });
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    wal.prepare_next().unwrap();
+                }
+            });
+            for round in 0.. {
+                wal.trim(wal.appended(), round % 3).unwrap();
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        wal.trim(wal.appended(), 0).unwrap();
+        let names = wal.disk.list().unwrap();
+        assert!(
+            names.iter().all(|name| !name.starts_with(SPARE)),
+            "{names:?}"
+        );
     }
 }
