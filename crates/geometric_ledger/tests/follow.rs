@@ -61,10 +61,19 @@ fn a_follower_catches_up_and_can_be_promoted() {
             .update_batch(&[(key(1), Account::default())]);
         assert!(matches!(refused, Err(Error::ReadOnly)));
         assert_eq!(follower.ledger().audit().unwrap(), leader.audit().unwrap());
-        let new = follower.promote();
+        let root = leader.root().unwrap();
+        let refused = follower.promote().err().expect("the leader is open");
+        assert!(refused.to_string().contains("still open"), "{refused}");
+        leader.close().unwrap();
+        let follower = Follower::open(at("follower"), at("leader"), options.clone()).unwrap();
+        let promoted = follower.promote().unwrap();
+        assert!(promoted.missing.is_none(), "{:?}", promoted.missing);
+        assert_eq!(promoted.sequence, root.0.get());
+        let new = promoted.ledger;
         put(&new, 0, 10, 1);
         assert_eq!(new.verify().unwrap(), []);
         // The two have parted: following again is refused.
+        let leader = options.clone().open(at("leader")).unwrap();
         put(&leader, 0, 10, 2);
         drop(new);
         let mut parted = Follower::open(at("follower"), at("leader"), options.clone()).unwrap();
@@ -110,5 +119,8 @@ fn a_follower_that_comes_too_late_is_told_to_take_a_snapshot() {
         follower.catch_up().unwrap();
         follower.ledger().root().unwrap() == leader.root().unwrap()
     });
-    assert_eq!(follower.ledger().get(&key(3)), leader.get(&key(3)));
+    assert_eq!(
+        follower.ledger().get(&key(3)).unwrap(),
+        leader.get(&key(3)).unwrap()
+    );
 }

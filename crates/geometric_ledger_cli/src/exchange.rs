@@ -5,7 +5,7 @@
 
 use crate::key::{hex, unhex};
 use crate::{Failure, bar};
-use geometric_ledger::{Account, Flags, GeometricLedger, Key};
+use geometric_ledger::{Account, Flags, GeometricLedger, Key, Update};
 use parquet::basic::Compression;
 use parquet::data_type::{
     ByteArray, FixedLenByteArray, FixedLenByteArrayType, Int32Type, Int64Type,
@@ -160,9 +160,9 @@ pub fn import(ledger: &GeometricLedger, file: &Path, batch: usize) -> Result<(),
     let mut count = 0u64;
     let mut put = |account: Option<(Key, Account)>| -> Result<(), Failure> {
         let last = account.is_none();
-        accounts.extend(account);
+        accounts.extend(account.map(|(key, account)| Update::Put(key, account)));
         if accounts.len() == batch || (last && !accounts.is_empty()) {
-            ledger.update_batch(&accounts)?;
+            ledger.import(&accounts)?;
             count += accounts.len() as u64;
             accounts.clear();
         }

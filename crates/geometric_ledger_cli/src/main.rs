@@ -289,12 +289,7 @@ fn stats(ledger: &GeometricLedger) {
 fn verify(ledger: &GeometricLedger) -> Result<ExitCode, Failure> {
     let findings = ledger.verify()?;
     for finding in &findings {
-        let place = match (finding.slot, finding.line) {
-            (Some(slot), _) => format!(", slot {slot}"),
-            (_, Some(line)) => format!(", index line {line}"),
-            _ => String::new(),
-        };
-        println!("shard {}{place}: {}", finding.shard, finding.what);
+        println!("{finding}");
     }
     let (size, root) = ledger.root()?;
     for sequence in 1..=size.get() {
