@@ -119,7 +119,7 @@ impl Follower {
         let mut position = match self.position {
             Some(position) if position >= wal.oldest() => position,
             // The first time, or when the source has let go of what comes next.
-            _ => self.find(&wal, &seal)?,
+            _ => self.find(&wal, &seal, &block)?,
         };
         // What a checkpoint has brought to the files was durable in the log before.
         let (mut waiting, mut durable, mut applied) = (VecDeque::new(), block.position, 0);
@@ -149,7 +149,7 @@ impl Follower {
     }
 
     /// Where the record after the follower's last batch begins in the source's log.
-    fn find(&self, wal: &Wal, seal: &Seal) -> Result<u64, Error> {
+    fn find(&self, wal: &Wal, seal: &Seal, block: &Superblock) -> Result<u64, Error> {
         let ours = self.ledger.view().sequence();
         let mut from = None;
         for start in wal.starts() {
@@ -160,8 +160,12 @@ impl Follower {
                 _ => {}
             }
         }
-        let nothing = || Error::Follow("the source's log has no record".into());
-        let mut position = from.ok_or_else(nothing)?;
+        let mut position = match from {
+            Some(position) => position,
+            // The source is new, and nothing was written to it yet.
+            None if (ours, block.sequence) == (0, 0) => return Ok(wal.oldest()),
+            None => return Err(Error::Follow("the source's log has no record".into())),
+        };
         let mut first = true;
         while let Some((header, body)) = next(wal, position, seal)? {
             let batch = header.kind == RecordKind::Batch;

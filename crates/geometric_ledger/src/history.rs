@@ -131,7 +131,7 @@ impl View {
 
     /// All accounts, shard by shard, in no order of keys.
     pub fn iter(&self) -> impl Iterator<Item = Result<(Key, Account), Error>> + '_ {
-        self.slots()
+        self.account_slots()
             .filter(|slot| !matches!(slot, Ok(slot) if slot.kind() != Kind::Account))
             .map(|slot| slot.map(|slot| (slot.key(), slot.account())))
     }
@@ -186,16 +186,6 @@ impl View {
     /// Every slot that was there, as it was: accounts, tombstones, receipts. A receipt that has become
     /// too old meanwhile may be left out, and one that has moved may come twice.
     pub(crate) fn slots(&self) -> impl Iterator<Item = Result<Slot, Error>> + '_ {
-        let accounts = self.core.account_shards().iter().flat_map(move |shard| {
-            (0..shard.count()).filter_map(move |number| {
-                let slot = self.slot(shard, number);
-                let as_it_was = slot.and_then(|mut slot| {
-                    let there = self.core.go_back(&mut slot, self.sequence)?;
-                    Ok(there.then_some(slot))
-                });
-                as_it_was.transpose()
-            })
-        });
         // Receipts never change, and move only from the end to the front: so from the end to the front
         // none is missed.
         let shard = self.core.receipts();
@@ -204,7 +194,21 @@ impl View {
             let there = |slot: &Slot| slot.sequence() <= self.sequence;
             slot.map(|slot| Some(slot).filter(there)).transpose()
         });
-        accounts.chain(receipts)
+        self.account_slots().chain(receipts)
+    }
+
+    /// The slots of accounts, tombstones included.
+    fn account_slots(&self) -> impl Iterator<Item = Result<Slot, Error>> + '_ {
+        self.core.account_shards().iter().flat_map(move |shard| {
+            (0..shard.count()).filter_map(move |number| {
+                let slot = self.slot(shard, number);
+                let as_it_was = slot.and_then(|mut slot| {
+                    let there = self.core.go_back(&mut slot, self.sequence)?;
+                    Ok(there.then_some(slot))
+                });
+                as_it_was.transpose()
+            })
+        })
     }
 
     fn slot(&self, shard: &Shard, number: u64) -> Result<Slot, Error> {
