@@ -241,18 +241,15 @@ fn a_file_that_is_missing_empty_cut_or_older_changes_nothing() {
 #[test]
 fn an_index_and_a_tree_are_made_again_where_they_are_gone() {
     for case in cases() {
-        let damage: [(&str, &dyn Fn(&SimDisk, &str)); 3] = [
-            ("missing", &|disk, name| disk.delete(name)),
-            ("empty", &|disk, name| disk.replace(name, Vec::new())),
-            ("older", &|disk, name| {
-                disk.replace(name, case.older.content(name))
-            }),
-        ];
-        for (how, damage) in damage {
+        for how in ["missing", "empty", "older"] {
             for name in ["shard-01.index", "receipts.index", "tree-1"] {
                 for read_only in [true, false] {
                     let disk = case.disk.copy();
-                    damage(&disk, name);
+                    match how {
+                        "missing" => disk.delete(name),
+                        "empty" => disk.replace(name, Vec::new()),
+                        _ => disk.replace(name, case.older.content(name)),
+                    }
                     let options = match read_only {
                         true => case.options.clone().read_only(),
                         false => case.options.clone(),
