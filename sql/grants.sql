@@ -47,6 +47,8 @@ REVOKE ALL ON
     @extschema@.merkle_pending,
     @extschema@.merkle_source_state,
     @extschema@.merkle_redacted_key,
+    @extschema@.merkle_late_entry,
+    @extschema@.verification_source_partitions,
     @extschema@.merkle_database
 FROM PUBLIC;
 

@@ -84,6 +84,7 @@ CREATE TABLE @extschema@.verification_sources (
     pruned_order text,
     complete     boolean     NOT NULL DEFAULT true,
     key_equality text,
+    backfilled   boolean     NOT NULL DEFAULT false,
     CHECK (capture OPERATOR(pg_catalog.=) 'trigger' OR order_column IS NOT NULL)
 ) USING heap;
 
@@ -218,6 +219,28 @@ CREATE TABLE @extschema@.merkle_redacted_key (
     PRIMARY KEY (source_id, source_key)
 ) USING heap;
 
+CREATE TABLE @extschema@.merkle_late_entry (
+    log_id     integer     NOT NULL,
+    leaf_index bigint      NOT NULL,
+    way        text        NOT NULL,
+    found_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (log_id, leaf_index)
+) USING heap;
+
+CREATE TABLE @extschema@.verification_source_partitions (
+    source_id       integer     NOT NULL,
+    partition_name  text        NOT NULL,
+    relation        regclass    NOT NULL,
+    bound           text        NOT NULL,
+    condition       text        NOT NULL,
+    key_columns     text[]      NOT NULL,
+    from_leaf_index bigint      NOT NULL,
+    to_leaf_index   bigint,
+    attached_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    detached_at     timestamptz,
+    PRIMARY KEY (source_id, partition_name, from_leaf_index)
+) USING heap;
+
 -- The database that the logs are of, and those that they were of before.
 CREATE TABLE @extschema@.merkle_database (
     system_identifier bigint      NOT NULL,
@@ -250,6 +273,8 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tile', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tree_head', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_leaf_data', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_statement', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_late_entry', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_source_partitions', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_database', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_redacted_key', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_pending', '');

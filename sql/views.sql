@@ -44,7 +44,9 @@ SELECT l.log_name,
        w.pid AS worker_pid,
        w.heartbeat AS worker_heartbeat,
        p.problems AS source_problems,
-       o.name AS held_as_copy_of
+       o.name AS held_as_copy_of,
+       (SELECT pg_catalog.count(*) FROM @extschema@.merkle_late_entry e
+         WHERE e.log_id OPERATOR(pg_catalog.=) l.log_id) AS late_entries
   FROM @extschema@.verification_logs l
   LEFT JOIN LATERAL (SELECT t.tree_size, t.root_hash, t.created_at, t.duration
                        FROM @extschema@.merkle_tree_head t

@@ -96,6 +96,13 @@ pub enum Act {
         source_id: i32,
         partition: String,
     },
+    /// Entries, from `first` to `last`, are of rows that were found after they should have been logged.
+    LateLogged {
+        log_id: i32,
+        first: i64,
+        last: i64,
+        entries: i64,
+    },
 }
 
 impl Act {
@@ -120,6 +127,7 @@ impl Act {
             Act::Pruned { .. } => "pruned",
             Act::PartitionDetached { .. } => "partition detached",
             Act::PartitionAttached { .. } => "partition attached",
+            Act::LateLogged { .. } => "late rows logged",
         }
     }
 }
@@ -398,11 +406,17 @@ fn content(session: &Session, act: &Act) -> Result<Content, Error> {
             partition,
         } => {
             detail = Some(json!({ "partition": partition }));
-            (
-                None,
-                Some(*source_id),
-                state::source_row(session, *source_id),
-            )
+            let rows = state::partitions_of(session, *source_id, Some(partition));
+            (None, Some(*source_id), rows)
+        }
+        Act::LateLogged {
+            log_id,
+            first,
+            last,
+            entries,
+        } => {
+            detail = Some(json!({ "first": first, "last": last, "entries": entries }));
+            (Some(*log_id), None, state::log_row(session, *log_id))
         }
         Act::VersionRecorded { source_id, version } => {
             let rows = state::versions_of(session, *source_id, Some(*version));

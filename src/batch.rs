@@ -6,6 +6,7 @@ mod arrival;
 use crate::administration;
 use crate::capture::fence::{self, Blocked};
 use crate::capture::order::Domain;
+use crate::capture::partitions;
 use crate::capture::shape::Shape;
 use crate::capture::state;
 use crate::capture::watermark::{self, Span, Stream};
@@ -19,6 +20,7 @@ use crate::pg::{server, subtransaction, xact};
 use crate::session::{Session, WITHHELD};
 use crate::shared;
 use crate::store::append::{Appended, Appender, Entry};
+use crate::store::late::{self, Way};
 use crate::store::{entries, heads, key_index};
 use pgrx::pg_sys;
 use std::sync::atomic::Ordering::SeqCst;
@@ -166,6 +168,7 @@ fn capture(
     let size = heads::latest(session, Snapshot::Fresh, log)?.tree_size;
     for shape in &mut shapes {
         shape.record(session, size)?;
+        partitions::record(session, shape, size);
     }
     let sources: Vec<(Shape, Span)> = shapes
         .into_iter()
@@ -211,7 +214,11 @@ pub fn reconcile(session: &Session, name: &str, timeout: Duration) -> Result<Vec
     key_index::refresh(session, &log);
     let late = match log.domain {
         Some(Domain::Arrival) => arrival::reconcile(session, &log)?,
-        _ => behind_watermarks(session, &log, timeout)?,
+        _ => {
+            let late = behind_watermarks(session, &log, timeout)?;
+            record_late(session, &log, &late, Way::BehindWatermark);
+            late
+        }
     };
     if let Some(counters) = shared::get().and_then(|s| s.counters(session, log.id)) {
         counters.last_reconciled_at.store(xact::now(), SeqCst);
@@ -269,6 +276,11 @@ fn behind_watermarks(session: &Session, log: &Log, timeout: Duration) -> Result<
         .collect::<Result<Vec<_>, _>>()?;
     appender.finish()?;
     Ok(late)
+}
+
+fn record_late(session: &Session, log: &Log, rows: &[Late], way: Way) {
+    let indexes: Vec<i64> = rows.iter().map(|row| row.leaf_index).collect();
+    late::record(session, log, &indexes, way);
 }
 
 fn report(progress: &Progress, done: i64) {

@@ -74,6 +74,7 @@ pgrx::extension_sql_file!(
         api::history::redact,
         api::history::redact_row,
         api::verify::verify_row,
+        api::verify::late_entries,
         api::history::prune_log,
         api::ops::coverage_holes,
         api::ops::merkle_log_health,

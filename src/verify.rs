@@ -21,6 +21,7 @@ use crate::pg::spi::Snapshot;
 use crate::redaction;
 use crate::session::Session;
 use crate::store::heads::{self, Head};
+use crate::store::late;
 use crate::store::tree::{TreeReader, tree_error, tree_size};
 use merkle_tree::{Frontier, Hash};
 use parts::Part;
@@ -49,6 +50,8 @@ pub enum Kind {
     Redacted,
     /// Not tampering: the row went with a partition that left the table, which is on record.
     Detached,
+    /// Not a fault: what cannot be said any more about entries of a source that was removed.
+    SourceRemoved,
     /// The key was redacted, and the entry was not.
     Unredacted,
 }
@@ -66,6 +69,7 @@ impl Kind {
             Kind::SchemaChanged => "schema_changed",
             Kind::Redacted => "redacted",
             Kind::Detached => "detached",
+            Kind::SourceRemoved => "source_removed",
             Kind::Unredacted => "unredacted",
         }
     }
@@ -296,14 +300,14 @@ impl Verification {
                     };
                 } else {
                     findings.extend(self.give_up_pending());
-                    self.report();
+                    self.report(session);
                 }
                 Ok(Some(findings))
             }
             Stage::Unlogged { source, gap, after } => {
                 let findings = self.unlogged(session, source, gap, after)?;
                 if matches!(self.stage, Stage::Done) {
-                    self.report();
+                    self.report(session);
                 }
                 Ok(Some(findings))
             }
@@ -323,7 +327,7 @@ impl Verification {
         findings
     }
 
-    fn report(&self) {
+    fn report(&self, session: &Session) {
         let Checked {
             entries,
             rows,
@@ -340,8 +344,12 @@ impl Verification {
             0 => String::new(),
             before => format!("; entries before {before} were pruned and cannot be checked"),
         };
+        let late = match late::count(session, &self.log) {
+            0 => String::new(),
+            count => format!("; {count} entries came late: see late_entries"),
+        };
         pgrx::notice!(
-            "log \"{}\": {entries} entries, {rows} source rows, {tiles} tile hashes and {heads} tree heads checked{scan}{pruned}",
+            "log \"{}\": {entries} entries, {rows} source rows, {tiles} tile hashes and {heads} tree heads checked{scan}{pruned}{late}",
             self.log.name
         );
     }

@@ -39,7 +39,12 @@ const COLUMNS: Table = Table {
     key: &["source_id", "version", "column_name"],
     unrecorded: &[],
 };
-const TABLES: [&Table; 4] = [&LOGS, &SOURCES, &VERSIONS, &COLUMNS];
+const PARTITIONS: Table = Table {
+    name: "verification_source_partitions",
+    key: &["source_id", "partition_name", "from_leaf_index"],
+    unrecorded: &["relation"],
+};
+const TABLES: [&Table; 5] = [&LOGS, &SOURCES, &VERSIONS, &COLUMNS, &PARTITIONS];
 
 /// Columns that hold values of a source's rows: people who may not read the source are not shown these.
 pub const VALUES: [&str; 3] = ["watermark", "backfill", "pruned_order"];
@@ -229,6 +234,16 @@ pub fn versions_of(session: &Session, source_id: i32, version: Option<i32>) -> V
     rows
 }
 
+/// The rows of a source's partitions of a name, or of all of them.
+pub fn partitions_of(session: &Session, source_id: i32, name: Option<&str>) -> Vec<Row> {
+    read(
+        session,
+        &PARTITIONS,
+        "t.source_id = $1 AND ($2 IS NULL OR t.partition_name = $2)",
+        &[source_id.into(), name.into()],
+    )
+}
+
 /// All rows that configure a log.
 pub fn of_log(session: &Session, log_id: i32) -> Vec<Row> {
     let mut rows = log_row(session, log_id);
@@ -238,9 +253,10 @@ pub fn of_log(session: &Session, log_id: i32) -> Vec<Row> {
         .filter_map(|row| i32::try_from(row.number("source_id")?).ok())
         .collect();
     rows.extend(sources);
-    rows.extend(
-        ids.into_iter()
-            .flat_map(|id| versions_of(session, id, None)),
-    );
+    rows.extend(ids.into_iter().flat_map(|id| {
+        let mut rows = versions_of(session, id, None);
+        rows.extend(partitions_of(session, id, None));
+        rows
+    }));
     rows
 }

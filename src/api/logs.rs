@@ -213,6 +213,7 @@ fn drop_log(
         for table in [
             "merkle_source_state",
             "merkle_redacted_key",
+            "verification_source_partitions",
             "verification_source_columns",
             "verification_source_versions",
             "merkle_order_index",
@@ -230,6 +231,7 @@ fn drop_log(
             "merkle_tree_head",
             "merkle_leaf_data",
             "merkle_statement",
+            "merkle_late_entry",
             "merkle_pending",
             "verification_logs",
         ] {

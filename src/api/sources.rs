@@ -4,6 +4,7 @@ use super::logs::check_settle_domain;
 use super::{column_names, log_name, required, shortened};
 use crate::capture::guard;
 use crate::capture::order::Domain;
+use crate::capture::partitions;
 use crate::capture::shape::{self, Shape};
 use crate::capture::table::{Attribute, Table};
 use crate::catalog::logs::{self, Log};
@@ -114,7 +115,11 @@ fn add_source_v2(
             backfill: (capture == Capture::Trigger && backfill != Some(false)).then(Vec::new),
             pruned_order: None,
             complete: capture == Capture::Watermark || backfill != Some(false),
+            backfilled: false,
         };
+        if let Some(before) = removed_before(session, &log, &source, &key)? {
+            return go_on(session, &log, before, source);
+        }
         let version = Version {
             number: 1,
             from_leaf_index: heads::latest(session, Snapshot::Fresh, &log)?.tree_size,
@@ -124,8 +129,82 @@ fn add_source_v2(
         source.id = sources::insert(session, &source);
         versions::insert(session, source.id, &version, "first version");
         guard::install(session, &source);
+        partitions::record(
+            session,
+            &Shape::load(session, &log, &source)?,
+            version.from_leaf_index,
+        );
         Ok(source.id)
     })
+}
+
+/// The source that the table was before it was removed, if it can go on: with the same capture, key, order
+/// and salting. Whoever adds the table is told where it cannot.
+fn removed_before(
+    session: &Session,
+    log: &Log,
+    source: &Source,
+    key: &[Attribute],
+) -> Result<Option<Source>, Error> {
+    let mut of_table = sources::all(session, log);
+    of_table.retain(|s| s.removed && s.relation == source.relation);
+    let Some(before) = of_table.pop() else {
+        return Ok(None);
+    };
+    let shape = Shape::load(session, log, &before);
+    let same = shape.is_ok_and(|shape| {
+        let numbers = |columns: &[Attribute]| columns.iter().map(|a| a.attnum).collect::<Vec<_>>();
+        let order = shape
+            .source
+            .order_column
+            .as_ref()
+            .map(|_| &shape.order().name);
+        numbers(&shape.key) == numbers(key) && order == source.order_column.as_ref()
+    });
+    let same = same
+        && before.capture == source.capture
+        && before.hash_column == source.hash_column
+        && before.salted == source.salted;
+    if !same {
+        pgrx::notice!(
+            "table \"{}\" was a source of log \"{}\" with another key, order or capture: this is a new source, and entries of the old one are not held against the table by verify_log as those of a source are",
+            source.name,
+            log.name
+        );
+        return Ok(None);
+    }
+    Ok(Some(before))
+}
+
+/// Lets a removed source go on with the settings of `wanted`. Its entries are held against the table again,
+/// with what was done to it while it was no source.
+fn go_on(session: &Session, log: &Log, before: Source, wanted: Source) -> Result<i32, Error> {
+    let source = Source {
+        columns: wanted.columns,
+        append_only: wanted.append_only,
+        allow_truncate: wanted.allow_truncate,
+        store_leaf_data: wanted.store_leaf_data,
+        backfill: wanted.backfill,
+        complete: before.complete && wanted.complete,
+        removed: false,
+        ..before
+    };
+    pgrx::notice!(
+        "table \"{}\" was a source of log \"{}\" before and goes on as the same one: what was changed or deleted while it was none shows as modified or deleted",
+        source.name,
+        log.name
+    );
+    sources::readmit(session, &source);
+    let size = heads::latest(session, Snapshot::Fresh, log)?.tree_size;
+    let mut shape = Shape::load(session, log, &source)?;
+    // Triggers start a new version with the first change that they capture.
+    match source.by_trigger() {
+        true => shape.columns_now().map(drop)?,
+        false => shape.record(session, size)?,
+    }
+    guard::install(session, &source);
+    partitions::record(session, &shape, size);
+    Ok(source.id)
 }
 
 #[pg_extern(parallel_unsafe, name = "alter_source")]

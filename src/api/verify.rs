@@ -1,15 +1,20 @@
 //! `verify_log`.
 
 use super::{given_key, log_name, required};
+use crate::catalog::logs;
 use crate::error::Error;
 use crate::pg::hashes::Path;
 use crate::pg::memory::Scratch;
 use crate::pg::regclass::RegClass;
+use crate::pg::role;
+use crate::pg::spi::Snapshot;
 use crate::session::Session;
+use crate::store::late::{self, LateEntry};
 use crate::verify::{Finding, Verification, row};
 use merkle_tree::Hash;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use std::collections::HashMap;
 
 #[pg_extern(stable, parallel_unsafe, name = "verify_log")]
 #[search_path(pg_catalog, pg_temp)]
@@ -97,6 +102,43 @@ pub fn verify_row(
             found.entry.as_ref().map(|e| Path(e.path.clone())),
             found.detail,
         )))
+    })
+}
+
+#[pg_extern(stable, parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+#[allow(clippy::type_complexity)]
+pub fn late_entries(
+    log: Option<String>,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(leaf_index, i64),
+            name!(source_table, Option<String>),
+            name!(source_key, Option<String>),
+            name!(way, String),
+            name!(found_at, TimestampWithTimeZone),
+        ),
+    >,
+    ErrorReport,
+> {
+    Session::enter(|session| {
+        let log = logs::by_name(session, Snapshot::Statement, &required("log", log)?)?;
+        let mut readable = HashMap::new();
+        let mut row = |entry: LateEntry| {
+            let shown = entry.source.filter(|(_, relation, _)| {
+                let reads = || role::may_read_all(session.caller(), *relation);
+                *readable.entry(*relation).or_insert_with(reads)
+            });
+            let (table, key) = shown.map(|(table, _, key)| (table, key)).unzip();
+            (entry.leaf_index, table, key, entry.way, entry.found_at)
+        };
+        let rows: Vec<_> = late::list(session, &log)
+            .into_iter()
+            .map(&mut row)
+            .collect();
+        Ok(TableIterator::new(rows))
     })
 }
 

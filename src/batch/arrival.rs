@@ -4,8 +4,9 @@
 //! the order of its key. A row is late only if the queue has nothing about it, so the rows are read
 //! first and the queue, with a younger snapshot, to its end after that.
 
-use super::{Late, report};
+use super::{Late, record_late, report};
 use crate::capture::page::CapturedAs;
+use crate::capture::partitions;
 use crate::capture::queue::{self, Change, Queue};
 use crate::capture::scan::{Leaf, Scan};
 use crate::capture::shape::{self, Shape};
@@ -22,6 +23,7 @@ use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use crate::store::append::{Appended, Appender, Entry};
 use crate::store::entries;
+use crate::store::late::Way;
 use leaf_format::Kind;
 use merkle_tree::{Hash, leaf_hash};
 use std::collections::HashMap;
@@ -42,6 +44,7 @@ pub fn append(session: &Session, log: &Log) -> Result<Appended, Error> {
     state::look_for_changes(session, log, &sources);
     let mut batch = Batch::open(session, log, command)?;
     let mut more = false;
+    let partitioned = partitions::partitioned(session, log.id, &sources);
     for source in sources {
         let mut after = source.backfill.clone();
         while let Some(from) = after.filter(|_| !more) {
@@ -52,13 +55,21 @@ pub fn append(session: &Session, log: &Log) -> Result<Appended, Error> {
             after = sweep.next.clone();
             more = !drained || batch.room() < sweep.rows.len() as i64;
             if !more {
+                let found = batch.log_unlogged(sweep)?;
+                if source.backfilled {
+                    record_late(session, log, &found, Way::PastTriggers);
+                }
                 // A step without an unlogged row is no batch yet.
-                more = !batch.log_unlogged(sweep)?.is_empty() && after.is_some();
+                more = !found.is_empty() && after.is_some();
                 sources::set_backfill(session, source.id, after.as_deref());
             }
         }
     }
-    more |= !batch.drain(log.batch_size.into())?;
+    let drained = batch.drain(log.batch_size.into())?;
+    more |= !drained;
+    if drained {
+        batch.record_partitions(&partitioned)?;
+    }
     let appended = batch.appender.finish()?;
     Ok(Appended { more, ..appended })
 }
@@ -83,7 +94,11 @@ pub fn reconcile(session: &Session, log: &Log) -> Result<Vec<Late>, Error> {
             };
             after = sweep.next.clone();
             batch.drain_all()?;
-            late.extend(batch.log_unlogged(sweep)?);
+            let found = batch.log_unlogged(sweep)?;
+            if source.backfilled {
+                record_late(session, log, &found, Way::PastTriggers);
+            }
+            late.extend(found);
         }
         sources::set_backfill(session, source.id, None);
     }
@@ -168,6 +183,19 @@ impl<'a> Batch<'a> {
 
     fn room(&self) -> i64 {
         i64::from(self.log.batch_size) - self.appender.entries()
+    }
+
+    /// Puts on record which partitions came and which left. Whoever takes one away waits for its writers, so
+    /// what is captured of it is in the queue by then: nothing that is logged later is of its rows.
+    fn record_partitions(&mut self, partitioned: &[Source]) -> Result<(), Error> {
+        for source in partitioned {
+            if lock::try_access_share(source.relation)
+                && let Ok(shape) = state::open_locked(self.session, self.log, source)
+            {
+                partitions::record(self.session, &shape, self.appender.size());
+            }
+        }
+        Ok(())
     }
 
     /// Logs all that is queued.

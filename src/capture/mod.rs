@@ -8,6 +8,7 @@ pub mod key_equality;
 pub mod merge;
 pub mod order;
 pub mod page;
+pub mod partitions;
 pub mod queue;
 pub mod row_key;
 pub mod scan;

@@ -1,5 +1,6 @@
 //! `verification_logs`: the logs and their state.
 
+use crate::administration::{self, Act};
 use crate::capture::fence::{self, Blocked};
 use crate::capture::order::Domain;
 use crate::catalog::identity;
@@ -161,7 +162,6 @@ pub fn lock(
     name: &str,
     patience: Duration,
 ) -> Result<Result<Log, Blocked>, Error> {
-    identity::check(session)?;
     let deadline = Instant::now() + patience;
     loop {
         let log = by_name(session, Snapshot::Fresh, name)?;
@@ -196,6 +196,7 @@ fn lock_known(
     log: &Log,
     patience: Duration,
 ) -> Result<Result<(), Blocked>, Error> {
+    identity::check(session)?;
     let lock = Object {
         table: session.relation(c"verification_logs")?,
         number: log.id,
@@ -252,11 +253,17 @@ pub fn forget_state(session: &Session) {
     session.execute("DELETE FROM @extschema@.merkle_source_state", &[]);
 }
 
+/// Disables every log that batches append to.
 pub fn disable_all(session: &Session) {
-    session.execute(
-        "UPDATE @extschema@.verification_logs SET enabled = false WHERE enabled",
-        &[],
+    let disabled = session.fresh(
+        "UPDATE @extschema@.verification_logs SET enabled = false
+          WHERE enabled AND log_id <> $1 RETURNING log_id",
+        &[ADMINISTRATION.into()],
+        |row| row.required(0),
     );
+    for log_id in disabled {
+        administration::record(session, Act::LogDisabled { log_id });
+    }
 }
 
 /// Puts a failure on record, for `merkle_log_status`, unless someone holds the log's row meanwhile.

@@ -67,6 +67,9 @@ pub struct Source {
     pub pruned_order: Option<String>,
     /// Every row is to have an entry: false where the rows from before the triggers were left out.
     pub complete: bool,
+    /// The rows that were there before the triggers have been logged: one that is found without an entry
+    /// came late.
+    pub backfilled: bool,
 }
 
 impl Source {
@@ -84,7 +87,7 @@ impl Source {
 const COLUMNS: &str = "s.source_id, s.log_id, s.source_table, s.relation::pg_catalog.oid, s.bound_to,
     s.capture, s.order_column, s.key_columns, s.columns, s.hash_column, s.watermark,
     s.removed_at IS NOT NULL, s.append_only, s.allow_truncate, s.store_leaf_data, s.salted, s.backfill,
-    s.pruned_order, s.complete";
+    s.pruned_order, s.complete, s.backfilled";
 
 fn from_row(row: &Row) -> Source {
     Source {
@@ -110,6 +113,7 @@ fn from_row(row: &Row) -> Source {
         backfill: row.get(16),
         pruned_order: row.get(17),
         complete: row.required(18),
+        backfilled: row.required(19),
     }
 }
 
@@ -228,7 +232,7 @@ pub fn set_watermark(session: &Session, source_id: i32, watermark: &[String]) {
 /// Moves the place up to which a source was backfilled; `None` when it is done.
 pub fn set_backfill(session: &Session, source_id: i32, after: Option<&[String]>) {
     let changed = session.fresh(
-        "UPDATE @extschema@.verification_sources SET backfill = $2
+        "UPDATE @extschema@.verification_sources SET backfill = $2, backfilled = backfilled OR $2 IS NULL
           WHERE source_id = $1 AND backfill IS DISTINCT FROM $2 RETURNING true",
         &[source_id.into(), after.map(<[String]>::to_vec).into()],
         |_| (),
@@ -245,6 +249,28 @@ pub fn start_backfill(session: &Session, source_id: i32) {
         &[source_id.into()],
     );
     administration::record(session, Act::BackfillStarted { source_id });
+}
+
+/// Lets a source that was removed go on: its entries are held against its table again.
+pub fn readmit(session: &Session, source: &Source) {
+    session.execute(
+        "UPDATE @extschema@.verification_sources
+            SET removed_at = NULL, columns = $2, append_only = $3, allow_truncate = $4, store_leaf_data = $5,
+                backfill = $6, complete = $7
+          WHERE source_id = $1",
+        &[
+            source.id.into(),
+            source.columns.clone().into(),
+            source.append_only.into(),
+            source.allow_truncate.into(),
+            source.store_leaf_data.into(),
+            source.backfill.clone().into(),
+            source.complete.into(),
+        ],
+    );
+    relcache::invalidate(source.relation);
+    let source_id = source.id;
+    administration::record(session, Act::SourceAdded { source_id });
 }
 
 /// Takes the table out of the log; its entries stay.

@@ -4,6 +4,7 @@ pub mod append;
 pub mod entries;
 pub mod heads;
 pub mod key_index;
+pub mod late;
 pub mod leaves;
 pub mod order_index;
 pub mod redacted;

@@ -4,6 +4,7 @@ use super::walk::{Covered, Range, Stray, Walked, walk};
 use super::{Finding, Kind as Finds};
 use crate::administration;
 use crate::capture::key_equality::{ByKey, KeyEquality};
+use crate::capture::partitions::Partitions;
 use crate::capture::queue;
 use crate::capture::row_key;
 use crate::capture::scan::{Leaf as SourceRow, Scan};
@@ -57,15 +58,18 @@ type Unchecked = (u64, i64, String);
 #[derive(Serialize, Deserialize)]
 pub struct Notes {
     unchecked: Vec<(Versioned, Unchecked)>,
+    departed: Vec<(i32, (u64, i64))>,
     covered: HashMap<i32, Covered>,
 }
 
 enum Source {
     Here(Box<Shape>),
-    /// Removed from the log: its table may change as it likes.
+    /// Removed from the log: its table may change as it likes, and whether it did is still told.
     Removed {
         name: String,
         salted: bool,
+        /// The table, where it can still be read and was not to be changed.
+        shape: Option<Box<Shape>>,
     },
     /// The table cannot be read any more.
     Unreadable {
@@ -84,6 +88,15 @@ impl Source {
         }
     }
 
+    /// The table, where it can be read.
+    fn shape(&self) -> Option<&Shape> {
+        match self {
+            Source::Here(shape) => Some(shape),
+            Source::Removed { shape, .. } => shape.as_deref(),
+            Source::Unreadable { .. } => None,
+        }
+    }
+
     fn salted(&self) -> bool {
         match self {
             Source::Here(shape) => shape.source.salted,
@@ -96,6 +109,10 @@ impl Source {
 pub struct Rows {
     sources: HashMap<i32, Source>,
     unchecked: BTreeMap<Versioned, Unchecked>,
+    /// By removed source: how many of its entries are not what its table holds now, and the first.
+    departed: BTreeMap<i32, (u64, i64)>,
+    /// By source: its partitions, where it has or had some on record.
+    partitions: HashMap<i32, Partitions>,
     /// By source: which rows were read along with the entries.
     covered: HashMap<i32, Covered>,
     /// Rows without an entry that were come across.
@@ -117,7 +134,15 @@ impl Rows {
         for source in sources::all(session, log).into_iter().filter(which) {
             let (name, salted) = (source.name.clone(), source.salted);
             let state = if source.removed {
-                Source::Removed { name, salted }
+                let shape = match source.by_trigger() {
+                    true => None,
+                    false => state::open(session, log, &source).ok().map(Box::new),
+                };
+                Source::Removed {
+                    name,
+                    salted,
+                    shape,
+                }
             } else {
                 match state::open(session, log, &source) {
                     Ok(shape) => Source::Here(Box::new(shape)),
@@ -134,9 +159,18 @@ impl Rows {
             };
             loaded.insert(source.id, state);
         }
+        let partitions = loaded
+            .iter()
+            .filter_map(|(id, source)| match source {
+                Source::Here(shape) => Some((*id, Partitions::load(session, shape))),
+                _ => None,
+            })
+            .collect();
         Ok(Rows {
             sources: loaded,
             unchecked: BTreeMap::new(),
+            departed: BTreeMap::new(),
+            partitions,
             covered: HashMap::new(),
             unlogged: Vec::new(),
             from_start,
@@ -188,6 +222,7 @@ impl Rows {
     pub fn notes(self) -> Notes {
         Notes {
             unchecked: self.unchecked.into_iter().collect(),
+            departed: self.departed.into_iter().collect(),
             covered: self.covered,
         }
     }
@@ -196,6 +231,9 @@ impl Rows {
     pub fn absorb(&mut self, notes: Notes) {
         for (at, (count, first, why)) in notes.unchecked {
             self.unchecked.entry(at).or_insert((0, first, why)).0 += count;
+        }
+        for (source_id, (count, first)) in notes.departed {
+            self.departed.entry(source_id).or_insert((0, first)).0 += count;
         }
         for (source_id, covered) in notes.covered {
             self.covered.entry(source_id).or_default().append(covered);
@@ -254,9 +292,12 @@ impl Rows {
                         ),
                     }
                 }
-                (_, Some(Source::Here(shape)))
-                    if !shape.source.by_trigger() || latest.contains(&entry.leaf_index) =>
+                (_, Some(source))
+                    if source.shape().is_some_and(|shape| {
+                        !shape.source.by_trigger() || latest.contains(&entry.leaf_index)
+                    }) =>
                 {
+                    let shape = source.shape().expect("looked for above");
                     let version = shape.version_of(entry.leaf_index).number;
                     let group = groups.entry((entry.source_id, version)).or_default();
                     group.push(place);
@@ -267,9 +308,13 @@ impl Rows {
             };
         }
         for ((source_id, version), places) in groups {
-            let Some(Source::Here(shape)) = self.sources.get(&source_id) else {
+            let Some(source) = self.sources.get(&source_id) else {
                 continue;
             };
+            let Some(shape) = source.shape() else {
+                continue;
+            };
+            let removed = matches!(source, Source::Removed { .. });
             let members: Vec<(&Entry, &Annex)> = places
                 .iter()
                 .map(|p| (&entries[*p], annex(&entries[*p])))
@@ -277,7 +322,7 @@ impl Rows {
             let mut scan = scan_of(log, shape, version, &members)?;
             let obstacle = obstacle(&scan);
             let mut walked = Walked::default();
-            if !shape.source.by_trigger() {
+            if !shape.source.by_trigger() && !removed {
                 let entries: Vec<&Entry> = members.iter().map(|(entry, _)| *entry).collect();
                 let covered = self.covered.entry(source_id).or_default();
                 let start = self.from_start;
@@ -294,8 +339,17 @@ impl Rows {
             if shape.source.by_trigger() {
                 excuse_queued(session, shape, &members, &mut found);
             }
+            if let Some(partitions) = self.partitions.get(&source_id) {
+                excuse_detached(shape, partitions, &members, &mut found);
+            }
             for (place, row) in places.into_iter().zip(found) {
                 let entry = &entries[place];
+                if removed && differs(&row, entry) {
+                    let note = self.departed.entry(source_id);
+                    note.or_insert((0, entry.leaf_index)).0 += 1;
+                    rows[place] = Row::Unknown;
+                    continue;
+                }
                 let differs =
                     matches!(&row, Row::Is(hash) if hash.as_bytes().as_slice() != entry.leaf_hash);
                 rows[place] = match &obstacle {
@@ -422,7 +476,14 @@ impl Rows {
                 ..Finding::of_log(Finds::SchemaChanged, Some(*first), detail)
             }
         });
-        unreadable.chain(unchecked).collect()
+        let departed = self.departed.iter().map(|(source_id, (count, first))| {
+            let detail = format!("the table was removed from the log; {count} of its entries are not what it holds now, which may have come before or after that");
+            Finding {
+                source_table: self.name_of(*source_id),
+                ..Finding::of_log(Finds::SourceRemoved, Some(*first), detail)
+            }
+        });
+        unreadable.chain(unchecked).chain(departed).collect()
     }
 }
 
@@ -501,6 +562,40 @@ fn recompute(
     rows
 }
 
+/// A row that went with a partition which left the table was not deleted.
+fn excuse_detached(
+    shape: &Shape,
+    partitions: &Partitions,
+    entries: &[(&Entry, &Annex)],
+    found: &mut [Row],
+) {
+    let gone: Vec<(usize, (i64, Vec<String>))> = found
+        .iter()
+        .enumerate()
+        .filter(|(_, row)| **row == Row::Gone)
+        .filter_map(|(place, _)| {
+            let entry = entries[place].0;
+            let parts = row_key::parts(shape, &entry.key).ok()?;
+            Some((place, (entry.leaf_index, parts)))
+        })
+        .collect();
+    if gone.is_empty() {
+        return;
+    }
+    let (places, keys): (Vec<usize>, Vec<_>) = gone.into_iter().unzip();
+    for (place, partition) in partitions.left_with(shape, &keys) {
+        found[places[place]] = Row::Detached(partition);
+    }
+}
+
+/// True if the row is not what the entry says, or is not there.
+fn differs(row: &Row, entry: &Entry) -> bool {
+    match row {
+        Row::Is(hash) => hash.as_bytes().as_slice() != entry.leaf_hash,
+        row => *row == Row::Gone,
+    }
+}
+
 /// A row that differs from its latest entry is no finding while the queue has changes of it.
 fn excuse_queued(
     session: &Session,
@@ -508,11 +603,10 @@ fn excuse_queued(
     entries: &[(&Entry, &Annex)],
     found: &mut [Row],
 ) {
-    let differs = |(row, (entry, _)): &(&Row, &(&Entry, &Annex))| match row {
-        Row::Is(hash) => hash.as_bytes().as_slice() != entry.leaf_hash,
-        row => **row == Row::Gone,
-    };
-    let suspects = found.iter().zip(entries).filter(differs);
+    let suspects = found
+        .iter()
+        .zip(entries)
+        .filter(|(row, (entry, _))| differs(row, entry));
     let keys: Vec<String> = suspects.map(|(_, (entry, _))| entry.key.clone()).collect();
     if keys.is_empty() {
         return;
