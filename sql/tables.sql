@@ -53,6 +53,7 @@ CREATE TABLE @extschema@.verification_sources (
     pruned_order text,
     complete     boolean     NOT NULL DEFAULT true,
     key_equality text,
+    logged_ahead text,
     CHECK (capture = 'trigger' OR order_column IS NOT NULL)
 );
 

@@ -1,7 +1,7 @@
 //! Running batches, and waiting for one.
 
 use super::required;
-use crate::batch::{self, Batch};
+use crate::batch::{self, Batch, Scope};
 use crate::error::Error;
 use crate::pg::hashes::Path;
 use crate::pg::regclass::RegClass;
@@ -40,9 +40,11 @@ fn process_next_batch(
     Session::enter(|session| {
         let (wait, timeout) = (wait.unwrap_or(true), settings::fence_timeout());
         let batches = match log {
-            Some(name) => batch::run(session, &name, wait, timeout)?
-                .into_iter()
-                .collect(),
+            Some(name) => {
+                let deadline = Instant::now() + timeout;
+                let batch = batch::run(session, &name, wait, deadline, &mut None)?;
+                batch.into_iter().collect()
+            }
             None => batch::run_all(session, wait, timeout)?,
         };
         for batch in &batches {
@@ -83,7 +85,8 @@ fn reconcile(
     ErrorReport,
 > {
     Session::enter(|session| {
-        let late = batch::reconcile(session, &required("log", log)?, settings::fence_timeout())?;
+        let (log, timeout) = (required("log", log)?, settings::fence_timeout());
+        let late = batch::reconcile(session, &log, timeout, Scope::All)?;
         let rows = late
             .into_iter()
             .map(|l| (l.source_table, l.key, l.leaf_index));

@@ -29,7 +29,7 @@ fn create_log_v2(
         let name = valid_name(name)?;
         let batch_size = batch_size.map(valid_batch_size).transpose()?;
         check_free(session, &name)?;
-        let settle = valid_settle(session, required("settle", settle)?)?;
+        let settle = valid_settle(required("settle", settle)?)?;
         let intervals = valid_intervals(run_interval, reconcile_interval)?;
         let id = session.fresh_one(
             "INSERT INTO @extschema@.verification_logs (log_name, batch_size, settle, run_interval, reconcile_interval)
@@ -73,7 +73,7 @@ fn alter_log_v2(
             _ => None,
         };
         let batch_size = batch_size.map(valid_batch_size).transpose()?;
-        let settle = settle.map(|s| valid_settle(session, s)).transpose()?;
+        let settle = settle.map(valid_settle).transpose()?;
         if let Some(settle) = settle {
             check_settle_domain(&log, log.domain, settle)?;
         }
@@ -238,37 +238,40 @@ fn valid_batch_size(size: i32) -> Result<i32, Error> {
     }
 }
 
+/// A hundred years as intervals compare, in microseconds: a time so far from now is still a time.
+const LONGEST_INTERVAL: i128 = 100 * 12 * 30 * 86_400 * 1_000_000;
+
 fn valid_intervals(
     run: Option<Interval>,
     reconcile: Option<Interval>,
 ) -> Result<(Option<Interval>, Option<Interval>), Error> {
-    match (&run, &reconcile) {
-        (Some(run), _) if run.as_micros() < 10_000 => Err(Error::Argument {
-            name: "run_interval",
-            must: "an interval of at least 10 ms",
-            value: run.to_string(),
-        }),
-        (_, Some(reconcile)) if reconcile.as_micros() < 0 => Err(Error::Argument {
-            name: "reconcile_interval",
-            must: "an interval that is not negative (zero: never)",
-            value: reconcile.to_string(),
-        }),
-        _ => Ok((run, reconcile)),
-    }
+    let run = run.map(|run| {
+        let must = "an interval from 10 ms to 100 years";
+        valid_interval("run_interval", must, 10_000, run)
+    });
+    let reconcile = reconcile.map(|reconcile| {
+        let must = "an interval from zero (never) to 100 years";
+        valid_interval("reconcile_interval", must, 0, reconcile)
+    });
+    Ok((run.transpose()?, reconcile.transpose()?))
 }
 
-fn valid_settle(session: &Session, settle: Interval) -> Result<Interval, Error> {
-    let text = session.fresh_one(
-        "SELECT $1::pg_catalog.text WHERE $1 < '0'::pg_catalog.interval",
-        &[settle.into()],
-        |row| row.required::<String>(0),
-    );
-    match text {
-        None => Ok(settle),
-        Some(value) => Err(Error::Argument {
-            name: "settle",
-            must: "an interval that is not negative",
-            value,
+fn valid_settle(settle: Interval) -> Result<Interval, Error> {
+    valid_interval("settle", "an interval from zero to 100 years", 0, settle)
+}
+
+fn valid_interval(
+    name: &'static str,
+    must: &'static str,
+    least: i128,
+    interval: Interval,
+) -> Result<Interval, Error> {
+    match interval.as_micros() {
+        micros if (least..=LONGEST_INTERVAL).contains(&micros) => Ok(interval),
+        _ => Err(Error::Argument {
+            name,
+            must,
+            value: interval.to_string(),
         }),
     }
 }

@@ -1,5 +1,6 @@
 //! From a source table to rows in order: which table, which columns, how far, and in which order.
 
+pub mod ceiling;
 pub mod fence;
 pub mod guard;
 pub mod key_equality;

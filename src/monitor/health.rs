@@ -1,6 +1,6 @@
 //! `merkle_log_health`: one row a check, with what to do where one fails.
 
-use super::lag;
+use super::{apart, lag};
 use crate::capture::{guard, queue};
 use crate::catalog::{logs, sources};
 use crate::error::literal;
@@ -86,8 +86,11 @@ pub fn checks(session: &Session) -> Vec<Check> {
         if let Some(log) = logs::by_id(session, state.id) {
             checks.push(lateness(session, &log));
             for source in sources::active(session, &log) {
-                let holes = guard::holes(session, &source);
-                let problems: Vec<&str> = holes.iter().map(|(_, p)| p.as_str()).collect();
+                let holes = apart(|| Ok(guard::holes(session, &source)));
+                let problems: Vec<String> = match holes {
+                    Ok(holes) => holes.into_iter().map(|(_, problem)| problem).collect(),
+                    Err(why) => vec![why],
+                };
                 let detail = match problems.is_empty() {
                     true => "nothing is missing".to_owned(),
                     false => problems.join("; "),
@@ -154,8 +157,8 @@ fn lateness(session: &Session, log: &logs::Log) -> Check {
         literal(&log.name)
     );
     match lag(session, log) {
-        None => check("lag", name, false, "a source cannot be read", mend),
-        Some(lag) => {
+        Err(why) => check("lag", name, false, format!("cannot be told: {why}"), mend),
+        Ok(lag) => {
             let detail = format!(
                 "{} rows wait, the oldest for {:.1} s",
                 lag.rows, lag.seconds
