@@ -7,6 +7,7 @@ COMMENT ON COLUMN @extschema@.verification_sources.source_table IS 'The table''s
 COMMENT ON COLUMN @extschema@.verification_sources.bound_to IS 'Cluster, database and table that the attribute numbers in verification_source_columns refer to.';
 COMMENT ON COLUMN @extschema@.verification_sources.watermark IS 'Order value and key of the last row that a batch logged, as texts.';
 COMMENT ON COLUMN @extschema@.verification_sources.key_equality IS 'What merkle_log.key_hash depends on for this source; where that changes, the next batch computes the hashes anew.';
+COMMENT ON COLUMN @extschema@.verification_sources.logged_ahead IS 'No row ahead of the watermark that reconcile() has logged has a lower order value; NULL if there is none.';
 COMMENT ON TABLE @extschema@.verification_source_versions IS 'What the rows of a source looked like, and from which leaf index on.';
 COMMENT ON TABLE @extschema@.verification_source_columns IS 'The columns of each version of a source.';
 COMMENT ON TABLE @extschema@.merkle_log IS 'Entries: one row a leaf, never updated.';

@@ -85,6 +85,7 @@ CREATE TABLE @extschema@.verification_sources (
     complete     boolean     NOT NULL DEFAULT true,
     key_equality text,
     backfilled   boolean     NOT NULL DEFAULT false,
+    logged_ahead text,
     CHECK (capture OPERATOR(pg_catalog.=) 'trigger' OR order_column IS NOT NULL)
 ) USING heap;
 

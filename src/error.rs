@@ -410,7 +410,7 @@ impl Error {
             ),
             Sequence { hint, .. } => hint.clone(),
             CaptureNotNamed { .. } => {
-                "Name the mode, capture => 'watermark', if you accept that a late row is logged by reconcile() only. Complete without it are identity and serial columns, and DEFAULT clock_timestamp().".into()
+                "Name the mode, capture => 'watermark', if you accept that a row with a lower order value than one already logged, or the same, is logged late, by reconcile(). Complete without it are identity and serial columns, and timestamptz columns in microseconds with DEFAULT clock_timestamp(); capture => 'trigger' is complete for every table.".into()
             }
             CaptureMode(_) => "Use capture => 'watermark' or capture => 'trigger'.".into(),
             NoKey { .. } => "Add a primary key: entries name their row by it.".into(),

@@ -383,7 +383,7 @@ fn leaf_data(log: Option<&str>, leaf_index: Option<i64>) -> Result<Vec<u8>, Erro
         let entry = entries::at(session, Snapshot::Statement, &log, index, size)?;
         let annex = leaves::annex(session, &log, index);
         if log.id == ADMINISTRATION {
-            session.check_caller_is_owner(&log)?;
+            session.check_caller_is_owner()?;
         }
         if entry.source_id == OF_LOG
             && let Some(leaf_data) = annex.leaf_data

@@ -49,6 +49,7 @@ impl Verification {
                 watermark: shape.source.watermark.as_deref(),
                 pruned: shape.source.pruned_order.as_deref(),
                 upto: range.upto.as_deref(),
+                ceiling: None,
             },
         };
         let after = after.or_else(|| range.after.clone());
