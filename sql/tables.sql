@@ -121,6 +121,7 @@ CREATE TABLE @extschema@.merkle_tree_head (
     root_hash  bytea       NOT NULL,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     duration   interval,
+    metadata   bytea,
     PRIMARY KEY (log_id, tree_size)
 );
 

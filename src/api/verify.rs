@@ -4,7 +4,8 @@ use super::required;
 use crate::error::Error;
 use crate::pg::memory::Scratch;
 use crate::session::Session;
-use crate::verify::{Finding, Verification};
+use crate::verify::Verification;
+use crate::verify::finding::{Finding, Kind};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -53,6 +54,21 @@ fn verify_log_v3(
             )
         }),
     ))
+}
+
+#[pg_extern(immutable, parallel_safe)]
+#[search_path(pg_catalog, pg_temp)]
+#[allow(clippy::type_complexity)] // the columns of the SQL function
+fn finding_kinds() -> TableIterator<
+    'static,
+    (
+        name!(kind, &'static str),
+        name!(fault_of, &'static str),
+        name!(meaning, &'static str),
+    ),
+> {
+    let kinds = Kind::ALL.iter();
+    TableIterator::new(kinds.map(|k| (k.as_str(), k.of().as_str(), k.meaning())))
 }
 
 /// Findings one by one; the work is done a chunk at a time, when the last chunk's are used up.

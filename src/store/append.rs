@@ -1,6 +1,7 @@
 //! Appending to a log: entries in bulk, each tile written once, one tree head at the end.
 
 use super::leaves::Statement;
+use super::metadata::{self, Metadata};
 use super::order_index::{self, Mark};
 use super::tree::{TreeReader, tree_error, tree_size};
 use super::{heads, heads::Head};
@@ -13,6 +14,7 @@ use crate::error::Error;
 use crate::pg::bulk::{BulkInsert, Column};
 use crate::pg::memory::Scratch;
 use crate::pg::spi::Snapshot;
+use crate::pg::xact;
 use crate::session::Session;
 use crate::settings;
 use merkle_tree::{Frontier, Hash};
@@ -88,6 +90,7 @@ pub struct Appender<'a> {
     last_marked: (i32, i64),
     /// Runs of entries and the statements that made them: first index, number, statement.
     runs: Vec<(i64, i32, Rc<Statement>)>,
+    metadata: Metadata,
     scratch: Scratch,
 }
 
@@ -149,6 +152,7 @@ impl<'a> Appender<'a> {
             marked: order_index::marked_since(session, log, start),
             last_marked: (OF_LOG, 0),
             runs: Vec::new(),
+            metadata: Metadata::default(),
             scratch: Scratch::new(),
         })
     }
@@ -194,6 +198,9 @@ impl<'a> Appender<'a> {
                 ],
             )?;
         }
+        let order = entry.order;
+        self.metadata
+            .entry(index, entry.source_id, entry.key, order);
         self.entries.push(
             session,
             [
@@ -254,7 +261,14 @@ impl<'a> Appender<'a> {
         for rows in [self.entries, self.kept, self.marks] {
             rows.close();
         }
-        let head = heads::insert(self.session, self.log, size, root, self.began.elapsed());
+        let created_at = xact::now();
+        self.metadata.head(size, created_at);
+        let written = heads::Written {
+            created_at,
+            duration: self.began.elapsed(),
+            metadata: metadata::bytes(&self.metadata.sum()),
+        };
+        let head = heads::insert(self.session, self.log, size, root, written);
         cache::learn_after_commit(self.session, self.log, self.frontier.peaks());
         if settings::notify() {
             heads::notify(self.session, self.log, &head);
@@ -271,9 +285,13 @@ impl<'a> Appender<'a> {
             session,
             log,
             runs,
+            metadata,
             scratch,
             ..
         } = self;
+        for (first, entries, statement) in runs.iter() {
+            metadata.statement(*first, *entries, statement);
+        }
         for runs in std::mem::take(runs).chunks(CHUNK) {
             let of =
                 |f: fn(&Statement) -> String| runs.iter().map(|(.., s)| f(s)).collect::<Vec<_>>();

@@ -49,7 +49,7 @@ impl Annex {
 }
 
 const RUN: &str = "t.from_leaf_index, t.entries, t.source_id, t.kind, t.transaction_id::pg_catalog.text,
-    t.user_name, t.application_name, (EXTRACT(epoch FROM t.statement_at) * 1000000)::pg_catalog.int8";
+    t.user_name, t.application_name, LEAST(GREATEST(EXTRACT(epoch FROM t.statement_at) * 1000000, -9223372036854775808), 9223372036854775807)::pg_catalog.int8";
 
 fn run(row: &Row) -> (i64, i64, Rc<Statement>) {
     let statement = Statement {
@@ -63,9 +63,21 @@ fn run(row: &Row) -> (i64, i64, Rc<Statement>) {
     let from: i64 = row.required(0);
     (
         from,
-        from + i64::from(row.required::<i32>(1)),
+        from.saturating_add(row.required::<i32>(1).into()),
         Rc::new(statement),
     )
+}
+
+/// The runs that begin among the entries `from .. to`, as the calling statement sees them: first entry, number
+/// of entries, statement.
+pub fn runs(session: &Session, log: &Log, from: i64, to: i64) -> Vec<(i64, i64, Rc<Statement>)> {
+    let sql = format!(
+        "SELECT {RUN} FROM @extschema@.merkle_statement t
+          WHERE t.log_id = $1 AND t.from_leaf_index >= $2 AND t.from_leaf_index < $3"
+    );
+    let runs = session.read(&sql, &[log.id.into(), from.into(), to.into()], run);
+    let counted = |(first, end, statement)| (first, end - first, statement);
+    runs.into_iter().map(counted).collect()
 }
 
 /// What the entries `from .. to` say beside their rows, as the calling statement sees it; those that

@@ -4,6 +4,7 @@ pub mod append;
 pub mod entries;
 pub mod heads;
 pub mod leaves;
+pub mod metadata;
 pub mod order_index;
 pub mod tiles;
 pub mod tree;

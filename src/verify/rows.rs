@@ -1,7 +1,8 @@
 //! Entries against the source rows as they are now.
 
-use super::walk::{Covered, Range, Stray, Walked, walk};
-use super::{Finding, Kind as Finds};
+use super::configuration::{Record, bound_here};
+use super::finding::{Finding, Kind as Finds};
+use super::walk::{Covered, Facts, Range, Stray, Walked, walk};
 use crate::administration;
 use crate::capture::queue;
 use crate::capture::row_key;
@@ -12,6 +13,7 @@ use crate::capture::trigger::truncation_key;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, OF_LOG};
 use crate::error::Error;
+use crate::pg::lock;
 use crate::pg::spi::Snapshot;
 use crate::pg::subtransaction;
 use crate::redaction;
@@ -32,6 +34,8 @@ pub enum Row {
     /// The hash of the leaf data that the log keeps.
     Kept(Hash),
     Gone,
+    /// What must be kept of it beside its hash is not there: what.
+    Erased(String),
     /// Its salt and leaf data were destroyed, which is on record: why.
     Redacted(String),
     /// Not to be had: the source was removed or dropped, or its columns changed too much.
@@ -88,6 +92,10 @@ impl Source {
 /// All sources that ever fed the log, and what could not be checked about them.
 pub struct Rows {
     sources: HashMap<i32, Source>,
+    /// How each is set up.
+    settings: HashMap<i32, sources::Source>,
+    /// By leaf index, what the rows looked up last say about their order.
+    facts: HashMap<i64, Facts>,
     unchecked: BTreeMap<Versioned, Unchecked>,
     /// By source: which rows were read along with the entries.
     covered: HashMap<i32, Covered>,
@@ -98,14 +106,40 @@ pub struct Rows {
 }
 
 impl Rows {
-    pub fn load(session: &Session, log: &Log, from_start: bool) -> Result<Rows, Error> {
+    /// The sources as they were put on record, so that a setting that was altered is one finding, not one a row.
+    pub fn load(
+        session: &Session,
+        log: &Log,
+        record: &Record,
+        from_start: bool,
+    ) -> Result<Rows, Error> {
         let mut loaded = HashMap::new();
-        for source in sources::all(session, log) {
+        let stored = sources::all(session, log);
+        let replay = record.replay.as_ref();
+        let recorded = replay.map(|r| r.sources(log, &stored)).unwrap_or_default();
+        let unrecorded = stored.into_iter().filter(|s| !recorded.contains_key(&s.id));
+        let mut all: Vec<sources::Source> = unrecorded.collect();
+        all.extend(recorded.into_values());
+        for source in &mut all {
+            if let Some(table) = bound_here(session, &source.bound_to) {
+                source.relation = table;
+            }
+        }
+        let settings = all.iter().map(|s| (s.id, s.clone())).collect();
+        for source in all {
             let (name, salted) = (source.name.clone(), source.salted);
             let state = if source.removed {
                 Source::Removed { name, salted }
             } else {
-                match Shape::locked(session, log, &source) {
+                let recorded = replay.map(|r| r.versions(source.id)).unwrap_or_default();
+                let shape = match recorded.is_empty() {
+                    true => Shape::locked(session, log, &source),
+                    false => {
+                        lock::access_share(source.relation);
+                        Shape::of_versions(session, log, &source, recorded)
+                    }
+                };
+                match shape {
                     Ok(shape) => Source::Here(Box::new(shape)),
                     Err(error @ Error::SourceGone { .. }) => Source::Unreadable {
                         name,
@@ -119,13 +153,20 @@ impl Rows {
                         kind: Finds::SchemaChanged,
                         reason: error.to_string(),
                     },
-                    Err(error) => return Err(error),
+                    Err(error) => Source::Unreadable {
+                        name,
+                        salted,
+                        kind: Finds::Unreadable,
+                        reason: error.to_string(),
+                    },
                 }
             };
             loaded.insert(source.id, state);
         }
         Ok(Rows {
             sources: loaded,
+            settings,
+            facts: HashMap::new(),
             unchecked: BTreeMap::new(),
             covered: HashMap::new(),
             unlogged: Vec::new(),
@@ -145,6 +186,37 @@ impl Rows {
             .collect();
         shapes.sort_by_key(|s| s.source.id);
         shapes
+    }
+
+    /// How a source is set up.
+    pub fn source(&self, source_id: i32) -> Option<&sources::Source> {
+        self.settings.get(&source_id)
+    }
+
+    /// The ids of all sources that ever fed the log.
+    pub fn ids(&self) -> Vec<i32> {
+        let mut ids: Vec<i32> = self.settings.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// A source that can be read.
+    pub fn shape(&self, source_id: i32) -> Option<&Shape> {
+        match self.sources.get(&source_id) {
+            Some(Source::Here(shape)) => Some(shape),
+            _ => None,
+        }
+    }
+
+    pub fn set_watermark(&mut self, source_id: i32, watermark: Option<Vec<String>>) {
+        if let Some(Source::Here(shape)) = self.sources.get_mut(&source_id) {
+            shape.source.watermark = watermark;
+        }
+    }
+
+    /// What the rows that were looked up last say about their order, by leaf index.
+    pub fn take_facts(&mut self) -> HashMap<i64, Facts> {
+        std::mem::take(&mut self.facts)
     }
 
     /// The rows of a source that were not read along with the entries.
@@ -194,6 +266,7 @@ impl Rows {
         &mut self,
         session: &Session,
         log: &Log,
+        record: &Record,
         entries: &[Entry],
     ) -> Result<Vec<Row>, Error> {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
@@ -215,16 +288,24 @@ impl Rows {
                 }
                 (Some(hash), _) if entry.source_id == OF_LOG => Row::Kept(hash),
                 (None, _) if entry.source_id == OF_LOG => {
-                    Row::Impossible("what the log recorded about itself is gone".to_owned())
+                    Row::Erased("what the log recorded about itself is gone".to_owned())
                 }
                 (_, None) => Row::Impossible(format!("there is no source {}", entry.source_id)),
                 (_, Some(source)) if source.salted() && annex(entry).salt.is_none() => {
                     match redaction::on_record(session, log, entry) {
                         Some(reason) => Row::Redacted(reason),
-                        None => Row::Impossible(
+                        None => Row::Erased(
                             "its salt is gone, and no redaction is on record".to_owned(),
                         ),
                     }
+                }
+                (None, _)
+                    if record.replay.as_ref().is_some_and(|r| {
+                        let captured = annex(entry).statement.is_some();
+                        r.keeps(entry.source_id, entry.leaf_index, captured)
+                    }) =>
+                {
+                    Row::Erased("its leaf data are gone, which its source keeps".to_owned())
                 }
                 (_, Some(Source::Here(shape)))
                     if !shape.source.by_trigger() || latest.contains(&entry.leaf_index) =>
@@ -262,7 +343,11 @@ impl Rows {
                 };
                 self.unlogged.extend(walked.unlogged.drain(..).map(stray));
             }
-            let mut found = recompute(shape, &mut scan, &members, &walked.hashes);
+            let (mut found, facts) = recompute(shape, &mut scan, &members, &walked.hashes);
+            for (place, facts) in walked.facts.drain(..).chain(facts) {
+                let entry = &entries[places[place]];
+                self.facts.insert(entry.leaf_index, facts);
+            }
             if shape.source.by_trigger() {
                 excuse_queued(session, shape, &members, &mut found);
             }
@@ -421,14 +506,14 @@ fn recompute(
     scan: &mut Scan,
     entries: &[(&Entry, &Annex)],
     known: &[Option<Hash>],
-) -> Vec<Row> {
+) -> (Vec<Row>, Vec<(usize, Facts)>) {
     let mut read = |keys: &[Vec<String>]| {
         subtransaction::run(|| {
             let statement = statement::rows_by_key(shape, scan.attributes(), keys);
             match scan.all(Snapshot::Statement, &statement) {
                 Ok(leaves) => leaves
                     .into_iter()
-                    .map(|l| (l.key, l.hash))
+                    .map(|l| (l.key.clone(), (l.hash, Facts::of(&l))))
                     .collect::<HashMap<_, _>>(),
                 Err(error) => error.raise(),
             }
@@ -446,31 +531,37 @@ fn recompute(
     let others: Vec<usize> = (0..entries.len())
         .filter(|place| known(*place).is_none())
         .collect();
+    let mut facts = Vec::new();
     if others.is_empty() {
-        return rows;
+        return (rows, facts);
     }
     let keys: Vec<Vec<String>> = others.iter().map(|p| parts(entries[*p].0)).collect();
-    let by_hash = |found: &HashMap<String, Hash>, entry: &Entry| match found.get(&entry.key) {
-        Some(hash) => Row::Is(*hash),
+    let mut by_key = |found: &HashMap<String, (Hash, Facts)>, place: usize| match found
+        .get(&entries[place].0.key)
+    {
+        Some((hash, of_row)) => {
+            facts.push((place, of_row.clone()));
+            Row::Is(*hash)
+        }
         None => Row::Gone,
     };
     match read(&keys) {
         Ok(found) => {
             for place in others {
-                rows[place] = by_hash(&found, entries[place].0);
+                rows[place] = by_key(&found, place);
             }
         }
         // One of the keys is no key at all: ask one by one.
         Err(_) => {
             for (place, key) in others.into_iter().zip(&keys) {
                 rows[place] = match read(std::slice::from_ref(key)) {
-                    Ok(found) => by_hash(&found, entries[place].0),
+                    Ok(found) => by_key(&found, place),
                     Err(failure) => Row::Impossible(failure.message),
                 };
             }
         }
     }
-    rows
+    (rows, facts)
 }
 
 /// A row that differs from its latest entry is no finding while the queue has changes of it.
