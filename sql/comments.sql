@@ -25,7 +25,8 @@ COMMENT ON COLUMN @extschema@.verification_sources.backfill IS 'The key after wh
 COMMENT ON COLUMN @extschema@.verification_sources.complete IS 'Every row is to have an entry: false for a captured table whose old rows were left out.';
 COMMENT ON COLUMN @extschema@.verification_sources.pruned_order IS 'The highest order value among the entries that were pruned.';
 COMMENT ON TABLE @extschema@.merkle_leaf_data IS 'Salts, and the leaf data of sources that keep it.';
-COMMENT ON COLUMN @extschema@.merkle_tree_head.metadata IS 'Digest of the keys, order values, sources and statements of the batch''s entries; NULL before version 0.4.0.';
+COMMENT ON COLUMN @extschema@.merkle_leaf_data.erased_salt IS 'Of a redacted entry, what stands for the destroyed salt in the digest of its batch.';
+COMMENT ON COLUMN @extschema@.merkle_tree_head.metadata IS 'Digest of the keys, order values, sources, salts and statements of the batch''s entries; NULL before version 0.4.0.';
 COMMENT ON TABLE @extschema@.merkle_statement IS 'The statements that trigger capture saw, each with the run of entries it made.';
 COMMENT ON TABLE @extschema@.merkle_pending IS 'Changes that triggers have captured and no batch has logged yet.';
 COMMENT ON VIEW @extschema@.merkle_log_status IS 'One row a log: its size, root, last batch, and what went wrong last.';

@@ -27,8 +27,11 @@ INSERT INTO @extschema@.verification_logs (log_id, log_name, order_domain, settl
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs', 'WHERE log_id OPERATOR(pg_catalog.<>) 0');
 
 ALTER TABLE @extschema@.merkle_tree_head ADD COLUMN metadata bytea;
+ALTER TABLE @extschema@.merkle_leaf_data ADD COLUMN erased_salt bytea;
 
-COMMENT ON COLUMN @extschema@.merkle_tree_head.metadata IS 'Digest of the keys, order values, sources and statements of the batch''s entries; NULL before version 0.4.0.';
+COMMENT ON COLUMN @extschema@.merkle_leaf_data.erased_salt IS 'Of a redacted entry, what stands for the destroyed salt in the digest of its batch.';
+
+COMMENT ON COLUMN @extschema@.merkle_tree_head.metadata IS 'Digest of the keys, order values, sources, salts and statements of the batch''s entries; NULL before version 0.4.0.';
 
 CREATE FUNCTION @extschema@.administration(
     log text DEFAULT NULL

@@ -130,6 +130,7 @@ CREATE TABLE @extschema@.merkle_leaf_data (
     leaf_index bigint  NOT NULL,
     salt       bytea,
     leaf_data  bytea,
+    erased_salt bytea,
     PRIMARY KEY (log_id, leaf_index)
 );
 

@@ -14,7 +14,7 @@ use crate::pg::xact;
 use crate::session::Session;
 use crate::store::append::{self, Appender};
 use crate::store::entries::{self, Entry};
-use crate::store::{heads, leaves};
+use crate::store::{heads, leaves, metadata};
 use leaf_format::{Cbor, Columns, Context, Encoder, Kind, Leaf, Origin, Value};
 use merkle_tree::leaf_hash;
 
@@ -36,15 +36,24 @@ pub fn redact(session: &Session, name: &str, index: i64, reason: &str) -> Result
     if !source.salted {
         return Err(cannot("its source is not salted"));
     }
-    let erased = session.fresh(
-        "UPDATE @extschema@.merkle_leaf_data d SET salt = NULL, leaf_data = NULL
-          WHERE d.log_id = $1 AND d.leaf_index = $2 AND d.salt IS NOT NULL RETURNING true",
+    let salt = session.fresh(
+        "SELECT d.salt FROM @extschema@.merkle_leaf_data d
+          WHERE d.log_id = $1 AND d.leaf_index = $2 AND d.salt IS NOT NULL",
         &[log.id.into(), index.into()],
-        |_| (),
+        |row| row.required::<Vec<u8>>(0),
     );
-    if erased.is_empty() {
-        return Err(cannot("it was redacted before"));
-    }
+    let salt = salt
+        .first()
+        .ok_or_else(|| cannot("it was redacted before"))?;
+    session.execute(
+        "UPDATE @extschema@.merkle_leaf_data SET salt = NULL, leaf_data = NULL, erased_salt = $3
+          WHERE log_id = $1 AND leaf_index = $2",
+        &[
+            log.id.into(),
+            index.into(),
+            metadata::erased(index, salt).as_bytes().as_slice().into(),
+        ],
+    );
     let (user, application) = (xact::session_user(), xact::application_name());
     let origin = Origin {
         transaction: xact::id(),

@@ -117,8 +117,22 @@ pub struct Verification {
 
 impl Verification {
     /// Begins to verify the leaf indexes `from .. to` (the whole log if `from` is 0 and `to` none), with
-    /// helpers if `workers` is more than one.
+    /// helpers if `workers` is more than one. Where the tables do not even allow that, says why.
     pub fn start(
+        session: &Session,
+        name: &str,
+        from: i64,
+        to: Option<i64>,
+        workers: i32,
+    ) -> Result<(Option<Verification>, Vec<Finding>), Error> {
+        match subtransaction::run(|| Verification::begin(session, name, from, to, workers)) {
+            Ok(begun) => begun.map(|verification| (Some(verification), Vec::new())),
+            Err(failure) if !failure.is_about_content() => failure.raise(),
+            Err(failure) => Ok((None, vec![unreadable(&failure.message)])),
+        }
+    }
+
+    fn begin(
         session: &Session,
         name: &str,
         from: i64,

@@ -32,7 +32,7 @@ fn verify_log_v3(
     >,
     ErrorReport,
 > {
-    let verification = Session::enter(|session| {
+    let (verification, found) = Session::enter(|session| {
         let log = required("log", log)?;
         let from = from_index.unwrap_or(0);
         Verification::start(session, &log, from, to_index, workers.unwrap_or(1))
@@ -40,7 +40,7 @@ fn verify_log_v3(
     Ok(TableIterator::new(
         Findings {
             verification,
-            found: Vec::new().into_iter(),
+            found: found.into_iter(),
         }
         .map(|finding| {
             (
@@ -73,7 +73,8 @@ fn finding_kinds() -> TableIterator<
 
 /// Findings one by one; the work is done a chunk at a time, when the last chunk's are used up.
 struct Findings {
-    verification: Verification,
+    /// `None` if it could not begin.
+    verification: Option<Verification>,
     found: std::vec::IntoIter<Finding>,
 }
 
@@ -85,8 +86,9 @@ impl Iterator for Findings {
             if let Some(finding) = self.found.next() {
                 return Some(finding);
             }
+            let verification = self.verification.as_mut()?;
             let step: Result<Option<Vec<Finding>>, ErrorReport> =
-                Scratch::new().scope(|| Session::enter(|session| self.verification.step(session)));
+                Scratch::new().scope(|| Session::enter(|session| verification.step(session)));
             match step {
                 Ok(found) => self.found = found?.into_iter(),
                 Err(report) => Error::raise_report(report),

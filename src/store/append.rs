@@ -195,12 +195,16 @@ impl<'a> Appender<'a> {
                     Column::Int8(index),
                     entry.salt.map_or(Column::Null, Column::Bytes),
                     entry.leaf_data.map_or(Column::Null, Column::Bytes),
+                    Column::Null,
                 ],
             )?;
         }
         let order = entry.order;
         self.metadata
             .entry(index, entry.source_id, entry.key, order);
+        if let Some(salt) = entry.salt {
+            self.metadata.salt(index, salt);
+        }
         self.entries.push(
             session,
             [

@@ -1,5 +1,7 @@
 //! `merkle_tree_head`: one row a batch.
 
+use super::leaves;
+use super::metadata::{self, Metadata};
 use super::tree::{TreeReader, hashes, tree_error, tree_size};
 use crate::catalog::logs::Log;
 use crate::error::Error;
@@ -22,6 +24,9 @@ pub struct Head {
     /// `None` for the empty tree, which no batch made.
     pub created_at: Option<TimestampWithTimeZone>,
 }
+
+/// Entries that are read at once.
+const CHUNK: i64 = 8192;
 
 impl Head {
     pub const EMPTY: Head = Head {
@@ -135,16 +140,24 @@ pub struct Recorded {
     pub metadata: Option<Vec<u8>>,
 }
 
-/// The heads of the batches that entries `from .. to` are of, smallest first, as the calling statement sees
-/// them; and the size of the tree before the first of them.
-pub fn of_entries(session: &Session, log: &Log, from: i64, to: i64) -> (i64, Vec<Recorded>) {
-    let before = session.read_one(
+/// The heads of the batches that entries `from .. to` are of, smallest first, and the size of the tree before
+/// the first of them.
+pub fn of_entries(
+    session: &Session,
+    snapshot: Snapshot,
+    log: &Log,
+    from: i64,
+    to: i64,
+) -> (i64, Vec<Recorded>) {
+    let before = session.query(
+        snapshot,
         "SELECT pg_catalog.max(h.tree_size) FROM @extschema@.merkle_tree_head h
           WHERE h.log_id = $1 AND h.tree_size <= $2",
         &[log.id.into(), from.into()],
         |row| row.get(0),
     );
-    let heads = session.read(
+    let heads = session.query(
+        snapshot,
         "(SELECT h.tree_size, h.created_at, h.metadata FROM @extschema@.merkle_tree_head h
            WHERE h.log_id = $1 AND h.tree_size > $2 AND h.tree_size < $3)
          UNION ALL
@@ -158,7 +171,52 @@ pub fn of_entries(session: &Session, log: &Log, from: i64, to: i64) -> (i64, Vec
             metadata: row.get(2),
         },
     );
-    (before.flatten().unwrap_or(0), heads)
+    (before.into_iter().flatten().next().unwrap_or(0), heads)
+}
+
+/// Takes what entries before `upto` record out of the digest of the batch that is pruned in part. The caller
+/// holds the log's lock, and has not deleted anything yet.
+pub fn cut(session: &Session, log: &Log, upto: i64) {
+    let (before, heads) = of_entries(session, Snapshot::Fresh, log, upto - 1, upto);
+    let cut = heads.into_iter().find(|head| head.tree_size > upto);
+    let Some((size, stored)) = cut.and_then(|head| Some((head.tree_size, head.metadata?))) else {
+        return;
+    };
+    let mut metadata = Metadata::default();
+    let mut from = before.max(log.pruned_to);
+    while from < upto {
+        pgrx::check_for_interrupts!();
+        let to = upto.min(from + CHUNK);
+        session.fresh(
+            "SELECT m.leaf_index, m.source_id, m.source_key, m.order_value, d.salt, d.erased_salt
+               FROM @extschema@.merkle_log m LEFT JOIN @extschema@.merkle_leaf_data d USING (log_id, leaf_index)
+              WHERE m.log_id = $1 AND m.leaf_index >= $2 AND m.leaf_index < $3",
+            &[log.id.into(), from.into(), to.into()],
+            |row| {
+                let (index, order): (i64, Option<String>) = (row.required(0), row.get(3));
+                let key: String = row.required(2);
+                metadata.entry(index, row.required(1), &key, order.as_deref());
+                if let Some(salt) = row.get::<Vec<u8>>(4) {
+                    metadata.salt(index, &salt);
+                }
+                if let Some(erased) = row.get::<Vec<u8>>(5) {
+                    metadata.erased_salt(&erased);
+                }
+            },
+        );
+        from = to;
+    }
+    for (first, entries, statement) in leaves::runs(session, Snapshot::Fresh, log, before, upto) {
+        if first + entries <= upto {
+            metadata.statement(first, entries as i32, &statement);
+        }
+    }
+    if let Some(rest) = metadata::without(&stored, &metadata.sum()) {
+        session.execute(
+            "UPDATE @extschema@.merkle_tree_head SET metadata = $3 WHERE log_id = $1 AND tree_size = $2",
+            &[log.id.into(), size.into(), rest.into()],
+        );
+    }
 }
 
 /// A size up to the log's, its own if none is asked for, and the root there: the stored one where that

@@ -2,7 +2,7 @@
 //! statements that made them (`merkle_statement`).
 
 use crate::catalog::logs::Log;
-use crate::pg::spi::Row;
+use crate::pg::spi::{Row, Snapshot};
 use crate::session::Session;
 use leaf_format::{Kind, Origin};
 use pgrx::datum::DatumWithOid;
@@ -27,6 +27,8 @@ pub struct Annex {
     pub statement: Option<Rc<Statement>>,
     pub salt: Option<Vec<u8>>,
     pub leaf_data: Option<Vec<u8>>,
+    /// Of a salt that was destroyed, its part of the batch's digest.
+    pub erased_salt: Option<Vec<u8>>,
 }
 
 impl Annex {
@@ -68,14 +70,20 @@ fn run(row: &Row) -> (i64, i64, Rc<Statement>) {
     )
 }
 
-/// The runs that begin among the entries `from .. to`, as the calling statement sees them: first entry, number
-/// of entries, statement.
-pub fn runs(session: &Session, log: &Log, from: i64, to: i64) -> Vec<(i64, i64, Rc<Statement>)> {
+/// The runs that begin among the entries `from .. to`: first entry, number of entries, statement.
+pub fn runs(
+    session: &Session,
+    snapshot: Snapshot,
+    log: &Log,
+    from: i64,
+    to: i64,
+) -> Vec<(i64, i64, Rc<Statement>)> {
     let sql = format!(
         "SELECT {RUN} FROM @extschema@.merkle_statement t
           WHERE t.log_id = $1 AND t.from_leaf_index >= $2 AND t.from_leaf_index < $3"
     );
-    let runs = session.read(&sql, &[log.id.into(), from.into(), to.into()], run);
+    let args = [log.id.into(), from.into(), to.into()];
+    let runs = session.query(snapshot, &sql, &args, run);
     let counted = |(first, end, statement)| (first, end - first, statement);
     runs.into_iter().map(counted).collect()
 }
@@ -86,7 +94,7 @@ pub fn annexes(session: &Session, log: &Log, from: i64, to: i64) -> HashMap<i64,
     let args: [DatumWithOid; 3] = [log.id.into(), from.into(), to.into()];
     let mut annexes: HashMap<i64, Annex> = session
         .read(
-            "SELECT d.leaf_index, d.salt, d.leaf_data FROM @extschema@.merkle_leaf_data d
+            "SELECT d.leaf_index, d.salt, d.leaf_data, d.erased_salt FROM @extschema@.merkle_leaf_data d
               WHERE d.log_id = $1 AND d.leaf_index >= $2 AND d.leaf_index < $3",
             &args,
             |row| {
@@ -94,6 +102,7 @@ pub fn annexes(session: &Session, log: &Log, from: i64, to: i64) -> HashMap<i64,
                     statement: None,
                     salt: row.get(1),
                     leaf_data: row.get(2),
+                    erased_salt: row.get(3),
                 };
                 (row.required(0), annex)
             },

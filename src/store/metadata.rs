@@ -1,5 +1,5 @@
-//! A digest of what a batch records beside its leaf hashes: keys, order values, sources and statements of its
-//! entries, and the time of its tree head.
+//! A digest of what a batch records beside its leaf hashes: keys, order values, sources, salts and statements of
+//! its entries, and the time of its tree head.
 //!
 //! None of it is in the leaf hash of an entry whose leaf data are not kept, so the tree does not vouch for it.
 //! The digest, stored with the tree head, shows when a part of it was changed. It is no signature: who may
@@ -8,7 +8,7 @@
 
 use super::entries::Entry;
 use super::leaves::Statement;
-use merkle_tree::{Hash, leaf_hashes};
+use merkle_tree::{Hash, leaf_hash, leaf_hashes};
 
 /// Parts that are hashed together.
 const GROUP: usize = 512;
@@ -16,6 +16,7 @@ const GROUP: usize = 512;
 const ENTRY: u8 = 0;
 const STATEMENT: u8 = 1;
 const HEAD: u8 = 2;
+const SALT: u8 = 3;
 
 #[derive(Default)]
 pub struct Metadata {
@@ -55,6 +56,18 @@ impl Metadata {
         self.text(&statement.application);
         self.number(statement.at);
         self.end();
+    }
+
+    pub fn salt(&mut self, leaf_index: i64, salt: &[u8]) {
+        self.parts.extend_from_slice(&salt_part(leaf_index, salt));
+        self.end();
+    }
+
+    /// What `erased` made of a salt, which is not there any more.
+    pub fn erased_salt(&mut self, erased: &[u8]) {
+        // Anything else than a hash makes the digest another, too.
+        let part = Hash::try_from(erased).map_or([1; 4], |hash| numbers(&hash));
+        add(&mut self.sum, &part);
     }
 
     /// `created_at` counts microseconds since 2000-01-01 00:00 UTC.
@@ -101,6 +114,15 @@ impl Metadata {
     }
 }
 
+fn salt_part(leaf_index: i64, salt: &[u8]) -> Vec<u8> {
+    [&[SALT], leaf_index.to_be_bytes().as_slice(), salt].concat()
+}
+
+/// What stands for a salt in its batch's digest once it is destroyed; the salt cannot be found from it.
+pub fn erased(leaf_index: i64, salt: &[u8]) -> Hash {
+    leaf_hash(&salt_part(leaf_index, salt))
+}
+
 fn numbers(hash: &Hash) -> Sum {
     let words = hash.as_bytes().as_chunks::<8>().0;
     std::array::from_fn(|place| u64::from_be_bytes(words[place]))
@@ -111,6 +133,15 @@ pub fn add(sum: &mut Sum, other: &Sum) {
     for (to, from) in sum.iter_mut().zip(other) {
         *to = to.wrapping_add(*from);
     }
+}
+
+/// The digest of what is left when a part of a batch is taken away.
+pub fn without(stored: &[u8], part: &Sum) -> Option<Vec<u8>> {
+    let mut rest = numbers(&Hash::try_from(stored).ok()?);
+    for (from, part) in rest.iter_mut().zip(part) {
+        *from = from.wrapping_sub(*part);
+    }
+    Some(bytes(&rest))
 }
 
 /// As it is stored.

@@ -2,6 +2,7 @@
 
 use super::Verification;
 use super::finding::{Finding, Kind};
+use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use crate::store::entries::Entry;
 use crate::store::heads::{self, Recorded};
@@ -84,15 +85,15 @@ impl Batches {
 
     pub fn note(&mut self, findings: &[Finding]) {
         for finding in findings {
-            let ours = matches!(
-                finding.kind,
-                Kind::EntryAltered | Kind::EntryMissing | Kind::HeadMismatch
-            );
-            if ours {
-                self.entries_damaged |= finding.kind != Kind::HeadMismatch;
-                if self.places.len() < PLACES {
-                    self.places.extend(finding.leaf_index);
-                }
+            let (damaged, of_batch) = match finding.kind {
+                Kind::EntryAltered | Kind::EntryMissing => (true, true),
+                Kind::IndexMismatch => (true, false),
+                Kind::HeadMismatch | Kind::LeafDataAltered => (false, true),
+                _ => continue,
+            };
+            self.entries_damaged |= damaged;
+            if of_batch && self.places.len() < PLACES {
+                self.places.extend(finding.leaf_index);
             }
         }
     }
@@ -118,7 +119,7 @@ impl Batches {
             |(first, end): &&(i64, i64)| !self.places.iter().any(|at| (*first..*end).contains(at));
         let finding = |(first, end): &(i64, i64)| {
             let detail = format!(
-                "of the batch of entries {first} to {}, a key, an order value, a source, a statement, the time of the tree head or its digest was altered",
+                "of the batch of entries {first} to {}, a key, an order value, a source, a salt, a statement, the time of the tree head or its digest was altered",
                 end - 1
             );
             Finding::of_log(Kind::MetadataAltered, Some(*first), detail)
@@ -130,8 +131,16 @@ impl Batches {
 impl Verification {
     /// Sums up what is recorded about the entries `start .. end`, all that there are of them.
     pub(super) fn sum_up(&mut self, session: &Session, start: i64, end: i64, entries: &[Entry]) {
-        let (mut first, heads) = heads::of_entries(session, &self.log, start, end);
-        let mut runs = leaves::runs(session, &self.log, start, end);
+        let annexes = self.rows.take_annexes();
+        let (before, heads) =
+            heads::of_entries(session, Snapshot::Statement, &self.log, start, end);
+        // Of a batch that was pruned in part, the digest is that of the rest.
+        let mut first = before.max(self.log.pruned_to);
+        let from = match start == self.log.pruned_to {
+            true => before,
+            false => start,
+        };
+        let mut runs = leaves::runs(session, Snapshot::Statement, &self.log, from, end);
         runs.sort_by_key(|(first, ..)| *first);
         let (mut entries, mut runs) = (entries, runs.as_slice());
         for head in heads {
@@ -141,7 +150,16 @@ impl Verification {
             let (made, others) = runs.split_at(runs.partition_point(|(first, ..)| *first < size));
             (entries, runs) = (rest, others);
             let mut sums = Metadata::default();
-            of_batch.iter().for_each(|e| sums.stored_entry(e));
+            for entry in of_batch {
+                sums.stored_entry(entry);
+                let annex = annexes.get(&entry.leaf_index);
+                if let Some(salt) = annex.and_then(|a| a.salt.as_deref()) {
+                    sums.salt(entry.leaf_index, salt);
+                }
+                if let Some(erased) = annex.and_then(|a| a.erased_salt.as_deref()) {
+                    sums.erased_salt(erased);
+                }
+            }
             for (first, entries, statement) in made {
                 sums.statement(*first, *entries as i32, statement);
             }
@@ -151,11 +169,6 @@ impl Verification {
     }
 
     fn add_part(&mut self, first: i64, head: Recorded, entries: i64, sum: &Sum) {
-        // Of a batch that was pruned in part, not all is there to be summed up.
-        if first < self.log.pruned_to {
-            self.batches.seen |= head.metadata.is_some();
-            return;
-        }
         let size = head.tree_size;
         let part = self.batches.parts.entry(size).or_insert(Part {
             first,

@@ -77,7 +77,7 @@ kinds! {
     LeafDataAltered "leaf_data_altered" Extension
         "The stored leaf data or salt of an entry is not what was hashed, or was erased without a redaction."
     MetadataAltered "metadata_altered" Extension
-        "Of a batch, a key, an order value, a statement or the time of its tree head was changed, added or removed."
+        "Of a batch, a key, an order value, a salt, a statement or the time of its tree head was changed, added or removed."
     IndexMismatch "index_mismatch" Extension
         "merkle_order_index leads to another entry than it should, or to none."
     TileMismatch "tile_mismatch" Extension

@@ -196,10 +196,8 @@ impl Verification {
         let mut right = Vec::new();
         for shape in self.rows.shapes() {
             let source = &shape.source;
-            if source.by_trigger() {
-                continue;
-            }
             let expected = match self.orders.tops.get(&source.id) {
+                _ if source.by_trigger() => None,
                 Some(tops) => expected(&self.log, shape, tops)?,
                 None if self.record.replay.is_none() => continue,
                 None => {

@@ -96,6 +96,8 @@ pub struct Rows {
     settings: HashMap<i32, sources::Source>,
     /// By leaf index, what the rows looked up last say about their order.
     facts: HashMap<i64, Facts>,
+    /// What is kept of the entries looked up last.
+    annexes: HashMap<i64, Annex>,
     unchecked: BTreeMap<Versioned, Unchecked>,
     /// By source: which rows were read along with the entries.
     covered: HashMap<i32, Covered>,
@@ -117,9 +119,11 @@ impl Rows {
         let stored = sources::all(session, log);
         let replay = record.replay.as_ref();
         let recorded = replay.map(|r| r.sources(log, &stored)).unwrap_or_default();
-        let unrecorded = stored.into_iter().filter(|s| !recorded.contains_key(&s.id));
-        let mut all: Vec<sources::Source> = unrecorded.collect();
-        all.extend(recorded.into_values());
+        // A source that is not on record is a finding, and nothing more is said about it.
+        let mut all: Vec<sources::Source> = match replay {
+            Some(_) => recorded.into_values().collect(),
+            None => stored,
+        };
         for source in &mut all {
             if let Some(table) = bound_here(session, &source.bound_to) {
                 source.relation = table;
@@ -167,6 +171,7 @@ impl Rows {
             sources: loaded,
             settings,
             facts: HashMap::new(),
+            annexes: HashMap::new(),
             unchecked: BTreeMap::new(),
             covered: HashMap::new(),
             unlogged: Vec::new(),
@@ -217,6 +222,11 @@ impl Rows {
     /// What the rows that were looked up last say about their order, by leaf index.
     pub fn take_facts(&mut self) -> HashMap<i64, Facts> {
         std::mem::take(&mut self.facts)
+    }
+
+    /// What is kept of the entries that were looked up last, by leaf index.
+    pub fn take_annexes(&mut self) -> HashMap<i64, Annex> {
+        std::mem::take(&mut self.annexes)
     }
 
     /// The rows of a source that were not read along with the entries.
@@ -369,6 +379,7 @@ impl Rows {
                 };
             }
         }
+        self.annexes = annexes;
         Ok(rows)
     }
 
