@@ -239,6 +239,13 @@ INSERT INTO @extschema@.verification_logs (log_id, log_name, order_domain, settl
 
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs', 'WHERE log_id OPERATOR(pg_catalog.<>) 0');
 
+ALTER TABLE @extschema@.merkle_tree_head ADD COLUMN metadata bytea;
+ALTER TABLE @extschema@.merkle_leaf_data ADD COLUMN erased_salt bytea;
+
+COMMENT ON COLUMN @extschema@.merkle_leaf_data.erased_salt IS 'Of a redacted entry, what stands for the destroyed salt in the digest of its batch.';
+
+COMMENT ON COLUMN @extschema@.merkle_tree_head.metadata IS 'Digest of the keys, order values, sources, salts and statements of the batch''s entries; NULL before version 0.4.0.';
+
 CREATE FUNCTION @extschema@.administration(
     log text DEFAULT NULL
 ) RETURNS TABLE (
@@ -260,5 +267,17 @@ REVOKE ALL ON FUNCTION @extschema@.administration(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.administration(text) TO pg_monitor;
 
 COMMENT ON FUNCTION @extschema@.administration(text) IS 'What was done to a log, or to all of them, and by whom: the entries of the administration log.';
+
+CREATE FUNCTION @extschema@.finding_kinds() RETURNS TABLE (
+    kind     text,
+    fault_of text,
+    meaning  text
+)
+IMMUTABLE STRICT PARALLEL SAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'finding_kinds_wrapper';
+
+COMMENT ON FUNCTION @extschema@.finding_kinds() IS 'The kinds of findings that verify_log makes, where the fault lies, and what each means.';
 
 -- Sources and what is promised about them.

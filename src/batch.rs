@@ -369,6 +369,12 @@ fn behind_watermarks(
             ceiling::set_logged_ahead(session, shape.source.id, ahead.least());
         }
     }
+    for shape in &shapes {
+        let id = shape.source.id;
+        let of_source = late.iter().filter(|(_, source_id, _)| *source_id == id);
+        let keys = of_source.map(|(row, ..)| row.key.clone()).collect();
+        entries::check_unlogged(session, log, id, keys)?;
+    }
     late.sort_by(|(a, x, _), (b, y, _)| (&a.order, x).cmp(&(&b.order, y)));
     let mut appender = Appender::open(session, log)?;
     let late = late

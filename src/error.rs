@@ -488,6 +488,22 @@ impl Error {
 }
 
 impl Error {
+    /// True if what the tables hold is to blame, not who called or what runs at the same time.
+    pub fn is_about_content(&self) -> bool {
+        use Error::*;
+        !matches!(
+            self,
+            MayNotRead { .. }
+                | MayNotReadKey { .. }
+                | MayNotReadLog { .. }
+                | MayNotReadAdministration
+                | NotInstalled
+                | Version { .. }
+                | Blocked { .. }
+                | Busy { .. }
+        )
+    }
+
     /// Raises the error at once, for code that runs in a subtransaction.
     pub fn raise(self) -> ! {
         Error::raise_report(ErrorReport::from(self))

@@ -25,6 +25,7 @@ pub fn prune(session: &Session, name: &str, before: i64) -> Result<i64, Error> {
         return Ok(0);
     }
     keep_tiles(session, &log, upto);
+    heads::cut(session, &log, upto);
     remember_order(session, &log, upto);
     for (table, covered) in [
         ("merkle_log", "t.leaf_index < $2"),
