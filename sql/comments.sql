@@ -29,6 +29,7 @@ COMMENT ON COLUMN @extschema@.verification_sources.complete IS 'Every row is to 
 COMMENT ON COLUMN @extschema@.verification_sources.pruned_order IS 'The highest order value among the entries that were pruned.';
 COMMENT ON TABLE @extschema@.merkle_leaf_data IS 'Salts, and the leaf data of sources that keep it.';
 COMMENT ON TABLE @extschema@.merkle_statement IS 'The statements that trigger capture saw, each with the run of entries it made.';
+COMMENT ON TABLE @extschema@.merkle_set_aside IS 'Rows that could not be read or encoded, which batches leave out and reconcile() tries again.';
 COMMENT ON TABLE @extschema@.merkle_pending IS 'Changes that triggers have captured and no batch has logged yet.';
 COMMENT ON VIEW @extschema@.merkle_log_status IS 'One row a log: its size, root, last batch, and what went wrong last.';
 COMMENT ON VIEW @extschema@.merkle_log_sources IS 'One row a source: what is read, how far, and which version of its columns is in force.';

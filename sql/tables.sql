@@ -143,6 +143,15 @@ CREATE TABLE @extschema@.merkle_statement (
     PRIMARY KEY (log_id, from_leaf_index)
 );
 
+CREATE TABLE @extschema@.merkle_set_aside (
+    source_id  integer     NOT NULL,
+    key_hash   bigint      NOT NULL,
+    source_key text        COLLATE "C" NOT NULL,
+    problem    text        NOT NULL,
+    since      timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (source_id, key_hash)
+);
+
 -- The queue of trigger capture. Written by capture_change() past the executor: its columns and their
 -- order are known to the library. It has no index: writers pay for one, and what reads it reads all.
 CREATE TABLE @extschema@.merkle_pending (
@@ -181,5 +190,6 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tile', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tree_head', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_leaf_data', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_statement', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_set_aside', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_pending', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_pending_id', '');

@@ -244,3 +244,50 @@ fn an_altered_key_hash_is_found() {
         run(&mut a, "ROLLBACK");
     }
 }
+
+#[test]
+fn a_row_that_cannot_be_read_is_set_aside_on_record_and_logged_once_it_can() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(
+        &mut a,
+        "CREATE TABLE w (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, doc jsonb);
+         SELECT create_log('w'); SELECT add_source('w', 'w', 'id');
+         INSERT INTO w (doc) SELECT to_jsonb(i) FROM generate_series(1, 1500) i;
+         -- Six characters of text for each of these: more than the server can put into one.
+         INSERT INTO w (doc) VALUES (to_jsonb(repeat(E'\\x01', 190000000)));
+         INSERT INTO w (doc) SELECT to_jsonb(i) FROM generate_series(1, 10) i",
+    );
+    assert_eq!(drain(&mut a, "w"), 1510);
+    run(&mut a, "INSERT INTO w (doc) VALUES ('1')");
+    assert_eq!(drain(&mut a, "w"), 1511);
+    let problem: String = one(
+        &mut a,
+        "SELECT detail FROM merkle_log_health() WHERE check_name = 'set_aside' AND object = 'w' AND NOT ok",
+    );
+    assert!(problem.starts_with("1 rows cannot be logged"), "{problem}");
+    assert!(problem.contains("row 1501 of public.w"), "{problem}");
+    assert_eq!(findings(&mut a, "w"), ["unlogged public.w 1501"]);
+    let holes: i64 = one(&mut a, "SELECT sum(rows)::int8 FROM merkle_log_coverage");
+    assert_eq!(holes, 1);
+    let late = "SELECT count(*) FROM reconcile('w')";
+    assert_eq!(one::<i64>(&mut a, late), 0);
+    run(&mut a, "UPDATE w SET doc = '1' WHERE id = 1501");
+    assert_eq!(one::<i64>(&mut a, late), 1);
+    assert_eq!(findings(&mut a, "w"), [""; 0]);
+    assert!(one::<bool>(
+        &mut a,
+        "SELECT ok FROM merkle_log_health() WHERE check_name = 'set_aside'"
+    ));
+    // Where a trigger captures, its writer is told.
+    run(
+        &mut a,
+        "CREATE TABLE c (id int PRIMARY KEY, doc jsonb); SELECT create_log('c'); SELECT add_source('c', 'c', capture => 'trigger')",
+    );
+    error(
+        &mut a,
+        "INSERT INTO c VALUES (1, to_jsonb(repeat(E'\\x01', 190000000)))",
+    );
+    run(&mut a, "INSERT INTO c VALUES (2, '2')");
+    assert_eq!(drain(&mut a, "c"), 1);
+}

@@ -7,6 +7,7 @@ use crate::error::literal;
 use crate::pg::{server, xact};
 use crate::session::Session;
 use crate::shared;
+use crate::store::set_aside;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// A worker that has not gone round for so long hangs: microseconds.
@@ -68,6 +69,7 @@ pub fn checks(session: &Session) -> Vec<Check> {
             "end that transaction: COMMIT, ROLLBACK PREPARED, or pg_terminate_backend",
         ));
         checks.push(writer(session, &state));
+        checks.push(readable(session, &state));
         let enabled = state.enabled && !state.paused;
         checks.push(check(
             "running",
@@ -187,6 +189,26 @@ fn writer(session: &Session, state: &State) -> Check {
     };
     let mend = "end that transaction: COMMIT, ROLLBACK PREPARED, or pg_terminate_backend";
     check("writer", Some(&state.name), ok, detail, mend)
+}
+
+/// That no row is set aside because it cannot be read or encoded.
+fn readable(session: &Session, state: &State) -> Check {
+    let aside = set_aside::summary(session, state.id);
+    let detail = match &aside {
+        None => "every row could be read".to_owned(),
+        Some((rows, first)) => format!("{rows} rows cannot be logged and are set aside: {first}"),
+    };
+    let mend = format!(
+        "change or delete the row, or leave the column out with alter_source(…, columns => …); then SELECT reconcile({})",
+        literal(&state.name)
+    );
+    check(
+        "set_aside",
+        Some(&state.name),
+        aside.is_none(),
+        detail,
+        mend,
+    )
 }
 
 struct State {

@@ -6,5 +6,6 @@ pub mod heads;
 pub mod key_index;
 pub mod leaves;
 pub mod order_index;
+pub mod set_aside;
 pub mod tiles;
 pub mod tree;
