@@ -44,6 +44,7 @@ REVOKE ALL ON
     @extschema@.merkle_tree_head,
     @extschema@.merkle_leaf_data,
     @extschema@.merkle_statement,
+    @extschema@.merkle_set_aside,
     @extschema@.merkle_pending,
     @extschema@.merkle_source_state,
     @extschema@.merkle_redacted_key,

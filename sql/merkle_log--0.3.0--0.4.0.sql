@@ -90,6 +90,18 @@ COMMENT ON COLUMN @extschema@.merkle_log.key_hash IS 'Hash of source_id and sour
 COMMENT ON COLUMN @extschema@.verification_sources.key_equality IS 'What merkle_log.key_hash depends on for this source; where that changes, the next batch computes the hashes anew.';
 COMMENT ON COLUMN @extschema@.verification_sources.logged_ahead IS 'No row ahead of the watermark that reconcile() has logged has a lower order value; NULL if there is none.';
 
+CREATE TABLE @extschema@.merkle_set_aside (
+    source_id  integer     NOT NULL,
+    key_hash   bigint      NOT NULL,
+    source_key text        COLLATE "C" NOT NULL,
+    problem    text        NOT NULL,
+    since      timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (source_id, key_hash)
+);
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_set_aside', '');
+REVOKE ALL ON @extschema@.merkle_set_aside FROM PUBLIC;
+COMMENT ON TABLE @extschema@.merkle_set_aside IS 'Rows that could not be read or encoded, which batches leave out and reconcile() tries again.';
+
 -- Privileges and views.
 
 CREATE FUNCTION @extschema@."may_read_log"(

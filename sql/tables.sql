@@ -177,6 +177,15 @@ CREATE TABLE @extschema@.merkle_statement (
     PRIMARY KEY (log_id, from_leaf_index)
 ) USING heap;
 
+CREATE TABLE @extschema@.merkle_set_aside (
+    source_id  integer     NOT NULL,
+    key_hash   bigint      NOT NULL,
+    source_key text        COLLATE "C" NOT NULL,
+    problem    text        NOT NULL,
+    since      timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (source_id, key_hash)
+) USING heap;
+
 -- The queue of trigger capture. Written past the executor: its columns and their order are known to the
 -- library. A transaction writes one row a log, or several where its changes do not fit a page. The columns from
 -- source_id to salts, other than transaction_id and statement_at, are those of rows that version 0.3.0 wrote.
@@ -276,6 +285,7 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tile', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tree_head', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_leaf_data', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_statement', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_set_aside', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_late_entry', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_source_partitions', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_database', '');

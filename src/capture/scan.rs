@@ -13,7 +13,7 @@ use crate::encode::Decoder;
 use crate::error::Error;
 use crate::pg::memory::Scratch;
 use crate::pg::spi::{self, Cursor, Row, Snapshot};
-use crate::pg::{datum, random, role};
+use crate::pg::{datum, random, role, subtransaction};
 use crate::store::leaves::Annex;
 use leaf_format::{Context, Encoder, Kind, Value};
 use merkle_tree::{EMPTY_ROOT, Hash, leaf_hashes};
@@ -39,6 +39,8 @@ pub struct Leaf {
     pub leaf_data: Option<Vec<u8>>,
     /// It has an entry already.
     pub logged: bool,
+    /// Why the row cannot be logged; then hash, salt and leaf data mean nothing.
+    pub problem: Option<String>,
 }
 
 /// Reads rows of a source under one version of its columns.
@@ -60,6 +62,9 @@ pub struct Scan {
     /// New leaves get a salt, and keep their data.
     salted: bool,
     keep: bool,
+    /// A row that cannot be read or encoded is a leaf with a problem, not an error. Each row is then read in
+    /// a subtransaction.
+    pub careful: bool,
     /// Columns of the version that the table does not have any more.
     pub missing: Vec<String>,
     /// Columns whose type is not the version's, in words.
@@ -152,6 +157,7 @@ impl Scan {
             annexes: KeyEquality::of(&shape.key).map([]),
             salted: false,
             keep: false,
+            careful: false,
             missing,
             retyped,
             chunk: Chunk::default(),
@@ -207,8 +213,62 @@ impl Scan {
         self.chunk.take()
     }
 
+    /// As `all`; where a row cannot be read, once more and carefully.
+    pub fn all_with_problems(
+        &mut self,
+        snapshot: Snapshot,
+        statement: &Statement,
+    ) -> Result<Vec<Leaf>, Error> {
+        let read = subtransaction::run(|| {
+            let read = self.all(snapshot, statement);
+            read.unwrap_or_else(|error| error.raise())
+        });
+        read.or_else(|_| {
+            self.chunk = Chunk::default();
+            self.careful = true;
+            self.all(snapshot, statement)
+        })
+    }
+
     /// Encodes a row, in memory that the caller frees.
     fn add(&mut self, row: &Row) {
+        if !self.careful {
+            return self.encode(row);
+        }
+        let problem = match subtransaction::run(|| self.encode(row)) {
+            Ok(()) => self.chunk.problem.take().map(|error| error.to_string()),
+            Err(failure) => Some(failure.message),
+        };
+        if let Some(problem) = problem {
+            let leaf = self.unencodable(row, problem);
+            self.chunk.leaves.push(leaf);
+            self.chunk.ends.push(self.chunk.data.len());
+        }
+    }
+
+    fn unencodable(&self, row: &Row, problem: String) -> Leaf {
+        let text = |place: usize| {
+            // SAFETY: as in `encode`.
+            row.datum(place)
+                .map(|d| unsafe { datum::output(self.attributes[place].base_type, d) })
+                .unwrap_or_default()
+        };
+        // SAFETY: as in `encode`.
+        let order = unsafe { self.decoders[self.order].decode(row.datum(self.order)) };
+        Leaf {
+            order: OrderValue::new(self.attributes[self.order].base_type, &order),
+            order_text: (!self.key_orders).then(|| text(self.order)),
+            key: row_key::text(self.key.iter().map(|place| text(*place)).collect()),
+            place: None,
+            hash: EMPTY_ROOT,
+            salt: None,
+            leaf_data: None,
+            logged: false,
+            problem: Some(problem),
+        }
+    }
+
+    fn encode(&mut self, row: &Row) {
         let Scan {
             attributes,
             decoders,
@@ -261,6 +321,7 @@ impl Scan {
                 hash: EMPTY_ROOT,
                 leaf_data: keep.then(|| chunk.leaf_data.clone()),
                 logged: false,
+                problem: None,
                 salt,
             });
         match encoded {
