@@ -17,7 +17,7 @@ use crate::pg::memory::Scratch;
 use crate::pg::progress::{Command, Progress};
 use crate::pg::spi::Snapshot;
 use crate::pg::{server, subtransaction, xact};
-use crate::session::Session;
+use crate::session::{Session, WITHHELD};
 use crate::shared;
 use crate::store::append::{Appended, Appender, Entry};
 use crate::store::late::{self, Way};
@@ -139,7 +139,11 @@ pub fn run_all(session: &Session, wait: bool, timeout: Duration) -> Result<Vec<B
             // What the batch did to its sources was rolled back with it.
             session.acts().borrow_mut().truncate(acts);
             logs::record_error(session, &name, &failure.message);
-            pgrx::warning!("batch of log \"{name}\" failed: {}", failure.message);
+            let message = match logs::by_name(session, Snapshot::Fresh, &name) {
+                Ok(log) => session.message_for_caller(&log, &failure.message),
+                Err(_) => WITHHELD.to_owned(),
+            };
+            pgrx::warning!("batch of log \"{name}\" failed: {message}");
             None
         })
     };

@@ -53,10 +53,14 @@ pub enum Error {
     NotOwner { log: String, table: String },
     #[error("permission denied for table \"{table}\", a source of log \"{log}\"")]
     MayNotRead { log: String, table: String },
-    #[error("permission denied for the content of log \"{0}\"")]
-    MayNotReadLog(String),
     #[error("permission denied for the key of table \"{table}\", a source of log \"{log}\"")]
     MayNotReadKey { log: String, table: String },
+    #[error("function {function}() was called as other than a trigger")]
+    NotATrigger { function: &'static str },
+    #[error("permission denied for the entries that log \"{log}\" makes itself")]
+    MayNotReadLog { log: String },
+    #[error("permission denied for the content of the administration log")]
+    MayNotReadAdministration,
     #[error(
         "table \"{table}\" forces row-level security on its owner, who could then not read every row for log \"{log}\""
     )]
@@ -209,6 +213,10 @@ pub enum Error {
         "a trigger that captures changes of table \"{table}\" for log \"{log}\" is one of an earlier version of merkle_log, or the table is not stored as a heap"
     )]
     OldTrigger { log: String, table: String },
+    #[error(
+        "cannot truncate a partition of table \"{table}\" alone: log \"{log}\" captures the table's changes, and could only say that all of its rows are gone"
+    )]
+    PartitionTruncated { log: String, table: String },
     #[error("cannot truncate table \"{table}\": log \"{log}\" captures its changes")]
     TruncateRefused { log: String, table: String },
     #[error("cannot {operation} table \"{table}\": it is an append-only source of log \"{log}\"")]
@@ -263,6 +271,8 @@ pub enum Error {
     CannotRedactRow { log: String, table: String },
     #[error("log \"{log}\" does not keep the leaf data of table \"{table}\"")]
     NoHistory { log: String, table: String },
+    #[error("permission denied for schema cron, whose jobs run as the role that schedules them")]
+    MayNotSchedule,
     #[error("extension \"pg_cron\" is not installed in this database")]
     NoCron,
     #[error("{name} must be 32 bytes, not {length}")]
@@ -295,7 +305,9 @@ impl Error {
             | NoHistory { .. }
             | TriggerDomain { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             CaptureOption { .. } => C::ERRCODE_INVALID_PARAMETER_VALUE,
-            TruncateRefused { .. } | AppendOnly { .. } => C::ERRCODE_RESTRICT_VIOLATION,
+            TruncateRefused { .. } | PartitionTruncated { .. } | AppendOnly { .. } => {
+                C::ERRCODE_RESTRICT_VIOLATION
+            }
             Pruned { .. } | PrunedProof { .. } => C::ERRCODE_NO_DATA_FOUND,
             NoCron => C::ERRCODE_UNDEFINED_OBJECT,
             NotInstalled | NoSuchLog(_) | NoSuchSource { .. } | SourceGone { .. } => {
@@ -320,11 +332,14 @@ impl Error {
             | KeyDropped { .. }
             | SettleDomain { .. }
             | ShapeChanged { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            NotATrigger { .. } => C::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
             NotATable { .. } => C::ERRCODE_WRONG_OBJECT_TYPE,
             NotOwner { .. }
             | MayNotRead { .. }
-            | MayNotReadLog(_)
+            | MayNotReadLog { .. }
+            | MayNotReadAdministration
             | MayNotReadKey { .. }
+            | MayNotSchedule
             | OwnerMayNotRead { .. } => C::ERRCODE_INSUFFICIENT_PRIVILEGE,
             NoSuchColumn { .. } => C::ERRCODE_UNDEFINED_COLUMN,
             OrderType { .. } | KeyType { .. } | HashType { .. } => C::ERRCODE_DATATYPE_MISMATCH,
@@ -365,9 +380,15 @@ impl Error {
             NotATable { .. } => "A source is an ordinary or partitioned permanent table outside this extension.".into(),
             NotOwner { .. } => "Let the table's owner add it, or a member of the owner's role.".into(),
             MayNotRead { .. } => {
-                "This shows keys and content of the table: it needs SELECT on all of it, free of row-level security.".into()
+                "This shows keys and content of the table: it needs SELECT on all of it, free of row-level security. If the table is gone, it needs SELECT on merkle_log and merkle_leaf_data.".into()
             }
-            MayNotReadLog(_) => {
+            NotATrigger { .. } => {
+                "The triggers that add_source makes call it; nothing else has to.".into()
+            }
+            MayNotReadLog { .. } => {
+                "This needs SELECT on merkle_log and merkle_leaf_data, as members of pg_read_all_data have it.".into()
+            }
+            MayNotReadAdministration => {
                 "Its leaf data hold order values of source rows, for the extension's owner only; administration() shows the acts without them.".into()
             }
             MayNotReadKey { table, .. } => format!(
@@ -438,6 +459,7 @@ impl Error {
                 literal(log),
                 literal(table)
             ),
+            PartitionTruncated { .. } => "Use DELETE, truncate the whole table before its partitions, or detach the partition first.".into(),
             TruncateRefused { log, .. } => format!(
                 "Use DELETE, or let the source allow it with alter_source({}, …, allow_truncate => true): then it is logged.",
                 literal(log)
@@ -461,6 +483,7 @@ impl Error {
                 "From now on it will with alter_source({}, …, store_leaf_data => true).",
                 literal(log)
             ),
+            MayNotSchedule => "Run GRANT USAGE ON SCHEMA cron TO the role that is to run the log's batches.".into(),
             NoCron => "Install it here, or call cron.schedule_in_database where it is, or let the background worker run the log.".into(),
             HashLength { .. } => "Give a SHA-256 hash.".into(),
             Encode { .. } => "Leave the column out with add_source(…, columns => …).".into(),

@@ -30,6 +30,9 @@ mod store;
 mod verify;
 mod worker;
 
+#[global_allocator]
+static ALLOCATOR: pg::alloc::WithReserve = pg::alloc::WithReserve;
+
 pgrx::extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
 pgrx::extension_sql_file!(
     "../sql/views.sql",
@@ -40,6 +43,8 @@ pgrx::extension_sql_file!(
         api::ops::log_counters,
         api::ops::log_lag,
         api::ops::background_worker,
+        api::ops::may_read_log,
+        api::ops::may_read_source,
         api::ops::coverage_holes,
         api::worker::held_as_copy_of
     ]
@@ -62,8 +67,7 @@ pgrx::extension_sql_file!(
         api::sources::backfill,
         api::sources::repair_capture,
         api::administration::administration,
-        api::triggers::capture_change,
-        api::triggers::refuse_change,
+        "trigger_functions",
         api::worker::run_now,
         api::worker::adopt_database,
         api::history::row_history,

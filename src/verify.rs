@@ -183,10 +183,8 @@ impl Verification {
         workers: i32,
     ) -> Result<Verification, Error> {
         let log = logs::by_name(session, Snapshot::Statement, name)?;
-        for source in sources::all(session, &log).iter().filter(|s| !s.removed) {
-            if crate::capture::table::Table::load(session, source.relation).is_some() {
-                session.check_caller_reads(&log, source.relation)?;
-            }
+        for source in sources::all(session, &log) {
+            session.check_caller_reads(&log, &source)?;
         }
         let head = heads::latest(session, Snapshot::Statement, &log)?;
         let size = head.tree_size;

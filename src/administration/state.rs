@@ -253,13 +253,10 @@ pub fn of_log(session: &Session, log_id: i32) -> Vec<Row> {
         .filter_map(|row| i32::try_from(row.number("source_id")?).ok())
         .collect();
     rows.extend(sources);
-    rows.extend(
-        ids.into_iter()
-            .flat_map(|id| {
-                let mut rows = versions_of(session, id, None);
-                rows.extend(partitions_of(session, id, None));
-                rows
-            }),
-    );
+    rows.extend(ids.into_iter().flat_map(|id| {
+        let mut rows = versions_of(session, id, None);
+        rows.extend(partitions_of(session, id, None));
+        rows
+    }));
     rows
 }

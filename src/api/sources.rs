@@ -1,7 +1,7 @@
 //! Adding, changing and removing the tables that feed a log.
 
 use super::logs::check_settle_domain;
-use super::{elements, required};
+use super::{column_names, log_name, required, shortened};
 use crate::capture::guard;
 use crate::capture::order::Domain;
 use crate::capture::partitions;
@@ -24,13 +24,13 @@ use pgrx::prelude::*;
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::too_many_arguments)] // the SQL function's named arguments
 fn add_source_v2(
-    log: Option<String>,
+    log: Option<&str>,
     source_table: Option<RegClass>,
-    order_column: default!(Option<String>, "NULL"),
-    key_columns: default!(Option<Vec<Option<String>>>, "NULL"),
-    columns: default!(Option<Vec<Option<String>>>, "NULL"),
-    hash_column: default!(Option<String>, "NULL"),
-    capture: default!(Option<String>, "NULL"),
+    order_column: default!(Option<&str>, "NULL"),
+    key_columns: default!(Option<pgrx::Array<&str>>, "NULL"),
+    columns: default!(Option<pgrx::Array<&str>>, "NULL"),
+    hash_column: default!(Option<&str>, "NULL"),
+    capture: default!(Option<&str>, "NULL"),
     append_only: default!(Option<bool>, false),
     allow_truncate: default!(Option<bool>, false),
     store_leaf_data: default!(Option<bool>, false),
@@ -38,10 +38,11 @@ fn add_source_v2(
     backfill: default!(Option<bool>, true),
 ) -> Result<i32, ErrorReport> {
     Session::enter(|session| {
-        let log = logs::lock_and_wait(session, &required("log", log)?)?;
+        let log = logs::lock_and_wait(session, log_name("log", log)?)?;
         let relation = required("source_table", source_table)?.0;
-        let columns = elements("columns", columns)?;
-        let key_columns = elements("key_columns", key_columns)?;
+        let columns = column_names("columns", columns)?;
+        let key_columns = column_names("key_columns", key_columns)?;
+        let (order_column, hash_column) = (order_column.map(shortened), hash_column.map(shortened));
         let table = Table::load(session, relation).ok_or_else(|| Error::SourceGone {
             log: log.name.clone(),
             table: sources::relation_name(session, relation),
@@ -60,7 +61,9 @@ fn add_source_v2(
         }
         let capture = match capture {
             None => None,
-            Some(name) => Some(Capture::from_name(&name).ok_or(Error::CaptureMode(name))?),
+            Some(name) => {
+                Some(Capture::from_name(name).ok_or_else(|| Error::CaptureMode(shortened(name)))?)
+            }
         };
         let key = choose_key(session, &table, key_columns)?;
         let order = match capture {
@@ -151,7 +154,11 @@ fn removed_before(
     let shape = Shape::load(session, log, &before);
     let same = shape.is_ok_and(|shape| {
         let numbers = |columns: &[Attribute]| columns.iter().map(|a| a.attnum).collect::<Vec<_>>();
-        let order = shape.source.order_column.as_ref().map(|_| &shape.order().name);
+        let order = shape
+            .source
+            .order_column
+            .as_ref()
+            .map(|_| &shape.order().name);
         numbers(&shape.key) == numbers(key) && order == source.order_column.as_ref()
     });
     let same = same
@@ -203,17 +210,18 @@ fn go_on(session: &Session, log: &Log, before: Source, wanted: Source) -> Result
 #[pg_extern(parallel_unsafe, name = "alter_source")]
 #[search_path(pg_catalog, pg_temp)]
 fn alter_source_v2(
-    log: Option<String>,
+    log: Option<&str>,
     source_table: Option<RegClass>,
-    columns: default!(Option<Vec<Option<String>>>, "NULL"),
-    hash_column: default!(Option<String>, "NULL"),
+    columns: default!(Option<pgrx::Array<&str>>, "NULL"),
+    hash_column: default!(Option<&str>, "NULL"),
     append_only: default!(Option<bool>, "NULL"),
     allow_truncate: default!(Option<bool>, "NULL"),
     store_leaf_data: default!(Option<bool>, "NULL"),
 ) -> Result<i32, ErrorReport> {
     Session::enter(|session| {
-        let log = logs::lock_and_wait(session, &required("log", log)?)?;
+        let log = logs::lock_and_wait(session, log_name("log", log)?)?;
         let relation = required("source_table", source_table)?.0;
+        let hash_column = hash_column.map(shortened);
         let source = sources::by_relation(session, &log, relation)?;
         let size = heads::latest(session, Snapshot::Fresh, &log)?.tree_size;
         let mut shape = Shape::load(session, &log, &source)?;
@@ -225,7 +233,7 @@ fn alter_source_v2(
             // What happened to the table so far belongs to a version of its own.
             shape.record(session, size)?;
         }
-        if let Some(columns) = elements("columns", columns)? {
+        if let Some(columns) = column_names("columns", columns)? {
             shape.source.columns = (!columns.is_empty()).then_some(columns);
         }
         if let Some(hash_column) = hash_column {
@@ -251,9 +259,9 @@ fn alter_source_v2(
 
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
-fn remove_source(log: Option<String>, source_table: Option<RegClass>) -> Result<(), ErrorReport> {
+fn remove_source(log: Option<&str>, source_table: Option<RegClass>) -> Result<(), ErrorReport> {
     Session::enter(|session| {
-        let log = logs::lock_and_wait(session, &required("log", log)?)?;
+        let log = logs::lock_and_wait(session, log_name("log", log)?)?;
         let relation = required("source_table", source_table)?.0;
         let source = sources::by_relation(session, &log, relation)?;
         if let Some(table) = Table::load(session, relation) {
@@ -267,7 +275,7 @@ fn remove_source(log: Option<String>, source_table: Option<RegClass>) -> Result<
 
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
-fn backfill(log: Option<String>, source_table: Option<RegClass>) -> Result<(), ErrorReport> {
+fn backfill(log: Option<&str>, source_table: Option<RegClass>) -> Result<(), ErrorReport> {
     Session::enter(|session| {
         let (source, table) = own_source(session, log, source_table)?;
         if !source.by_trigger() {
@@ -286,7 +294,7 @@ fn backfill(log: Option<String>, source_table: Option<RegClass>) -> Result<(), E
 
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
-fn repair_capture(log: Option<String>, source_table: Option<RegClass>) -> Result<(), ErrorReport> {
+fn repair_capture(log: Option<&str>, source_table: Option<RegClass>) -> Result<(), ErrorReport> {
     Session::enter(|session| {
         let (source, _) = own_source(session, log, source_table)?;
         guard::install(session, &source);
@@ -301,10 +309,10 @@ fn repair_capture(log: Option<String>, source_table: Option<RegClass>) -> Result
 /// A source of a log that the caller may change.
 fn own_source(
     session: &Session,
-    log: Option<String>,
+    log: Option<&str>,
     source_table: Option<RegClass>,
 ) -> Result<(Source, Table), Error> {
-    let log = logs::lock_and_wait(session, &required("log", log)?)?;
+    let log = logs::lock_and_wait(session, log_name("log", log)?)?;
     let relation = required("source_table", source_table)?.0;
     let source = sources::by_relation(session, &log, relation)?;
     let table = Table::load(session, relation).ok_or_else(|| Error::SourceGone {

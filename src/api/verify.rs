@@ -1,6 +1,6 @@
 //! `verify_log`.
 
-use super::required;
+use super::{given_key, log_name, required};
 use crate::catalog::logs;
 use crate::error::Error;
 use crate::pg::hashes::Path;
@@ -20,7 +20,7 @@ use std::collections::HashMap;
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::type_complexity)]
 fn verify_log_v3(
-    log: Option<String>,
+    log: Option<&str>,
     from_index: default!(Option<i64>, 0),
     to_index: default!(Option<i64>, "NULL"),
     workers: default!(Option<i32>, 1),
@@ -40,7 +40,7 @@ fn verify_log_v3(
     ErrorReport,
 > {
     let verification = Session::enter(|session| {
-        let log = required("log", log)?;
+        let log = log_name("log", log)?;
         let from = from_index.unwrap_or(0);
         Verification::start(session, &log, from, to_index, workers.unwrap_or(1))
     })?;
@@ -67,9 +67,9 @@ fn verify_log_v3(
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::type_complexity)]
 pub fn verify_row(
-    log: Option<String>,
+    log: Option<&str>,
     source_table: Option<RegClass>,
-    key: Option<String>,
+    key: Option<&str>,
 ) -> Result<
     TableIterator<
         'static,
@@ -87,10 +87,9 @@ pub fn verify_row(
     ErrorReport,
 > {
     Session::enter(|session| {
-        let log = required("log", log)?;
+        let log = log_name("log", log)?;
         let relation = required("source_table", source_table)?.0;
-        let key = required("key", key)?;
-        let found = row::verify(session, &log, relation, &key)?;
+        let found = row::verify(session, log, relation, given_key(key)?)?;
         let bytes = |hash: &Hash| hash.as_bytes().to_vec();
         let entry = found.entry.as_ref();
         Ok(TableIterator::once((
@@ -135,7 +134,10 @@ pub fn late_entries(
             let (table, key) = shown.map(|(table, _, key)| (table, key)).unzip();
             (entry.leaf_index, table, key, entry.way, entry.found_at)
         };
-        let rows: Vec<_> = late::list(session, &log).into_iter().map(&mut row).collect();
+        let rows: Vec<_> = late::list(session, &log)
+            .into_iter()
+            .map(&mut row)
+            .collect();
         Ok(TableIterator::new(rows))
     })
 }

@@ -1,6 +1,6 @@
 //! Steering the background worker of this database.
 
-use super::required;
+use super::{log_name, required};
 use crate::catalog::identity::{self, Adoption};
 use crate::catalog::logs;
 use crate::error::Error;
@@ -15,9 +15,9 @@ use std::sync::atomic::Ordering::SeqCst;
 
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
-pub fn run_now(log: Option<String>) -> Result<(), ErrorReport> {
+pub fn run_now(log: Option<&str>) -> Result<(), ErrorReport> {
     Session::enter(|session| {
-        let log = logs::by_name(session, Snapshot::Fresh, &required("log", log)?)?;
+        let log = logs::by_name(session, Snapshot::Fresh, log_name("log", log)?)?;
         let shared = shared::get().ok_or(Error::NoWorker {
             why: "the library is not preloaded",
         })?;

@@ -63,6 +63,8 @@ struct Gathered {
     settled: u32,
     /// When the client's statement began.
     statement: i64,
+    /// Sources that were truncated, and of which nothing has been captured since.
+    truncated: HashSet<i32>,
     /// What is captured from now on is captured while the transaction commits.
     closing: bool,
 }
@@ -107,6 +109,11 @@ pub fn add(plan: &Rc<Plan>, origin: &Rc<Origin>, change: Captured) {
     });
 }
 
+/// True if the transaction has truncated a source, and captured nothing of it since.
+pub fn is_truncated(source_id: i32) -> bool {
+    GATHERED.with_borrow(|gathered| gathered.truncated.contains(&source_id))
+}
+
 fn finish() {
     let queued = GATHERED.with_borrow_mut(|gathered| {
         gathered.closing = true;
@@ -140,6 +147,7 @@ fn forget() {
 
 fn rolled_back(subtransaction: pg_sys::SubTransactionId) {
     unless_ending(|gathered| {
+        gathered.truncated.clear();
         if let Some(level) = gathered
             .levels
             .pop_if(|l| l.subtransaction >= subtransaction)
@@ -183,6 +191,7 @@ impl Gathered {
         self.plans.clear();
         self.origins.clear();
         self.early.clear();
+        self.truncated.clear();
         (self.command, self.settled, self.statement) = (0, 0, 0);
         self.closing = false;
     }
@@ -216,6 +225,15 @@ impl Gathered {
                 self.settled = self.command;
             }
             self.origins.push(origin.clone());
+        }
+        match change.kind {
+            Kind::Truncate => {
+                self.truncated.insert(plan.source_id());
+            }
+            _ if self.truncated.is_empty() => {}
+            _ => {
+                self.truncated.remove(&plan.source_id());
+            }
         }
         self.command = self.command.max(change.place.command());
         let start = self.data.len();

@@ -210,7 +210,7 @@ pub struct Hole {
 pub fn holes(session: &Session, source: &Source) -> Vec<Hole> {
     let present = present(session, source);
     let mut holes = Vec::new();
-    for (relation, _, root) in tables(session, source) {
+    for (relation, ..) in tables(session, source) {
         let mut hole = |state, detail| {
             holes.push(Hole {
                 state,
@@ -222,13 +222,6 @@ pub fn holes(session: &Session, source: &Source) -> Vec<Hole> {
             let here = present.iter().filter(|p| p.relation == relation);
             here.filter(|p| trigger.is(p)).collect()
         };
-        // Row-level triggers come with ATTACH PARTITION, the others do not.
-        let mut statements = needed(source).filter(|t| !t.for_each_row()).peekable();
-        if !root && statements.peek().is_some() && statements.all(|t| of(t).is_empty()) {
-            let detail = "partition without triggers".to_owned();
-            hole(State::PartitionWithoutTriggers, detail);
-            continue;
-        }
         for trigger in needed(source) {
             match of(trigger).as_slice() {
                 [] => {

@@ -187,18 +187,20 @@ impl Partitions {
 
     /// Of rows that are not there, given as the leaf indexes of their entries and the texts of their keys'
     /// columns: the partition with which each went, by its place.
-    pub fn left_with(
-        &self,
-        shape: &Shape,
-        gone: &[(i64, Vec<String>)],
-    ) -> HashMap<usize, String> {
+    pub fn left_with(&self, shape: &Shape, gone: &[(i64, Vec<String>)]) -> HashMap<usize, String> {
         let mut found = HashMap::new();
         for partition in &self.left {
             let before = |index: i64| partition.to_leaf_index.is_none_or(|to| index < to);
             let places: Vec<usize> = (0..gone.len())
                 .filter(|n| !found.contains_key(n) && before(gone[*n].0))
                 .collect();
-            for place in fulfil(shape, &partition.columns, &partition.condition, &places, gone) {
+            for place in fulfil(
+                shape,
+                &partition.columns,
+                &partition.condition,
+                &places,
+                gone,
+            ) {
                 found.insert(place, partition.name.clone());
             }
         }

@@ -209,6 +209,22 @@ pub fn identity(session: &Session, relation: pg_sys::Oid) -> String {
         .expect("the current database exists")
 }
 
+/// True while a source's `relation` is the table that was registered: neither gone, nor another one that
+/// has got its number since, as after a restore.
+pub fn is_still_its_table(session: &Session, source: &Source) -> bool {
+    let name = session.fresh_one(
+        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+           FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
+        &[source.relation.into()],
+        |row| row.required::<String>(0),
+    );
+    // A restored table is bound to the source by its name, at the next batch.
+    name.is_some_and(|name| {
+        identity(session, source.relation) == source.bound_to
+            || !source.removed && name == source.name
+    })
+}
+
 /// The columns of a first version; also checks that all of them exist.
 pub fn columns(
     table: &Table,

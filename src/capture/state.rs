@@ -41,33 +41,11 @@ pub enum State {
     TriggerDisabled,
     /// The same changes are captured twice.
     TriggerTwice,
-    PartitionWithoutTriggers,
     /// The extension's own record of it is damaged.
     Damaged,
 }
 
 impl State {
-    pub const ALL: &[State] = &[
-        State::TableGone,
-        State::NotATable,
-        State::NotPermanent,
-        State::Inherited,
-        State::ForcedRowSecurity,
-        State::OwnerMayNotRead,
-        State::KeyDropped,
-        State::KeyNotUnique,
-        State::KeyTypeChanged,
-        State::OrderTypeChanged,
-        State::OrderNullable,
-        State::OrderIndexMissing,
-        State::ColumnMissing,
-        State::TriggerMissing,
-        State::TriggerDisabled,
-        State::TriggerTwice,
-        State::PartitionWithoutTriggers,
-        State::Damaged,
-    ];
-
     pub fn name(self) -> &'static str {
         match self {
             State::TableGone => "table_gone",
@@ -86,7 +64,6 @@ impl State {
             State::TriggerMissing => "trigger_missing",
             State::TriggerDisabled => "trigger_disabled",
             State::TriggerTwice => "trigger_twice",
-            State::PartitionWithoutTriggers => "partition_without_triggers",
             State::Damaged => "damaged",
         }
     }

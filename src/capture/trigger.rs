@@ -217,6 +217,10 @@ impl Plan {
         self.source.log_id
     }
 
+    pub fn source_id(&self) -> i32 {
+        self.source.id
+    }
+
     pub fn captured_as(&self) -> &CapturedAs<'static> {
         &self.captured_as
     }
@@ -237,7 +241,9 @@ impl Plan {
                 self.ended(Kind::Delete, &old, &old)?;
                 self.made(Kind::Insert, &new)
             }
-            (Operation::Truncate, ..) if self.source.allow_truncate => self.truncated(),
+            (Operation::Truncate, ..) if self.source.allow_truncate => {
+                self.truncated(firing.relation())
+            }
             (Operation::Truncate, ..) => Err(Error::TruncateRefused {
                 log: self.log.clone(),
                 table: self.source.name.clone(),
@@ -293,7 +299,17 @@ impl Plan {
         })
     }
 
-    fn truncated(self: &Rc<Plan>) -> Result<(), Error> {
+    /// TRUNCATE of a partitioned table fires the triggers of the table, and then of each partition.
+    fn truncated(self: &Rc<Plan>, relation: pg_sys::Oid) -> Result<(), Error> {
+        if relation != self.source.relation {
+            return match gather::is_truncated(self.source.id) {
+                true => Ok(()),
+                false => Err(Error::PartitionTruncated {
+                    log: self.log.clone(),
+                    table: self.source.name.clone(),
+                }),
+            };
+        }
         let origin = origin();
         let salt = self.source.salted.then(new_salt);
         let context = Context {

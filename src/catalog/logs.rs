@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 pub const ADMINISTRATION: i32 = 0;
 pub const ADMINISTRATION_NAME: &str = "merkle_log_administration";
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Log {
     pub id: i32,
     pub name: String,
@@ -59,7 +59,7 @@ fn from_table(row: &Row) -> Log {
 
 /// The log called `name`, for a statement that only reads.
 pub fn known(session: &Session, name: &str) -> Result<Log, Error> {
-    session.known_log(name, || by_name(session, Snapshot::Statement, name))
+    session.known_log(name, |snapshot| by_name(session, snapshot, name))
 }
 
 /// The log called `name`, as `snapshot` shows it.

@@ -151,12 +151,12 @@ pub fn by_relation(session: &Session, log: &Log, relation: pg_sys::Oid) -> Resul
         })
 }
 
-/// A relation's name for messages: its number where it is gone.
+/// A relation's name for messages: its number where it is gone, and - for none.
 pub fn relation_name(session: &Session, relation: pg_sys::Oid) -> String {
     session
         .fresh_one(
-            "SELECT $1::pg_catalog.oid::pg_catalog.regclass::pg_catalog.text",
-            &[relation.into()],
+            "SELECT $1::pg_catalog.int8::pg_catalog.oid::pg_catalog.regclass::pg_catalog.text",
+            &[i64::from(relation.to_u32()).into()],
             |row| row.required(0),
         )
         .unwrap_or_default()

@@ -7,7 +7,7 @@ use crate::catalog::logs::{self, Log};
 use crate::catalog::sources::{self, Source};
 use crate::error::literal;
 use crate::pg::{server, xact};
-use crate::session::Session;
+use crate::session::{Session, WITHHELD};
 use crate::shared;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -53,10 +53,13 @@ pub fn checks(session: &Session) -> Vec<Check> {
             "error",
             Some(name),
             state.last_error.is_none(),
-            state
-                .last_error
-                .as_deref()
-                .unwrap_or("the last batch went well"),
+            match &state.last_error {
+                None => "the last batch went well".to_owned(),
+                Some(error) => match logs::by_id(session, state.id) {
+                    Some(log) => session.message_for_caller(&log, error),
+                    None => WITHHELD.to_owned(),
+                },
+            },
             format!("{hand} shows it with its hint"),
         ));
         checks.push(check(

@@ -1,5 +1,6 @@
 //! Values of any type as text and back, through the types' own functions.
 
+use super::alloc;
 use super::memory::Scratch;
 use pgrx::datum::DatumWithOid;
 use pgrx::{IntoDatum, pg_sys};
@@ -22,7 +23,10 @@ pub unsafe fn output(type_oid: pg_sys::Oid, datum: pg_sys::Datum) -> String {
     unsafe {
         pg_sys::getTypeOutputInfo(type_oid, &mut function, &mut is_varlena);
         let text = pg_sys::OidOutputFunctionCall(function, datum);
-        let owned = CStr::from_ptr(text).to_string_lossy().into_owned();
+        let owned = match CStr::from_ptr(text).to_str() {
+            Ok(valid) => alloc::copy(valid),
+            Err(_) => CStr::from_ptr(text).to_string_lossy().into_owned(),
+        };
         pg_sys::pfree(text.cast());
         owned
     }

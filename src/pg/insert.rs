@@ -1,5 +1,6 @@
 //! Rows written past the executor, into tables of the extension's own.
 
+use super::raw::nextval_internal;
 use pgrx::pg_sys;
 
 /// Inserts one row into a table, and into its indexes, which are on plain columns. No trigger, default or
@@ -24,9 +25,4 @@ pub fn insert(table: pg_sys::Oid, row: &[Option<pg_sys::Datum>]) {
 pub fn next_value(sequence: pg_sys::Oid) -> i64 {
     // SAFETY: takes its own locks; raises an error if there is no such sequence.
     unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| nextval_internal(sequence, false)) }
-}
-
-unsafe extern "C-unwind" {
-    /// `commands/sequence.h`, which the generated bindings leave out.
-    fn nextval_internal(relation: pg_sys::Oid, check_permissions: bool) -> i64;
 }

@@ -99,13 +99,8 @@ impl<'a> Firing<'a> {
             if tuple.is_null() {
                 return None;
             }
-            pg_sys::slot_getallattrs(slot);
-            let width = (*(*slot).tts_tupleDescriptor).natts as usize;
             Some(Stored {
-                row: Row::new(
-                    std::slice::from_raw_parts((*slot).tts_values, width),
-                    std::slice::from_raw_parts((*slot).tts_isnull, width),
-                ),
+                row: Row::of_slot(slot),
                 tuple: &*tuple,
                 relation: self.relation().to_u32(),
             })

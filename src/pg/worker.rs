@@ -1,5 +1,6 @@
 //! Being a background worker: signals, connections, transactions, the end.
 
+use super::raw::{SignalHandlerForConfigReload, die};
 use super::subtransaction::Failure;
 use pgrx::bgworkers::BackgroundWorkerBuilder;
 use pgrx::{PgTryBuilder, pg_sys};
@@ -54,13 +55,6 @@ pub fn begin(database: Option<pg_sys::Oid>) {
             }
         }
     }
-}
-
-unsafe extern "C-unwind" {
-    /// `tcop/tcopprot.h` and `postmaster/interrupt.h`, as signal handlers: without the guard that
-    /// the generated bindings put round a call.
-    fn die(signal: i32);
-    fn SignalHandlerForConfigReload(signal: i32);
 }
 
 /// Calls `leave` when the process ends, however it does, while shared memory is still there.

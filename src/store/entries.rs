@@ -36,7 +36,7 @@ pub fn open(session: &Session) -> Result<Index, Error> {
 
 /// Hands the entries `from .. to` of a log to `take`, in order, as rows of the table.
 fn scan(
-    entries: &Index,
+    entries: &mut Index,
     snapshot: Snapshot,
     log: &Log,
     from: i64,
@@ -68,15 +68,22 @@ fn from_row(row: &Row) -> Entry {
 /// The entries `from .. to`, in order, as the calling statement sees them.
 pub fn between(session: &Session, log: &Log, from: i64, to: i64) -> Result<Vec<Entry>, Error> {
     let mut found = Vec::with_capacity((to - from).max(0) as usize);
-    scan(&open(session)?, Snapshot::Statement, log, from, to, |row| {
-        found.push(from_row(row));
-    });
+    scan(
+        &mut open(session)?,
+        Snapshot::Statement,
+        log,
+        from,
+        to,
+        |row| {
+            found.push(from_row(row));
+        },
+    );
     Ok(found)
 }
 
 /// The leaf hashes of `count` entries from `first` on, as many as there are without a gap.
 pub fn leaf_hashes(
-    entries: &Index,
+    entries: &mut Index,
     snapshot: Snapshot,
     log: &Log,
     first: i64,
@@ -125,9 +132,16 @@ pub fn at(
     }
     check_not_pruned(log, index)?;
     let mut found = None;
-    scan(&open(session)?, snapshot, log, index, index + 1, |row| {
-        found = Some(from_row(row));
-    });
+    scan(
+        &mut open(session)?,
+        snapshot,
+        log,
+        index,
+        index + 1,
+        |row| {
+            found = Some(from_row(row));
+        },
+    );
     found.ok_or_else(out_of_range)
 }
 
@@ -166,7 +180,7 @@ fn in_order(
     let Some((mark, to)) = order_index::before(session, snapshot, source_id, order)? else {
         return Ok(None);
     };
-    let entries = open(session)?;
+    let mut entries = open(session)?;
     let equality = key_index::equality(session, log, source_id);
     let is_it = |row: &Row| {
         let same = row.required::<i32>(1) == source_id
@@ -185,7 +199,7 @@ fn in_order(
         }
     }
     let mut found = None;
-    scan(&entries, snapshot, log, mark.leaf_index, to, |row| {
+    scan(&mut entries, snapshot, log, mark.leaf_index, to, |row| {
         found = found.or_else(|| is_it(row));
     });
     Ok(found)
@@ -211,7 +225,7 @@ pub fn latest_of(
     key: &RowKey,
 ) -> Result<Option<i64>, Error> {
     let equality = key_index::equality(session, log, source_id);
-    let by_key = session.index(c"merkle_log", c"merkle_log_key_hash")?;
+    let mut by_key = session.index(c"merkle_log", c"merkle_log_key_hash")?;
     let keys = [Key::int8(1, equality.hash(source_id, &key.text))];
     let mut found = in_order(session, snapshot, log, source_id, key)?;
     by_key.scan(snapshot, &keys, Direction::Forward, |row| {
@@ -287,7 +301,7 @@ pub fn logged(
     if let (Some(first), Some(last)) = (ordered.iter().min(), ordered.iter().max())
         && let Some((from, to)) = order_index::span(session, snapshot, source_id, first, last)?
     {
-        scan(&open(session)?, snapshot, log, from, to, |row| {
+        scan(&mut open(session)?, snapshot, log, from, to, |row| {
             if row.required::<i32>(1) == source_id && row.datum(4).is_none() {
                 in_order.insert(row.required(3), ());
             }

@@ -114,8 +114,8 @@ pub fn marked_since(session: &Session, log: &Log, size: i64) -> HashMap<i32, i64
 
 /// Those of `wanted` that are not stored as they should be.
 pub fn missing(session: &Session, wanted: impl Iterator<Item = Mark>) -> Result<Vec<Mark>, Error> {
-    let marks = open(session)?;
-    let stored = |mark: &Mark| {
+    let mut marks = open(session)?;
+    let mut stored = |mark: &Mark| {
         let keys = [
             Key::int4(1, mark.source_id),
             Key::bytes_at_most(2, &mark.key),

@@ -10,6 +10,7 @@ use crate::capture::scan::{Leaf, Scan};
 use crate::capture::shape::Shape;
 use crate::capture::statement::{self, Rows as Which};
 use crate::catalog::logs::{self, Log};
+use crate::catalog::sources;
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::prove::{self, Inclusion};
@@ -78,8 +79,12 @@ pub fn verify(
 ) -> Result<Verified, Error> {
     let snapshot = Snapshot::Statement;
     let log = logs::by_name(session, snapshot, name)?;
-    session.check_caller_reads(&log, relation)?;
     let finder = Finder::of(session, &log, relation)?;
+    for source in sources::all(session, &log) {
+        if source.relation == relation {
+            session.check_caller_reads(&log, &source)?;
+        }
+    }
     let key = finder.key(session, key)?;
     let mut rows = Rows::load(session, &log, false, |s| s.relation == relation)?;
     let mut index = None;
