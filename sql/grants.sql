@@ -53,7 +53,11 @@ REVOKE ALL ON
     @extschema@.merkle_database
 FROM PUBLIC;
 
-GRANT SELECT ON @extschema@.merkle_log_status, @extschema@.merkle_log_progress TO PUBLIC;
+GRANT SELECT ON
+    @extschema@.merkle_log_status,
+    @extschema@.merkle_log_progress,
+    @extschema@.merkle_log_leaves
+TO PUBLIC;
 GRANT SELECT ON @extschema@.merkle_log_sources, @extschema@.merkle_log_coverage TO pg_monitor;
 GRANT EXECUTE ON FUNCTION
     @extschema@.administration(text),

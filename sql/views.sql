@@ -124,3 +124,11 @@ SELECT l.log_name,
   JOIN @extschema@.verification_logs l ON l.log_id OPERATOR(pg_catalog.=) s.log_id
   CROSS JOIN LATERAL @extschema@.coverage_holes(s.source_id) h
  WHERE s.removed_at IS NULL;
+
+-- Hashes only, and so for everyone: what an outsider with any RFC 6962 implementation builds the tree from.
+CREATE VIEW @extschema@.merkle_log_leaves AS
+SELECT l.log_name,
+       m.leaf_index,
+       m.leaf_hash
+  FROM @extschema@.verification_logs l
+  JOIN @extschema@.merkle_log m ON m.log_id OPERATOR(pg_catalog.=) l.log_id;

@@ -271,6 +271,8 @@ pub enum Error {
     CannotRedactRow { log: String, table: String },
     #[error("log \"{log}\" does not keep the leaf data of table \"{table}\"")]
     NoHistory { log: String, table: String },
+    #[error("permission denied for schema cron, whose jobs run as the role that schedules them")]
+    MayNotSchedule,
     #[error("extension \"pg_cron\" is not installed in this database")]
     NoCron,
     #[error("{name} must be 32 bytes, not {length}")]
@@ -337,6 +339,7 @@ impl Error {
             | MayNotReadLog { .. }
             | MayNotReadAdministration
             | MayNotReadKey { .. }
+            | MayNotSchedule
             | OwnerMayNotRead { .. } => C::ERRCODE_INSUFFICIENT_PRIVILEGE,
             NoSuchColumn { .. } => C::ERRCODE_UNDEFINED_COLUMN,
             OrderType { .. } | KeyType { .. } | HashType { .. } => C::ERRCODE_DATATYPE_MISMATCH,
@@ -480,6 +483,7 @@ impl Error {
                 "From now on it will with alter_source({}, …, store_leaf_data => true).",
                 literal(log)
             ),
+            MayNotSchedule => "Run GRANT USAGE ON SCHEMA cron TO the role that is to run the log's batches.".into(),
             NoCron => "Install it here, or call cron.schedule_in_database where it is, or let the background worker run the log.".into(),
             HashLength { .. } => "Give a SHA-256 hash.".into(),
             Encode { .. } => "Leave the column out with add_source(…, columns => …).".into(),

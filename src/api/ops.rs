@@ -261,12 +261,17 @@ fn cron_job(log: Option<&str>) -> Result<(String, String), ErrorReport> {
     Session::enter(|session| {
         let log: Log = logs::by_name(session, Snapshot::Fresh, log_name("log", log)?)?;
         let job = session.fresh_one(
-            "SELECT pg_catalog.format('SELECT @extschema@.process_next_batch(%L, wait => false)', $1::pg_catalog.text)
-               FROM pg_catalog.pg_extension e WHERE e.extname = 'pg_cron'",
-            &[log.name.into()],
-            |row| row.required::<String>(0),
+            "SELECT pg_catalog.format('SELECT @extschema@.process_next_batch(%L, wait => false)', $1::pg_catalog.text),
+                    pg_catalog.has_schema_privilege($2, n.oid, 'USAGE')
+               FROM pg_catalog.pg_extension e
+               JOIN pg_catalog.pg_namespace n ON n.nspname = 'cron' WHERE e.extname = 'pg_cron'",
+            &[log.name.into(), session.caller().into()],
+            |row| (row.required::<String>(0), row.required::<bool>(1)),
         );
-        let command = job.ok_or(Error::NoCron)?;
+        let (command, may_schedule) = job.ok_or(Error::NoCron)?;
+        if !may_schedule {
+            return Err(Error::MayNotSchedule);
+        }
         Ok((format!("merkle_log_{}", log.id), command))
     })
 }

@@ -47,26 +47,6 @@ pub enum State {
 }
 
 impl State {
-    pub const ALL: &[State] = &[
-        State::TableGone,
-        State::NotATable,
-        State::NotPermanent,
-        State::Inherited,
-        State::ForcedRowSecurity,
-        State::OwnerMayNotRead,
-        State::KeyDropped,
-        State::KeyNotUnique,
-        State::KeyTypeChanged,
-        State::OrderTypeChanged,
-        State::OrderNullable,
-        State::OrderIndexMissing,
-        State::ColumnMissing,
-        State::TriggerMissing,
-        State::TriggerDisabled,
-        State::TriggerTwice,
-        State::Damaged,
-    ];
-
     pub fn name(self) -> &'static str {
         match self {
             State::TableGone => "table_gone",
