@@ -63,6 +63,8 @@ fn write(cluster: &Cluster, n: u64, seed: u64, stop: &AtomicBool, inserts: &Done
             std::thread::sleep(Duration::from_millis(10));
             continue;
         };
+        // The kills are the test, not the volume: what is written has to be verified in the end.
+        std::thread::sleep(Duration::from_millis(rng.random_range(0..6)));
         next += 10;
         let (first, second) = (next, next + 1);
         // Committed as one statement, so that an answer says that all of it is durable.
