@@ -10,6 +10,8 @@ PG_CONFIG  ?= $(shell command -v pg_config)
 # pgrx keeps what it knows of PostgreSQL here instead of in the user's home.
 export PGRX_HOME := $(CURDIR)/target/pgrx
 export PGRX_PG_CONFIG_PATH := $(PRIVATE_PG)
+# build.rs does what this is for, without flags that separate the dependencies of `cargo pgrx` from all others'.
+export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND := 1
 # PostgreSQL refuses root: as root, servers run as postgres, from a directory that it can reach.
 ifeq ($(shell id -u),0)
 export CARGO_PGRX_TEST_RUNAS := postgres
