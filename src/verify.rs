@@ -296,7 +296,7 @@ impl Verification {
                 findings.extend(self.rows.summary());
                 if self.whole {
                     findings.extend(self.edges(session)?);
-                    findings.extend(self.watermarks()?);
+                    findings.extend(self.watermarks(session)?);
                     for stray in std::mem::take(&mut self.strays) {
                         findings.extend(self.unlogged_row(stray, false));
                     }
