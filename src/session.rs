@@ -9,8 +9,9 @@ use crate::error::Error;
 use crate::pg::bulk::BulkInsert;
 use crate::pg::extension::{self, Extension};
 use crate::pg::index::{self, Index};
+use crate::pg::relcache::{self, Changed};
 use crate::pg::spi::{self, Cursor, Row, Snapshot};
-use crate::pg::{relcache, role, settings};
+use crate::pg::{role, settings};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -46,8 +47,10 @@ thread_local! {
     static STALE: Cell<bool> = const { Cell::new(false) };
 }
 
-fn forget(_: Option<pg_sys::Oid>) {
-    STALE.set(true);
+fn forget(changed: Changed) {
+    if !matches!(changed, Changed::Type(_)) {
+        STALE.set(true);
+    }
 }
 
 impl Installed {

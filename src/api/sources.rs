@@ -4,7 +4,7 @@ use super::logs::check_settle_domain;
 use super::{elements, required};
 use crate::capture::guard;
 use crate::capture::order::Domain;
-use crate::capture::shape::{self, Shape};
+use crate::capture::shape::{self, Logged, Shape};
 use crate::capture::table::{Attribute, Table};
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources::{self, Capture, Source};
@@ -111,11 +111,16 @@ fn add_source_v2(
             pruned_order: None,
             complete: capture == Capture::Watermark || backfill != Some(false),
         };
+        let logged = Logged::named(
+            &table,
+            source.hash_column.as_deref(),
+            source.columns.as_deref(),
+        )?;
         let version = Version {
             number: 1,
             from_leaf_index: heads::latest(session, Snapshot::Fresh, &log)?.tree_size,
             hash_column: source.hash_column.clone(),
-            columns: shape::columns(&table, &source, &key, order.as_ref())?,
+            columns: shape::columns(&table, &key, order.as_ref(), logged)?,
         };
         source.id = sources::insert(session, &source);
         versions::insert(session, source.id, &version, "first version");
@@ -145,10 +150,8 @@ fn alter_source_v2(
         if source.by_trigger() && hash_column.as_ref().is_some_and(|c| !c.is_empty()) {
             return Err(no_hash_column(&shape.table));
         }
-        if !source.by_trigger() {
-            // What happened to the table so far belongs to a version of its own.
-            shape.record(session, size)?;
-        }
+        // What happened to the table so far belongs to a version of its own.
+        shape.record(session, size)?;
         if let Some(columns) = elements("columns", columns)? {
             shape.source.columns = (!columns.is_empty()).then_some(columns);
         }
@@ -163,11 +166,13 @@ fn alter_source_v2(
             *option = given.unwrap_or(*option);
         }
         sources::update(session, &shape.source);
-        // Triggers start the new version with the first change that they capture.
-        match source.by_trigger() {
-            true => shape.columns_now().map(drop)?,
-            false => shape.record(session, size)?,
-        }
+        let logged = Logged::named(
+            &shape.table,
+            shape.source.hash_column.as_deref(),
+            shape.source.columns.as_deref(),
+        )?;
+        let columns = shape.columns_with(logged)?;
+        shape::record_columns(session, &shape.source, &mut shape.versions, size, columns);
         guard::install(session, &shape.source);
         Ok(shape.current().number)
     })

@@ -112,12 +112,14 @@ impl Rows {
                         kind: Finds::Deleted,
                         reason: error.to_string(),
                     },
-                    Err(error @ Error::KeyDropped { .. }) => Source::Unreadable {
-                        name,
-                        salted,
-                        kind: Finds::SchemaChanged,
-                        reason: error.to_string(),
-                    },
+                    Err(error @ (Error::KeyDropped { .. } | Error::KeyUnknown { .. })) => {
+                        Source::Unreadable {
+                            name,
+                            salted,
+                            kind: Finds::SchemaChanged,
+                            reason: error.to_string(),
+                        }
+                    }
                     Err(error) => return Err(error),
                 }
             };
@@ -493,10 +495,7 @@ fn excuse_queued(
 }
 
 fn obstacle(scan: &Scan) -> Option<String> {
-    let gone = scan
-        .missing
-        .iter()
-        .map(|name| format!("column {name} is gone"));
+    let gone = scan.missing.iter().map(|words| format!("column {words}"));
     let retyped = scan.retyped.iter().map(|words| format!("column {words}"));
     let words: Vec<String> = gone.chain(retyped).collect();
     (!words.is_empty()).then(|| words.join("; "))
