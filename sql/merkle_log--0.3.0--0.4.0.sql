@@ -2,6 +2,20 @@
 
 -- Capture.
 
+-- What a column is to its source, and what its values depend on, belongs to the version. Where it is NULL, names
+-- tell it as before, until the table is read next.
+ALTER TABLE @extschema@.verification_source_columns
+    ADD COLUMN key_position smallint,
+    ADD COLUMN orders boolean NOT NULL DEFAULT false,
+    ADD COLUMN type_oid oid,
+    ADD COLUMN type_modifier integer,
+    ADD COLUMN type_definition jsonb;
+
+COMMENT ON COLUMN @extschema@.verification_source_columns.attnum IS 'The column''s number in the table; NULL where a restored dump does not tell which column it is.';
+COMMENT ON COLUMN @extschema@.verification_source_columns.key_position IS 'The column''s place in the key, from 1.';
+COMMENT ON COLUMN @extschema@.verification_source_columns.orders IS 'The column is the order column.';
+COMMENT ON COLUMN @extschema@.verification_source_columns.type_definition IS 'The labels of enums and attributes of composite types by which values of the column were encoded.';
+
 -- A transaction writes one row of queue a log. Rows that 0.3.0 wrote are logged as they are.
 ALTER TABLE @extschema@.merkle_pending
     ALTER COLUMN source_id DROP NOT NULL,

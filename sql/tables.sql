@@ -109,6 +109,11 @@ CREATE TABLE @extschema@.verification_source_columns (
     column_type text     NOT NULL,
     attnum      smallint,
     logged      boolean  NOT NULL,
+    key_position    smallint,
+    orders          boolean NOT NULL DEFAULT false,
+    type_oid        oid,
+    type_modifier   integer,
+    type_definition jsonb,
     PRIMARY KEY (source_id, version, column_name)
 ) USING heap;
 

@@ -8,7 +8,7 @@ use super::shape::Shape;
 use super::statement::Statement;
 use super::table::Attribute;
 use crate::catalog::logs::Log;
-use crate::catalog::versions::Version;
+use crate::catalog::versions::{Column, Version};
 use crate::encode::Decoder;
 use crate::error::Error;
 use crate::pg::memory::Scratch;
@@ -18,6 +18,7 @@ use crate::store::leaves::Annex;
 use leaf_format::{Context, Encoder, Kind, Value};
 use merkle_tree::{EMPTY_ROOT, Hash, leaf_hashes};
 use pgrx::pg_sys;
+use std::collections::HashMap;
 
 /// Bytes of a salt: as many as make guessing hopeless.
 pub const SALT: usize = 16;
@@ -65,7 +66,7 @@ pub struct Scan {
     /// A row that cannot be read or encoded is a leaf with a problem, not an error. Each row is then read in
     /// a subtransaction.
     pub careful: bool,
-    /// Columns of the version that the table does not have any more.
+    /// Columns of the version that the table does not have any more, in words.
     pub missing: Vec<String>,
     /// Columns whose type is not the version's, in words.
     pub retyped: Vec<String>,
@@ -117,18 +118,32 @@ impl Scan {
         let key: Vec<usize> = shape.key.iter().map(&mut place).collect();
         let (mut names, mut logged) = (Vec::new(), Vec::new());
         let (mut missing, mut retyped) = (Vec::new(), Vec::new());
+        // Values are written with the names of the version.
+        let mut definitions = HashMap::new();
         for column in version.columns.iter().filter(|c| c.logged) {
             match column.attnum.and_then(|n| shape.table.attribute(n)) {
-                None => missing.push(column.name.clone()),
+                None if column.attnum.is_none() => missing.push(format!(
+                    "{} cannot be told: the table was restored from a dump made after it was renamed, moved or dropped, and before that was on record",
+                    column.name
+                )),
+                None => missing.push(format!("{} is gone", column.name)),
                 Some(attribute) => {
-                    if attribute.type_name != column.type_name {
+                    if !is_of_type(attribute, column) {
                         retyped.push(format!(
                             "{} was {} and is {}",
                             column.name, column.type_name, attribute.type_name
                         ));
                     }
+                    let definition = column.definition.as_ref();
+                    let lost = definition.map(|d| d.lost(attribute.definition.as_ref()));
+                    retyped.extend(
+                        lost.into_iter()
+                            .flatten()
+                            .map(|what| format!("{}: {what}", column.name)),
+                    );
                     names.push(column.name.as_str());
                     logged.push(place(attribute));
+                    definitions.insert(attribute.attnum, definition);
                 }
             }
         }
@@ -147,7 +162,13 @@ impl Scan {
             log: log.name.clone(),
             table: shape.source.name.clone(),
             owner: shape.table.owner,
-            decoders: attributes.iter().map(Decoder::of_column).collect(),
+            decoders: attributes
+                .iter()
+                .map(|a| match definitions.get(&a.attnum) {
+                    Some(definition) => Decoder::of_type(a.base_type, *definition),
+                    None => Decoder::of_column(a),
+                })
+                .collect(),
             attributes,
             order,
             key_orders: key == [order],
@@ -341,6 +362,13 @@ impl Scan {
             }
         }
     }
+}
+
+/// True if the column still has the type that it had, whatever that is called.
+fn is_of_type(attribute: &Attribute, column: &Column) -> bool {
+    let same = column.type_oid == Some(attribute.type_oid.to_u32())
+        && column.type_modifier == Some(attribute.type_modifier);
+    same || attribute.type_name == column.type_name
 }
 
 /// A new random salt.
