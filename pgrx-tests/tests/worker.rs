@@ -152,7 +152,11 @@ fn late_rows_are_reconciled_at_their_own_interval() {
     let cluster = Cluster::preloaded();
     let mut a = cluster.client("postgres");
     run(&mut a, ORDERS);
-    run(&mut a, "INSERT INTO orders (id) VALUES (10)");
+    // Zero: never, not even near the watermark.
+    run(
+        &mut a,
+        "SELECT alter_log('audit', reconcile_interval => '0'); INSERT INTO orders (id) VALUES (10)",
+    );
     size_is(&mut a, "audit", 1);
     run(
         &mut a,
