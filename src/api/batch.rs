@@ -41,7 +41,7 @@ fn process_next_batch(
     Session::enter(|session| {
         let (wait, timeout) = (wait.unwrap_or(true), settings::fence_timeout());
         let batches = match log {
-            Some(name) => batch::run(session, &name, wait, timeout)?
+            Some(name) => batch::run(session, name, wait, timeout)?
                 .into_iter()
                 .collect(),
             None => batch::run_all(session, wait, timeout)?,
@@ -88,8 +88,8 @@ fn reconcile(
 > {
     Session::enter(|session| {
         let log = log_name("log", log)?;
-        let late = batch::reconcile(session, &log, settings::fence_timeout())?;
-        let log = logs::by_name(session, Snapshot::Fresh, &log)?;
+        let late = batch::reconcile(session, log, settings::fence_timeout())?;
+        let log = logs::by_name(session, Snapshot::Fresh, log)?;
         let shown = session.caller_may_read_log(&log)?;
         let rows = late.into_iter().map(move |l| {
             let key = shown.then_some(l.key);
@@ -125,11 +125,11 @@ fn wait_for_inclusion(
         let relation = required("source_table", source_table)?.0;
         let key = given_key(key)?;
         let timeout = required("timeout", timeout)?;
-        batch::check_read_committed(&log)?;
+        batch::check_read_committed(log)?;
         let micros = timeout.as_micros().clamp(0, i64::MAX.into()) as u64;
         let deadline = Instant::now() + Duration::from_micros(micros.min(u64::MAX / 4));
         loop {
-            match prove::row(session, Snapshot::Fresh, &log, relation, &key, None) {
+            match prove::row(session, Snapshot::Fresh, log, relation, key, None) {
                 Ok(proof) => return Ok(TableIterator::once(proof.into())),
                 Err(Error::RowNotLogged { log, table, key }) if Instant::now() >= deadline => {
                     let timeout = format!("{} s", micros as f64 / 1e6);

@@ -107,7 +107,7 @@ pub fn redact(
                 value: format!("{} bytes", reason.len()),
             });
         }
-        redaction::redact(session, &log, index, &reason)
+        redaction::redact(session, log, index, reason)
     })
 }
 
@@ -124,6 +124,6 @@ pub fn prune_log(log: Option<&str>, before_leaf_index: Option<i64>) -> Result<i6
                 value: before.to_string(),
             });
         }
-        retention::prune(session, &log, before)
+        retention::prune(session, log, before)
     })
 }
