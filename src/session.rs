@@ -361,8 +361,8 @@ impl Session {
             return error;
         };
         let source = logs::by_name(self, Snapshot::Fresh, log).map(|log| {
-            let of_log = sources::all(self, &log).into_iter();
-            of_log.filter(|s| s.name == *table).last()
+            let mut of_log = sources::all(self, &log).into_iter();
+            of_log.rfind(|s| s.name == *table)
         });
         match source {
             Ok(Some(source)) if matches!(self.caller_may_read(&source), Ok(true)) => error,

@@ -124,11 +124,11 @@ fn wait_for_inclusion(
         let relation = required("source_table", source_table)?.0;
         let key = given_key(key)?;
         let timeout = required("timeout", timeout)?;
-        batch::check_read_committed(&log)?;
+        batch::check_read_committed(log)?;
         let micros = timeout.as_micros().clamp(0, i64::MAX.into()) as u64;
         let deadline = Instant::now() + Duration::from_micros(micros.min(u64::MAX / 4));
         loop {
-            match prove::row(session, Snapshot::Fresh, &log, relation, &key, None) {
+            match prove::row(session, Snapshot::Fresh, log, relation, key, None) {
                 Ok(proof) => return Ok(TableIterator::once(proof.into())),
                 Err(Error::RowNotLogged { log, table, key }) if Instant::now() >= deadline => {
                     let timeout = format!("{} s", micros as f64 / 1e6);

@@ -144,6 +144,6 @@ pub fn prune_log(log: Option<&str>, before_leaf_index: Option<i64>) -> Result<i6
                 value: before.to_string(),
             });
         }
-        retention::prune(session, &log, before)
+        retention::prune(session, log, before)
     })
 }

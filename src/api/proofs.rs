@@ -203,7 +203,7 @@ fn inclusion_proof_of_row(
         let relation = required("source_table", source_table)?.0;
         let key = given_key(key)?;
         let snapshot = Snapshot::Statement;
-        let proof = prove::row(session, snapshot, &log, relation, &key, tree_size)?;
+        let proof = prove::row(session, snapshot, log, relation, key, tree_size)?;
         Ok(TableIterator::once(proof.into()))
     })
 }

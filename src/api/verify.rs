@@ -43,7 +43,7 @@ fn verify_log_v3(
     let (verification, found) = Session::enter(|session| {
         let log = log_name("log", log)?;
         let from = from_index.unwrap_or(0);
-        Verification::start(session, &log, from, to_index, workers.unwrap_or(1))
+        Verification::start(session, log, from, to_index, workers.unwrap_or(1))
     })?;
     Ok(TableIterator::new(
         Findings {
