@@ -89,10 +89,12 @@ pub enum Act {
         log_id: i32,
         entries: i64,
     },
+    #[allow(dead_code)] // recorded where partitions are watched
     PartitionDetached {
         source_id: i32,
         partition: String,
     },
+    #[allow(dead_code)] // as above
     PartitionAttached {
         source_id: i32,
         partition: String,

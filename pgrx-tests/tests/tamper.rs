@@ -184,3 +184,202 @@ fn thousands_of_findings_are_all_told() {
     assert_eq!(found.len(), 30_000);
     assert!(found.iter().all(|f| f.starts_with("modified")));
 }
+
+#[test]
+fn a_row_whose_entry_cannot_be_found_is_not_logged_twice() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(
+        &mut a,
+        "CREATE TABLE cust (email text PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp()); CREATE INDEX ON cust (at);
+         CREATE TABLE kept (id int PRIMARY KEY, n int);
+         SELECT create_log('audit'); SELECT add_source('audit', 'cust', order_column => 'at');
+         SELECT create_log('history'); SELECT add_source('history', 'kept', capture => 'trigger');
+         INSERT INTO cust SELECT 'u' || i FROM generate_series(1, 50) i; INSERT INTO kept SELECT i, 0 FROM generate_series(1, 50) i",
+    );
+    drain(&mut a, "audit");
+    drain(&mut a, "history");
+    for (log, key) in [("audit", "u7"), ("history", "7")] {
+        run(
+            &mut a,
+            &format!(
+                "BEGIN; UPDATE merkle_log SET order_value = NULL WHERE log_id > 0 AND source_key = '{key}'"
+            ),
+        );
+        let found = findings(&mut a, log);
+        assert!(
+            found
+                .iter()
+                .any(|f| f.starts_with("entry_altered") && f.contains(&format!(" {key} "))),
+            "{found:?}"
+        );
+        assert!(
+            found.iter().all(|f| f.starts_with("entry_")),
+            "the row is not blamed: {found:?}"
+        );
+        let message = error(&mut a, &format!("SELECT * FROM reconcile('{log}')"));
+        assert!(
+            message.starts_with("XX001") && message.contains(&format!("row {key} has entry")),
+            "{message}"
+        );
+        run(&mut a, "ROLLBACK");
+    }
+}
+
+#[test]
+fn what_is_recorded_beside_the_hashes_is_held_against_the_batch() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    each(
+        &mut a,
+        &[
+            "CREATE TABLE plain (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text);
+             CREATE TABLE timed (k text PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp()); CREATE INDEX ON timed (at);
+             CREATE TABLE kept (id int PRIMARY KEY, v text, n int DEFAULT 0)",
+            "SELECT create_log('plain'), create_log('timed'), create_log('kept')",
+            "SELECT add_source('plain', 'plain', order_column => 'id'), add_source('timed', 'timed', order_column => 'at'),
+                    add_source('kept', 'kept', capture => 'trigger', store_leaf_data => true, salted => true)",
+            "INSERT INTO plain (v) SELECT 'x' FROM generate_series(1, 400); INSERT INTO timed SELECT 'k' || i FROM generate_series(1, 50) i;
+             INSERT INTO kept SELECT i, 'x' FROM generate_series(1, 50) i; UPDATE kept SET n = 1 WHERE id = 10; DELETE FROM kept WHERE id = 20",
+            "SELECT process_next_batch('plain'); SELECT process_next_batch('timed'); SELECT process_next_batch('kept')",
+            "INSERT INTO plain (v) SELECT 'x' FROM generate_series(1, 10); SELECT process_next_batch('plain')",
+        ],
+    );
+    let of = |log: &str| {
+        format!("log_id = (SELECT log_id FROM verification_logs WHERE log_name = '{log}')")
+    };
+    let mut is = |log: &str, edit: &str, kinds: &[&str]| {
+        run(&mut a, "BEGIN");
+        run(&mut a, edit);
+        let mut found: Vec<String> = column(
+            &mut a,
+            &format!("SELECT DISTINCT kind FROM verify_log('{log}')"),
+        );
+        found.sort();
+        run(&mut a, "ROLLBACK");
+        assert_eq!(found, kinds, "{edit}");
+    };
+    for order in ["1999-01-01 00:00:00+00", "2999-01-01 00:00:00+00", "never"] {
+        is(
+            "timed",
+            &format!(
+                "UPDATE merkle_log SET order_value = '{order}' WHERE {} AND source_key = 'k5'",
+                of("timed")
+            ),
+            &["entry_altered"],
+        );
+    }
+    // A superseded version, and the history of a deleted row, under the key of another.
+    is(
+        "kept",
+        &format!(
+            "UPDATE merkle_log SET source_key = '11' WHERE {} AND source_key = '10' AND leaf_index < 50",
+            of("kept")
+        ),
+        &["metadata_altered"],
+    );
+    is(
+        "kept",
+        &format!(
+            "UPDATE merkle_log SET source_key = '777' WHERE {} AND source_key = '20'",
+            of("kept")
+        ),
+        &["metadata_altered"],
+    );
+    is(
+        "kept",
+        &format!(
+            "UPDATE merkle_leaf_data SET leaf_data = NULL WHERE {} AND leaf_index = 9",
+            of("kept")
+        ),
+        &["leaf_data_altered"],
+    );
+    is(
+        "kept",
+        &format!(
+            "DELETE FROM merkle_statement WHERE {} AND kind = 'update'",
+            of("kept")
+        ),
+        &["entry_altered"],
+    );
+    for watermark in [
+        "ARRAY['350']",
+        "ARRAY['500']",
+        "NULL",
+        "ARRAY['410', 'x']",
+        "'{NULL}'",
+    ] {
+        is(
+            "plain",
+            &format!(
+                "UPDATE verification_sources SET watermark = {watermark} WHERE source_table = 'public.plain'"
+            ),
+            &["watermark_altered"],
+        );
+    }
+    is(
+        "plain",
+        &format!(
+            "DELETE FROM merkle_tree_head WHERE {} AND tree_size = 400",
+            of("plain")
+        ),
+        &["metadata_altered"],
+    );
+    is(
+        "plain",
+        "UPDATE merkle_order_index SET leaf_index = leaf_index + 1 WHERE leaf_index = 256",
+        &["index_mismatch"],
+    );
+    for (log, edit) in [
+        (
+            "plain",
+            "UPDATE verification_sources SET columns = '{id}' WHERE source_table = 'public.plain'",
+        ),
+        (
+            "plain",
+            "UPDATE verification_source_columns SET logged = false WHERE column_name = 'v'",
+        ),
+        (
+            "plain",
+            "UPDATE verification_sources SET removed_at = now() WHERE source_table = 'public.plain'",
+        ),
+        (
+            "plain",
+            "UPDATE verification_sources SET relation = 'timed' WHERE source_table = 'public.plain'",
+        ),
+        (
+            "timed",
+            "UPDATE verification_sources SET complete = false WHERE source_table = 'public.timed'",
+        ),
+        (
+            "kept",
+            "UPDATE verification_sources SET salted = false, store_leaf_data = false WHERE source_table = 'public.kept'",
+        ),
+        (
+            "kept",
+            "UPDATE verification_logs SET settle = '1 h' WHERE log_name = 'kept'",
+        ),
+        ("kept", "DELETE FROM verification_source_versions"),
+        (
+            "merkle_log_administration",
+            "DELETE FROM verification_sources WHERE source_table = 'public.plain'",
+        ),
+    ] {
+        is(log, edit, &["configuration_altered"]);
+    }
+    is(
+        "plain",
+        "UPDATE merkle_leaf_data SET leaf_data = NULL WHERE log_id = 0 AND leaf_index = 1",
+        &["unrecorded"],
+    );
+    is(
+        "merkle_log_administration",
+        "UPDATE merkle_leaf_data SET leaf_data = NULL WHERE log_id = 0 AND leaf_index = 1",
+        &["leaf_data_altered"],
+    );
+    is(
+        "plain",
+        "UPDATE merkle_tree_head SET tree_size = 9223372036854775807 WHERE tree_size = 410",
+        &["head_mismatch", "metadata_altered"],
+    );
+}

@@ -111,6 +111,7 @@ impl Verification {
                     row.key
                 );
             }
+            self.batches.note(&explained);
             return explained;
         }
         let (kind, detail) = match by_trigger {
