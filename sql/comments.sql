@@ -7,6 +7,7 @@ COMMENT ON COLUMN @extschema@.verification_sources.source_table IS 'The table''s
 COMMENT ON COLUMN @extschema@.verification_sources.bound_to IS 'Cluster, database and table that the attribute numbers in verification_source_columns refer to.';
 COMMENT ON COLUMN @extschema@.verification_sources.watermark IS 'Order value and key of the last row that a batch logged, as texts.';
 COMMENT ON COLUMN @extschema@.verification_sources.key_equality IS 'What merkle_log.key_hash depends on for this source; where that changes, the next batch computes the hashes anew.';
+COMMENT ON COLUMN @extschema@.verification_sources.logged_ahead IS 'No row ahead of the watermark that reconcile() has logged has a lower order value; NULL if there is none.';
 COMMENT ON TABLE @extschema@.verification_source_versions IS 'What the rows of a source looked like, and from which leaf index on.';
 COMMENT ON TABLE @extschema@.verification_source_columns IS 'The columns of each version of a source.';
 COMMENT ON TABLE @extschema@.merkle_log IS 'Entries: one row a leaf, never updated.';
@@ -27,6 +28,8 @@ COMMENT ON COLUMN @extschema@.verification_sources.backfill IS 'The key after wh
 COMMENT ON COLUMN @extschema@.verification_sources.complete IS 'Every row is to have an entry: false for a captured table whose old rows were left out.';
 COMMENT ON COLUMN @extschema@.verification_sources.pruned_order IS 'The highest order value among the entries that were pruned.';
 COMMENT ON TABLE @extschema@.merkle_leaf_data IS 'Salts, and the leaf data of sources that keep it.';
+COMMENT ON COLUMN @extschema@.merkle_leaf_data.erased_salt IS 'Of a redacted entry, what stands for the destroyed salt in the digest of its batch.';
+COMMENT ON COLUMN @extschema@.merkle_tree_head.metadata IS 'Digest of the keys, order values, sources, salts and statements of the batch''s entries; NULL before version 0.4.0.';
 COMMENT ON TABLE @extschema@.merkle_statement IS 'The statements that trigger capture saw, each with the run of entries it made.';
 COMMENT ON TABLE @extschema@.merkle_pending IS 'Changes that triggers have captured and no batch has logged yet.';
 COMMENT ON COLUMN @extschema@.merkle_pending.pending_id IS 'Where the transaction stands in the queue; of rows that it wrote early, before that was known, its negated number.';
@@ -72,6 +75,7 @@ COMMENT ON FUNCTION @extschema@.verify_inclusion(bytea, bigint, bigint, bytea[],
 COMMENT ON FUNCTION @extschema@.verify_consistency(bigint, bigint, bytea, bytea, bytea[]) IS 'True if a consistency proof holds; reads nothing.';
 COMMENT ON FUNCTION @extschema@.leaf_data(text, bigint) IS 'The canonical bytes of an entry, from the source row as it is now.';
 COMMENT ON FUNCTION @extschema@.verify_log(text, bigint, bigint, integer) IS 'Recomputes everything from the source rows up; one row a finding, none if the log is intact.';
+COMMENT ON FUNCTION @extschema@.finding_kinds() IS 'The kinds of findings that verify_log makes, where the fault lies, and what each means.';
 COMMENT ON FUNCTION @extschema@.running_commands() IS 'What merkle_log_progress is made of.';
 COMMENT ON FUNCTION @extschema@.log_counters(integer) IS 'What a log has done since the server started; no row without preload.';
 COMMENT ON FUNCTION @extschema@.log_lag(integer) IS 'How many rows wait to be logged, and for how long; NULL if a source cannot be read.';

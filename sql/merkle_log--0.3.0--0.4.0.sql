@@ -68,7 +68,7 @@ $$;
 -- A key is found by a hash of fixed size, so that its length does not matter. Here every key is hashed as
 -- it is written; where equal keys can be written in several ways, the next batch hashes them again.
 ALTER TABLE @extschema@.merkle_log ADD COLUMN key_hash bigint;
-ALTER TABLE @extschema@.verification_sources ADD COLUMN key_equality text;
+ALTER TABLE @extschema@.verification_sources ADD COLUMN key_equality text, ADD COLUMN logged_ahead text;
 DROP INDEX @extschema@.merkle_log_source_key;
 UPDATE @extschema@.merkle_log
    SET key_hash = ('x' OPERATOR(pg_catalog.||) pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(
@@ -76,10 +76,19 @@ UPDATE @extschema@.merkle_log
                    ), 'hex'), 16))::pg_catalog.bit(64)::pg_catalog.int8
  WHERE order_value IS NOT NULL;
 UPDATE @extschema@.verification_sources SET key_equality = '';
+-- Each source is looked at in a subtransaction.
+ALTER FUNCTION @extschema@.log_lag(integer) PARALLEL UNSAFE;
+-- Intervals of more than a hundred years, which create_log refuses now.
+UPDATE @extschema@.verification_logs
+   SET settle = LEAST(settle, interval '100 years'),
+       run_interval = LEAST(run_interval, interval '100 years'),
+       reconcile_interval = LEAST(reconcile_interval, interval '100 years')
+ WHERE GREATEST(settle, run_interval, reconcile_interval) OPERATOR(pg_catalog.>) interval '100 years';
 CREATE INDEX merkle_log_key_hash ON @extschema@.merkle_log (key_hash)
     WHERE key_hash IS NOT NULL;
 COMMENT ON COLUMN @extschema@.merkle_log.key_hash IS 'Hash of source_id and source_key that all spellings of the key share; NULL where order_value is.';
 COMMENT ON COLUMN @extschema@.verification_sources.key_equality IS 'What merkle_log.key_hash depends on for this source; where that changes, the next batch computes the hashes anew.';
+COMMENT ON COLUMN @extschema@.verification_sources.logged_ahead IS 'No row ahead of the watermark that reconcile() has logged has a lower order value; NULL if there is none.';
 
 -- Privileges and views.
 
@@ -230,6 +239,13 @@ INSERT INTO @extschema@.verification_logs (log_id, log_name, order_domain, settl
 
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs', 'WHERE log_id OPERATOR(pg_catalog.<>) 0');
 
+ALTER TABLE @extschema@.merkle_tree_head ADD COLUMN metadata bytea;
+ALTER TABLE @extschema@.merkle_leaf_data ADD COLUMN erased_salt bytea;
+
+COMMENT ON COLUMN @extschema@.merkle_leaf_data.erased_salt IS 'Of a redacted entry, what stands for the destroyed salt in the digest of its batch.';
+
+COMMENT ON COLUMN @extschema@.merkle_tree_head.metadata IS 'Digest of the keys, order values, sources, salts and statements of the batch''s entries; NULL before version 0.4.0.';
+
 CREATE FUNCTION @extschema@.administration(
     log text DEFAULT NULL
 ) RETURNS TABLE (
@@ -251,6 +267,18 @@ REVOKE ALL ON FUNCTION @extschema@.administration(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.administration(text) TO pg_monitor;
 
 COMMENT ON FUNCTION @extschema@.administration(text) IS 'What was done to a log, or to all of them, and by whom: the entries of the administration log.';
+
+CREATE FUNCTION @extschema@.finding_kinds() RETURNS TABLE (
+    kind     text,
+    fault_of text,
+    meaning  text
+)
+IMMUTABLE STRICT PARALLEL SAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'finding_kinds_wrapper';
+
+COMMENT ON FUNCTION @extschema@.finding_kinds() IS 'The kinds of findings that verify_log makes, where the fault lies, and what each means.';
 
 -- Sources and what is promised about them.
 

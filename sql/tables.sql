@@ -84,6 +84,7 @@ CREATE TABLE @extschema@.verification_sources (
     pruned_order text,
     complete     boolean     NOT NULL DEFAULT true,
     key_equality text,
+    logged_ahead text,
     backfilled   boolean     NOT NULL DEFAULT false,
     CHECK (capture OPERATOR(pg_catalog.=) 'trigger' OR order_column IS NOT NULL)
 ) USING heap;
@@ -150,6 +151,7 @@ CREATE TABLE @extschema@.merkle_tree_head (
     root_hash  bytea       NOT NULL,
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     duration   interval,
+    metadata   bytea,
     PRIMARY KEY (log_id, tree_size)
 ) USING heap;
 
@@ -158,6 +160,7 @@ CREATE TABLE @extschema@.merkle_leaf_data (
     leaf_index bigint  NOT NULL,
     salt       bytea,
     leaf_data  bytea,
+    erased_salt bytea,
     PRIMARY KEY (log_id, leaf_index)
 ) USING heap;
 

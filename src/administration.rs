@@ -8,6 +8,7 @@
 //! So the lock of the administration log is taken after all locks of other logs, and held briefly.
 
 pub mod listing;
+pub mod replay;
 pub mod state;
 
 use crate::catalog::logs::{self, Log};
@@ -253,6 +254,8 @@ struct Content {
     /// Number and registered table.
     source: Option<(i32, String)>,
     rows: Vec<Row>,
+    /// Entries of the log at the time.
+    tree_size: i64,
     /// What no table says.
     detail: Option<Json>,
 }
@@ -301,6 +304,7 @@ fn encode(act: &Act, content: &Content, rows: &[Row], part: Option<i64>) -> Resu
         ("act", Value::Text(act.name().into())),
         ("log_id", Value::Int(content.log_id.into())),
         ("log_name", Value::Text(content.log_name.as_str().into())),
+        ("tree_size", Value::Int(content.tree_size.into())),
         (
             "source_id",
             content
@@ -357,10 +361,8 @@ fn content(session: &Session, act: &Act) -> Result<Content, Error> {
                 log_name: log_name.clone(),
                 source: None,
                 rows: Vec::new(),
-                detail: Some(json!({
-                    "tree_size": tree_size,
-                    "root_hash": root.map(|r| r.to_string()),
-                })),
+                tree_size: *tree_size,
+                detail: root.map(|root| json!({ "root_hash": root.to_string() })),
             });
         }
         Act::Adopted { log_id } => (Some(*log_id), None, state::of_log(session, *log_id)),
@@ -435,6 +437,7 @@ fn content(session: &Session, act: &Act) -> Result<Content, Error> {
     })?;
     Ok(Content {
         log_id: log.id,
+        tree_size: heads::latest(session, Snapshot::Fresh, &log)?.tree_size,
         log_name: log.name,
         source: source.map(|s| (s.id, s.name)),
         rows,

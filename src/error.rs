@@ -413,7 +413,7 @@ impl Error {
             ),
             Sequence { hint, .. } => hint.clone(),
             CaptureNotNamed { .. } => {
-                "Name the mode, capture => 'watermark', if you accept that a late row is logged by reconcile() only. Complete without it are identity and serial columns, and DEFAULT clock_timestamp().".into()
+                "Name the mode, capture => 'watermark', if you accept that a row with a lower order value than one already logged, or the same, is logged late, by reconcile(). Complete without it are identity and serial columns, and timestamptz columns in microseconds with DEFAULT clock_timestamp(); capture => 'trigger' is complete for every table.".into()
             }
             CaptureMode(_) => "Use capture => 'watermark' or capture => 'trigger'.".into(),
             NoKey { .. } => "Add a primary key: entries name their row by it.".into(),
@@ -492,6 +492,22 @@ impl Error {
 }
 
 impl Error {
+    /// True if what the tables hold is to blame, not who called or what runs at the same time.
+    pub fn is_about_content(&self) -> bool {
+        use Error::*;
+        !matches!(
+            self,
+            MayNotRead { .. }
+                | MayNotReadKey { .. }
+                | MayNotReadLog { .. }
+                | MayNotReadAdministration
+                | NotInstalled
+                | Version { .. }
+                | Blocked { .. }
+                | Busy { .. }
+        )
+    }
+
     /// Raises the error at once, for code that runs in a subtransaction.
     pub fn raise(self) -> ! {
         Error::raise_report(ErrorReport::from(self))

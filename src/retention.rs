@@ -25,6 +25,7 @@ pub fn prune(session: &Session, name: &str, before: i64) -> Result<i64, Error> {
         return Ok(0);
     }
     keep_tiles(session, &log, upto);
+    heads::cut(session, &log, upto);
     remember_order(session, &log, upto);
     for (table, covered) in [
         ("merkle_log", "t.leaf_index < $2"),
@@ -72,6 +73,8 @@ fn remember_order(session: &Session, log: &Log, upto: i64) {
         Some("uuid") => "o.order_value::pg_catalog.uuid",
         _ => "o.order_value",
     };
+    // Of rows that were logged ahead of the watermark, those behind it say nothing.
+    let watermark = comparable.replace("o.order_value", "s.watermark[1]");
     session.execute(
         &format!(
             "UPDATE @extschema@.verification_sources s
@@ -81,6 +84,7 @@ fn remember_order(session: &Session, log: &Log, upto: i64) {
                               WHERE m.log_id = $1 AND m.leaf_index < $2 AND m.source_id = s.source_id
                              UNION ALL SELECT s.pruned_order WHERE s.pruned_order IS NOT NULL) o
                       WHERE pg_catalog.lower(o.order_value) NOT IN ('infinity', '-infinity', 'nan')
+                        AND (s.watermark IS NULL OR {comparable} <= {watermark})
                       ORDER BY {comparable} DESC LIMIT 1), s.pruned_order)
               WHERE s.log_id = $1"
         ),

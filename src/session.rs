@@ -257,7 +257,7 @@ impl Session {
     }
 
     /// That the caller is the extension's owner, who may read its tables.
-    pub fn check_caller_is_owner(&self, log: &Log) -> Result<(), Error> {
+    pub fn check_caller_is_owner(&self) -> Result<(), Error> {
         let owner = self.installed.extension.owner;
         let is = self.fresh_one(
             "SELECT pg_catalog.pg_has_role($1, $2, 'USAGE')",

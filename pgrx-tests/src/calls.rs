@@ -69,8 +69,7 @@ impl Function {
         let list: Vec<String> = named
             .map(|((_, type_name), value)| format!("({value})::{type_name}"))
             .collect();
-        // Each row as one text, whatever its columns.
-        format!("SELECT f::text FROM {}({}) f", self.name, list.join(", "))
+        format!("SELECT {}({})", self.name, list.join(", "))
     }
 }
 

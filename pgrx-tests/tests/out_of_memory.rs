@@ -11,13 +11,13 @@ fn address_space(pid: i32) -> u64 {
 
 /// Calls that any role can make, with arguments as large as they can be, and what reads much of a log.
 const CALLS: &[&str] = &[
-    "SELECT verify_inclusion('\\x00', 0, 1, array_fill('\\x00'::bytea, ARRAY[3000000]), '\\x00')",
+    "SELECT verify_inclusion('\\x00', 0, 1, array_fill('\\x00'::bytea, ARRAY[1000000]), '\\x00')",
     "SELECT verify_inclusion(sha256(''), 0, 1, array_fill(sha256(''), ARRAY[1000000]), sha256(''))",
     "SELECT verify_consistency(1, 2, sha256(''), sha256(''), array_fill(sha256(''), ARRAY[1000000]))",
     "SELECT verify_inclusion(convert_to(repeat('x', 100000000), 'UTF8'), 0, 1, '{}', sha256(''))",
-    "SELECT count(*) FROM inclusion_proofs('audit', array_fill(1::bigint, ARRAY[3000000]))",
+    "SELECT count(*) FROM inclusion_proofs('audit', array_fill(1::bigint, ARRAY[2000]))",
     "SELECT inclusion_proofs('audit', array_fill(1::bigint, ARRAY[5000000])) LIMIT 1",
-    "SELECT count(*) FROM inclusion_proofs('audit', array_fill(NULL::bigint, ARRAY[3000000]))",
+    "SELECT count(*) FROM inclusion_proofs('audit', array_fill(NULL::bigint, ARRAY[1000000]))",
     "SELECT merkle_root(repeat('x', 100000000))",
     "SELECT inclusion_proof('audit', 'orders', repeat('x', 100000000))",
     "SELECT inclusion_proof('audit', 'orders', repeat('1', 4000000))",
@@ -25,7 +25,7 @@ const CALLS: &[&str] = &[
     "SELECT history('captured', 'captured', '1')",
     "SELECT create_log(repeat('x', 100000000))",
     "SELECT redact('captured', 0, repeat('x', 100000000))",
-    "SELECT add_source('audit', 'orders', key_columns => array_fill('id'::text, ARRAY[3000000]))",
+    "SELECT add_source('audit', 'orders', key_columns => array_fill('id'::text, ARRAY[300000]))",
     "SELECT add_source('audit', 'orders', order_column => repeat('x', 100000000))",
     "SELECT count(*) FROM tree_heads('audit')",
     "SELECT count(*) FROM verify_log('audit')",
@@ -35,8 +35,8 @@ const CALLS: &[&str] = &[
     "SELECT * FROM merkle_log_coverage",
     "SELECT merkle_log_metrics()",
     "INSERT INTO captured SELECT i, repeat('x', 100000000), NULL FROM generate_series(1001, 1003) i",
-    "INSERT INTO captured SELECT 1004, NULL, array_fill(true, ARRAY[30000000])",
-    "INSERT INTO captured SELECT i, 'x', NULL FROM generate_series(2001, 62000) i",
+    "INSERT INTO captured SELECT 1004, NULL, array_fill(true, ARRAY[5000000])",
+    "INSERT INTO captured SELECT i, 'x', NULL FROM generate_series(2001, 12000) i",
     "SELECT entries FROM process_next_batch('captured')",
     "SELECT count(*) FROM reconcile('audit')",
 ];
@@ -62,7 +62,7 @@ fn a_process_without_memory_ends_its_statement_and_not_the_server() {
     let mut bystander = cluster.client("postgres");
     let (mut refused, mut answered) = (0, 0);
     // From hardly any room to enough for most.
-    for room in [1_000, 4_000, 16_000, 64_000, 256_000] {
+    for room in [1_000, 8_000, 64_000] {
         for call in CALLS {
             let mut client = cluster.client("postgres");
             // What the session keeps anyway is there before memory gets short.
@@ -96,7 +96,7 @@ fn a_process_without_memory_ends_its_statement_and_not_the_server() {
     }
     println!("{answered} calls answered, {refused} out of memory");
     assert!(
-        answered > 20 && refused > 20,
+        answered > 10 && refused > 10,
         "{answered} answered, {refused} refused"
     );
     let still: String = one(&mut bystander, "SELECT pg_postmaster_start_time()::text");

@@ -19,6 +19,8 @@ pub struct Listed {
     pub log_id: i64,
     pub log_name: String,
     pub source_id: Option<i64>,
+    /// Entries of the log at the time.
+    pub tree_size: Option<i64>,
     pub rows: Vec<Row>,
     pub detail: Option<Json>,
     pub user: Option<String>,
@@ -51,6 +53,7 @@ impl Listed {
             log_id: number("log_id")?,
             log_name: text("log_name")?,
             source_id: number("source_id"),
+            tree_size: number("tree_size"),
             rows,
             detail: columns.get("detail").and_then(state::json),
             user: leaf.origin.as_ref().map(|o| o.user.clone()),

@@ -3,6 +3,7 @@
 //! A row is recorded with all its columns but the few that are listed here, so that a new column is on
 //! record without another word.
 
+use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use leaf_format::{Cbor, Value};
 use merkle_tree::leaf_hash;
@@ -27,7 +28,7 @@ const LOGS: Table = Table {
 const SOURCES: Table = Table {
     name: "verification_sources",
     key: &["source_id"],
-    unrecorded: &["relation"],
+    unrecorded: &["relation", "key_equality", "logged_ahead", "backfilled"],
 };
 const VERSIONS: Table = Table {
     name: "verification_source_versions",
@@ -184,7 +185,13 @@ pub fn json(cbor: &Cbor) -> Option<Json> {
     })
 }
 
-fn read(session: &Session, table: &Table, condition: &str, args: &[DatumWithOid]) -> Vec<Row> {
+fn read(
+    session: &Session,
+    snapshot: Snapshot,
+    table: &Table,
+    condition: &str,
+    args: &[DatumWithOid],
+) -> Vec<Row> {
     let unrecorded: Vec<String> = table
         .unrecorded
         .iter()
@@ -197,7 +204,7 @@ fn read(session: &Session, table: &Table, condition: &str, args: &[DatumWithOid]
         table.name,
         table.key.join(", "),
     );
-    let rows = session.fresh(&sql, args, |row| {
+    let rows = session.query(snapshot, &sql, args, |row| {
         Row::new(table.name, &row.required::<String>(0))
     });
     rows.into_iter().flatten().collect()
@@ -205,30 +212,42 @@ fn read(session: &Session, table: &Table, condition: &str, args: &[DatumWithOid]
 
 /// The row of a log.
 pub fn log_row(session: &Session, log_id: i32) -> Vec<Row> {
-    read(session, &LOGS, "t.log_id = $1", &[log_id.into()])
+    read(
+        session,
+        Snapshot::Fresh,
+        &LOGS,
+        "t.log_id = $1",
+        &[log_id.into()],
+    )
 }
 
 /// The rows of all sources that ever fed a log.
 pub fn source_rows(session: &Session, log_id: i32) -> Vec<Row> {
-    read(session, &SOURCES, "t.log_id = $1", &[log_id.into()])
+    read(
+        session,
+        Snapshot::Fresh,
+        &SOURCES,
+        "t.log_id = $1",
+        &[log_id.into()],
+    )
 }
 
 /// The row of a source.
 pub fn source_row(session: &Session, source_id: i32) -> Vec<Row> {
-    read(session, &SOURCES, "t.source_id = $1", &[source_id.into()])
+    read(
+        session,
+        Snapshot::Fresh,
+        &SOURCES,
+        "t.source_id = $1",
+        &[source_id.into()],
+    )
 }
 
 /// The rows of a source's versions, or of one of them, with those of their columns.
 pub fn versions_of(session: &Session, source_id: i32, version: Option<i32>) -> Vec<Row> {
     let condition = "t.source_id = $1 AND ($2 IS NULL OR t.version = $2)";
-    let of = |table| {
-        read(
-            session,
-            table,
-            condition,
-            &[source_id.into(), version.into()],
-        )
-    };
+    let args = [source_id.into(), version.into()];
+    let of = |table| read(session, Snapshot::Fresh, table, condition, &args);
     let mut rows = of(&VERSIONS);
     rows.extend(of(&COLUMNS));
     rows
@@ -238,6 +257,7 @@ pub fn versions_of(session: &Session, source_id: i32, version: Option<i32>) -> V
 pub fn partitions_of(session: &Session, source_id: i32, name: Option<&str>) -> Vec<Row> {
     read(
         session,
+        Snapshot::Fresh,
         &PARTITIONS,
         "t.source_id = $1 AND ($2 IS NULL OR t.partition_name = $2)",
         &[source_id.into(), name.into()],
@@ -246,17 +266,23 @@ pub fn partitions_of(session: &Session, source_id: i32, name: Option<&str>) -> V
 
 /// All rows that configure a log.
 pub fn of_log(session: &Session, log_id: i32) -> Vec<Row> {
-    let mut rows = log_row(session, log_id);
-    let sources = source_rows(session, log_id);
-    let ids: Vec<i32> = sources
-        .iter()
-        .filter_map(|row| i32::try_from(row.number("source_id")?).ok())
-        .collect();
-    rows.extend(sources);
-    rows.extend(ids.into_iter().flat_map(|id| {
-        let mut rows = versions_of(session, id, None);
-        rows.extend(partitions_of(session, id, None));
-        rows
-    }));
-    rows
+    all(session, Snapshot::Fresh, Some(log_id))
+}
+
+/// All rows that configure a log, or any, as `snapshot` shows them. Rows of versions whose source does not exist
+/// are among those of all logs.
+pub fn all(session: &Session, snapshot: Snapshot, log_id: Option<i32>) -> Vec<Row> {
+    let of_log = "($1 IS NULL OR t.log_id = $1)";
+    let of_source = "($1 IS NULL OR EXISTS (SELECT FROM @extschema@.verification_sources s
+                      WHERE s.source_id = t.source_id AND s.log_id = $1))";
+    let conditions = [
+        (&LOGS, of_log),
+        (&SOURCES, of_log),
+        (&VERSIONS, of_source),
+        (&COLUMNS, of_source),
+        (&PARTITIONS, of_source),
+    ];
+    let rows = conditions.into_iter();
+    rows.flat_map(|(table, condition)| read(session, snapshot, table, condition, &[log_id.into()]))
+        .collect()
 }

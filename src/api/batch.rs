@@ -1,7 +1,7 @@
 //! Running batches, and waiting for one.
 
 use super::{given_key, log_name, required};
-use crate::batch::{self, Batch};
+use crate::batch::{self, Batch, Scope};
 use crate::catalog::logs;
 use crate::error::Error;
 use crate::pg::hashes::Path;
@@ -41,9 +41,11 @@ fn process_next_batch(
     Session::enter(|session| {
         let (wait, timeout) = (wait.unwrap_or(true), settings::fence_timeout());
         let batches = match log {
-            Some(name) => batch::run(session, &name, wait, timeout)?
-                .into_iter()
-                .collect(),
+            Some(name) => {
+                let deadline = Instant::now() + timeout;
+                let batch = batch::run(session, &name, wait, deadline, &mut None)?;
+                batch.into_iter().collect()
+            }
             None => batch::run_all(session, wait, timeout)?,
         };
         for batch in &batches {
@@ -85,8 +87,8 @@ fn reconcile(
 > {
     Session::enter(|session| {
         let log = log_name("log", log)?;
-        let late = batch::reconcile(session, &log, settings::fence_timeout())?;
-        let log = logs::by_name(session, Snapshot::Fresh, &log)?;
+        let late = batch::reconcile(session, log, settings::fence_timeout(), Scope::All)?;
+        let log = logs::by_name(session, Snapshot::Fresh, log)?;
         let shown = session.caller_may_read_log(&log)?;
         let rows = late.into_iter().map(move |l| {
             let key = shown.then_some(l.key);

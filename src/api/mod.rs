@@ -66,10 +66,22 @@ fn column_names(
             value: format!("{} names", values.len()),
         });
     }
+    let values = without_nulls(name, values)?;
     let names = values
         .iter()
         .map(|value| Ok(shortened(required(name, value)?)));
     names.collect::<Result<_, _>>().map(Some)
+}
+
+/// An array argument, if it has no NULL in it.
+fn without_nulls<'a, T>(
+    name: &'static str,
+    array: pgrx::Array<'a, T>,
+) -> Result<pgrx::Array<'a, T>, Error> {
+    match array.contains_nulls() {
+        true => Err(Error::Null { name }),
+        false => Ok(array),
+    }
 }
 
 /// A text to show, as far as anybody reads it.

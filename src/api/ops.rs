@@ -116,7 +116,7 @@ pub fn node_cache() -> TableIterator<'static, (name!(hashes, i64), name!(room, i
     TableIterator::new(occupancy.map(|(hashes, room)| (hashes as i64, room as i64)))
 }
 
-#[pg_extern(volatile, parallel_restricted)]
+#[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::type_complexity)]
 pub fn log_lag(
@@ -129,8 +129,8 @@ pub fn log_lag(
         let log = logs::by_id(session, log_id);
         let lag = log.map(|log| monitor::lag(session, &log));
         Ok(TableIterator::new(lag.map(|lag| match lag {
-            Some(lag) => (Some(lag.rows), Some(lag.seconds)),
-            None => (None, None),
+            Ok(lag) => (Some(lag.rows), Some(lag.seconds)),
+            Err(_) => (None, None),
         })))
     })
 }
@@ -174,7 +174,7 @@ pub fn coverage_holes(
         let source = sources::by_id(session, source_id).filter(|s| !s.removed);
         let log = source.as_ref().and_then(|s| logs::by_id(session, s.log_id));
         let holes = match source.zip(log) {
-            Some((source, log)) => coverage::holes(session, &log, &source)?,
+            Some((source, log)) => coverage::holes(session, &log, &source),
             None => Vec::new(),
         };
         Ok(TableIterator::new(

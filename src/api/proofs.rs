@@ -4,7 +4,7 @@
 //! one would cost as much as the answer. The few statements that are run after all run under pinned
 //! settings (`Session::look`).
 
-use super::{given_key, log_name, required};
+use super::{given_key, log_name, required, without_nulls};
 use crate::capture::row_key;
 use crate::capture::scan::Scan;
 use crate::capture::shape::Shape;
@@ -229,7 +229,7 @@ fn inclusion_proofs(
 > {
     let many = Session::look(|session| {
         let log = named(session, log)?;
-        let given = required("leaf_indexes", leaf_indexes)?;
+        let given = without_nulls("leaf_indexes", required("leaf_indexes", leaf_indexes)?)?;
         let mut indexes = Vec::new();
         alloc::reserve(&mut indexes, given.len());
         for index in given {
@@ -383,7 +383,7 @@ fn leaf_data(log: Option<&str>, leaf_index: Option<i64>) -> Result<Vec<u8>, Erro
         let entry = entries::at(session, Snapshot::Statement, &log, index, size)?;
         let annex = leaves::annex(session, &log, index);
         if log.id == ADMINISTRATION {
-            session.check_caller_is_owner(&log)?;
+            session.check_caller_is_owner()?;
         }
         if entry.source_id == OF_LOG
             && let Some(leaf_data) = annex.leaf_data
@@ -455,6 +455,7 @@ fn hash(name: &'static str, bytes: &[u8]) -> Result<Hash, Error> {
 }
 
 fn hashes(name: &'static str, path: pgrx::Array<&[u8]>) -> Result<Vec<Hash>, Error> {
+    let path = without_nulls(name, path)?;
     path.iter()
         .map(|element| hash(name, required(name, element)?))
         .collect()

@@ -10,7 +10,8 @@ use crate::pg::role;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use crate::store::late::{self, LateEntry};
-use crate::verify::{Finding, Verification, row};
+use crate::verify::finding::{Finding, Kind};
+use crate::verify::{Verification, row};
 use merkle_tree::Hash;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -39,7 +40,7 @@ fn verify_log_v3(
     >,
     ErrorReport,
 > {
-    let verification = Session::enter(|session| {
+    let (verification, found) = Session::enter(|session| {
         let log = log_name("log", log)?;
         let from = from_index.unwrap_or(0);
         Verification::start(session, &log, from, to_index, workers.unwrap_or(1))
@@ -47,7 +48,7 @@ fn verify_log_v3(
     Ok(TableIterator::new(
         Findings {
             verification,
-            found: Vec::new().into_iter(),
+            found: found.into_iter(),
         }
         .map(|finding| {
             (
@@ -142,9 +143,25 @@ pub fn late_entries(
     })
 }
 
+#[pg_extern(immutable, parallel_safe)]
+#[search_path(pg_catalog, pg_temp)]
+#[allow(clippy::type_complexity)] // the columns of the SQL function
+fn finding_kinds() -> TableIterator<
+    'static,
+    (
+        name!(kind, &'static str),
+        name!(fault_of, &'static str),
+        name!(meaning, &'static str),
+    ),
+> {
+    let kinds = Kind::ALL.iter();
+    TableIterator::new(kinds.map(|k| (k.as_str(), k.of().as_str(), k.meaning())))
+}
+
 /// Findings one by one; the work is done a chunk at a time, when the last chunk's are used up.
 struct Findings {
-    verification: Verification,
+    /// `None` if it could not begin.
+    verification: Option<Verification>,
     found: std::vec::IntoIter<Finding>,
 }
 
@@ -156,8 +173,9 @@ impl Iterator for Findings {
             if let Some(finding) = self.found.next() {
                 return Some(finding);
             }
+            let verification = self.verification.as_mut()?;
             let step: Result<Option<Vec<Finding>>, ErrorReport> =
-                Scratch::new().scope(|| Session::enter(|session| self.verification.step(session)));
+                Scratch::new().scope(|| Session::enter(|session| verification.step(session)));
             match step {
                 Ok(found) => self.found = found?.into_iter(),
                 Err(report) => Error::raise_report(report),

@@ -346,6 +346,8 @@ impl<'a> Batch<'a> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
+        let keys = rows.iter().map(|row| row.key.clone()).collect();
+        entries::check_unlogged(session, log, source.id, keys)?;
         let mut versions = versions::load(session, source.id);
         let columns = sweep.shape.columns_now()?;
         shape::record_columns(

@@ -13,10 +13,11 @@
 use crate::pg::{lock, wait};
 use crate::session::Session;
 use pgrx::pg_sys;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+pub const FIRST_PAUSE: Duration = Duration::from_millis(1);
+pub const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 const WRITERS: &str = "pg_catalog.pg_locks l
     WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
@@ -63,50 +64,66 @@ pub fn hold_tables(
     Ok(())
 }
 
-/// Waits until every transaction that is writing to `relations` now has ended.
-pub fn wait_for_writers(
-    session: &Session,
-    relations: &[pg_sys::Oid],
-    deadline: Instant,
-) -> Result<(), Blocked> {
-    if relations.is_empty() {
-        return Ok(());
-    }
-    let writers: Vec<String> = session.fresh(
-        &format!("SELECT DISTINCT l.virtualtransaction FROM {WRITERS} AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()"),
-        &[relations.to_vec().into()],
-        |row| row.required(0),
-    );
-    let gone = || {
-        writers.is_empty()
-            || !session
-                .fresh_one(
-                    &format!(
-                        "SELECT EXISTS (SELECT FROM {WRITERS} AND l.virtualtransaction = ANY ($2))"
-                    ),
-                    &[relations.to_vec().into(), writers.clone().into()],
-                    |row| row.required(0),
-                )
-                .unwrap_or(true)
-    };
-    until(deadline, gone).map_err(|()| {
-        Blocked(name_holders(
-            session,
-            "l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
-             AND l.relation = ANY ($1) AND l.virtualtransaction = ANY ($2)",
-            relations,
-            &writers,
-        ))
-    })
+/// The transactions that were writing to some tables at one moment, and what can be read once all of them
+/// have ended.
+#[derive(Clone, Debug)]
+pub struct Fence {
+    relations: Vec<pg_sys::Oid>,
+    /// Virtual transaction ids.
+    writers: Vec<String>,
+    /// By source: the order value up to which nothing can commit then that was not there before.
+    pub upto: HashMap<i32, String>,
 }
 
-fn name_holders(
-    session: &Session,
-    condition: &str,
-    relations: &[pg_sys::Oid],
-    transactions: &[String],
-) -> String {
-    describe(session, condition, relations, transactions, 0).unwrap_or_else(just_ended)
+impl Fence {
+    /// Lists who is writing to `relations` now. The bounds in `upto` were found before.
+    pub fn draw(
+        session: &Session,
+        relations: Vec<pg_sys::Oid>,
+        upto: HashMap<i32, String>,
+    ) -> Fence {
+        let writers = match relations.is_empty() {
+            true => Vec::new(),
+            false => session.fresh(
+                &format!("SELECT DISTINCT l.virtualtransaction FROM {WRITERS} AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()"),
+                &[relations.clone().into()],
+                |row| row.required(0),
+            ),
+        };
+        Fence {
+            relations,
+            writers,
+            upto,
+        }
+    }
+
+    /// Waits until the writers have ended.
+    pub fn cross(&self, session: &Session, deadline: Instant) -> Result<(), Blocked> {
+        let Fence {
+            relations, writers, ..
+        } = self;
+        let gone = || {
+            writers.is_empty()
+                || !session
+                    .fresh_one(
+                        &format!(
+                            "SELECT EXISTS (SELECT FROM {WRITERS} AND l.virtualtransaction = ANY ($2))"
+                        ),
+                        &[relations.clone().into(), writers.clone().into()],
+                        |row| row.required(0),
+                    )
+                    .unwrap_or(true)
+        };
+        until(deadline, gone).map_err(|()| {
+            Blocked(name_holders(
+                session,
+                "l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
+                 AND l.relation = ANY ($1) AND l.virtualtransaction = ANY ($2)",
+                relations,
+                writers,
+            ))
+        })
+    }
 }
 
 /// Asks again, at growing intervals, until `done` or the deadline.
@@ -121,6 +138,15 @@ fn until(deadline: Instant, mut done: impl FnMut() -> bool) -> Result<(), ()> {
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
     Ok(())
+}
+
+fn name_holders(
+    session: &Session,
+    condition: &str,
+    relations: &[pg_sys::Oid],
+    transactions: &[String],
+) -> String {
+    describe(session, condition, relations, transactions, 0).unwrap_or_else(just_ended)
 }
 
 /// Names the holders of locks: "pid 4711", "prepared transaction 'x'". `condition` may speak of

@@ -161,6 +161,15 @@ pub fn sort_key(shape: &Shape, key: &str) -> Option<SortKey> {
     sort_key_of(column, arg.datum()?.sans_lifetime())
 }
 
+/// An order value from its text. Raises the type's own error where the text is not a value of it.
+pub fn order_value(column: &Attribute, text: &str) -> OrderValue {
+    let arg = datum::input(column.base_type, text);
+    let value = arg.datum().map(|d| d.sans_lifetime());
+    // SAFETY: the value was just made for this column.
+    let value = unsafe { Decoder::of_column(column).decode(value) };
+    OrderValue::new(column.base_type, &value)
+}
+
 /// `value` must be one of the column's type.
 fn sort_key_of(column: &Attribute, value: pg_sys::Datum) -> Option<SortKey> {
     Domain::of_type(column.base_type)?;

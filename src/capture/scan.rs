@@ -37,6 +37,8 @@ pub struct Leaf {
     pub salt: Option<Vec<u8>>,
     /// What was hashed, where the source keeps it.
     pub leaf_data: Option<Vec<u8>>,
+    /// It has an entry already.
+    pub logged: bool,
 }
 
 /// Reads rows of a source under one version of its columns.
@@ -258,6 +260,7 @@ impl Scan {
                 key: row_key,
                 hash: EMPTY_ROOT,
                 leaf_data: keep.then(|| chunk.leaf_data.clone()),
+                logged: false,
                 salt,
             });
         match encoded {

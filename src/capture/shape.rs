@@ -30,12 +30,22 @@ pub struct Shape {
 impl Shape {
     /// Binds `source` to its table as it is now. Writes nothing: `record` does.
     pub fn load(session: &Session, log: &Log, source: &Source) -> Result<Shape, Error> {
+        Shape::of_versions(session, log, source, versions::load(session, source.id))
+    }
+
+    /// As `load`, with versions that were read before.
+    pub fn of_versions(
+        session: &Session,
+        log: &Log,
+        source: &Source,
+        versions: Vec<Version>,
+    ) -> Result<Shape, Error> {
         let table = Table::load(session, source.relation).ok_or_else(|| Error::SourceGone {
             log: log.name.clone(),
             table: source.name.clone(),
             relation: source.relation.to_u32(),
         })?;
-        let versions = bind(session, source, &table);
+        let versions = bind(session, source, &table, versions);
         let current = versions.last().ok_or_else(|| Error::Damaged {
             log: log.name.clone(),
             problem: format!("source \"{}\" has no version", source.name),
@@ -272,8 +282,12 @@ pub fn columns(
 }
 
 /// The versions with attribute numbers of the table as it is now.
-fn bind(session: &Session, source: &Source, table: &Table) -> Vec<Version> {
-    let mut versions = versions::load(session, source.id);
+fn bind(
+    session: &Session,
+    source: &Source,
+    table: &Table,
+    mut versions: Vec<Version>,
+) -> Vec<Version> {
     if identity(session, table.oid) == source.bound_to {
         return versions;
     }

@@ -9,6 +9,7 @@ use super::guard;
 use super::shape::Shape;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::Source;
+use crate::catalog::versions::Version;
 use crate::error::{Error, literal};
 use crate::pg::lock;
 use crate::pg::spi::Snapshot;
@@ -136,10 +137,34 @@ pub fn open(session: &Session, log: &Log, source: &Source) -> Result<Shape, Prob
     open_locked(session, log, source)
 }
 
+/// As `open`, with the versions of the source's columns that the caller has; with those that are stored if
+/// it has none.
+pub fn open_versions(
+    session: &Session,
+    log: &Log,
+    source: &Source,
+    versions: Vec<Version>,
+) -> Result<Shape, Problem> {
+    lock::access_share(source.relation);
+    check(session, log, source, || match versions.is_empty() {
+        true => Shape::load(session, log, source),
+        false => Shape::of_versions(session, log, source, versions),
+    })
+}
+
 /// As `open`, where the table is locked already, or nothing is read of it.
 pub fn open_locked(session: &Session, log: &Log, source: &Source) -> Result<Shape, Problem> {
+    check(session, log, source, || Shape::load(session, log, source))
+}
+
+fn check(
+    session: &Session,
+    log: &Log,
+    source: &Source,
+    load: impl FnOnce() -> Result<Shape, Error>,
+) -> Result<Shape, Problem> {
     let opened = || {
-        let shape = Shape::load(session, log, source)?;
+        let shape = load()?;
         shape.check(session, log)?;
         shape.columns_now()?;
         if source.by_trigger() {

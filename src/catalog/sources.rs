@@ -89,6 +89,17 @@ const COLUMNS: &str = "s.source_id, s.log_id, s.source_table, s.relation::pg_cat
     s.removed_at IS NOT NULL, s.append_only, s.allow_truncate, s.store_leaf_data, s.salted, s.backfill,
     s.pruned_order, s.complete, s.backfilled";
 
+/// An array of texts; an element that is NULL, which nothing of ours writes, becomes the empty text.
+fn texts(row: &Row, column: usize) -> Option<Vec<String>> {
+    let elements: Vec<Option<String>> = row.get(column)?;
+    Some(
+        elements
+            .into_iter()
+            .map(Option::unwrap_or_default)
+            .collect(),
+    )
+}
+
 fn from_row(row: &Row) -> Source {
     Source {
         id: row.required(0),
@@ -101,16 +112,16 @@ fn from_row(row: &Row) -> Source {
             _ => Capture::Watermark,
         },
         order_column: row.get(6),
-        key_columns: row.required(7),
-        columns: row.get(8),
+        key_columns: texts(row, 7).unwrap_or_default(),
+        columns: texts(row, 8),
         hash_column: row.get(9),
-        watermark: row.get(10),
+        watermark: texts(row, 10),
         removed: row.required(11),
         append_only: row.required(12),
         allow_truncate: row.required(13),
         store_leaf_data: row.required(14),
         salted: row.required(15),
-        backfill: row.get(16),
+        backfill: texts(row, 16),
         pruned_order: row.get(17),
         complete: row.required(18),
         backfilled: row.required(19),

@@ -1,6 +1,6 @@
 //! `merkle_log_health`: one row a check, with what to do where one fails.
 
-use super::lag;
+use super::{apart, lag};
 use crate::capture::{queue, state};
 use crate::catalog::identity;
 use crate::catalog::logs::{self, Log};
@@ -160,8 +160,8 @@ fn lateness(session: &Session, log: &Log) -> Check {
         literal(&log.name)
     );
     match lag(session, log) {
-        None => check("lag", name, false, "a source cannot be read", mend),
-        Some(lag) => {
+        Err(why) => check("lag", name, false, format!("cannot be told: {why}"), mend),
+        Ok(lag) => {
             let detail = format!(
                 "{} rows wait, the oldest for {:.1} s",
                 lag.rows, lag.seconds
@@ -194,7 +194,19 @@ fn writer(session: &Session, state: &State) -> Check {
 
 /// Whether a source is ready, and its capture complete.
 fn source_state(session: &Session, log: &Log, source: &Source, object: &str) -> Check {
-    let problems = state::problems(session, log, source);
+    let problems = match apart(|| Ok(state::problems(session, log, source))) {
+        Ok(problems) => problems,
+        Err(why) => {
+            let mend = "SELECT * FROM merkle_log_coverage";
+            return check(
+                "capture",
+                Some(object),
+                false,
+                format!("cannot be told: {why}"),
+                mend,
+            );
+        }
+    };
     let detail = match problems.is_empty() {
         true => "nothing is missing".to_owned(),
         false => {

@@ -59,6 +59,7 @@ columns! {
     Vec<u8>: BYTEAOID;
     &'r [u8]: BYTEAOID;
     Vec<String>: TEXTARRAYOID;
+    Vec<Option<String>>: TEXTARRAYOID;
     Vec<i16>: INT2ARRAYOID, INT2VECTOROID;
     pgrx::Array<'r, &'r [u8]>: BYTEAARRAYOID;
     Interval: INTERVALOID;

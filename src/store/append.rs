@@ -1,6 +1,7 @@
 //! Appending to a log: entries in bulk, each tile written once, one tree head at the end.
 
 use super::leaves::Statement;
+use super::metadata::{self, Metadata};
 use super::order_index::{self, Mark};
 use super::redacted;
 use super::tree::{TreeReader, tree_error, tree_size};
@@ -15,6 +16,7 @@ use crate::error::Error;
 use crate::pg::bulk::{BulkInsert, Column};
 use crate::pg::memory::Scratch;
 use crate::pg::spi::Snapshot;
+use crate::pg::xact;
 use crate::session::Session;
 use crate::settings;
 use merkle_tree::{Frontier, Hash};
@@ -92,6 +94,7 @@ pub struct Appender<'a> {
     keyed: (i32, Rc<KeyEquality>),
     /// Runs of entries and the statements that made them: first index, number, statement.
     runs: Vec<(i64, i32, Rc<Statement>)>,
+    metadata: Metadata,
     scratch: Scratch,
     /// Some entry was salted, and so can be redacted.
     salted: bool,
@@ -156,6 +159,7 @@ impl<'a> Appender<'a> {
             last_marked: (OF_LOG, 0),
             keyed: (OF_LOG, Rc::default()),
             runs: Vec::new(),
+            metadata: Metadata::default(),
             scratch: Scratch::new(),
             salted: false,
         })
@@ -200,10 +204,17 @@ impl<'a> Appender<'a> {
                     Column::Int8(index),
                     entry.salt.map_or(Column::Null, Column::Bytes),
                     entry.leaf_data.map_or(Column::Null, Column::Bytes),
+                    Column::Null,
                 ],
             )?;
         }
-        let key_hash = match entry.order {
+        let order = entry.order;
+        self.metadata
+            .entry(index, entry.source_id, entry.key, order);
+        if let Some(salt) = entry.salt {
+            self.metadata.salt(index, salt);
+        }
+        let key_hash = match order {
             None => Column::Null,
             Some(_) => Column::Int8(
                 self.equality(entry.source_id)
@@ -287,7 +298,14 @@ impl<'a> Appender<'a> {
         for rows in [self.entries, self.kept, self.marks] {
             rows.close();
         }
-        let head = heads::insert(self.session, self.log, size, root, self.began.elapsed());
+        let created_at = xact::now();
+        self.metadata.head(size, created_at);
+        let written = heads::Written {
+            created_at,
+            duration: self.began.elapsed(),
+            metadata: metadata::bytes(&self.metadata.sum()),
+        };
+        let head = heads::insert(self.session, self.log, size, root, written);
         cache::learn_after_commit(self.session, self.log, self.frontier.peaks());
         if settings::notify() {
             heads::notify(self.session, self.log, &head);
@@ -304,9 +322,13 @@ impl<'a> Appender<'a> {
             session,
             log,
             runs,
+            metadata,
             scratch,
             ..
         } = self;
+        for (first, entries, statement) in runs.iter() {
+            metadata.statement(*first, *entries, statement);
+        }
         for runs in std::mem::take(runs).chunks(CHUNK) {
             let of =
                 |f: fn(&Statement) -> String| runs.iter().map(|(.., s)| f(s)).collect::<Vec<_>>();

@@ -205,6 +205,47 @@ fn in_order(
     Ok(found)
 }
 
+/// The leaf index behind the last entry of a log, as the calling statement sees it.
+pub fn end(session: &Session, log: &Log) -> i64 {
+    let last = session.read_one(
+        "SELECT pg_catalog.max(m.leaf_index) FROM @extschema@.merkle_log m WHERE m.log_id = $1",
+        &[log.id.into()],
+        |row| row.get::<i64>(0),
+    );
+    last.flatten().map_or(0, |index| index.saturating_add(1))
+}
+
+/// That none of `keys`, of rows whose entries were not found, is that of an entry that look-ups do not find: such
+/// a row must not be logged a second time.
+///
+/// # Errors
+/// Names the first such entry.
+pub fn check_unlogged(
+    session: &Session,
+    log: &Log,
+    source_id: i32,
+    keys: Vec<String>,
+) -> Result<(), Error> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    // Entries with an order value are in the index on the key, so those without one are what is left.
+    let hidden = session.fresh_one(
+        "SELECT m.source_key, m.leaf_index FROM @extschema@.merkle_log m
+          WHERE m.log_id = $1 AND m.source_id = $2 AND m.order_value IS NULL AND m.source_key = ANY ($3)
+          ORDER BY m.leaf_index LIMIT 1",
+        &[log.id.into(), source_id.into(), keys.into()],
+        |row| (row.required::<String>(0), row.required::<i64>(1)),
+    );
+    match hidden {
+        None => Ok(()),
+        Some((key, index)) => Err(Error::Damaged {
+            log: log.name.clone(),
+            problem: format!("row {key} has entry {index}, which is not found by its key"),
+        }),
+    }
+}
+
 pub fn check_not_pruned(log: &Log, index: i64) -> Result<(), Error> {
     match index < log.pruned_to {
         false => Ok(()),

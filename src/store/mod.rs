@@ -6,6 +6,7 @@ pub mod heads;
 pub mod key_index;
 pub mod late;
 pub mod leaves;
+pub mod metadata;
 pub mod order_index;
 pub mod redacted;
 pub mod tiles;

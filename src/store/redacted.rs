@@ -4,6 +4,7 @@
 //! such a key is redacted by the batch that appends it, in the same transaction.
 
 use super::append::Entry;
+use super::metadata;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::OF_LOG;
 use crate::encode::time;
@@ -142,15 +143,28 @@ pub fn is_of(leaf: &Leaf, entry_key: &str) -> bool {
     key == entry_key
 }
 
-/// Destroys the salt and the leaf data of an entry; false if it has none.
+/// Destroys the salt and the leaf data of an entry; false if it has none. What the salt contributes to the
+/// digest of its batch stays.
 pub fn erase(session: &Session, log: &Log, index: i64) -> bool {
-    let erased = session.fresh(
-        "UPDATE @extschema@.merkle_leaf_data d SET salt = NULL, leaf_data = NULL
-          WHERE d.log_id = $1 AND d.leaf_index = $2 AND d.salt IS NOT NULL RETURNING true",
+    let salt = session.fresh_one(
+        "SELECT d.salt FROM @extschema@.merkle_leaf_data d
+          WHERE d.log_id = $1 AND d.leaf_index = $2 AND d.salt IS NOT NULL",
         &[log.id.into(), index.into()],
-        |_| (),
+        |row| row.required::<Vec<u8>>(0),
     );
-    !erased.is_empty()
+    let Some(salt) = salt else {
+        return false;
+    };
+    session.execute(
+        "UPDATE @extschema@.merkle_leaf_data SET salt = NULL, leaf_data = NULL, erased_salt = $3
+          WHERE log_id = $1 AND leaf_index = $2",
+        &[
+            log.id.into(),
+            index.into(),
+            metadata::erased(index, &salt).as_bytes().as_slice().into(),
+        ],
+    );
+    true
 }
 
 /// Redacts from now on what is logged of a row.

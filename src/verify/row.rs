@@ -3,6 +3,7 @@
 //! A proof of inclusion is about an entry. It stays true when the row is changed or deleted afterwards, so
 //! here the row is read, hashed and held against its latest entry, and the entry against the tree.
 
+use super::configuration::Record;
 use super::rows::{Row, Rows};
 use crate::capture::queue;
 use crate::capture::row_key::{self, Finder};
@@ -86,7 +87,8 @@ pub fn verify(
         }
     }
     let key = finder.key(session, key)?;
-    let mut rows = Rows::load(session, &log, false, |s| s.relation == relation)?;
+    let record = Record::none();
+    let mut rows = Rows::load(session, &log, &record, false, |s| s.relation == relation)?;
     let mut index = None;
     for source in &finder.sources {
         index = index.max(entries::latest_of(session, snapshot, &log, *source, &key)?);
@@ -98,7 +100,7 @@ pub fn verify(
             let size = heads::latest(session, snapshot, &log)?.tree_size;
             let entry = entries::at(session, snapshot, &log, index, size)?;
             let row = rows
-                .look_up(session, &log, std::slice::from_ref(&entry))?
+                .look_up(session, &log, &record, std::slice::from_ref(&entry))?
                 .pop();
             (
                 Some(prove::entry(session, snapshot, &log, index, None)?),

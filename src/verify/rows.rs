@@ -1,7 +1,8 @@
 //! Entries against the source rows as they are now.
 
-use super::walk::{Covered, Range, Stray, Walked, walk};
-use super::{Finding, Kind as Finds};
+use super::configuration::{Record, bound_here};
+use super::finding::{Finding, Kind as Finds};
+use super::walk::{Covered, Facts, Range, Stray, Walked, walk};
 use crate::administration;
 use crate::capture::key_equality::{ByKey, KeyEquality};
 use crate::capture::partitions::Partitions;
@@ -36,6 +37,8 @@ pub enum Row {
     /// The hash of the leaf data that the log keeps.
     Kept(Hash),
     Gone,
+    /// What must be kept of it beside its hash is not there: what.
+    Erased(String),
     /// Its salt and leaf data were destroyed, which is on record: why.
     Redacted(String),
     /// It went with a partition that left the table.
@@ -108,6 +111,12 @@ impl Source {
 /// All sources that ever fed the log, and what could not be checked about them.
 pub struct Rows {
     sources: HashMap<i32, Source>,
+    /// How each is set up.
+    settings: HashMap<i32, sources::Source>,
+    /// By leaf index, what the rows looked up last say about their order.
+    facts: HashMap<i64, Facts>,
+    /// What is kept of the entries looked up last.
+    annexes: HashMap<i64, Annex>,
     unchecked: BTreeMap<Versioned, Unchecked>,
     /// By removed source: how many of its entries are not what its table holds now, and the first.
     departed: BTreeMap<i32, (u64, i64)>,
@@ -123,15 +132,31 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// The sources as they were put on record, so that a setting that was altered is one finding, not one a row.
     /// `which`: the sources to look at.
     pub fn load(
         session: &Session,
         log: &Log,
+        record: &Record,
         from_start: bool,
         which: impl Fn(&sources::Source) -> bool,
     ) -> Result<Rows, Error> {
         let mut loaded = HashMap::new();
-        for source in sources::all(session, log).into_iter().filter(which) {
+        let stored = sources::all(session, log);
+        let replay = record.replay.as_ref();
+        let recorded = replay.map(|r| r.sources(log, &stored)).unwrap_or_default();
+        // A source that is not on record is a finding, and nothing more is said about it.
+        let mut all: Vec<sources::Source> = match replay {
+            Some(_) => recorded.into_values().collect(),
+            None => stored,
+        };
+        for source in &mut all {
+            if let Some(table) = bound_here(session, &source.bound_to) {
+                source.relation = table;
+            }
+        }
+        let settings = all.iter().map(|s| (s.id, s.clone())).collect();
+        for source in all.into_iter().filter(which) {
             let (name, salted) = (source.name.clone(), source.salted);
             let state = if source.removed {
                 let shape = match source.by_trigger() {
@@ -144,13 +169,15 @@ impl Rows {
                     shape,
                 }
             } else {
-                match state::open(session, log, &source) {
+                let recorded = replay.map(|r| r.versions(source.id)).unwrap_or_default();
+                match state::open_versions(session, log, &source, recorded) {
                     Ok(shape) => Source::Here(Box::new(shape)),
                     Err(problem) => Source::Unreadable {
                         name,
                         salted,
                         kind: match problem.state {
                             State::TableGone => Finds::Deleted,
+                            State::Damaged => Finds::Unreadable,
                             _ => Finds::SchemaChanged,
                         },
                         reason: format!("{}. {}", problem.detail, problem.mend),
@@ -168,6 +195,9 @@ impl Rows {
             .collect();
         Ok(Rows {
             sources: loaded,
+            settings,
+            facts: HashMap::new(),
+            annexes: HashMap::new(),
             unchecked: BTreeMap::new(),
             departed: BTreeMap::new(),
             partitions,
@@ -198,6 +228,42 @@ impl Rows {
             (*id == source_id).then(|| why.clone())
         };
         self.unchecked.iter().find_map(of_source)
+    }
+
+    /// How a source is set up.
+    pub fn source(&self, source_id: i32) -> Option<&sources::Source> {
+        self.settings.get(&source_id)
+    }
+
+    /// The ids of all sources that ever fed the log.
+    pub fn ids(&self) -> Vec<i32> {
+        let mut ids: Vec<i32> = self.settings.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// A source that can be read.
+    pub fn shape(&self, source_id: i32) -> Option<&Shape> {
+        match self.sources.get(&source_id) {
+            Some(Source::Here(shape)) => Some(shape),
+            _ => None,
+        }
+    }
+
+    pub fn set_watermark(&mut self, source_id: i32, watermark: Option<Vec<String>>) {
+        if let Some(Source::Here(shape)) = self.sources.get_mut(&source_id) {
+            shape.source.watermark = watermark;
+        }
+    }
+
+    /// What the rows that were looked up last say about their order, by leaf index.
+    pub fn take_facts(&mut self) -> HashMap<i64, Facts> {
+        std::mem::take(&mut self.facts)
+    }
+
+    /// What is kept of the entries that were looked up last, by leaf index.
+    pub fn take_annexes(&mut self) -> HashMap<i64, Annex> {
+        std::mem::take(&mut self.annexes)
     }
 
     /// The rows of a source that were not read along with the entries.
@@ -251,6 +317,7 @@ impl Rows {
         &mut self,
         session: &Session,
         log: &Log,
+        record: &Record,
         entries: &[Entry],
     ) -> Result<Vec<Row>, Error> {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
@@ -272,7 +339,7 @@ impl Rows {
                 }
                 (Some(hash), _) if entry.source_id == OF_LOG => Row::Kept(hash),
                 (None, _) if entry.source_id == OF_LOG => {
-                    Row::Impossible("what the log recorded about itself is gone".to_owned())
+                    Row::Erased("what the log recorded about itself is gone".to_owned())
                 }
                 (_, None) => Row::Impossible(format!("there is no source {}", entry.source_id)),
                 (_, Some(source))
@@ -287,10 +354,18 @@ impl Rows {
                 (_, Some(source)) if source.salted() && annex(entry).salt.is_none() => {
                     match redaction::on_record(session, log, entry) {
                         Some(reason) => Row::Redacted(reason),
-                        None => Row::Impossible(
+                        None => Row::Erased(
                             "its salt is gone, and no redaction is on record".to_owned(),
                         ),
                     }
+                }
+                (None, _)
+                    if record.replay.as_ref().is_some_and(|r| {
+                        let captured = annex(entry).statement.is_some();
+                        r.keeps(entry.source_id, entry.leaf_index, captured)
+                    }) =>
+                {
+                    Row::Erased("its leaf data are gone, which its source keeps".to_owned())
                 }
                 (_, Some(source))
                     if source.shape().is_some_and(|shape| {
@@ -335,7 +410,11 @@ impl Rows {
                 };
                 self.unlogged.extend(walked.unlogged.drain(..).map(stray));
             }
-            let mut found = recompute(shape, &mut scan, &members, &walked.hashes);
+            let (mut found, facts) = recompute(shape, &mut scan, &members, &walked.hashes);
+            for (place, facts) in walked.facts.drain(..).chain(facts) {
+                let entry = &entries[places[place]];
+                self.facts.insert(entry.leaf_index, facts);
+            }
             if shape.source.by_trigger() {
                 excuse_queued(session, shape, &members, &mut found);
             }
@@ -366,6 +445,7 @@ impl Rows {
                 };
             }
         }
+        self.annexes = annexes;
         Ok(rows)
     }
 
@@ -512,13 +592,16 @@ fn recompute(
     scan: &mut Scan,
     entries: &[(&Entry, &Annex)],
     known: &[Option<Hash>],
-) -> Vec<Row> {
+) -> (Vec<Row>, Vec<(usize, Facts)>) {
     let equality = KeyEquality::of(&shape.key);
     let mut read = |keys: &[Vec<String>]| {
         subtransaction::run(|| {
             let statement = statement::rows_by_key(shape, scan.attributes(), keys);
             match scan.all(Snapshot::Statement, &statement) {
-                Ok(leaves) => equality.map(leaves.into_iter().map(|l| (l.key, l.hash))),
+                Ok(leaves) => equality.map(leaves.into_iter().map(|l| {
+                    let facts = Facts::of(&l);
+                    (l.key, (l.hash, facts))
+                })),
                 Err(error) => error.raise(),
             }
         })
@@ -535,31 +618,36 @@ fn recompute(
     let others: Vec<usize> = (0..entries.len())
         .filter(|place| known(*place).is_none())
         .collect();
+    let mut facts = Vec::new();
     if others.is_empty() {
-        return rows;
+        return (rows, facts);
     }
     let keys: Vec<Vec<String>> = others.iter().map(|p| parts(entries[*p].0)).collect();
-    let by_hash = |found: &ByKey<Hash>, entry: &Entry| match found.get(&entry.key) {
-        Some(hash) => Row::Is(*hash),
-        None => Row::Gone,
-    };
+    let mut by_key =
+        |found: &ByKey<(Hash, Facts)>, place: usize| match found.get(&entries[place].0.key) {
+            Some((hash, of_row)) => {
+                facts.push((place, of_row.clone()));
+                Row::Is(*hash)
+            }
+            None => Row::Gone,
+        };
     match read(&keys) {
         Ok(found) => {
             for place in others {
-                rows[place] = by_hash(&found, entries[place].0);
+                rows[place] = by_key(&found, place);
             }
         }
         // One of the keys is no key at all: ask one by one.
         Err(_) => {
             for (place, key) in others.into_iter().zip(&keys) {
                 rows[place] = match read(std::slice::from_ref(key)) {
-                    Ok(found) => by_hash(&found, entries[place].0),
+                    Ok(found) => by_key(&found, place),
                     Err(failure) => Row::Impossible(failure.message),
                 };
             }
         }
     }
-    rows
+    (rows, facts)
 }
 
 /// A row that went with a partition which left the table was not deleted.
