@@ -47,7 +47,7 @@ fn each_role_can_do_what_the_operations_page_says_and_no_more() {
             "SELECT * FROM merkle_log_health(), merkle_log_sources, merkle_log_coverage",
         ],
     );
-    let mut may = |role: &str, sql: &str| {
+    let may = |role: &str, sql: &str| {
         let mut client = cluster.client_as("postgres", role);
         run(&mut client, sql);
     };
