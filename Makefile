@@ -10,14 +10,29 @@ PG_CONFIG  ?= $(shell command -v pg_config)
 # pgrx keeps what it knows of PostgreSQL here instead of in the user's home.
 export PGRX_HOME := $(CURDIR)/target/pgrx
 export PGRX_PG_CONFIG_PATH := $(PRIVATE_PG)
+# build.rs does what this is for, without flags that separate the dependencies of `cargo pgrx` from all others'.
+export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND := 1
 # PostgreSQL refuses root: as root, servers run as postgres, from a directory that it can reach.
 ifeq ($(shell id -u),0)
 export CARGO_PGRX_TEST_RUNAS := postgres
-export CARGO_PGRX_TEST_PGDATA := /tmp/merkle_log-$(USER_NAME)-pgdata
+export CARGO_PGRX_TEST_PGDATA ?= /tmp/merkle_log-$(USER_NAME)-pgdata
 endif
 
+# In its long form (LONG=1, which the tests read too) testing takes the extension as it is shipped; otherwise
+# everything that is tested is built in one profile, dev, so that dependencies are built once.
+export LONG
+ifdef LONG
+TESTED := release
+export NEXTEST_PROFILE := long
+else
+unexport LONG
+TESTED := dev
+endif
+NEXTEST := cargo nextest run --workspace --exclude merkle_log
+TEST_SERVER := CONF="fsync = off" scripts/with-postgres.sh $(PRIVATE_PG) env MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG)
+
 .DEFAULT_GOAL := help
-.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-catbird bench-ledger fuzz-ledger hostile-ledger catbird-generate test lint test-catbird test-crates test-extension test-loom test-miri test-server clean
+.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-catbird bench-ledger fuzz-ledger hostile-ledger catbird-generate test test-long lint test-all test-catbird test-catbird-generated test-crates test-doc test-extension test-install test-loom test-miri test-pure test-server test-tools clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +43,11 @@ demo: private-install ## build, start a private cluster, log real rows, prove, t
 demo-stop: ## stop the cluster that the demo left running, and delete it
 	@examples/demo/stop.sh $(PRIVATE_PG)
 
-test: lint test-crates test-extension test-catbird test-server ## run every check and every test
+test: ## run every check and every test; prints what took longest
+	@MAKE="$(MAKE)" scripts/stages.sh lint test-extension test-catbird-generated test-all test-pure
+
+test-long: ## the same with each test in its long form, against the extension as it is shipped
+	@$(MAKE) test LONG=1
 
 install: setup ## install into the server of PG_CONFIG (default: pg_config on the PATH)
 	PGRX_PG_CONFIG_PATH=$(PG_CONFIG) cargo pgrx install --release --pg-config $(PG_CONFIG)
@@ -41,9 +60,11 @@ postgres: setup
 	@mkdir -p $(PGRX_HOME)
 	@grep -qs '$(PRIVATE_PG)' $(PGRX_HOME)/config.toml || cargo pgrx init --pg15 $(PRIVATE_PG) >$(PGRX_HOME)/init.log 2>&1 || { cat $(PGRX_HOME)/init.log; exit 1; }
 
-private-install: postgres
+private-install test-install: postgres
 	@echo "building merkle_log (the log is target/build.log)"
-	@cargo pgrx install --release --pg-config $(PRIVATE_PG) >target/build.log 2>&1 || { tail -40 target/build.log; exit 1; }
+	@cargo pgrx install --profile $(BUILT) --pg-config $(PRIVATE_PG) >target/build.log 2>&1 || { tail -40 target/build.log; exit 1; }
+private-install: BUILT := release
+test-install: BUILT := $(TESTED)
 
 lint: postgres
 	@scripts/setup.sh lint
@@ -53,11 +74,30 @@ lint: postgres
 	scripts/pgspot.sh
 	scripts/deny.sh
 
-test-crates: setup
-	cargo test -p merkle-tree -p leaf-format -p geometric_ledger -p geometric_ledger_cli
-	$(MAKE) test-loom
+test-tools: setup
+	@scripts/setup.sh test
+
+test-all: test-tools test-install ## the tests of all crates at once: those without Postgres, the messaging layer, real servers
+	$(TEST_SERVER) $(NEXTEST)
+
+test-server: test-tools test-install
+	MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG) $(NEXTEST) -E 'package(server-tests)'
+
+test-catbird: test-tools test-catbird-generated
+	$(TEST_SERVER) $(NEXTEST) -E 'package(catbird_db) + package(catbird_proof) + package(catbird_server)'
+
+test-catbird-generated: test-install
+	scripts/with-postgres.sh $(PRIVATE_PG) scripts/catbird-generate.sh --check
+
+test-crates: test-tools test-pure
+	$(NEXTEST) -E 'package(merkle-tree) + package(leaf-format) + package(geometric_ledger) + package(geometric_ledger_cli)'
+
+test-pure: setup test-loom test-doc
 	scripts/instructions.sh
 	python3 docs/leaf-format-check.py
+
+test-doc: ## the examples in the documentation of the crates
+	cargo test --doc --workspace --exclude merkle_log
 
 test-loom: ## every order in which a reader and a writer of the ledger can meet
 	RUSTFLAGS="--cfg loom" cargo test -p geometric_ledger --test loom --target-dir target/loom
@@ -78,15 +118,8 @@ test-extension: postgres
 	@rm -rf "$(CARGO_PGRX_TEST_PGDATA)"
 	cargo pgrx test pg15
 
-test-catbird: private-install
-	scripts/with-postgres.sh $(PRIVATE_PG) scripts/catbird-generate.sh --check
-	scripts/with-postgres.sh $(PRIVATE_PG) cargo test -p catbird_db -p catbird_proof -p catbird_server
-
 catbird-generate: private-install ## what follows from the migrations of catbird_db: checked queries, schema reference
 	scripts/with-postgres.sh $(PRIVATE_PG) scripts/catbird-generate.sh
-
-test-server: private-install
-	MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG) cargo test -p server-tests -- --test-threads=2
 
 soak: private-install ## full writer load for MINUTES (default 60): lag bounded, memory flat, all verified
 	MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG) MINUTES=$(or $(MINUTES),60) cargo test -p server-tests --test soak -- --nocapture

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Installs what building and testing need and is missing: Debian packages, cargo-pgrx, cargo-deny.
+# Installs what building and testing need and is missing: Debian packages, cargo-pgrx; for `lint` cargo-deny,
+# for `test` cargo-nextest.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 packages=(postgresql-15 postgresql-15-cron postgresql-server-dev-15 clang libclang-dev gcc make pkg-config libssl-dev valgrind)
 [ "$(id -u)" -eq 0 ] && packages+=(sudo)
@@ -27,9 +29,17 @@ if ! command -v cargo >/dev/null; then
     echo "Rust is missing: install 1.95 or later from your distribution or with rustup." >&2
     exit 1
 fi
+# Tools that are themselves built here are built fast rather than to be fast.
+tool() {
+    CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_TARGET_DIR=target/tools \
+        cargo install --debug --locked "$@"
+}
 if [ "$(cargo pgrx --version 2>/dev/null)" != "cargo-pgrx 0.18.1" ]; then
-    cargo install cargo-pgrx --version 0.18.1 --locked
+    tool cargo-pgrx --version 0.18.1
+fi
+if [ "${1:-}" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
+    tool cargo-nextest --version 0.9.143
 fi
 if [ "${1:-}" = lint ] && ! cargo deny --version >/dev/null 2>&1; then
-    cargo install cargo-deny --locked
+    tool cargo-deny
 fi

@@ -10,6 +10,10 @@ COMMENT ON COLUMN @extschema@.verification_sources.key_equality IS 'What merkle_
 COMMENT ON COLUMN @extschema@.verification_sources.logged_ahead IS 'No row ahead of the watermark that reconcile() has logged has a lower order value; NULL if there is none.';
 COMMENT ON TABLE @extschema@.verification_source_versions IS 'What the rows of a source looked like, and from which leaf index on.';
 COMMENT ON TABLE @extschema@.verification_source_columns IS 'The columns of each version of a source.';
+COMMENT ON COLUMN @extschema@.verification_source_columns.attnum IS 'The column''s number in the table; NULL where a restored dump does not tell which column it is.';
+COMMENT ON COLUMN @extschema@.verification_source_columns.key_position IS 'The column''s place in the key, from 1.';
+COMMENT ON COLUMN @extschema@.verification_source_columns.orders IS 'The column is the order column.';
+COMMENT ON COLUMN @extschema@.verification_source_columns.type_definition IS 'The labels of enums and attributes of composite types by which values of the column were encoded.';
 COMMENT ON TABLE @extschema@.merkle_log IS 'Entries: one row a leaf, never updated.';
 COMMENT ON COLUMN @extschema@.merkle_log.leaf_index IS '0-based position in the log, without gaps.';
 COMMENT ON COLUMN @extschema@.merkle_log.source_key IS 'Text form of the row''s key; for a composite key, of a text[] of its columns.';
@@ -31,6 +35,7 @@ COMMENT ON TABLE @extschema@.merkle_leaf_data IS 'Salts, and the leaf data of so
 COMMENT ON COLUMN @extschema@.merkle_leaf_data.erased_salt IS 'Of a redacted entry, what stands for the destroyed salt in the digest of its batch.';
 COMMENT ON COLUMN @extschema@.merkle_tree_head.metadata IS 'Digest of the keys, order values, sources, salts and statements of the batch''s entries; NULL before version 0.4.0.';
 COMMENT ON TABLE @extschema@.merkle_statement IS 'The statements that trigger capture saw, each with the run of entries it made.';
+COMMENT ON TABLE @extschema@.merkle_set_aside IS 'Rows that could not be read or encoded, which batches leave out and reconcile() tries again.';
 COMMENT ON TABLE @extschema@.merkle_pending IS 'Changes that triggers have captured and no batch has logged yet.';
 COMMENT ON COLUMN @extschema@.merkle_pending.pending_id IS 'Where the transaction stands in the queue; of rows that it wrote early, before that was known, its negated number.';
 COMMENT ON COLUMN @extschema@.merkle_pending.part IS 'The number of the row among those of its transaction.';

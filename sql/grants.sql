@@ -1,6 +1,6 @@
--- Reading is for everyone: roots, proofs and status show hashes only, and the functions that show
--- keys or content (leaf_data, proofs by key, verify_log) ask for SELECT on the source. Writing is
--- for whom it is granted to.
+-- Reading is for everyone: roots, proofs and status show hashes only, and what shows keys or content
+-- (leaf_data, proofs by key, verify_log, texts of errors) asks whether the caller may read the source
+-- (may_read_source). Writing is for whom it is granted to.
 
 REVOKE ALL ON FUNCTION
     @extschema@.create_log(text, integer, interval, interval, interval),
@@ -44,6 +44,7 @@ REVOKE ALL ON
     @extschema@.merkle_tree_head,
     @extschema@.merkle_leaf_data,
     @extschema@.merkle_statement,
+    @extschema@.merkle_set_aside,
     @extschema@.merkle_pending,
     @extschema@.merkle_source_state,
     @extschema@.merkle_redacted_key,

@@ -2,6 +2,20 @@
 
 -- Capture.
 
+-- What a column is to its source, and what its values depend on, belongs to the version. Where it is NULL, names
+-- tell it as before, until the table is read next.
+ALTER TABLE @extschema@.verification_source_columns
+    ADD COLUMN key_position smallint,
+    ADD COLUMN orders boolean NOT NULL DEFAULT false,
+    ADD COLUMN type_oid oid,
+    ADD COLUMN type_modifier integer,
+    ADD COLUMN type_definition jsonb;
+
+COMMENT ON COLUMN @extschema@.verification_source_columns.attnum IS 'The column''s number in the table; NULL where a restored dump does not tell which column it is.';
+COMMENT ON COLUMN @extschema@.verification_source_columns.key_position IS 'The column''s place in the key, from 1.';
+COMMENT ON COLUMN @extschema@.verification_source_columns.orders IS 'The column is the order column.';
+COMMENT ON COLUMN @extschema@.verification_source_columns.type_definition IS 'The labels of enums and attributes of composite types by which values of the column were encoded.';
+
 -- A transaction writes one row of queue a log. Rows that 0.3.0 wrote are logged as they are.
 ALTER TABLE @extschema@.merkle_pending
     ALTER COLUMN source_id DROP NOT NULL,
@@ -89,6 +103,18 @@ CREATE INDEX merkle_log_key_hash ON @extschema@.merkle_log (key_hash)
 COMMENT ON COLUMN @extschema@.merkle_log.key_hash IS 'Hash of source_id and source_key that all spellings of the key share; NULL where order_value is.';
 COMMENT ON COLUMN @extschema@.verification_sources.key_equality IS 'What merkle_log.key_hash depends on for this source; where that changes, the next batch computes the hashes anew.';
 COMMENT ON COLUMN @extschema@.verification_sources.logged_ahead IS 'No row ahead of the watermark that reconcile() has logged has a lower order value; NULL if there is none.';
+
+CREATE TABLE @extschema@.merkle_set_aside (
+    source_id  integer     NOT NULL,
+    key_hash   bigint      NOT NULL,
+    source_key text        COLLATE "C" NOT NULL,
+    problem    text        NOT NULL,
+    since      timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (source_id, key_hash)
+);
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_set_aside', '');
+REVOKE ALL ON @extschema@.merkle_set_aside FROM PUBLIC;
+COMMENT ON TABLE @extschema@.merkle_set_aside IS 'Rows that could not be read or encoded, which batches leave out and reconcile() tries again.';
 
 -- Privileges and views.
 

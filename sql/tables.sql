@@ -109,6 +109,11 @@ CREATE TABLE @extschema@.verification_source_columns (
     column_type text     NOT NULL,
     attnum      smallint,
     logged      boolean  NOT NULL,
+    key_position    smallint,
+    orders          boolean NOT NULL DEFAULT false,
+    type_oid        oid,
+    type_modifier   integer,
+    type_definition jsonb,
     PRIMARY KEY (source_id, version, column_name)
 ) USING heap;
 
@@ -175,6 +180,15 @@ CREATE TABLE @extschema@.merkle_statement (
     application_name text        NOT NULL,
     statement_at     timestamptz NOT NULL,
     PRIMARY KEY (log_id, from_leaf_index)
+) USING heap;
+
+CREATE TABLE @extschema@.merkle_set_aside (
+    source_id  integer     NOT NULL,
+    key_hash   bigint      NOT NULL,
+    source_key text        COLLATE "C" NOT NULL,
+    problem    text        NOT NULL,
+    since      timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (source_id, key_hash)
 ) USING heap;
 
 -- The queue of trigger capture. Written past the executor: its columns and their order are known to the
@@ -276,6 +290,7 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tile', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tree_head', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_leaf_data', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_statement', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_set_aside', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_late_entry', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_source_partitions', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_database', '');

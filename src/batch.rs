@@ -24,7 +24,7 @@ use crate::session::{Session, WITHHELD};
 use crate::shared;
 use crate::store::append::{Appended, Appender, Entry};
 use crate::store::late::{self, Way};
-use crate::store::{entries, heads, key_index};
+use crate::store::{entries, heads, key_index, set_aside};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
@@ -248,6 +248,16 @@ fn capture(
         *drawn = Some(fence);
         return Ok(Err(blocked));
     }
+    let appended = subtransaction::run(|| {
+        let appended = ahead::append(session, log, sources.clone());
+        appended.unwrap_or_else(|error| error.raise())
+    });
+    if let Ok(appended) = appended {
+        return Ok(Ok(appended));
+    }
+    // A row that cannot be read must not stop the log: it is found, and set aside.
+    let mut sources = sources;
+    sources.iter_mut().for_each(|(_, span)| span.careful = true);
     ahead::append(session, log, sources).map(Ok)
 }
 
@@ -328,7 +338,6 @@ fn behind_watermarks(
     let progress = Progress::start(Command::Reconcile, log.id, size as u64);
     let logged_ahead = ceiling::logged_ahead(session, log);
     let (mut late, mut seen) = (Vec::new(), 0);
-    let mut scratch = Scratch::new();
     for shape in &mut shapes {
         shape.record(session, size)?;
         let shape = &*shape;
@@ -343,26 +352,39 @@ fn behind_watermarks(
             }
         };
         let ceiling = ceiling::of(session, log, shape);
-        let mut ahead = Ahead::of(shape);
-        let mut stream = Stream::behind(log, shape, after.as_deref(), ceiling.as_deref())?;
-        loop {
-            let rows = stream.chunk()?;
-            if rows.is_empty() {
-                break;
-            }
-            seen += rows.len() as u64;
-            progress.done(seen);
-            pgrx::check_for_interrupts!();
-            rows.iter().for_each(|row| ahead.see(row));
-            let source_id = shape.source.id;
-            let logged = scratch
-                .scope(|| entries::logged(session, Snapshot::Fresh, log, source_id, &rows))?;
-            late.extend(
-                rows.into_iter()
-                    .filter(|r| !logged.contains(&r.key))
-                    .map(|r| (r, shape.source.id, shape.source.name.clone())),
-            );
+        let look = |careful| {
+            look_through(
+                session,
+                log,
+                shape,
+                (after.as_deref(), ceiling.as_deref()),
+                careful,
+                |rows| progress.done(seen + rows),
+            )
+        };
+        let fast = subtransaction::run(|| look(false).unwrap_or_else(|error| error.raise()));
+        let (found, ahead, rows) = match fast {
+            Ok(found) => found,
+            Err(_) => look(true)?,
+        };
+        let (problems, found): (Vec<Leaf>, Vec<Leaf>) =
+            found.into_iter().partition(|row| row.problem.is_some());
+        let (id, name) = (shape.source.id, &shape.source.name);
+        let set_aside: Vec<set_aside::Row> = problems
+            .into_iter()
+            .map(|row| set_aside::Row {
+                source_id: id,
+                key: row.key,
+                problem: row.problem.unwrap_or_default(),
+            })
+            .collect();
+        set_aside::record(session, log, &set_aside);
+        if matches!(scope, Scope::All) {
+            let keys: Vec<String> = set_aside.into_iter().map(|row| row.key).collect();
+            set_aside::keep_only(session, log, id, &keys);
         }
+        late.extend(found.into_iter().map(|row| (row, id, name.clone())));
+        seen += rows;
         // Rows that the ceiling has passed since may have an entry as well, until a batch has passed them.
         let known = logged_ahead.get(&shape.source.id);
         if known.is_none() || watermark::ahead(session, log, shape).is_none() {
@@ -395,6 +417,35 @@ fn behind_watermarks(
 fn record_late(session: &Session, log: &Log, rows: &[Late], way: Way) {
     let indexes: Vec<i64> = rows.iter().map(|row| row.leaf_index).collect();
     late::record(session, log, &indexes, way);
+}
+
+/// The rows of a source without an entry, of those after a position and behind the watermark, and of those
+/// above the ceiling.
+fn look_through(
+    session: &Session,
+    log: &Log,
+    shape: &Shape,
+    (after, ceiling): (Option<&[String]>, Option<&str>),
+    careful: bool,
+    seen: impl Fn(u64),
+) -> Result<(Vec<Leaf>, Ahead, u64), Error> {
+    let (mut found, mut ahead, mut count) = (Vec::new(), Ahead::of(shape), 0);
+    let mut scratch = Scratch::new();
+    let mut stream = Stream::behind(log, shape, after, ceiling, careful)?;
+    loop {
+        let rows = stream.chunk()?;
+        if rows.is_empty() {
+            return Ok((found, ahead, count));
+        }
+        count += rows.len() as u64;
+        seen(count);
+        pgrx::check_for_interrupts!();
+        rows.iter().for_each(|row| ahead.see(row));
+        let source_id = shape.source.id;
+        let logged =
+            scratch.scope(|| entries::logged(session, Snapshot::Fresh, log, source_id, &rows))?;
+        found.extend(rows.into_iter().filter(|r| !logged.contains(&r.key)));
+    }
 }
 
 /// The rows of a source ahead of its watermark that were come across.

@@ -138,6 +138,14 @@ pub enum Error {
         column: String,
     },
     #[error(
+        "column \"{column}\" of table \"{table}\", by which log \"{log}\" knows its rows, cannot be told among the table's columns: the table was restored from a dump that was made after the column was renamed, moved or dropped, and before the log had noted that"
+    )]
+    KeyUnknown {
+        log: String,
+        table: String,
+        column: String,
+    },
+    #[error(
         "hash column \"{column}\" of table \"{table}\" has type {type_name}, not bytea or text"
     )]
     HashType {
@@ -330,6 +338,7 @@ impl Error {
             | NoKey { .. }
             | NotAKey { .. }
             | KeyDropped { .. }
+            | KeyUnknown { .. }
             | SettleDomain { .. }
             | ShapeChanged { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             NotATrigger { .. } => C::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
@@ -419,6 +428,10 @@ impl Error {
             NoKey { .. } => "Add a primary key: entries name their row by it.".into(),
             NotAKey { .. } => "Name the columns of a primary key, or of a unique index on not-null columns without a predicate.".into(),
             KeyType { .. } => "Choose a key of built-in types or enums with key_columns.".into(),
+            KeyUnknown { log, .. } => format!(
+                "Rename the column back to what it was, run process_next_batch({}), and rename it again.",
+                literal(log)
+            ),
             KeyDropped { .. } => "Remove the source and add it again with another key.".into(),
             HashType { .. } => "Store the hash as bytea (or text).".into(),
             SettleDomain { .. } => "Set settle to 0, or use a log ordered by time.".into(),

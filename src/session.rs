@@ -11,8 +11,9 @@ use crate::error::Error;
 use crate::pg::bulk::BulkInsert;
 use crate::pg::extension::{self, Extension};
 use crate::pg::index::{self, Index};
+use crate::pg::relcache::{self, Changed};
 use crate::pg::spi::{self, Cursor, Row, Snapshot};
-use crate::pg::{alloc, parallel, relcache, role, settings, xact};
+use crate::pg::{alloc, parallel, role, settings, xact};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -54,8 +55,10 @@ thread_local! {
     static STALE: Cell<bool> = const { Cell::new(false) };
 }
 
-fn forget(_: Option<pg_sys::Oid>) {
-    STALE.set(true);
+fn forget(changed: Changed) {
+    if !matches!(changed, Changed::Type(_)) {
+        STALE.set(true);
+    }
 }
 
 impl Installed {

@@ -304,7 +304,7 @@ impl Verification {
                         });
                     }
                     findings.extend(self.edges(session)?);
-                    findings.extend(self.watermarks()?);
+                    findings.extend(self.watermarks(session)?);
                     for stray in std::mem::take(&mut self.strays) {
                         findings.extend(self.unlogged_row(stray, false));
                     }

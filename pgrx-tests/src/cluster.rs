@@ -8,6 +8,8 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+mod template;
+
 pub struct Cluster {
     bin: PathBuf,
     dir: TempDir,
@@ -29,11 +31,19 @@ impl Cluster {
     pub fn with(settings: &str) -> Cluster {
         let mut cluster = Cluster::empty();
         cluster.settings = settings.to_owned();
-        cluster.tool(
+        template::copy(&cluster);
+        cluster.configure();
+        cluster.restart();
+        cluster
+    }
+
+    /// Makes the data directory from nothing, as the first start of an installation does.
+    fn initialize(&self) {
+        self.tool(
             "initdb",
             [
                 "-D",
-                &cluster.data(),
+                &self.data(),
                 "-A",
                 "trust",
                 "-U",
@@ -41,15 +51,13 @@ impl Cluster {
                 "-E",
                 "UTF8",
                 "--locale=C.UTF-8",
+                "--no-sync",
             ],
         );
-        cluster.configure();
-        cluster.restart();
-        crate::run(
-            &mut cluster.client("postgres"),
-            "CREATE EXTENSION merkle_log",
-        );
-        cluster
+        self.configure();
+        self.restart();
+        crate::run(&mut self.client("postgres"), "CREATE EXTENSION merkle_log");
+        self.stop();
     }
 
     /// A running standby that streams from `primary`.
@@ -69,6 +77,7 @@ impl Cluster {
                 "stream",
                 "-c",
                 "fast",
+                "--no-sync",
             ],
         );
         cluster.configure();
@@ -96,10 +105,12 @@ impl Cluster {
         }
     }
 
+    /// Killed processes lose nothing that they handed to the operating system, which no test crashes: so
+    /// nothing need be forced to the disk.
     fn configure(&self) {
         let settings = format!(
             "listen_addresses = ''\nunix_socket_directories = '{}'\nmax_prepared_transactions = 10\n\
-             max_connections = 60\nlog_min_messages = warning\nlogging_collector = off\n{}\n",
+             max_connections = 60\nfsync = off\nlog_min_messages = warning\nlogging_collector = off\n{}\n",
             self.socket().display(),
             self.settings
         );

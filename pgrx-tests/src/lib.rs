@@ -21,6 +21,15 @@ pub fn seed() -> u64 {
     seed
 }
 
+/// How much of something a test does: `long` in `make test-long`, `short` otherwise.
+pub fn size<T>(short: T, long: T) -> T {
+    if std::env::var_os("LONG").is_some() {
+        long
+    } else {
+        short
+    }
+}
+
 /// One value of a query's only row.
 pub fn one<T: for<'a> postgres::types::FromSql<'a>>(client: &mut Client, sql: &str) -> T {
     client
@@ -74,9 +83,9 @@ pub fn findings(client: &mut Client, log: &str) -> Vec<String> {
         .collect()
 }
 
-/// Asks until `condition`, a query for a boolean, is true; fails after 30 s.
+/// Asks until `condition`, a query for a boolean, is true; fails after a minute.
 pub fn until(client: &mut Client, condition: &str) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while one::<Option<bool>>(client, condition) != Some(true) {
         assert!(Instant::now() < deadline, "still not: {condition}");
         std::thread::sleep(Duration::from_millis(10));

@@ -264,3 +264,21 @@ fn acts_survive_a_dump_and_are_read_on_a_standby() {
         ]
     );
 }
+
+#[test]
+fn the_documents_list_every_kind_of_finding() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    let kinds: Vec<String> = column(
+        &mut a,
+        "SELECT format('| `%s` | %s | %s |', kind, fault_of, meaning) FROM finding_kinds()",
+    );
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = std::fs::read_to_string(root.join("docs/findings.md")).unwrap();
+    let listed: Vec<&str> = page.lines().filter(|l| l.starts_with("| `")).collect();
+    assert_eq!(listed, kinds);
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    for kind in column::<String>(&mut a, "SELECT kind FROM finding_kinds()") {
+        assert!(readme.contains(&format!("`{kind}`")), "{kind}");
+    }
+}

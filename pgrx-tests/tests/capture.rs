@@ -167,11 +167,11 @@ fn what_is_logged_is_what_was_written_even_if_it_changes_before_the_batch() {
     // The old versions are held against what was hashed, too.
     run(
         &mut a,
-        "UPDATE merkle_leaf_data SET leaf_data = set_byte(leaf_data, 40, get_byte(leaf_data, 40) # 1) WHERE leaf_index = 1",
+        "UPDATE merkle_leaf_data SET leaf_data = set_byte(leaf_data, 40, get_byte(leaf_data, 40) # 1) WHERE log_id > 0 AND leaf_index = 1",
     );
     assert_eq!(
         findings(&mut a, "audit"),
-        ["entry_altered public.orders 1 1"]
+        ["leaf_data_altered public.orders 1 1"]
     );
 }
 
@@ -219,7 +219,7 @@ fn who_did_it_is_part_of_the_leaf() {
     drain(&mut a, "lean");
     assert!(findings(&mut a, "lean").is_empty() && findings(&mut a, "audit").is_empty());
     run(&mut a, "UPDATE merkle_statement SET user_name = 'mallory'");
-    assert_eq!(findings(&mut a, "lean"), ["modified public.orders 1 0"]);
+    assert_eq!(findings(&mut a, "lean"), ["metadata_altered public.orders 1 0"]);
     assert_eq!(
         findings(&mut a, "audit"),
         [

@@ -176,7 +176,7 @@ fn writers_of_a_partition_hold_the_fence() {
     );
     run(
         &mut b,
-        "INSERT INTO events (note) VALUES ('routed'); INSERT INTO events VALUES (1500, 'other')",
+        "INSERT INTO events (note) VALUES ('routed'); INSERT INTO events VALUES (1500, 'other'); SELECT setval('seq', 1500)",
     );
     run(&mut b, "SET merkle_log.fence_timeout = '100ms'");
     assert!(batch(&mut b).1.is_some());

@@ -14,7 +14,8 @@ fn kill_9_in_the_middle_of_batches_loses_nothing() {
     );
     let heads = Arc::new(Mutex::new(Vec::<(i64, Vec<u8>)>::new()));
     let acknowledged: Arc<Mutex<Vec<i64>>> = Arc::default();
-    for round in 0..20u64 {
+    let rounds = size(8, 100);
+    for round in 0..rounds {
         let writers: Vec<_> = (0..2)
             .map(|_| {
                 let (mut client, acknowledged) = (cluster.client("postgres"), acknowledged.clone());
@@ -69,7 +70,10 @@ fn kill_9_in_the_middle_of_batches_loses_nothing() {
     assert_eq!(size, rows.len() as i64);
     let root: Vec<u8> = one(&mut client, "SELECT merkle_root('audit')");
     let heads = heads.lock().unwrap();
-    assert!(heads.len() > 20);
+    assert!(
+        heads.len() as u64 > rounds,
+        "each kill was in the middle of batches"
+    );
     for head in heads.iter() {
         assert!(oracle::consistent(
             &mut client,

@@ -244,3 +244,62 @@ fn an_altered_key_hash_is_found() {
         run(&mut a, "ROLLBACK");
     }
 }
+
+/// A type whose output function raises an error for some values, as the server's own do for values whose
+/// text would be too long: it writes the number of an enum's label as the label.
+const FUSSY: &str = "CREATE TYPE mood AS ENUM ('good'); CREATE TYPE fussy;
+    CREATE FUNCTION fussy_in(cstring) RETURNS fussy LANGUAGE internal IMMUTABLE STRICT AS 'oidin';
+    CREATE FUNCTION fussy_out(fussy) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'enum_out';
+    CREATE TYPE fussy (INPUT = fussy_in, OUTPUT = fussy_out, LIKE = oid);
+    CREATE FUNCTION good() RETURNS fussy LANGUAGE plpgsql AS
+      $$BEGIN RETURN (SELECT oid::text FROM pg_enum WHERE enumlabel = 'good'); END$$;";
+
+#[test]
+fn a_row_that_cannot_be_read_is_set_aside_on_record_and_logged_once_it_can() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, FUSSY);
+    run(
+        &mut a,
+        "CREATE TABLE w (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v fussy);
+         SELECT create_log('w'); SELECT add_source('w', 'w', 'id');
+         INSERT INTO w (v) SELECT good() FROM generate_series(1, 1500);
+         INSERT INTO w (v) VALUES ('1');
+         INSERT INTO w (v) SELECT good() FROM generate_series(1, 10)",
+    );
+    assert_eq!(drain(&mut a, "w"), 1510);
+    run(&mut a, "INSERT INTO w (v) VALUES (good())");
+    assert_eq!(drain(&mut a, "w"), 1511);
+    let problem: String = one(
+        &mut a,
+        "SELECT detail FROM merkle_log_health() WHERE check_name = 'set_aside' AND object = 'w' AND NOT ok",
+    );
+    assert!(problem.starts_with("1 rows cannot be logged"), "{problem}");
+    assert!(problem.contains("row 1501 of public.w"), "{problem}");
+    assert_eq!(findings(&mut a, "w"), ["unlogged public.w 1501"]);
+    let holes: i64 = one(&mut a, "SELECT sum(rows)::int8 FROM merkle_log_coverage");
+    assert_eq!(holes, 1);
+    let late = "SELECT count(*) FROM reconcile('w')";
+    assert_eq!(one::<i64>(&mut a, late), 0);
+    run(&mut a, "UPDATE w SET v = good() WHERE id = 1501");
+    assert_eq!(one::<i64>(&mut a, late), 1);
+    assert_eq!(findings(&mut a, "w"), [""; 0]);
+    assert!(one::<bool>(
+        &mut a,
+        "SELECT ok FROM merkle_log_health() WHERE check_name = 'set_aside'"
+    ));
+}
+
+#[test]
+fn the_writer_of_a_captured_row_that_cannot_be_read_is_told_and_no_one_else_is_held_up() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, FUSSY);
+    run(
+        &mut a,
+        "CREATE TABLE c (id int PRIMARY KEY, v fussy); SELECT create_log('c'); SELECT add_source('c', 'c', capture => 'trigger')",
+    );
+    error(&mut a, "INSERT INTO c VALUES (1, '1')");
+    run(&mut a, "INSERT INTO c VALUES (2, good())");
+    assert_eq!(drain(&mut a, "c"), 1);
+}

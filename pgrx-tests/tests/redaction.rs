@@ -147,13 +147,13 @@ fn erasing_without_a_redaction_on_record_is_tampering() {
     );
     assert_eq!(
         findings(&mut a, "audit"),
-        ["entry_altered public.people 1 0"]
+        ["leaf_data_altered public.people 1 0"]
     );
     run(
         &mut a,
         "ROLLBACK; BEGIN; UPDATE merkle_leaf_data SET salt = sha256(salt) WHERE leaf_index = 0",
     );
-    assert_eq!(findings(&mut a, "audit"), ["modified public.people 1 0"]);
+    assert_eq!(findings(&mut a, "audit"), ["metadata_altered public.people 1 0"]);
     run(&mut a, "ROLLBACK");
     let plain: i64 = one(
         &mut a,
@@ -175,9 +175,9 @@ fn erasing_without_a_redaction_on_record_is_tampering() {
     assert_eq!(
         found,
         [
-            "entry_altered public.people 1 0",
-            "entry_altered public.people 2 2",
-            "entry_altered redact 2 4"
+            "entry_altered redact 2 4",
+            "leaf_data_altered public.people 1 0",
+            "leaf_data_altered public.people 2 2"
         ]
     );
     // Only the table's owner may redact.

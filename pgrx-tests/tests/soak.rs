@@ -1,6 +1,6 @@
 //! Hours of full load in minutes: the lag stays bounded, memory flat, and everything verifies.
 //!
-//! `make soak MINUTES=60` runs it for an hour; `make test` for three minutes.
+//! `make soak MINUTES=60` runs it for an hour; `make test-long` for ten minutes, `make test` for 45 seconds.
 
 use server_tests::*;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ fn lag_and_memory_stay_bounded_under_full_load() {
     let minutes: f64 = std::env::var("MINUTES")
         .ok()
         .and_then(|m| m.parse().ok())
-        .unwrap_or(3.0);
+        .unwrap_or(size(0.75, 10.0));
     let cluster = Cluster::with(
         "shared_preload_libraries = 'merkle_log'\nshared_buffers = '512MB'\nmax_wal_size = '4GB'\nautovacuum_naptime = '10s'",
     );

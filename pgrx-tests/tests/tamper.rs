@@ -83,20 +83,20 @@ fn every_tampering_is_named_with_its_place() {
         "UPDATE merkle_log SET source_key = 'no number' WHERE leaf_index = 41",
         &[
             "entry_altered public.orders no number 41",
-            "unlogged public.orders 42",
+            "entry_missing public.orders 42",
         ],
     );
     is(
         "UPDATE merkle_log SET source_id = 77 WHERE leaf_index = 41",
-        &["entry_altered 42 41", "unlogged public.orders 42"],
+        &["entry_altered 42 41", "entry_missing public.orders 42"],
     );
     is(
         "DELETE FROM merkle_log WHERE leaf_index = 41",
-        &["entry_missing 41", "unlogged public.orders 42"],
+        &["entry_missing 41", "entry_missing public.orders 42"],
     );
     is(
         "DELETE FROM merkle_log WHERE leaf_index = 66099",
-        &["entry_missing 66099", "unlogged public.orders 66100"],
+        &["entry_missing 66099", "entry_missing public.orders 66100"],
     );
     is(
         "INSERT INTO merkle_log SELECT log_id, source_id, 66100, '0', '0', leaf_hash FROM merkle_log WHERE leaf_index = 1",

@@ -185,6 +185,22 @@ impl Replay {
                     type_name: text(row, "column_type")?,
                     attnum: row.number("attnum").and_then(|n| i16::try_from(n).ok()),
                     logged: row.columns.get("logged")?.as_bool()?,
+                    key: row
+                        .number("key_position")
+                        .and_then(|n| i16::try_from(n).ok()),
+                    orders: row
+                        .columns
+                        .get("orders")
+                        .is_some_and(|o| o == &Json::Bool(true)),
+                    // An oid is a text in JSON.
+                    type_oid: text(row, "type_oid").and_then(|n| n.parse().ok()),
+                    type_modifier: row
+                        .number("type_modifier")
+                        .and_then(|n| i32::try_from(n).ok()),
+                    definition: row
+                        .columns
+                        .get("type_definition")
+                        .and_then(|d| serde_json::from_value(d.clone()).ok()),
                 })
             };
             if let (Some(version), Some(column)) = (row.number("version"), column()) {

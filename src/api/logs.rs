@@ -217,6 +217,7 @@ fn drop_log(
             "verification_source_columns",
             "verification_source_versions",
             "merkle_order_index",
+            "merkle_set_aside",
         ] {
             let sql = format!(
                 "DELETE FROM @extschema@.{table} t USING @extschema@.verification_sources s

@@ -425,7 +425,7 @@ fn leaf_data(log: Option<&str>, leaf_index: Option<i64>) -> Result<Vec<u8>, Erro
         let mut scan = Scan::new(&log, &shape, shape.version_of(index))?;
         scan.annexes.insert(entry.key.clone(), annex);
         if !scan.missing.is_empty() {
-            let reason = format!("columns that are gone: {}", scan.missing.join(", "));
+            let reason = format!("column {}", scan.missing.join(", column "));
             return Err(Error::ShapeChanged {
                 log: log.name,
                 index,

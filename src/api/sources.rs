@@ -5,7 +5,7 @@ use super::{column_names, log_name, required, shortened};
 use crate::capture::guard;
 use crate::capture::order::Domain;
 use crate::capture::partitions;
-use crate::capture::shape::{self, Shape};
+use crate::capture::shape::{self, Logged, Shape};
 use crate::capture::table::{Attribute, Table};
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources::{self, Capture, Source};
@@ -120,11 +120,16 @@ fn add_source_v2(
         if let Some(before) = removed_before(session, &log, &source, &key)? {
             return go_on(session, &log, before, source);
         }
+        let logged = Logged::named(
+            &table,
+            source.hash_column.as_deref(),
+            source.columns.as_deref(),
+        )?;
         let version = Version {
             number: 1,
             from_leaf_index: heads::latest(session, Snapshot::Fresh, &log)?.tree_size,
             hash_column: source.hash_column.clone(),
-            columns: shape::columns(&table, &source, &key, order.as_ref())?,
+            columns: shape::columns(&table, &key, order.as_ref(), logged)?,
         };
         source.id = sources::insert(session, &source);
         versions::insert(session, source.id, &version, "first version");
@@ -197,14 +202,22 @@ fn go_on(session: &Session, log: &Log, before: Source, wanted: Source) -> Result
     sources::readmit(session, &source);
     let size = heads::latest(session, Snapshot::Fresh, log)?.tree_size;
     let mut shape = Shape::load(session, log, &source)?;
-    // Triggers start a new version with the first change that they capture.
-    match source.by_trigger() {
-        true => shape.columns_now().map(drop)?,
-        false => shape.record(session, size)?,
-    }
+    record_choice(session, &mut shape, size)?;
     guard::install(session, &source);
     partitions::record(session, &shape, size);
     Ok(source.id)
+}
+
+/// Starts a version with the columns that the source's settings name, if they are others than before.
+fn record_choice(session: &Session, shape: &mut Shape, size: i64) -> Result<(), Error> {
+    let logged = Logged::named(
+        &shape.table,
+        shape.source.hash_column.as_deref(),
+        shape.source.columns.as_deref(),
+    )?;
+    let columns = shape.columns_with(logged)?;
+    shape::record_columns(session, &shape.source, &mut shape.versions, size, columns);
+    Ok(())
 }
 
 #[pg_extern(parallel_unsafe, name = "alter_source")]
@@ -229,10 +242,8 @@ fn alter_source_v2(
         if source.by_trigger() && hash_column.as_ref().is_some_and(|c| !c.is_empty()) {
             return Err(no_hash_column(&shape.table));
         }
-        if !source.by_trigger() {
-            // What happened to the table so far belongs to a version of its own.
-            shape.record(session, size)?;
-        }
+        // What happened to the table so far belongs to a version of its own.
+        shape.record(session, size)?;
         if let Some(columns) = column_names("columns", columns)? {
             shape.source.columns = (!columns.is_empty()).then_some(columns);
         }
@@ -247,11 +258,7 @@ fn alter_source_v2(
             *option = given.unwrap_or(*option);
         }
         sources::update(session, &shape.source);
-        // Triggers start the new version with the first change that they capture.
-        match source.by_trigger() {
-            true => shape.columns_now().map(drop)?,
-            false => shape.record(session, size)?,
-        }
+        record_choice(session, &mut shape, size)?;
         guard::install(session, &shape.source);
         Ok(shape.current().number)
     })

@@ -14,6 +14,7 @@ use crate::pg::progress::{Command, Progress};
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use crate::store::append::{Appended, Appender, Entry, concat};
+use crate::store::set_aside;
 use crate::store::tree::hashes;
 use merkle_tree::{TILE_WIDTH, tile_hash};
 use pgrx::pg_sys;
@@ -27,6 +28,8 @@ const ALONE: i64 = 16_384;
 const STRETCH: i64 = 8 << 20;
 /// Rows that a helper hands over at once.
 const HANDFUL: usize = 512;
+/// Bytes after which it hands over fewer: a message has the limits of any of the server's allocations.
+const MUCH: usize = 1 << 20;
 
 /// Appends the rows of the spans, up to the log's batch size.
 pub fn append(
@@ -38,8 +41,11 @@ pub fn append(
     let mut appender = Appender::open(session, log)?;
     let mut watermarks: HashMap<i32, Vec<String>> = HashMap::new();
     let batch_size = i64::from(log.batch_size);
-    // What may be logged already is looked up here.
-    let mut helpers = !sources.iter().any(|(_, span)| span.some_logged);
+    let mut set_aside = Vec::new();
+    // What needs a closer look is read here.
+    let mut helpers = !sources
+        .iter()
+        .any(|(_, span)| span.some_logged || span.careful);
     loop {
         let before = appender.entries();
         let helper = match helpers && before >= ALONE {
@@ -65,6 +71,14 @@ pub fn append(
                     if leaf.logged {
                         continue;
                     }
+                    if let Some(problem) = &leaf.problem {
+                        set_aside.push(set_aside::Row {
+                            source_id,
+                            key: leaf.key.clone(),
+                            problem: problem.clone(),
+                        });
+                        continue;
+                    }
                     appender.push(&Entry::in_order(source_id, leaf))?;
                     report(&progress, appender.entries());
                 }
@@ -86,6 +100,7 @@ pub fn append(
     for (source_id, watermark) in &watermarks {
         sources::set_watermark(session, *source_id, watermark);
     }
+    set_aside::record(session, log, &set_aside);
     appender.finish()
 }
 
@@ -152,7 +167,7 @@ impl Request {
                 tile.clear();
             }
             (taken, held) = (taken + 1, held + 1);
-            if held == HANDFUL {
+            if held == HANDFUL || answer.len() > MUCH {
                 pgrx::check_for_interrupts!();
                 if !send(&answer) {
                     return Ok(());

@@ -14,7 +14,7 @@ use crate::capture::state;
 use crate::capture::statement::{self, Rows};
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
-use crate::catalog::versions::{self, Version};
+use crate::catalog::versions::{self, Column, Version};
 use crate::error::Error;
 use crate::pg::lock;
 use crate::pg::memory::Scratch;
@@ -26,6 +26,7 @@ use crate::store::entries;
 use crate::store::late::Way;
 use leaf_format::Kind;
 use merkle_tree::{Hash, leaf_hash};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -156,7 +157,9 @@ impl Sweep {
         let full = rows.len() as i64 == limit;
         let last = rows.last().filter(|_| full);
         let next = last.map(|r| r.position(&shape)).transpose()?;
-        shape.rebind(session);
+        if shape.rebind(session) {
+            sources::update(session, &shape.source);
+        }
         Ok(Some(Sweep { shape, rows, next }))
     }
 }
@@ -303,18 +306,19 @@ impl<'a> Batch<'a> {
                 &format!("is of source {source_id}, which does not exist"),
             ));
         };
-        let mut versions = match Shape::load(session, self.log, &source) {
-            Ok(mut shape) => {
-                if shape.rebind(session) {
-                    sources::update(session, &shape.source);
-                }
-                shape.versions
-            }
+        let mut shape = Shape::load(session, self.log, &source).ok();
+        if let Some(shape) = &mut shape
+            && shape.rebind(session)
+        {
+            sources::update(session, &shape.source);
+        }
+        let mut versions = match &shape {
+            Some(shape) => shape.versions.clone(),
             // The table is gone; what it said before still counts.
-            Err(_) => versions::load(session, source_id),
+            None => versions::load(session, source_id),
         };
         let columns = match (&changes.columns, changes.version) {
-            (Some(columns), _) => columns.to_vec(),
+            (Some(columns), _) => captured_columns(shape.as_ref(), columns, changes),
             (None, number) => versions
                 .iter()
                 .find(|v| Some(v.number) == number)
@@ -330,6 +334,12 @@ impl<'a> Batch<'a> {
         );
         let number = versions.last().map(|v| v.number);
         self.versions.insert(source_id, number);
+        if let Some(mut shape) = shape {
+            shape.versions = versions;
+            if shape.follow_names() {
+                sources::update(session, &shape.source);
+            }
+        }
         Ok(())
     }
 
@@ -371,4 +381,35 @@ impl<'a> Batch<'a> {
             })
             .collect()
     }
+}
+
+/// The columns that changes were captured with: in another database maybe, from which they were restored, or by
+/// version 0.3.0.
+fn captured_columns(
+    shape: Option<&Shape>,
+    columns: &[Column],
+    changes: &CapturedAs,
+) -> Vec<Column> {
+    let mut columns = columns.to_vec();
+    let Some(shape) = shape else {
+        return columns;
+    };
+    let moved = |bound_to: &Cow<str>| **bound_to != *shape.source.bound_to;
+    if changes.bound_to.as_ref().is_some_and(moved) {
+        let mut version = [Version {
+            columns,
+            ..shape.current().clone()
+        }];
+        shape::renumber(&mut version, &shape.source, &shape.table);
+        let [version] = version;
+        columns = version.columns;
+    }
+    if columns.iter().all(|c| c.key.is_none()) {
+        for column in &mut columns {
+            let known = shape.current().columns.iter();
+            let mut known = known.filter(|c| c.attnum == column.attnum && c.attnum.is_some());
+            column.key = known.next().and_then(|c| c.key);
+        }
+    }
+    columns
 }

@@ -1,5 +1,6 @@
 //! From a source table to rows in order: which table, which columns, how far, and in which order.
 
+pub mod binding;
 pub mod ceiling;
 pub mod change_order;
 pub mod fence;

@@ -25,6 +25,8 @@ pub struct CapturedAs<'a> {
     /// The version of its columns, or where none on record fitted, the columns.
     pub version: Option<i32>,
     pub columns: Option<Cow<'a, [Column]>>,
+    /// What the columns' numbers refer to (`shape::identity`).
+    pub bound_to: Option<Cow<'a, str>>,
     /// Leaf data is kept, not only its hash.
     pub keep: bool,
 }

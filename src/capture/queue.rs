@@ -237,15 +237,12 @@ fn stored(log: &str, row: &Row) -> Stored {
 
 fn changes(page: &Page, transaction: u64) -> Vec<Change> {
     let own = |table: &CapturedAs| {
-        let columns = table.columns.as_ref().map(|c| c.to_vec().into());
         Rc::new(CapturedAs {
-            columns,
-            ..CapturedAs {
-                source_id: table.source_id,
-                version: table.version,
-                columns: None,
-                keep: table.keep,
-            }
+            source_id: table.source_id,
+            version: table.version,
+            columns: table.columns.as_ref().map(|c| c.to_vec().into()),
+            bound_to: table.bound_to.as_ref().map(|b| b.to_string().into()),
+            keep: table.keep,
         })
     };
     let tables: Vec<Rc<CapturedAs<'static>>> = page.tables.iter().map(own).collect();
@@ -297,6 +294,7 @@ fn changes_of_0_3(row: &Row, transaction: u64) -> Vec<Change> {
         source_id: row.get(7).unwrap_or_default(),
         version: row.get(8),
         columns: columns.map(|texts| versions::unflatten(&texts).into()),
+        bound_to: None,
         keep: row.get(15).unwrap_or_default(),
     });
     let kind = row.get::<String>(10).unwrap_or_default();

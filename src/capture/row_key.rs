@@ -7,7 +7,8 @@ use crate::catalog::logs::Log;
 use crate::catalog::sources;
 use crate::encode::{self, Decoder};
 use crate::error::Error;
-use crate::pg::{datum, relcache, role};
+use crate::pg::relcache::{self, Changed};
+use crate::pg::{datum, role};
 use crate::session::Session;
 use crate::shared;
 use pgrx::pg_sys;
@@ -178,6 +179,6 @@ fn sort_key_of(column: &Attribute, value: pg_sys::Datum) -> Option<SortKey> {
     OrderValue::new(column.base_type, &value).sort_key()
 }
 
-fn forget(_: Option<pg_sys::Oid>) {
+fn forget(_: Changed) {
     STALE.set(true);
 }

@@ -8,16 +8,17 @@ use super::shape::Shape;
 use super::statement::Statement;
 use super::table::Attribute;
 use crate::catalog::logs::Log;
-use crate::catalog::versions::Version;
+use crate::catalog::versions::{Column, Version};
 use crate::encode::Decoder;
 use crate::error::Error;
 use crate::pg::memory::Scratch;
 use crate::pg::spi::{self, Cursor, Row, Snapshot};
-use crate::pg::{datum, random, role};
+use crate::pg::{datum, random, role, subtransaction};
 use crate::store::leaves::Annex;
 use leaf_format::{Context, Encoder, Kind, Value};
 use merkle_tree::{EMPTY_ROOT, Hash, leaf_hashes};
 use pgrx::pg_sys;
+use std::collections::HashMap;
 
 /// Bytes of a salt: as many as make guessing hopeless.
 pub const SALT: usize = 16;
@@ -39,6 +40,8 @@ pub struct Leaf {
     pub leaf_data: Option<Vec<u8>>,
     /// It has an entry already.
     pub logged: bool,
+    /// Why the row cannot be logged; then hash, salt and leaf data mean nothing.
+    pub problem: Option<String>,
 }
 
 /// Reads rows of a source under one version of its columns.
@@ -60,7 +63,10 @@ pub struct Scan {
     /// New leaves get a salt, and keep their data.
     salted: bool,
     keep: bool,
-    /// Columns of the version that the table does not have any more.
+    /// A row that cannot be read or encoded is a leaf with a problem, not an error. Each row is then read in
+    /// a subtransaction.
+    pub careful: bool,
+    /// Columns of the version that the table does not have any more, in words.
     pub missing: Vec<String>,
     /// Columns whose type is not the version's, in words.
     pub retyped: Vec<String>,
@@ -112,18 +118,32 @@ impl Scan {
         let key: Vec<usize> = shape.key.iter().map(&mut place).collect();
         let (mut names, mut logged) = (Vec::new(), Vec::new());
         let (mut missing, mut retyped) = (Vec::new(), Vec::new());
+        // Values are written with the names of the version.
+        let mut definitions = HashMap::new();
         for column in version.columns.iter().filter(|c| c.logged) {
             match column.attnum.and_then(|n| shape.table.attribute(n)) {
-                None => missing.push(column.name.clone()),
+                None if column.attnum.is_none() => missing.push(format!(
+                    "{} cannot be told: the table was restored from a dump made after it was renamed, moved or dropped, and before that was on record",
+                    column.name
+                )),
+                None => missing.push(format!("{} is gone", column.name)),
                 Some(attribute) => {
-                    if attribute.type_name != column.type_name {
+                    if !is_of_type(attribute, column) {
                         retyped.push(format!(
                             "{} was {} and is {}",
                             column.name, column.type_name, attribute.type_name
                         ));
                     }
+                    let definition = column.definition.as_ref();
+                    let lost = definition.map(|d| d.lost(attribute.definition.as_ref()));
+                    retyped.extend(
+                        lost.into_iter()
+                            .flatten()
+                            .map(|what| format!("{}: {what}", column.name)),
+                    );
                     names.push(column.name.as_str());
                     logged.push(place(attribute));
+                    definitions.insert(attribute.attnum, definition);
                 }
             }
         }
@@ -142,7 +162,13 @@ impl Scan {
             log: log.name.clone(),
             table: shape.source.name.clone(),
             owner: shape.table.owner,
-            decoders: attributes.iter().map(Decoder::of_column).collect(),
+            decoders: attributes
+                .iter()
+                .map(|a| match definitions.get(&a.attnum) {
+                    Some(definition) => Decoder::of_type(a.base_type, *definition),
+                    None => Decoder::of_column(a),
+                })
+                .collect(),
             attributes,
             order,
             key_orders: key == [order],
@@ -152,6 +178,7 @@ impl Scan {
             annexes: KeyEquality::of(&shape.key).map([]),
             salted: false,
             keep: false,
+            careful: false,
             missing,
             retyped,
             chunk: Chunk::default(),
@@ -207,8 +234,62 @@ impl Scan {
         self.chunk.take()
     }
 
+    /// As `all`; where a row cannot be read, once more and carefully.
+    pub fn all_with_problems(
+        &mut self,
+        snapshot: Snapshot,
+        statement: &Statement,
+    ) -> Result<Vec<Leaf>, Error> {
+        let read = subtransaction::run(|| {
+            let read = self.all(snapshot, statement);
+            read.unwrap_or_else(|error| error.raise())
+        });
+        read.or_else(|_| {
+            self.chunk = Chunk::default();
+            self.careful = true;
+            self.all(snapshot, statement)
+        })
+    }
+
     /// Encodes a row, in memory that the caller frees.
     fn add(&mut self, row: &Row) {
+        if !self.careful {
+            return self.encode(row);
+        }
+        let problem = match subtransaction::run(|| self.encode(row)) {
+            Ok(()) => self.chunk.problem.take().map(|error| error.to_string()),
+            Err(failure) => Some(failure.message),
+        };
+        if let Some(problem) = problem {
+            let leaf = self.unencodable(row, problem);
+            self.chunk.leaves.push(leaf);
+            self.chunk.ends.push(self.chunk.data.len());
+        }
+    }
+
+    fn unencodable(&self, row: &Row, problem: String) -> Leaf {
+        let text = |place: usize| {
+            // SAFETY: as in `encode`.
+            row.datum(place)
+                .map(|d| unsafe { datum::output(self.attributes[place].base_type, d) })
+                .unwrap_or_default()
+        };
+        // SAFETY: as in `encode`.
+        let order = unsafe { self.decoders[self.order].decode(row.datum(self.order)) };
+        Leaf {
+            order: OrderValue::new(self.attributes[self.order].base_type, &order),
+            order_text: (!self.key_orders).then(|| text(self.order)),
+            key: row_key::text(self.key.iter().map(|place| text(*place)).collect()),
+            place: None,
+            hash: EMPTY_ROOT,
+            salt: None,
+            leaf_data: None,
+            logged: false,
+            problem: Some(problem),
+        }
+    }
+
+    fn encode(&mut self, row: &Row) {
         let Scan {
             attributes,
             decoders,
@@ -261,6 +342,7 @@ impl Scan {
                 hash: EMPTY_ROOT,
                 leaf_data: keep.then(|| chunk.leaf_data.clone()),
                 logged: false,
+                problem: None,
                 salt,
             });
         match encoded {
@@ -280,6 +362,13 @@ impl Scan {
             }
         }
     }
+}
+
+/// True if the column still has the type that it had, whatever that is called.
+fn is_of_type(attribute: &Attribute, column: &Column) -> bool {
+    let same = column.type_oid == Some(attribute.type_oid.to_u32())
+        && column.type_modifier == Some(attribute.type_modifier);
+    same || attribute.type_name == column.type_name
 }
 
 /// A new random salt.

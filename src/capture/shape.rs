@@ -1,8 +1,10 @@
 //! Which columns of a source table make up its leaves, now and under every earlier version.
 //!
-//! Columns are followed by attribute number, so that a renamed column is still the same column. A
-//! dump and restore renumbers them: then, once, they are followed by name.
+//! Columns are followed by attribute number, so that a renamed column is still the same column, and stays what it
+//! is: part of the key, the order column, one that is logged. A dump and restore renumbers them: then, once, they are
+//! found by name and order (`binding`).
 
+use super::binding;
 use super::table::{Attribute, Table};
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
@@ -25,6 +27,8 @@ pub struct Shape {
     /// What rows are read in order of: the order column, if there is one, then the key columns not yet
     /// named.
     pub sort: Vec<Attribute>,
+    /// Version 0.3.0 did not put on record all that the columns are known by.
+    incomplete: bool,
 }
 
 impl Shape {
@@ -45,37 +49,36 @@ impl Shape {
             table: source.name.clone(),
             relation: source.relation.to_u32(),
         })?;
-        let versions = bind(session, source, &table, versions);
+        let Bound {
+            versions,
+            incomplete,
+        } = bind(session, source, &table, versions);
         let current = versions.last().ok_or_else(|| Error::Damaged {
             log: log.name.clone(),
             problem: format!("source \"{}\" has no version", source.name),
         })?;
-        let find = |name: &String| {
-            current
-                .column(name)
-                .and_then(|c| table.attribute(c.attnum?))
-                .cloned()
-                .ok_or_else(|| Error::KeyDropped {
-                    log: log.name.clone(),
-                    table: source.name.clone(),
-                    column: name.clone(),
-                })
-        };
-        let order = source.order_column.as_ref().map(find).transpose()?;
-        let key = source
-            .key_columns
-            .iter()
-            .map(find)
-            .collect::<Result<Vec<_>, _>>()?;
+        let find = |column: &Column| find(&table, log, source, column);
+        let order = current.columns.iter().find(|c| c.orders);
+        let order = order.map(find).transpose()?;
+        let mut key: Vec<&Column> = current.columns.iter().filter(|c| c.key.is_some()).collect();
+        key.sort_by_key(|c| c.key);
+        let key = key.into_iter().map(find).collect::<Result<Vec<_>, _>>()?;
         let ordered_by = order.as_ref().map(|a| a.attnum);
         let others = key.iter().filter(|a| Some(a.attnum) != ordered_by).cloned();
-        let sort = order.into_iter().chain(others).collect();
+        let sort: Vec<Attribute> = order.into_iter().chain(others).collect();
+        if key.is_empty() {
+            return Err(Error::Damaged {
+                log: log.name.clone(),
+                problem: format!("the key of source \"{}\" is not on record", source.name),
+            });
+        }
         Ok(Shape {
             source: source.clone(),
             table,
             versions,
             key,
             sort,
+            incomplete,
         })
     }
 
@@ -129,13 +132,14 @@ impl Shape {
         Ok(())
     }
 
-    /// Stores the numbers that the columns have now, after the table was restored from a dump. True
-    /// if it was.
+    /// Stores what the columns are known by, after the table was restored from a dump or the extension was
+    /// updated from version 0.3.0. True if it was restored.
     pub fn rebind(&mut self, session: &Session) -> bool {
         let identity = identity(session, self.table.oid);
         let rebound = identity != self.source.bound_to;
-        if rebound {
+        if rebound || self.incomplete {
             self.source.bound_to = identity;
+            self.incomplete = false;
             self.versions
                 .iter()
                 .for_each(|v| versions::rebind(session, self.source.id, v));
@@ -145,34 +149,55 @@ impl Shape {
 
     /// The columns as a new version would have them.
     pub fn columns_now(&self) -> Result<Vec<Column>, Error> {
-        let order = self.source.order_column.as_ref().map(|_| self.order());
-        columns(&self.table, &self.source, &self.key, order)
+        let current = self.current();
+        let logged = match &current.hash_column {
+            Some(name) => {
+                let hash = current
+                    .column(name)
+                    .and_then(|c| self.table.attribute(c.attnum?));
+                Logged::Hash(hash.ok_or_else(|| Error::NoSuchColumn {
+                    table: self.table.name.clone(),
+                    column: name.clone(),
+                })?)
+            }
+            None if self.source.columns.is_some() => Logged::These(self.logged()),
+            None => Logged::All,
+        };
+        self.columns_with(logged)
     }
 
-    /// Lets the names in the source's settings follow renamed columns; drops logged columns that
-    /// are gone. True if any changed.
-    fn follow_names(&mut self) -> bool {
-        let now: HashMap<&str, Option<&str>> = self
-            .current()
-            .columns
-            .iter()
-            .map(|c| {
-                let attribute = c.attnum.and_then(|n| self.table.attribute(n));
-                (c.name.as_str(), attribute.map(|a| a.name.as_str()))
-            })
-            .collect();
-        // A name the version in force does not know was just given by alter_source.
-        let follow = |name: &String| match now.get(name.as_str()) {
-            Some(new) => new.map(str::to_owned),
-            None => Some(name.clone()),
+    /// The columns as a new version would have them that logs others.
+    pub fn columns_with(&self, logged: Logged) -> Result<Vec<Column>, Error> {
+        let order = self.current().columns.iter().any(|c| c.orders);
+        columns(&self.table, &self.key, order.then(|| self.order()), logged)
+    }
+
+    /// The columns that are logged under the version in force, as far as they are there.
+    fn logged(&self) -> Vec<&Attribute> {
+        let logged = self.current().columns.iter().filter(|c| c.logged);
+        logged
+            .filter_map(|c| self.table.attribute(c.attnum?))
+            .collect()
+    }
+
+    /// Lets the names in the source's settings, which are there for people, follow renamed columns. True if any
+    /// changed.
+    pub fn follow_names(&mut self) -> bool {
+        let names = |attributes: &[&Attribute]| -> Vec<String> {
+            attributes.iter().map(|a| a.name.clone()).collect()
         };
+        let current = self.current();
+        let hash = current.hash_column.as_ref().map(|name| {
+            let hash = current
+                .column(name)
+                .and_then(|c| self.table.attribute(c.attnum?));
+            hash.map_or_else(|| name.clone(), |a| a.name.clone())
+        });
         let mut after = self.source.clone();
         after.order_column = after.order_column.map(|_| self.sort[0].name.clone());
         after.key_columns = self.key.iter().map(|a| a.name.clone()).collect();
-        after.columns = after
-            .columns
-            .map(|names| names.iter().filter_map(follow).collect());
-        after.hash_column = after.hash_column.map(|name| follow(&name).unwrap_or(name));
+        after.columns = after.columns.map(|_| names(&self.logged()));
+        after.hash_column = hash;
         let changed = after.order_column != self.source.order_column
             || after.key_columns != self.source.key_columns
             || after.columns != self.source.columns
@@ -235,74 +260,183 @@ pub fn is_still_its_table(session: &Session, source: &Source) -> bool {
     })
 }
 
-/// The columns of a first version; also checks that all of them exist.
+/// Which columns make up the leaves.
+pub enum Logged<'a> {
+    All,
+    These(Vec<&'a Attribute>),
+    /// The key and this one, which brings the row's hash.
+    Hash(&'a Attribute),
+}
+
+impl Logged<'_> {
+    /// As given by name; `hash` and `columns` as `add_source` takes them.
+    pub fn named<'a>(
+        table: &'a Table,
+        hash: Option<&str>,
+        columns: Option<&[String]>,
+    ) -> Result<Logged<'a>, Error> {
+        Ok(match (hash, columns) {
+            (Some(hash), _) => {
+                let hash = table.attribute_named(hash)?;
+                if !matches!(
+                    hash.base_type,
+                    pg_sys::BYTEAOID | pg_sys::TEXTOID | pg_sys::VARCHAROID
+                ) {
+                    return Err(Error::HashType {
+                        table: table.name.clone(),
+                        column: hash.name.clone(),
+                        type_name: hash.type_name.clone(),
+                    });
+                }
+                Logged::Hash(hash)
+            }
+            (None, Some(names)) => Logged::These(
+                names
+                    .iter()
+                    .map(|name| table.attribute_named(name))
+                    .collect::<Result<_, _>>()?,
+            ),
+            (None, None) => Logged::All,
+        })
+    }
+
+    fn has(&self, attribute: &Attribute, key: &[Attribute]) -> bool {
+        let same = |a: &Attribute| a.attnum == attribute.attnum;
+        match self {
+            Logged::All => true,
+            Logged::These(these) => these.iter().any(|a| same(a)),
+            Logged::Hash(hash) => same(hash) || key.iter().any(same),
+        }
+    }
+}
+
+/// The columns of a version.
 pub fn columns(
     table: &Table,
-    source: &Source,
     key: &[Attribute],
     order: Option<&Attribute>,
+    logged: Logged,
 ) -> Result<Vec<Column>, Error> {
-    let logged: Vec<i16> = match (&source.hash_column, &source.columns) {
-        (Some(hash), _) => {
-            let hash = table.attribute_named(hash)?;
-            if !matches!(
-                hash.base_type,
-                pg_sys::BYTEAOID | pg_sys::TEXTOID | pg_sys::VARCHAROID
-            ) {
-                return Err(Error::HashType {
-                    table: table.name.clone(),
-                    column: hash.name.clone(),
-                    type_name: hash.type_name.clone(),
-                });
-            }
-            key.iter().map(|a| a.attnum).chain([hash.attnum]).collect()
-        }
-        (None, Some(names)) => names
-            .iter()
-            .map(|name| table.attribute_named(name).map(|a| a.attnum))
-            .collect::<Result<_, _>>()?,
-        (None, None) => table.attributes.iter().map(|a| a.attnum).collect(),
-    };
-    let known = |a: &&Attribute| {
-        logged.contains(&a.attnum)
-            || order.is_some_and(|o| o.attnum == a.attnum)
-            || key.iter().any(|k| k.attnum == a.attnum)
-    };
-    Ok(table
-        .attributes
-        .iter()
-        .filter(known)
-        .map(|a| Column {
+    let column = |a: &Attribute| {
+        let place = key.iter().position(|k| k.attnum == a.attnum);
+        Column {
             name: a.name.clone(),
             type_name: a.type_name.clone(),
             attnum: Some(a.attnum),
-            logged: logged.contains(&a.attnum),
-        })
-        .collect())
+            logged: logged.has(a, key),
+            key: place.map(|place| place as i16 + 1),
+            orders: order.is_some_and(|o| o.attnum == a.attnum),
+            type_oid: Some(a.type_oid.to_u32()),
+            type_modifier: Some(a.type_modifier),
+            definition: a.definition.clone(),
+        }
+    };
+    let known = |c: &Column| c.logged || c.orders || c.key.is_some();
+    Ok(table.attributes.iter().map(column).filter(known).collect())
 }
 
-/// The versions with attribute numbers of the table as it is now.
-fn bind(
-    session: &Session,
-    source: &Source,
-    table: &Table,
-    mut versions: Vec<Version>,
-) -> Vec<Version> {
-    if identity(session, table.oid) == source.bound_to {
-        return versions;
-    }
-    let Some(last) = versions.last().cloned() else {
-        return versions;
+/// The column of the table that a version's key or order column is now.
+fn find(table: &Table, log: &Log, source: &Source, column: &Column) -> Result<Attribute, Error> {
+    let (log, name) = (log.name.clone(), column.name.clone());
+    let Some(number) = column.attnum else {
+        return Err(Error::KeyUnknown {
+            log,
+            table: source.name.clone(),
+            column: name,
+        });
     };
-    let renumbered: HashMap<i16, i16> = last
-        .columns
+    table.attribute(number).cloned().ok_or(Error::KeyDropped {
+        log,
+        table: source.name.clone(),
+        column: name,
+    })
+}
+
+struct Bound {
+    versions: Vec<Version>,
+    incomplete: bool,
+}
+
+/// The versions with what their columns are known by in the table as it is now.
+fn bind(session: &Session, source: &Source, table: &Table, mut versions: Vec<Version>) -> Bound {
+    let incomplete = complete(source, &mut versions);
+    if identity(session, table.oid) != source.bound_to {
+        renumber(&mut versions, source, table);
+    }
+    let mut adopted = false;
+    for column in versions.iter_mut().flat_map(|v| &mut v.columns) {
+        adopted |= adopt(column, table);
+    }
+    Bound {
+        versions,
+        incomplete: incomplete || adopted,
+    }
+}
+
+/// Version 0.3.0 knew key and order column by their names only. True if that was so.
+fn complete(source: &Source, versions: &mut [Version]) -> bool {
+    if versions
+        .last()
+        .is_none_or(|v| v.columns.iter().any(|c| c.key.is_some()))
+    {
+        return false;
+    }
+    let number = |name: &String| versions.iter().rev().find_map(|v| v.column(name)?.attnum);
+    let key: Vec<Option<i16>> = source.key_columns.iter().map(number).collect();
+    let order = source.order_column.as_ref().and_then(number);
+    for column in versions.iter_mut().flat_map(|v| &mut v.columns) {
+        if column.attnum.is_some() {
+            let place = key.iter().position(|k| *k == column.attnum);
+            column.key = place.map(|place| place as i16 + 1);
+            column.orders = order == column.attnum;
+        }
+    }
+    true
+}
+
+/// Takes over what version 0.3.0 did not put on record of a column's type, where it still is that type.
+fn adopt(column: &mut Column, table: &Table) -> bool {
+    let attribute = column.attnum.and_then(|n| table.attribute(n));
+    match attribute {
+        Some(a) if column.type_oid.is_none() && a.type_name == column.type_name => {
+            column.type_oid = Some(a.type_oid.to_u32());
+            column.type_modifier = Some(a.type_modifier);
+            column.definition = a.definition.clone();
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Gives columns the numbers that they have in a table that was restored from a dump, if it is certain which is
+/// which.
+pub fn renumber(versions: &mut [Version], source: &Source, table: &Table) {
+    let Some(last) = versions.last() else {
+        return;
+    };
+    let mut recorded: Vec<&Column> = last.columns.iter().filter(|c| c.attnum.is_some()).collect();
+    recorded.sort_by_key(|c| c.attnum);
+    let names: Vec<String> = recorded.iter().map(|c| c.name.clone()).collect();
+    let now: Vec<String> = table.attributes.iter().map(|a| a.name.clone()).collect();
+    let all = source.columns.is_none() && last.hash_column.is_none();
+    let renumbered: HashMap<i16, &Attribute> = recorded
         .iter()
-        .filter_map(|c| Some((c.attnum?, table.attribute_named(&c.name).ok()?.attnum)))
+        .zip(binding::bind(&names, &now, all))
+        .filter_map(|(column, place)| Some((column.attnum?, &table.attributes[place?])))
         .collect();
     for column in versions.iter_mut().flat_map(|v| &mut v.columns) {
-        column.attnum = column.attnum.and_then(|n| renumbered.get(&n).copied());
+        let attribute = column.attnum.and_then(|n| renumbered.get(&n));
+        column.attnum = attribute.map(|a| a.attnum);
+        if let Some(attribute) = attribute
+            && column.type_name == attribute.type_name
+        {
+            column.type_oid = Some(attribute.type_oid.to_u32());
+            column.type_modifier = Some(attribute.type_modifier);
+            if let Some(definition) = &mut column.definition {
+                definition.rebind(attribute.definition.as_ref());
+            }
+        }
     }
-    versions
 }
 
 /// What `next` changes about `last`, in words; `None` if nothing.
@@ -326,6 +460,10 @@ fn difference(last: &Version, next: &Version) -> Option<String> {
                         "column {} is now {} instead of {}",
                         new.name, new.type_name, old.type_name
                     ));
+                }
+                if let (Some(last), Some(next)) = (&old.definition, &new.definition) {
+                    let changes = last.changes(next).into_iter();
+                    words.extend(changes.map(|change| format!("column {}: {change}", new.name)));
                 }
                 if new.logged != old.logged {
                     let how = if new.logged { "now" } else { "no longer" };

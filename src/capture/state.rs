@@ -82,7 +82,7 @@ impl State {
             Error::NotATable { .. } => State::NotATable,
             Error::ForcedRowSecurity { .. } => State::ForcedRowSecurity,
             Error::OwnerMayNotRead { .. } => State::OwnerMayNotRead,
-            Error::KeyDropped { .. } => State::KeyDropped,
+            Error::KeyDropped { .. } | Error::KeyUnknown { .. } => State::KeyDropped,
             Error::NotAKey { .. } | Error::NoKey { .. } => State::KeyNotUnique,
             Error::KeyType { .. } => State::KeyTypeChanged,
             Error::OrderType { .. } => State::OrderTypeChanged,

@@ -1,6 +1,8 @@
 //! A source table as the server's catalogs describe it now, and whether it can be a source.
 
 use crate::catalog::sources::Source;
+use crate::encode::Decoder;
+use crate::encode::definition::Definition;
 use crate::error::Error;
 use crate::pg::datum;
 use crate::session::Session;
@@ -15,6 +17,11 @@ pub struct Attribute {
     /// The type under any domains.
     pub base_type: pg_sys::Oid,
     pub type_name: String,
+    /// The type as declared, a domain maybe, and its modifier.
+    pub type_oid: pg_sys::Oid,
+    pub type_modifier: i32,
+    /// What the encoding of its values depends on beside the type.
+    pub definition: Option<Definition>,
     pub not_null: bool,
     /// The column's collation, qualified and quoted; `None` for a type without one.
     pub collation: Option<String>,
@@ -275,12 +282,12 @@ fn has_builtin_order(session: &Session, type_oid: pg_sys::Oid) -> bool {
 }
 
 fn attributes(session: &Session, oid: pg_sys::Oid) -> Vec<Attribute> {
-    session.fresh(
+    let mut attributes = session.fresh(
         "SELECT a.attnum, a.attname::pg_catalog.text, pg_catalog.quote_ident(a.attname), a.atttypid,
                 pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,
                 (SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(l.collname)
                    FROM pg_catalog.pg_collation l JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace
-                  WHERE l.oid = a.attcollation), a.attcollation
+                  WHERE l.oid = a.attcollation), a.attcollation, a.atttypmod
            FROM pg_catalog.pg_attribute a
           WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
           ORDER BY a.attnum",
@@ -291,11 +298,23 @@ fn attributes(session: &Session, oid: pg_sys::Oid) -> Vec<Attribute> {
             quoted: row.required(2),
             base_type: datum::base_type(row.required(3)),
             type_name: row.required(4),
+            type_oid: row.required(3),
+            type_modifier: row.required(8),
+            definition: None,
             not_null: row.required(5),
             collation: row.get(6),
             collation_oid: row.required(7),
         },
-    )
+    );
+    for attribute in attributes.iter_mut().filter(|a| !is_plain(a.base_type)) {
+        attribute.definition = Definition::of_type(attribute.base_type);
+    }
+    attributes
+}
+
+/// True for types that most columns have and that depend on nothing else.
+fn is_plain(base_type: pg_sys::Oid) -> bool {
+    Decoder::of_plain_type(base_type).is_some()
 }
 
 fn written_through(session: &Session, oid: pg_sys::Oid) -> Vec<pg_sys::Oid> {

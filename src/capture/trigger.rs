@@ -9,18 +9,20 @@ use super::page::CapturedAs;
 use super::queue::Pack;
 use super::row_key;
 use super::scan::new_salt;
-use super::shape::Shape;
+use super::shape::{self, Shape};
 use super::table::{Attribute, Table};
 use crate::catalog::logs;
 use crate::catalog::sources::{self, Source};
 use crate::catalog::versions::Column;
 use crate::encode;
 use crate::encode::Decoder;
+use crate::encode::definition::Definition;
 use crate::error::Error;
 use crate::pg::memory::Scratch;
+use crate::pg::relcache::{self, Changed};
 use crate::pg::spi::Row;
 use crate::pg::trigger::{Firing, Operation, Stored};
-use crate::pg::{datum, relcache, settings, xact};
+use crate::pg::{datum, settings, xact};
 use crate::session::Session;
 use leaf_format::{Context, Encoder, Kind, Value};
 use merkle_tree::leaf_hash;
@@ -51,6 +53,10 @@ pub struct Plan {
     /// For `insert`, `update` and `delete`.
     encoders: [(Kind, Encoder); 3],
     captured_as: CapturedAs<'static>,
+    /// The source's table, and the relations of composite types among its columns.
+    depends_on: Vec<pg_sys::Oid>,
+    /// The types of its columns that someone may alter (`relcache::type_hash`).
+    types: Vec<u32>,
     /// The text of some value depends on settings.
     needs_pinned_settings: bool,
     pack: Pack,
@@ -127,13 +133,17 @@ fn plan(source_id: i32, relation: pg_sys::Oid) -> Result<Option<Rc<Plan>>, Error
     Ok(plan)
 }
 
-fn forget(relation: Option<pg_sys::Oid>) {
+fn forget(changed: Changed) {
     let ours = PLANS.with(|plans| match plans.try_borrow() {
-        Ok(plans) => relation.is_none_or(|changed| {
-            plans.iter().any(|((_, on), plan)| {
-                *on == changed || plan.as_ref().is_some_and(|p| p.source.relation == changed)
-            })
-        }),
+        Ok(plans) => plans
+            .iter()
+            .any(|((_, on), plan)| match (changed, plan.as_deref()) {
+                (Changed::Any, _) => true,
+                (Changed::Relation(relation), plan) => {
+                    *on == relation || plan.is_some_and(|p| p.depends_on.contains(&relation))
+                }
+                (Changed::Type(hash), plan) => plan.is_some_and(|p| p.types.contains(&hash)),
+            }),
         Err(_) => true,
     });
     if ours {
@@ -163,6 +173,23 @@ impl Plan {
         };
         let now = shape.columns_now()?;
         let version = (shape.current().columns == now).then(|| shape.current().number);
+        let bound_to = version
+            .is_none()
+            .then(|| shape::identity(session, source.relation));
+        let altered = || {
+            shape
+                .table
+                .attributes
+                .iter()
+                .filter(|a| a.definition.is_some())
+        };
+        let relations = altered().flat_map(|a| Definition::relations(a.base_type));
+        let depends_on = relations.chain([source.relation]).collect();
+        let of_users = shape.table.attributes.iter().map(|a| a.type_oid);
+        let types = of_users
+            .filter(|oid| oid.to_u32() >= pg_sys::FirstNormalObjectId)
+            .map(relcache::type_hash)
+            .collect();
         let place = |attribute: &Attribute| {
             let here = table.attribute_named(&attribute.name)?;
             Ok(Place {
@@ -205,8 +232,11 @@ impl Plan {
                 source_id,
                 version,
                 columns: version.is_none().then(|| now.clone().into()),
+                bound_to: bound_to.map(Into::into),
                 keep: source.store_leaf_data,
             },
+            depends_on,
+            types,
             pack: Pack::load(session)?,
             log: log.name,
             source,

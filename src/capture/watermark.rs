@@ -27,6 +27,7 @@ pub fn ahead(session: &Session, log: &Log, shape: &Shape) -> Option<Span> {
         after: shape.source.watermark.clone(),
         upto,
         some_logged: false,
+        careful: false,
     })
 }
 
@@ -80,6 +81,8 @@ pub struct Span {
     pub upto: String,
     /// Rows of it may have an entry already: each is looked up.
     pub some_logged: bool,
+    /// Some row of it cannot be read.
+    pub careful: bool,
 }
 
 impl<'a> Stream<'a> {
@@ -97,6 +100,7 @@ impl<'a> Stream<'a> {
         let after = span.after.as_deref();
         let statement = statement::rows(shape, scan.attributes(), after, upto, limit);
         let mut stream = Stream::open(shape, scan, snapshot, &statement);
+        stream.scan.careful = span.careful;
         stream.looked_up = span.some_logged.then_some((session, log));
         Ok(stream)
     }
@@ -107,8 +111,10 @@ impl<'a> Stream<'a> {
         shape: &'a Shape,
         after: Option<&[String]>,
         ceiling: Option<&str>,
+        careful: bool,
     ) -> Result<Stream<'a>, Error> {
-        let scan = Scan::to_log(log, shape)?;
+        let mut scan = Scan::to_log(log, shape)?;
+        scan.careful = careful;
         let which = Rows::behind(&shape.source, ceiling);
         let statement = statement::rows(shape, scan.attributes(), after, which, i64::MAX);
         Ok(Stream::open(shape, scan, Snapshot::Fresh, &statement))

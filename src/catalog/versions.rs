@@ -5,7 +5,9 @@
 //! no version number of its own.
 
 use crate::administration::{self, Act};
+use crate::encode::definition::Definition;
 use crate::session::Session;
+use pgrx::pg_sys;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -20,6 +22,15 @@ pub struct Column {
     pub attnum: Option<i16>,
     /// False for a key or order column that is not among the logged ones.
     pub logged: bool,
+    /// Its place in the key, from 1.
+    pub key: Option<i16>,
+    /// Watermark capture goes by it.
+    pub orders: bool,
+    /// The type's number and modifier; not on record where version 0.3.0 put the column there.
+    pub type_oid: Option<u32>,
+    pub type_modifier: Option<i32>,
+    /// What the encoding of its values depended on beside the type.
+    pub definition: Option<Definition>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +49,11 @@ impl Version {
 }
 
 impl Column {
+    fn definition_json(&self) -> Option<String> {
+        let definition = self.definition.as_ref()?;
+        serde_json::to_string(definition).ok()
+    }
+
     /// Its bytes, about.
     pub fn size(&self) -> usize {
         self.name.len() + self.type_name.len() + size_of::<Column>()
@@ -52,6 +68,11 @@ pub fn unflatten(texts: &[String]) -> Vec<Column> {
         type_name: c[1].clone(),
         attnum: c[2].parse().ok(),
         logged: c[3] == "true",
+        key: None,
+        orders: false,
+        type_oid: None,
+        type_modifier: None,
+        definition: None,
     };
     texts.as_chunks().0.iter().map(column).collect()
 }
@@ -71,7 +92,8 @@ pub fn current_number(session: &Session, source_id: i32) -> Option<i32> {
 pub fn load(session: &Session, source_id: i32) -> Vec<Version> {
     let mut columns: HashMap<i32, Vec<Column>> = HashMap::new();
     for (version, column) in session.fresh(
-        "SELECT c.version, c.column_name, c.column_type, c.attnum, c.logged
+        "SELECT c.version, c.column_name, c.column_type, c.attnum, c.logged, c.key_position, c.orders,
+                c.type_oid, c.type_modifier, c.type_definition::pg_catalog.text
            FROM @extschema@.verification_source_columns c WHERE c.source_id = $1
           ORDER BY c.attnum, c.column_name",
         &[source_id.into()],
@@ -81,6 +103,11 @@ pub fn load(session: &Session, source_id: i32) -> Vec<Version> {
                 type_name: row.required(2),
                 attnum: row.get(3),
                 logged: row.required(4),
+                key: row.get(5),
+                orders: row.required(6),
+                type_oid: row.get::<pg_sys::Oid>(7).map(pg_sys::Oid::to_u32),
+                type_modifier: row.get(8),
+                definition: row.get::<String>(9).and_then(|d| serde_json::from_str(&d).ok()),
             };
             (row.required::<i32>(0), column)
         },
@@ -119,9 +146,13 @@ pub fn insert(session: &Session, source_id: i32, version: &Version, change: &str
     let of = |f: fn(&Column) -> String| version.columns.iter().map(f).collect::<Vec<_>>();
     session.execute(
         "INSERT INTO @extschema@.verification_source_columns
-            (source_id, version, column_name, column_type, attnum, logged)
-         SELECT $1, $2, c.* FROM ROWS FROM (
-            pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6)) c",
+            (source_id, version, column_name, column_type, attnum, logged, key_position, orders, type_oid, type_modifier,
+             type_definition)
+         SELECT $1, $2, c.name, c.type, c.attnum, c.logged, c.key, c.orders, c.type_oid, c.modifier, c.definition::pg_catalog.jsonb
+           FROM ROWS FROM (
+            pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7),
+            pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10), pg_catalog.unnest($11))
+            c (name, type, attnum, logged, key, orders, type_oid, modifier, definition)",
         &[
             source_id.into(),
             version.number.into(),
@@ -129,23 +160,36 @@ pub fn insert(session: &Session, source_id: i32, version: &Version, change: &str
             of(|c| c.type_name.clone()).into(),
             version.columns.iter().map(|c| c.attnum).collect::<Vec<_>>().into(),
             version.columns.iter().map(|c| c.logged).collect::<Vec<_>>().into(),
+            version.columns.iter().map(|c| c.key).collect::<Vec<_>>().into(),
+            version.columns.iter().map(|c| c.orders).collect::<Vec<_>>().into(),
+            version.columns.iter().map(|c| c.type_oid.map(pg_sys::Oid::from)).collect::<Vec<_>>().into(),
+            version.columns.iter().map(|c| c.type_modifier).collect::<Vec<_>>().into(),
+            version.columns.iter().map(Column::definition_json).collect::<Vec<_>>().into(),
         ],
     );
     let version = version.number;
     administration::record(session, Act::VersionRecorded { source_id, version });
 }
 
-/// Stores new attribute numbers, after the table was restored from a dump.
+/// Stores what the columns of a version are known by: after the table was restored from a dump, and where version
+/// 0.3.0 left it out.
 pub fn rebind(session: &Session, source_id: i32, version: &Version) {
     for column in &version.columns {
         session.execute(
-            "UPDATE @extschema@.verification_source_columns SET attnum = $4
+            "UPDATE @extschema@.verification_source_columns
+                SET attnum = $4, key_position = $5, orders = $6, type_oid = $7, type_modifier = $8,
+                    type_definition = $9::pg_catalog.jsonb
               WHERE source_id = $1 AND version = $2 AND column_name = $3",
             &[
                 source_id.into(),
                 version.number.into(),
                 column.name.as_str().into(),
                 column.attnum.into(),
+                column.key.into(),
+                column.orders.into(),
+                column.type_oid.map(pg_sys::Oid::from).into(),
+                column.type_modifier.into(),
+                column.definition_json().into(),
             ],
         );
     }

@@ -1,17 +1,21 @@
 //! Types made of other types: arrays, ranges, multiranges, composites; and enums, and the rest.
 
 use super::Decoder;
+use super::definition::Definition;
+use super::text;
 use crate::pg::alloc;
 use crate::pg::raw::multirange_deserialize;
 use crate::pg::spi::{Snapshot, query};
 use leaf_format::{Dimension, Value};
 use pgrx::{PgTryBuilder, pg_sys};
+use std::collections::HashMap;
 
 /// Elements that are decoded before interrupts and memory are looked at.
 const CHECKED_AT_ONCE: usize = 1000;
 
 /// The decoder of a type that is not built from one of the simple families.
-pub fn decoder(type_oid: pg_sys::Oid) -> Decoder {
+pub fn decoder(type_oid: pg_sys::Oid, definition: Option<&Definition>) -> Decoder {
+    let inner = Definition::inner(definition);
     // SAFETY: type cache look-ups, valid for the life of the backend.
     let entry = unsafe {
         &*pg_sys::lookup_type_cache(
@@ -20,16 +24,17 @@ pub fn decoder(type_oid: pg_sys::Oid) -> Decoder {
         )
     };
     match entry.typtype as u8 {
-        b'e' => Decoder::Enum,
-        b'r' => Decoder::Range(Box::new(RangeType::new(type_oid))),
+        b'e' => Decoder::Enum(EnumType::new(definition)),
+        b'r' => Decoder::Range(Box::new(RangeType::new(type_oid, inner))),
         b'm' => {
             // SAFETY: a multirange type's entry points at its range type's.
             let range = unsafe { (*entry.rngtype).type_id };
-            Decoder::Multirange(Box::new(RangeType::new(range)))
+            Decoder::Multirange(Box::new(RangeType::new(range, inner)))
         }
-        b'c' => Decoder::Composite(Box::new(CompositeType::new(entry.typrelid))),
+        b'c' => Decoder::Composite(Box::new(CompositeType::new(entry.typrelid, definition))),
         _ if element_type(type_oid).is_some() => Decoder::Array(Box::new(ArrayType::new(
             element_type(type_oid).unwrap_or(type_oid),
+            inner,
         ))),
         _ => {
             let (mut output, mut is_varlena) = (pg_sys::InvalidOid, false);
@@ -57,14 +62,14 @@ pub struct ArrayType {
 }
 
 impl ArrayType {
-    fn new(element_type: pg_sys::Oid) -> ArrayType {
+    fn new(element_type: pg_sys::Oid, definition: Option<&Definition>) -> ArrayType {
         let (mut length, mut by_value, mut align) = (0, false, 0);
         // SAFETY: a catalog look-up into three locals.
         unsafe {
             pg_sys::get_typlenbyvalalign(element_type, &mut length, &mut by_value, &mut align)
         };
         ArrayType {
-            element: Decoder::of_type(element_type),
+            element: Decoder::of_type(element_type, definition),
             element_type,
             length,
             by_value,
@@ -127,12 +132,12 @@ pub struct RangeType {
 }
 
 impl RangeType {
-    fn new(range_type: pg_sys::Oid) -> RangeType {
+    fn new(range_type: pg_sys::Oid, definition: Option<&Definition>) -> RangeType {
         // SAFETY: a catalog look-up.
         let subtype = unsafe { pg_sys::get_range_subtype(range_type) };
         RangeType {
             range_type,
-            bound: Decoder::of_type(subtype),
+            bound: Decoder::of_type(subtype, definition),
         }
     }
 
@@ -206,6 +211,36 @@ impl RangeType {
     }
 }
 
+/// An enum, with the labels that it has or had.
+#[derive(Clone, Debug)]
+pub struct EnumType {
+    /// By the number that values hold.
+    labels: HashMap<u32, String>,
+}
+
+impl EnumType {
+    fn new(definition: Option<&Definition>) -> EnumType {
+        let labels = match definition {
+            Some(Definition::Enum(labels)) => {
+                labels.iter().map(|l| (l.number, l.name.clone())).collect()
+            }
+            _ => HashMap::new(),
+        };
+        EnumType { labels }
+    }
+
+    /// # Safety
+    /// `datum` must be a value of an enum.
+    pub unsafe fn decode<'a>(&self, datum: pg_sys::Datum) -> Value<'a> {
+        let number = datum.value() as u32;
+        match self.labels.get(&number) {
+            Some(label) => Value::Text(label.clone().into()),
+            // One that is newer than the definition.
+            None => text::enum_label(pg_sys::Oid::from(number)),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct CompositeType {
     /// By attribute number, from 1; `None` for a dropped attribute.
@@ -213,16 +248,24 @@ pub struct CompositeType {
 }
 
 impl CompositeType {
-    fn new(relation: pg_sys::Oid) -> CompositeType {
+    fn new(relation: pg_sys::Oid, definition: Option<&Definition>) -> CompositeType {
         let fields = query(
             Snapshot::Fresh,
-            "SELECT CASE WHEN NOT a.attisdropped THEN a.attname::pg_catalog.text END, a.atttypid
+            "SELECT CASE WHEN NOT a.attisdropped THEN a.attname::pg_catalog.text END, a.atttypid, a.attnum
                FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 ORDER BY a.attnum",
             &[relation.into()],
-            |row| Some((row.get::<String>(0)?, row.required::<pg_sys::Oid>(1))),
+            |row| Some((row.get::<String>(0)?, row.required::<pg_sys::Oid>(1), row.required::<i16>(2))),
         );
-        let decoder = |field: Option<(String, pg_sys::Oid)>| {
-            field.map(|(name, type_oid)| (name, Decoder::of_type(type_oid)))
+        let decoder = |field: Option<(String, pg_sys::Oid, i16)>| {
+            let (name, type_oid, number) = field?;
+            let Some(Definition::Composite(attributes)) = definition else {
+                return Some((name, Decoder::of_type(type_oid, None)));
+            };
+            // An attribute that is newer than the definition has no value in rows that are as old.
+            let then = attributes.iter().find(|a| a.number == number);
+            let (name, definition) =
+                then.map_or((name, None), |a| (a.name.clone(), a.definition.as_ref()));
+            Some((name, Decoder::of_type(type_oid, definition)))
         };
         CompositeType {
             fields: fields.into_iter().map(decoder).collect(),

@@ -4,14 +4,16 @@
 //! table's owner takes part.
 
 mod container;
+pub mod definition;
 mod numeric;
 mod text;
 pub mod time;
 
 use crate::capture::table::Attribute;
-use container::{ArrayType, CompositeType, RangeType};
+use container::{ArrayType, CompositeType, EnumType, RangeType};
+use definition::Definition;
 use leaf_format::Value;
-use pgrx::{FromDatum, pg_sys};
+use pgrx::pg_sys;
 
 /// How values of one type are read.
 #[derive(Clone, Debug)]
@@ -34,7 +36,7 @@ pub enum Decoder {
     Time,
     TimeTz,
     Interval,
-    Enum,
+    Enum(EnumType),
     Array(Box<ArrayType>),
     Range(Box<RangeType>),
     Multirange(Box<RangeType>),
@@ -63,13 +65,18 @@ pub fn text_depends_on_settings(base_type: pg_sys::Oid) -> bool {
 
 impl Decoder {
     pub fn of_column(attribute: &Attribute) -> Decoder {
-        Decoder::of_type(attribute.base_type)
+        Decoder::of_type(attribute.base_type, attribute.definition.as_ref())
     }
 
-    /// The decoder of a type; a domain is read as what it is over.
-    pub fn of_type(type_oid: pg_sys::Oid) -> Decoder {
+    /// The decoder of a type, with the names that `definition` has; a domain is read as what it is over.
+    pub fn of_type(type_oid: pg_sys::Oid, definition: Option<&Definition>) -> Decoder {
         let type_oid = crate::pg::datum::base_type(type_oid);
-        match type_oid {
+        Decoder::of_plain_type(type_oid).unwrap_or_else(|| container::decoder(type_oid, definition))
+    }
+
+    /// The decoder of a type that depends on no other and on no names.
+    pub fn of_plain_type(type_oid: pg_sys::Oid) -> Option<Decoder> {
+        Some(match type_oid {
             pg_sys::BOOLOID => Decoder::Bool,
             pg_sys::INT2OID => Decoder::Int2,
             pg_sys::INT4OID => Decoder::Int4,
@@ -92,8 +99,8 @@ impl Decoder {
             pg_sys::TIMEOID => Decoder::Time,
             pg_sys::TIMETZOID => Decoder::TimeTz,
             pg_sys::INTERVALOID => Decoder::Interval,
-            _ => container::decoder(type_oid),
-        }
+            _ => return None,
+        })
     }
 
     /// True if a value's encoding is text that depends on settings.
@@ -146,7 +153,7 @@ impl Decoder {
                 Decoder::Time => Value::Int((datum.value() as i64).into()),
                 Decoder::TimeTz => time::timetz(&*datum.cast_mut_ptr()),
                 Decoder::Interval => time::interval(&*datum.cast_mut_ptr()),
-                Decoder::Enum => text::enum_label(pg_sys::Oid::from_datum(datum, false)),
+                Decoder::Enum(labels) => labels.decode(datum),
                 Decoder::Array(array) => array.decode(datum),
                 Decoder::Range(range) => range.decode(datum),
                 Decoder::Multirange(range) => range.decode_multirange(datum),

@@ -54,11 +54,8 @@ pub unsafe fn decode_jsonb<'a>(datum: pg_sys::Datum) -> Value<'a> {
 }
 
 /// The label of an enum value, as the catalog has it now.
-pub fn enum_label<'a>(value: Option<pg_sys::Oid>) -> Value<'a> {
+pub fn enum_label<'a>(value: pg_sys::Oid) -> Value<'a> {
     let (mut output, mut is_varlena) = (pg_sys::InvalidOid, false);
-    let Some(value) = value else {
-        return Value::Null;
-    };
     // SAFETY: `enum_out` looks the value up by its oid alone, and raises an error for an unknown one.
     unsafe {
         pg_sys::getTypeOutputInfo(pg_sys::ANYENUMOID, &mut output, &mut is_varlena);

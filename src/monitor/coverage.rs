@@ -118,7 +118,7 @@ fn never_logged(session: &Session, log: &Log, shape: &Shape) -> Result<i64, Erro
             false => Rows::behind(source, ceiling.as_deref()),
         };
         let statement = statement::rows(shape, scan.attributes(), after.as_deref(), which, STEP);
-        let rows = scan.all(Snapshot::Fresh, &statement)?;
+        let rows = scan.all_with_problems(Snapshot::Fresh, &statement)?;
         let Some(last) = rows.last() else {
             return Ok(count);
         };

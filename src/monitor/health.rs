@@ -9,6 +9,7 @@ use crate::error::literal;
 use crate::pg::{server, xact};
 use crate::session::{Session, WITHHELD};
 use crate::shared;
+use crate::store::set_aside;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// A worker that has not gone round for so long hangs: microseconds.
@@ -73,6 +74,7 @@ pub fn checks(session: &Session) -> Vec<Check> {
             "end that transaction: COMMIT, ROLLBACK PREPARED, or pg_terminate_backend",
         ));
         checks.push(writer(session, &state));
+        checks.push(readable(session, &state));
         let enabled = state.enabled && !state.paused;
         checks.push(check(
             "running",
@@ -220,6 +222,32 @@ fn source_state(session: &Session, log: &Log, source: &Source, object: &str) -> 
     mends.dedup();
     let mend = mends.join("; ");
     check("capture", Some(object), problems.is_empty(), detail, mend)
+}
+
+/// That no row is set aside because it cannot be read or encoded.
+fn readable(session: &Session, state: &State) -> Check {
+    let aside = set_aside::summary(session, state.id);
+    let detail = match &aside {
+        None => "every row could be read".to_owned(),
+        Some((rows, first)) => {
+            let first = match logs::by_id(session, state.id) {
+                Some(log) => session.message_for_caller(&log, first),
+                None => String::new(),
+            };
+            format!("{rows} rows cannot be logged and are set aside: {first}")
+        }
+    };
+    let mend = format!(
+        "change or delete the row, or leave the column out with alter_source(…, columns => …); then SELECT reconcile({})",
+        literal(&state.name)
+    );
+    check(
+        "set_aside",
+        Some(&state.name),
+        aside.is_none(),
+        detail,
+        mend,
+    )
 }
 
 struct State {

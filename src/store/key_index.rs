@@ -7,7 +7,7 @@ use crate::capture::key_equality::KeyEquality;
 use crate::capture::shape::Shape;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, OF_LOG};
-use crate::pg::relcache;
+use crate::pg::relcache::{self, Changed};
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use crate::shared;
@@ -37,7 +37,11 @@ thread_local! {
     static STALE: RefCell<Vec<Option<pg_sys::Oid>>> = const { RefCell::new(Vec::new()) };
 }
 
-fn forget(relation: Option<pg_sys::Oid>) {
+fn forget(changed: Changed) {
+    let relation = match changed {
+        Changed::Relation(relation) => Some(relation),
+        Changed::Type(_) | Changed::Any => None,
+    };
     STALE.with_borrow_mut(|stale| stale.push(relation));
 }
 

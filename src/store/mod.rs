@@ -9,5 +9,6 @@ pub mod leaves;
 pub mod metadata;
 pub mod order_index;
 pub mod redacted;
+pub mod set_aside;
 pub mod tiles;
 pub mod tree;

@@ -17,7 +17,7 @@ use crate::pg::datum;
 use crate::pg::spi::Snapshot;
 use crate::pg::subtransaction;
 use crate::session::Session;
-use crate::store::entries::Entry;
+use crate::store::entries::{self, Entry};
 use crate::store::{key_index, order_index};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -31,7 +31,7 @@ const TIES: usize = 1_000;
 pub struct Orders {
     /// By source: the entries with the greatest order value, in order of leaf index.
     tops: HashMap<i32, Vec<Top>>,
-    /// By source: the key of the last entry that stands in the order of keys.
+    /// By source: the key of the last entry in the order of keys whose row is what was logged.
     last: HashMap<i32, SortKey>,
     /// Entries that the order index should have a mark of.
     marks: HashSet<(i32, i64)>,
@@ -182,8 +182,12 @@ impl Verification {
     pub(super) fn surplus_marks(&self, session: &Session) -> Vec<Finding> {
         let mut findings = Vec::new();
         let ids = self.rows.ids();
+        let (size, end) = (self.head.tree_size, entries::end(session, &self.log));
         order_index::each(session, &ids, |source_id, leaf_index| {
-            if self.orders.marks.contains(&(source_id, leaf_index)) {
+            // Entries beyond the last head are a finding of their own.
+            if self.orders.marks.contains(&(source_id, leaf_index))
+                || (size..end).contains(&leaf_index)
+            {
                 return;
             }
             let detail = "the order index has a mark at an entry that is not the first of its source in a tile, or is of another source".to_owned();
@@ -196,8 +200,13 @@ impl Verification {
     }
 
     /// Compares the watermarks with the last entries of their sources, and goes on with what they should be.
-    pub(super) fn watermarks(&mut self) -> Result<Vec<Finding>, Error> {
+    pub(super) fn watermarks(&mut self, session: &Session) -> Result<Vec<Finding>, Error> {
         let mut findings = Vec::new();
+        // Where entries were altered or are not covered by a head, they do not tell.
+        let end = entries::end(session, &self.log);
+        if self.batches.entries_damaged() || end > self.head.tree_size {
+            return Ok(findings);
+        }
         let mut right = Vec::new();
         for shape in self.rows.shapes() {
             let source = &shape.source;
@@ -266,8 +275,11 @@ fn order_problem(
         let key = value.sort_key();
         let last = orders.last.get(&entry.source_id);
         match key {
+            // What an altered entry says is not held against the others.
             Some(key) if last.is_none_or(|last| *last < key) => {
-                orders.last.insert(entry.source_id, key);
+                if known.is_some() {
+                    orders.last.insert(entry.source_id, key);
+                }
             }
             _ => {
                 return Some(

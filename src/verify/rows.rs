@@ -708,10 +708,7 @@ fn excuse_queued(
 }
 
 fn obstacle(scan: &Scan) -> Option<String> {
-    let gone = scan
-        .missing
-        .iter()
-        .map(|name| format!("column {name} is gone"));
+    let gone = scan.missing.iter().map(|words| format!("column {words}"));
     let retyped = scan.retyped.iter().map(|words| format!("column {words}"));
     let words: Vec<String> = gone.chain(retyped).collect();
     (!words.is_empty()).then(|| words.join("; "))

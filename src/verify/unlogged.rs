@@ -54,7 +54,7 @@ impl Verification {
         };
         let after = after.or_else(|| range.after.clone());
         let statement = statement::rows(shape, scan.attributes(), after.as_deref(), which, CHUNK);
-        let rows = scan.all(Snapshot::Statement, &statement)?;
+        let rows = scan.all_with_problems(Snapshot::Statement, &statement)?;
         self.stage = match rows.last() {
             Some(last) => Stage::Unlogged {
                 source,

@@ -33,10 +33,23 @@ pub trait Disk: Send + Sync {
 /// that is a multiple of 4,096 on, which nobody else writes to. The ledger checks the length and the
 /// address, and relies on the rest.
 ///
-/// ```compile_fail
+/// So an implementation has to be `unsafe`, which this one is not:
+///
+/// ```compile_fail,E0200
 /// # use geometric_ledger::disk::DiskFile;
+/// # use std::io::Result;
 /// # struct Memory;
-/// impl DiskFile for Memory {} // an implementation has to be `unsafe`
+/// impl DiskFile for Memory {
+/// #   fn read_at(&self, _: &mut [u8], _: u64) -> Result<()> { Ok(()) }
+/// #   fn write_at(&self, _: &[u8], _: u64) -> Result<()> { Ok(()) }
+/// #   fn sync(&self) -> Result<()> { Ok(()) }
+/// #   fn size(&self) -> Result<u64> { Ok(0) }
+/// #   fn grow(&self, _: u64) -> Result<()> { Ok(()) }
+/// #   fn punch(&self, _: u64, _: u64) -> Result<()> { Ok(()) }
+///     unsafe fn map(&self, _: u64, _: usize) -> Result<memmap2::MmapMut> {
+///         memmap2::MmapMut::map_anon(1)
+///     }
+/// }
 /// ```
 pub unsafe trait DiskFile: Send + Sync {
     /// Fills `buffer`, or says `UnexpectedEof`.
