@@ -219,7 +219,10 @@ fn who_did_it_is_part_of_the_leaf() {
     drain(&mut a, "lean");
     assert!(findings(&mut a, "lean").is_empty() && findings(&mut a, "audit").is_empty());
     run(&mut a, "UPDATE merkle_statement SET user_name = 'mallory'");
-    assert_eq!(findings(&mut a, "lean"), ["metadata_altered public.orders 1 0"]);
+    assert_eq!(
+        findings(&mut a, "lean"),
+        ["metadata_altered public.orders 1 0"]
+    );
     assert_eq!(
         findings(&mut a, "audit"),
         [

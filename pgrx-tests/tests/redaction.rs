@@ -153,7 +153,10 @@ fn erasing_without_a_redaction_on_record_is_tampering() {
         &mut a,
         "ROLLBACK; BEGIN; UPDATE merkle_leaf_data SET salt = sha256(salt) WHERE leaf_index = 0",
     );
-    assert_eq!(findings(&mut a, "audit"), ["metadata_altered public.people 1 0"]);
+    assert_eq!(
+        findings(&mut a, "audit"),
+        ["metadata_altered public.people 1 0"]
+    );
     run(&mut a, "ROLLBACK");
     let plain: i64 = one(
         &mut a,

@@ -51,35 +51,68 @@ fn each_role_can_do_what_the_operations_page_says_and_no_more() {
         let mut client = cluster.client_as("postgres", role);
         run(&mut client, sql);
     };
-    may("auditor", "SELECT * FROM verify_log('audit'); SELECT * FROM verify_row('audit', 'orders', '3'); SELECT * FROM late_entries('audit')");
-    may("auditor", "SELECT leaf_data('audit', 0); SELECT * FROM history('audit', 'orders', '3')");
-    may("application", "SELECT * FROM inclusion_proof('audit', 'orders', '3'); SELECT * FROM wait_for_inclusion('audit', 'orders', '3', '1 s')");
-    may("monitor", "SELECT * FROM merkle_log_health(); SELECT merkle_log_metrics(); SELECT * FROM merkle_log_coverage, merkle_log_sources; SELECT * FROM administration()");
-    may("privacy", "SELECT redact_row('audit', 'orders', '3', 'request 12'); SELECT redact('audit', 0, 'request 13')");
-    may("anyone", "SELECT * FROM merkle_log_status; SELECT merkle_root('audit'), * FROM tree_heads('audit'); SELECT * FROM inclusion_proof('audit', 3::bigint)");
+    may(
+        "auditor",
+        "SELECT * FROM verify_log('audit'); SELECT * FROM verify_row('audit', 'orders', '3'); SELECT * FROM late_entries('audit')",
+    );
+    may(
+        "auditor",
+        "SELECT leaf_data('audit', 0); SELECT * FROM history('audit', 'orders', '3')",
+    );
+    may(
+        "application",
+        "SELECT * FROM inclusion_proof('audit', 'orders', '3'); SELECT * FROM wait_for_inclusion('audit', 'orders', '3', '1 s')",
+    );
+    may(
+        "monitor",
+        "SELECT * FROM merkle_log_health(); SELECT merkle_log_metrics(); SELECT * FROM merkle_log_coverage, merkle_log_sources; SELECT * FROM administration()",
+    );
+    may(
+        "privacy",
+        "SELECT redact_row('audit', 'orders', '3', 'request 12'); SELECT redact('audit', 0, 'request 13')",
+    );
+    may(
+        "anyone",
+        "SELECT * FROM merkle_log_status; SELECT merkle_root('audit'), * FROM tree_heads('audit'); SELECT * FROM inclusion_proof('audit', 3::bigint)",
+    );
     // An outsider builds the tree from the leaf hashes that everyone may read.
     let mut anyone = cluster.client_as("postgres", "anyone");
     let leaves: Vec<Vec<u8>> = column(
         &mut anyone,
         "SELECT leaf_hash FROM merkle_log_leaves WHERE log_name = 'audit' ORDER BY leaf_index",
     );
-    assert_eq!(leaves.len() as i64, one::<i64>(&mut anyone, "SELECT merkle_size('audit')"));
+    assert_eq!(
+        leaves.len() as i64,
+        one::<i64>(&mut anyone, "SELECT merkle_size('audit')")
+    );
     for (role, sql) in [
-        ("operator", "SELECT add_source('audit', 'secret', capture => 'trigger')"),
+        (
+            "operator",
+            "SELECT add_source('audit', 'secret', capture => 'trigger')",
+        ),
         ("operator", "SELECT prune_log('audit', 1)"),
         ("operator", "SELECT redact_row('audit', 'orders', '3', 'x')"),
         ("operator", "SELECT * FROM merkle_log"),
         ("auditor", "SELECT process_next_batch('audit')"),
         ("auditor", "SELECT redact_row('audit', 'orders', '3', 'x')"),
-        ("application", "SELECT * FROM verify_row('audit', 'orders', '3')"),
+        (
+            "application",
+            "SELECT * FROM verify_row('audit', 'orders', '3')",
+        ),
         ("application", "SELECT leaf_data('audit', 1)"),
         ("application", "SELECT * FROM verify_log('audit')"),
         ("monitor", "SELECT * FROM verify_log('audit')"),
-        ("monitor", "SELECT * FROM inclusion_proof('audit', 'orders', '3')"),
+        (
+            "monitor",
+            "SELECT * FROM inclusion_proof('audit', 'orders', '3')",
+        ),
         ("privacy", "SELECT process_next_batch('audit')"),
         ("privacy", "SELECT remove_source('audit', 'orders')"),
         ("anyone", "SELECT adopt_database('continue')"),
-        ("anyone", "SELECT * FROM inclusion_proof('audit', 'orders', '3')"),
+        (
+            "anyone",
+            "SELECT * FROM inclusion_proof('audit', 'orders', '3')",
+        ),
         ("anyone", "SELECT * FROM merkle_redacted_key"),
     ] {
         let message = error(&mut cluster.client_as("postgres", role), sql);
