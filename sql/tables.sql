@@ -84,8 +84,8 @@ CREATE TABLE @extschema@.verification_sources (
     pruned_order text,
     complete     boolean     NOT NULL DEFAULT true,
     key_equality text,
-    backfilled   boolean     NOT NULL DEFAULT false,
     logged_ahead text,
+    backfilled   boolean     NOT NULL DEFAULT false,
     CHECK (capture OPERATOR(pg_catalog.=) 'trigger' OR order_column IS NOT NULL)
 ) USING heap;
 

@@ -2,12 +2,16 @@
 
 use server_tests::*;
 
-const SETUP: &str = "CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text);
+const SETUP: &str =
+    "CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text);
     SELECT create_log('audit'); SELECT add_source('audit', 'orders', 'id');
     INSERT INTO orders (note) VALUES ('a')";
 
 fn held(client: &mut Client) -> Option<String> {
-    one(client, "SELECT held_as_copy_of FROM merkle_log_status WHERE log_name = 'audit'")
+    one(
+        client,
+        "SELECT held_as_copy_of FROM merkle_log_status WHERE log_name = 'audit'",
+    )
 }
 
 #[test]
@@ -25,7 +29,10 @@ fn a_restored_dump_and_a_database_made_from_a_template_hold_until_someone_says_w
     drop(shop);
     for (way, adoption) in [
         ("createdb -T shop copy", "copy"),
-        ("createdb copy && pg_dump shop | psql -q -v ON_ERROR_STOP=1 copy", "continue"),
+        (
+            "createdb copy && pg_dump shop | psql -q -v ON_ERROR_STOP=1 copy",
+            "continue",
+        ),
     ] {
         cluster.shell(way);
         let mut copy = cluster.client("copy");
@@ -47,7 +54,10 @@ fn a_restored_dump_and_a_database_made_from_a_template_hold_until_someone_says_w
             "redact('audit', 0, 'x')",
         ] {
             let message = error(&mut copy, &format!("SELECT {call}"));
-            assert!(message.starts_with("55000") && message.contains("adopt_database"), "{call}: {message}");
+            assert!(
+                message.starts_with("55000") && message.contains("adopt_database"),
+                "{call}: {message}"
+            );
         }
         // Reading goes on.
         assert_eq!(findings(&mut copy, "audit"), Vec::<String>::new());
@@ -55,13 +65,19 @@ fn a_restored_dump_and_a_database_made_from_a_template_hold_until_someone_says_w
         assert!(error(&mut copy, "SELECT adopt_database('mine')").starts_with("22023"));
         run(&mut copy, &format!("SELECT adopt_database('{adoption}')"));
         assert_eq!(held(&mut copy), None);
-        assert!(error(&mut copy, &format!("SELECT adopt_database('{adoption}')")).contains("nothing to adopt"));
+        assert!(
+            error(&mut copy, &format!("SELECT adopt_database('{adoption}')"))
+                .contains("nothing to adopt")
+        );
         let logs: Vec<String> = column(&mut copy, "SELECT log_name FROM process_next_batch()");
         match adoption {
             "continue" => assert_eq!(logs, ["audit"]),
             _ => {
                 assert!(logs.is_empty(), "the logs of a copy are disabled");
-                run(&mut copy, "SELECT enable_log('audit'); SELECT process_next_batch()");
+                run(
+                    &mut copy,
+                    "SELECT enable_log('audit'); SELECT process_next_batch()",
+                );
             }
         }
         assert_eq!(one::<i64>(&mut copy, "SELECT merkle_size('audit')"), 2);
@@ -90,10 +106,16 @@ fn the_worker_of_a_copy_holds_and_goes_on_when_it_is_told() {
     cluster.shell("createdb copy && pg_dump shop | psql -q -v ON_ERROR_STOP=1 copy");
     let mut copy = cluster.client("copy");
     run(&mut copy, "INSERT INTO orders (note) VALUES ('b')");
-    until(&mut copy, "SELECT failures > 0 FROM merkle_log_status WHERE log_name = 'audit'");
+    until(
+        &mut copy,
+        "SELECT failures > 0 FROM merkle_log_status WHERE log_name = 'audit'",
+    );
     assert_eq!(one::<i64>(&mut copy, "SELECT merkle_size('audit')"), 1);
     run(&mut copy, "SELECT adopt_database('continue')");
-    until(&mut copy, "SELECT merkle_size('audit') = 2 AND failures = 0 FROM merkle_log_status WHERE log_name = 'audit'");
+    until(
+        &mut copy,
+        "SELECT merkle_size('audit') = 2 AND failures = 0 FROM merkle_log_status WHERE log_name = 'audit'",
+    );
 }
 
 #[test]

@@ -261,6 +261,19 @@ fn pg_cron_runs_a_scheduled_log() {
         &mut a,
         "CREATE EXTENSION pg_cron; INSERT INTO orders (note) SELECT 'x' FROM generate_series(1, 1000)",
     );
+    // Jobs run as the role that schedules them, which needs to reach pg_cron's schema.
+    run(
+        &mut a,
+        "CREATE ROLE scheduler LOGIN; GRANT EXECUTE ON FUNCTION schedule_log TO scheduler",
+    );
+    let message = error(
+        &mut cluster.client_as("postgres", "scheduler"),
+        "SELECT schedule_log('audit')",
+    );
+    assert!(
+        message.starts_with("42501") && message.contains("GRANT USAGE ON SCHEMA cron"),
+        "{message}"
+    );
     let message = error(&mut a, "SELECT schedule_log('audit', 'whenever')");
     assert!(message.contains("invalid schedule"), "{message}");
     run(&mut a, "SELECT schedule_log('audit')");

@@ -5,7 +5,9 @@ use server_tests::*;
 fn kinds(client: &mut Client, log: &str) -> Vec<String> {
     column(
         client,
-        &format!("SELECT kind || ' ' || count(*) FROM verify_log('{log}') GROUP BY kind ORDER BY 1"),
+        &format!(
+            "SELECT kind || ' ' || count(*) FROM verify_log('{log}') GROUP BY kind ORDER BY 1"
+        ),
     )
 }
 
@@ -36,16 +38,25 @@ fn rows_of_a_partition_that_was_detached_or_dropped_are_detached_and_that_is_on_
             assert_eq!(kinds(&mut c, log), ["detached 99"], "{log} after {leave}");
             let acts: Vec<String> = column(
                 &mut c,
-                &format!("SELECT act || ' ' || (content -> 'detail' ->> 'partition') FROM administration('{log}') WHERE act = 'partition detached'"),
+                &format!(
+                    "SELECT act || ' ' || (content -> 'detail' ->> 'partition') FROM administration('{log}') WHERE act = 'partition detached'"
+                ),
             );
-            assert_eq!(acts, ["partition detached public.m1"], "{log} after {leave}");
+            assert_eq!(
+                acts,
+                ["partition detached public.m1"],
+                "{log} after {leave}"
+            );
         }
         assert_eq!(
             one::<String>(&mut c, "SELECT status FROM verify_row('w', 'm', '7')"),
             "detached"
         );
         // A row that was deleted from what is left is deleted.
-        run(&mut c, "ALTER TABLE m DISABLE TRIGGER ALL; DELETE FROM m WHERE id = 120; ALTER TABLE m ENABLE TRIGGER ALL");
+        run(
+            &mut c,
+            "ALTER TABLE m DISABLE TRIGGER ALL; DELETE FROM m WHERE id = 120; ALTER TABLE m ENABLE TRIGGER ALL",
+        );
         for log in ["a", "w"] {
             assert_eq!(kinds(&mut c, log), ["deleted 1", "detached 99"]);
         }
@@ -68,17 +79,26 @@ fn detaching_launders_no_deletion() {
     run(&mut c, "ALTER TABLE m DETACH PARTITION m1");
     run(&mut c, "SELECT process_next_batch('w')");
     run(&mut c, "DELETE FROM m1 WHERE id = 7");
-    run(&mut c, "ALTER TABLE m ATTACH PARTITION m1 FOR VALUES FROM (1) TO (100)");
+    run(
+        &mut c,
+        "ALTER TABLE m ATTACH PARTITION m1 FOR VALUES FROM (1) TO (100)",
+    );
     run(&mut c, "SELECT process_next_batch('w')");
     assert_eq!(findings(&mut c, "w"), ["deleted public.m 7 6"]);
     // Under other bounds that still hold the row's key, the same.
     run(&mut c, "ALTER TABLE m DETACH PARTITION m1");
-    run(&mut c, "ALTER TABLE m ATTACH PARTITION m1 FOR VALUES FROM (0) TO (100)");
+    run(
+        &mut c,
+        "ALTER TABLE m ATTACH PARTITION m1 FOR VALUES FROM (0) TO (100)",
+    );
     assert_eq!(findings(&mut c, "w"), ["deleted public.m 7 6"]);
     run(&mut c, "SELECT process_next_batch('w')");
     // A partition that comes later explains nothing that was logged before and does not fall into it.
     run(&mut c, "DELETE FROM m WHERE id = 130");
-    run(&mut c, "CREATE TABLE m3 PARTITION OF m FOR VALUES FROM (200) TO (300)");
+    run(
+        &mut c,
+        "CREATE TABLE m3 PARTITION OF m FOR VALUES FROM (200) TO (300)",
+    );
     run(&mut c, "SELECT process_next_batch('w')");
     run(&mut c, "DROP TABLE m3");
     run(&mut c, "SELECT process_next_batch('w')");
@@ -107,7 +127,10 @@ fn partitions_by_list_by_hash_and_of_partitions_are_told_apart() {
     assert!(in_north0 > 5);
     run(&mut c, "BEGIN; ALTER TABLE north DETACH PARTITION north0");
     assert_eq!(kinds(&mut c, "a"), [format!("detached {in_north0}")]);
-    run(&mut c, "ROLLBACK; BEGIN; ALTER TABLE s RENAME \"The Region\" TO area; ALTER TABLE s DETACH PARTITION north");
+    run(
+        &mut c,
+        "ROLLBACK; BEGIN; ALTER TABLE s RENAME \"The Region\" TO area; ALTER TABLE s DETACH PARTITION north",
+    );
     assert_eq!(kinds(&mut c, "a"), ["detached 50"]);
     run(&mut c, "ROLLBACK; BEGIN; DROP TABLE rest");
     assert_eq!(kinds(&mut c, "a"), ["detached 50"]);

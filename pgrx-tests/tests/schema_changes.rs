@@ -161,7 +161,10 @@ fn a_key_or_a_table_that_is_gone_is_named_with_a_way_out() {
         run(&mut client, &format!("BEGIN; {spoil}"));
         assert!(findings(&mut client, "audit")[0].starts_with(finding));
         assert_eq!(
-            one::<i64>(&mut client, "SELECT entries FROM process_next_batch('audit')"),
+            one::<i64>(
+                &mut client,
+                "SELECT entries FROM process_next_batch('audit')"
+            ),
             0
         );
         let said: String = one(

@@ -30,17 +30,26 @@ fn a_dropped_source_is_named_and_the_others_of_its_log_go_on() {
     run(&mut c, TWO);
     assert_eq!(drained(&mut c, "w"), 2);
     run(&mut c, "DROP TABLE b");
-    run(&mut c, "INSERT INTO a (note) SELECT 'more' FROM generate_series(1, 5)");
+    run(
+        &mut c,
+        "INSERT INTO a (note) SELECT 'more' FROM generate_series(1, 5)",
+    );
     assert_eq!(drained(&mut c, "w"), 5);
     assert_eq!(states(&mut c), ["public.a ready", "public.b table_gone"]);
     assert_eq!(
-        one::<String>(&mut c, "SELECT source_problems FROM merkle_log_status WHERE log_name = 'w'"),
+        one::<String>(
+            &mut c,
+            "SELECT source_problems FROM merkle_log_status WHERE log_name = 'w'"
+        ),
         "public.b: table_gone"
     );
     run(&mut c, "SELECT * FROM reconcile('w')");
     assert_eq!(findings(&mut c, "w"), ["deleted public.b"]);
     assert_eq!(
-        one::<i64>(&mut c, "SELECT lag_rows FROM merkle_log_status WHERE log_name = 'w'"),
+        one::<i64>(
+            &mut c,
+            "SELECT lag_rows FROM merkle_log_status WHERE log_name = 'w'"
+        ),
         0
     );
     // What every view and hint says to do works as it is written.
@@ -56,10 +65,17 @@ fn a_dropped_source_is_named_and_the_others_of_its_log_go_on() {
         )
     );
     run(&mut c, &mend);
-    assert!(findings(&mut c, "w").iter().all(|f| f.starts_with("source_removed")));
+    assert!(
+        findings(&mut c, "w")
+            .iter()
+            .all(|f| f.starts_with("source_removed"))
+    );
     assert_eq!(states(&mut c), ["public.a ready", "public.b removed"]);
     assert_eq!(
-        one::<Option<String>>(&mut c, "SELECT source_problems FROM merkle_log_status WHERE log_name = 'w'"),
+        one::<Option<String>>(
+            &mut c,
+            "SELECT source_problems FROM merkle_log_status WHERE log_name = 'w'"
+        ),
         None
     );
 }
@@ -153,6 +169,50 @@ fn each_state_is_named_passed_over_and_mended() {
 }
 
 #[test]
+fn a_captured_source_that_is_not_ready_is_named_and_its_log_goes_on() {
+    let cluster = Cluster::start();
+    let mut c = cluster.client("postgres");
+    run(
+        &mut c,
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); SELECT create_log('r');
+         SELECT add_source('r', 'a', capture => 'trigger'), add_source('r', 'b', capture => 'trigger')",
+    );
+    drain(&mut c, "r");
+    for (number, (state, spoil, mend)) in [
+        (
+            "inherited",
+            "CREATE TABLE heir () INHERITS (b)",
+            "DROP TABLE heir",
+        ),
+        (
+            "not_permanent",
+            "ALTER TABLE b SET UNLOGGED",
+            "ALTER TABLE b SET LOGGED",
+        ),
+        ("table_gone", "DROP TABLE b", ""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        run(&mut c, spoil);
+        run(&mut c, &format!("INSERT INTO a VALUES ({number})"));
+        assert_eq!(drained(&mut c, "r"), 1, "{state}");
+        assert_eq!(
+            states(&mut c),
+            ["public.a ready".to_owned(), format!("public.b {state}")]
+        );
+        assert_eq!(findings(&mut c, "r").len(), 1, "{state}");
+        run(&mut c, "SELECT reconcile('r')");
+        if !mend.is_empty() {
+            run(&mut c, mend);
+            drained(&mut c, "r");
+            assert_eq!(states(&mut c), ["public.a ready", "public.b ready"]);
+            assert_eq!(findings(&mut c, "r"), Vec::<String>::new(), "{state}");
+        }
+    }
+}
+
+#[test]
 fn a_trigger_is_known_by_what_it_calls_whatever_its_name() {
     let cluster = Cluster::start();
     let mut c = cluster.client("postgres");
@@ -180,7 +240,10 @@ fn a_trigger_is_known_by_what_it_calls_whatever_its_name() {
     assert_eq!(findings(&mut c, "r"), Vec::<String>::new());
     run(&mut c, "SELECT drop_log('r', true)");
     assert_eq!(
-        one::<i64>(&mut c, "SELECT count(*) FROM pg_trigger WHERE tgrelid = 't'::regclass"),
+        one::<i64>(
+            &mut c,
+            "SELECT count(*) FROM pg_trigger WHERE tgrelid = 't'::regclass"
+        ),
         0
     );
     run(&mut c, "INSERT INTO t VALUES (3)");
@@ -201,15 +264,24 @@ fn another_owner_another_schema_and_a_renamed_schema_change_nothing() {
         "CREATE TABLE t (id int PRIMARY KEY, note text); SELECT create_log('r'); SELECT add_source('r', 't', capture => 'trigger')",
     );
     let mut writer = cluster.client("postgres");
-    run(&mut writer, "SET search_path = public, ml; INSERT INTO t VALUES (1, 'x'); SELECT process_next_batch()");
+    run(
+        &mut writer,
+        "SET search_path = public, ml; INSERT INTO t VALUES (1, 'x'); SELECT process_next_batch()",
+    );
     run(&mut c, "SELECT process_next_batch()");
     run(
         &mut c,
         "ALTER TABLE t OWNER TO other; ALTER TABLE a OWNER TO other; ALTER TABLE a SET SCHEMA elsewhere;
          ALTER TABLE t SET SCHEMA elsewhere; ALTER SCHEMA elsewhere RENAME TO there; ALTER SCHEMA ml RENAME TO moved",
     );
-    run(&mut writer, "SET search_path = public, moved; INSERT INTO there.t VALUES (2, 'y'); INSERT INTO there.a (note) VALUES ('z')");
-    let logged: i64 = one(&mut writer, "SELECT sum(entries)::bigint FROM process_next_batch()");
+    run(
+        &mut writer,
+        "SET search_path = public, moved; INSERT INTO there.t VALUES (2, 'y'); INSERT INTO there.a (note) VALUES ('z')",
+    );
+    let logged: i64 = one(
+        &mut writer,
+        "SELECT sum(entries)::bigint FROM process_next_batch()",
+    );
     assert_eq!(logged, 2);
     run(&mut c, "SET search_path = public, moved");
     for log in ["w", "r"] {
@@ -241,13 +313,25 @@ fn a_detached_partition_is_an_ordinary_table_again() {
         run(&mut c, "ALTER TABLE p DETACH PARTITION p1");
         run(&mut c, "INSERT INTO p1 VALUES (3, 1, 'still writable')");
         run(&mut c, leave);
-        run(&mut c, "INSERT INTO p1 VALUES (4, 1, 'x'); UPDATE p1 SET v = 'y'; TRUNCATE p1");
+        run(
+            &mut c,
+            "INSERT INTO p1 VALUES (4, 1, 'x'); UPDATE p1 SET v = 'y'; TRUNCATE p1",
+        );
         assert_eq!(
-            one::<i64>(&mut c, "SELECT count(*) FROM pg_trigger WHERE tgrelid = ANY ('{p1,p2,p}'::regclass[])"),
+            one::<i64>(
+                &mut c,
+                "SELECT count(*) FROM pg_trigger WHERE tgrelid = ANY ('{p1,p2,p}'::regclass[])"
+            ),
             0,
             "{way}"
         );
-        run(&mut c, "SELECT drop_log('p', true) FROM verification_logs WHERE log_name = 'p'");
-        run(&mut c, "INSERT INTO p1 VALUES (5, 1, 'x'); DROP TABLE p1; DROP TABLE p");
+        run(
+            &mut c,
+            "SELECT drop_log('p', true) FROM verification_logs WHERE log_name = 'p'",
+        );
+        run(
+            &mut c,
+            "INSERT INTO p1 VALUES (5, 1, 'x'); DROP TABLE p1; DROP TABLE p",
+        );
     }
 }
