@@ -7,6 +7,7 @@
 use super::{Late, report};
 use crate::capture::page::CapturedAs;
 use crate::capture::queue::{self, Change, Queue};
+use crate::capture::row_key;
 use crate::capture::scan::{Leaf, Scan};
 use crate::capture::shape::{self, Shape};
 use crate::capture::statement::{self, Rows};
@@ -39,6 +40,7 @@ pub fn append(session: &Session, log: &Log) -> Result<Appended, Error> {
         true => Command::Backfill,
         false => Command::Batch,
     };
+    sources.iter().for_each(|s| bind(session, log, s));
     let mut batch = Batch::open(session, log, command)?;
     let mut more = false;
     for source in sources {
@@ -60,6 +62,19 @@ pub fn append(session: &Session, log: &Log) -> Result<Appended, Error> {
     more |= !batch.drain(log.batch_size.into())?;
     let appended = batch.appender.finish()?;
     Ok(Appended { more, ..appended })
+}
+
+/// Puts down which columns are which in a table that was restored from a dump, while the dump still tells.
+fn bind(session: &Session, log: &Log, source: &Source) {
+    if source.bound_to == shape::identity(session, source.relation) {
+        return;
+    }
+    // What stands in the way is said where the columns are needed.
+    if let Ok(mut shape) = Shape::load(session, log, source)
+        && shape.rebind(session)
+    {
+        sources::update(session, &shape.source);
+    }
 }
 
 /// Rows that a batch's sweep looks at in one step: the queue goes first, but leaves it some room.
@@ -315,7 +330,14 @@ impl<'a> Batch<'a> {
         let keys = sweep.rows.iter().map(|r| r.key.clone()).collect();
         let mut scratch = Scratch::new();
         let live = scratch.scope(|| entries::live(session, Snapshot::Fresh, log, source.id, keys));
-        let unlogged = |row: &Leaf| !live.contains_key(&row.key);
+        let unlogged = |row: &Leaf| {
+            let earlier = || {
+                let keys = row_key::earlier(&sweep.shape, &row.key);
+                !keys.is_empty()
+                    && !entries::live(session, Snapshot::Fresh, log, source.id, keys).is_empty()
+            };
+            !live.contains_key(&row.key) && !earlier()
+        };
         let rows: Vec<Leaf> = sweep.rows.into_iter().filter(unlogged).collect();
         if rows.is_empty() {
             return Ok(Vec::new());

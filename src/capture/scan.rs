@@ -62,6 +62,8 @@ pub struct Scan {
     pub missing: Vec<String>,
     /// Columns whose type is not the version's, in words.
     pub retyped: Vec<String>,
+    /// Enums of the key whose labels were others, in words: entries may have keys that no row has now.
+    pub relabelled: Vec<String>,
     chunk: Chunk,
 }
 
@@ -139,6 +141,13 @@ impl Scan {
                 }
             }
         }
+        let of_key = |a: &Attribute| version.columns.iter().find(|c| c.attnum == Some(a.attnum));
+        let relabelled = |a: &Attribute| {
+            let then = of_key(a)?.definition.as_ref()?;
+            let words = || format!("{}, a part of the key, has other labels now", a.name);
+            (!then.keeps_labels(a.definition.as_ref())).then(words)
+        };
+        let relabelled = shape.key.iter().filter_map(relabelled).collect();
         let kind = match version.hash_column {
             Some(_) => Kind::Hash,
             None => Kind::Insert,
@@ -172,6 +181,7 @@ impl Scan {
             keep: false,
             missing,
             retyped,
+            relabelled,
             chunk: Chunk::default(),
         })
     }
