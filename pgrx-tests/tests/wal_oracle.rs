@@ -13,9 +13,9 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 /// Programs that share tables and a log.
-const EPOCH: usize = 25;
+const EPOCH: usize = 50;
 /// Programs between two comparisons.
-const STEP: usize = 5;
+const STEP: usize = 10;
 
 /// Each trigger and each function in a statement may run one of the program's actions, in half of the cases
 /// within a subtransaction that swallows its error.
@@ -85,6 +85,15 @@ const TABLES: &str = r"
     CREATE TABLE p3_low PARTITION OF p3 FOR VALUES FROM (MINVALUE) TO (5);
     CREATE TABLE p3_high PARTITION OF p3 FOR VALUES FROM (5) TO (MAXVALUE);
     CREATE TABLE r (id int PRIMARY KEY, v text, n int, note text DEFAULT '');
+";
+
+/// So that the first programs find something to change.
+const ROWS: &str = r"
+    INSERT INTO t (id, v, n) SELECT g, 'first', 0 FROM generate_series(1, 8) g ON CONFLICT DO NOTHING;
+    INSERT INTO d (id, v, n) SELECT g, 'first', 0 FROM generate_series(1, 8) g ON CONFLICT DO NOTHING;
+    INSERT INTO s (id, v, n) SELECT g, 'first', 0 FROM generate_series(1, 4) g ON CONFLICT DO NOTHING;
+    INSERT INTO u (id, v, n) SELECT g, 'first', 0 FROM generate_series(1, 4) g ON CONFLICT DO NOTHING;
+    INSERT INTO p (id, r, v, n) SELECT g, 1 + g % 3, 'first', 0 FROM generate_series(1, 8) g ON CONFLICT DO NOTHING;
 ";
 
 const SOURCES: [&str; 6] = ["t", "u", "s", "d", "p", "r"];
@@ -238,7 +247,7 @@ impl Author {
     fn transaction(&mut self) -> Vec<String> {
         let mut steps = Vec::new();
         let mut savepoints = 0;
-        for _ in 0..self.rng.random_range(1..=5) {
+        for _ in 0..self.rng.random_range(2..=8) {
             match self.rng.random_range(0..12) {
                 0 => {
                     steps.push(format!("SAVEPOINT s{savepoints}"));
@@ -557,6 +566,7 @@ impl Oracle {
             &mut a,
             "SELECT count(*) FROM pg_logical_slot_get_changes('oracle', NULL, NULL)",
         );
+        run(&mut a, ROWS);
         self.script.push(triggers);
         let mut decoded = Decoded::default();
         let seed: f64 = self.author.rng.random_range(-1.0..1.0);
@@ -573,6 +583,9 @@ impl Oracle {
             }
         }
         self.changes += decoded.changes;
+        if std::env::var("SHOW").is_ok() {
+            println!("{}", self.script.join(";\n"));
+        }
         if !detaches {
             let found: Vec<String> = findings(&mut a, "audit")
                 .into_iter()
@@ -659,7 +672,7 @@ impl Oracle {
             "-- chaos {chaos}, memory {memory}, actions {actions:#?}"
         ));
         let mut detached = false;
-        for _ in 0..self.author.rng.random_range(1..=3) {
+        for _ in 0..self.author.rng.random_range(2..=5) {
             // Another transaction is under way around it, with rows of its own.
             let beside = self.author.chance(0.2);
             if beside {
@@ -781,7 +794,7 @@ fn the_log_tells_of_each_row_what_the_wal_tells() {
         rng: StdRng::seed_from_u64(seed()),
     };
     let cluster = Cluster::with(
-        "wal_level = logical\nfsync = off\nautovacuum = off\nwal_receiver_status_interval = 1\nmax_locks_per_transaction = 256",
+        "wal_level = logical\nfsync = off\nautovacuum = off\nwal_receiver_status_interval = 1\nwal_writer_delay = 10ms\nmax_locks_per_transaction = 256",
     );
     let mut a = cluster.client("postgres");
     run(&mut a, "CREATE DATABASE source");
@@ -811,6 +824,7 @@ fn the_log_tells_of_each_row_what_the_wal_tells() {
         ),
     );
     drop(a);
+    let started = std::time::Instant::now();
     let mut oracle = Oracle {
         author,
         cluster,

@@ -8,6 +8,7 @@ use super::{Late, record_late, report};
 use crate::capture::page::CapturedAs;
 use crate::capture::partitions;
 use crate::capture::queue::{self, Change, Queue};
+use crate::capture::row_key;
 use crate::capture::scan::{Leaf, Scan};
 use crate::capture::shape::{self, Shape};
 use crate::capture::state;
@@ -43,6 +44,7 @@ pub fn append(session: &Session, log: &Log) -> Result<Appended, Error> {
         false => Command::Batch,
     };
     state::look_for_changes(session, log, &sources);
+    sources.iter().for_each(|s| bind(session, log, s));
     let mut batch = Batch::open(session, log, command)?;
     let mut more = false;
     let partitioned = partitions::partitioned(session, log.id, &sources);
@@ -73,6 +75,19 @@ pub fn append(session: &Session, log: &Log) -> Result<Appended, Error> {
     }
     let appended = batch.appender.finish()?;
     Ok(Appended { more, ..appended })
+}
+
+/// Puts down which columns are which in a table that was restored from a dump, while the dump still tells.
+fn bind(session: &Session, log: &Log, source: &Source) {
+    if source.bound_to == shape::identity(session, source.relation) {
+        return;
+    }
+    // What stands in the way is said where the columns are needed.
+    if let Ok(mut shape) = Shape::load(session, log, source)
+        && shape.rebind(session)
+    {
+        sources::update(session, &shape.source);
+    }
 }
 
 /// Rows that a batch's sweep looks at in one step: the queue goes first, but leaves it some room.
@@ -351,7 +366,14 @@ impl<'a> Batch<'a> {
         let keys = sweep.rows.iter().map(|r| r.key.clone()).collect();
         let mut scratch = Scratch::new();
         let live = scratch.scope(|| entries::live(session, Snapshot::Fresh, log, source.id, keys));
-        let unlogged = |row: &Leaf| !live.contains_key(&row.key);
+        let unlogged = |row: &Leaf| {
+            let earlier = || {
+                let keys = row_key::earlier(&sweep.shape, &row.key);
+                !keys.is_empty()
+                    && !entries::live(session, Snapshot::Fresh, log, source.id, keys).is_empty()
+            };
+            !live.contains_key(&row.key) && !earlier()
+        };
         let rows: Vec<Leaf> = sweep.rows.into_iter().filter(unlogged).collect();
         if rows.is_empty() {
             return Ok(Vec::new());

@@ -31,6 +31,32 @@ pub fn text(mut parts: Vec<String>) -> String {
     }
 }
 
+/// The texts that a key of the table as it is now had under earlier versions of its columns: labels of enums may
+/// have been others.
+pub fn earlier(shape: &Shape, key: &str) -> Vec<String> {
+    if shape.key.iter().all(|a| a.definition.is_none()) {
+        return Vec::new();
+    }
+    let Ok(now) = parts(shape, key) else {
+        return Vec::new();
+    };
+    let mut found: Vec<String> = Vec::new();
+    for version in &shape.versions {
+        let part = |(attribute, part): (&Attribute, &String)| {
+            let mut columns = version.columns.iter();
+            let column = columns.find(|c| c.attnum == Some(attribute.attnum));
+            let then = column.and_then(|c| c.definition.as_ref());
+            let renamed = then.and_then(|then| then.renamed(part, attribute.definition.as_ref()?));
+            renamed.map_or_else(|| part.clone(), str::to_owned)
+        };
+        let then = text(shape.key.iter().zip(&now).map(part).collect());
+        if then != key && !found.contains(&then) {
+            found.push(then);
+        }
+    }
+    found
+}
+
 /// A key's columns as texts, from the text form of the key. The texts are what was given, not
 /// necessarily as the types write them.
 pub fn parts(shape: &Shape, key: &str) -> Result<Vec<String>, Error> {

@@ -70,6 +70,8 @@ pub struct Scan {
     pub missing: Vec<String>,
     /// Columns whose type is not the version's, in words.
     pub retyped: Vec<String>,
+    /// Enums of the key whose labels were others, in words: entries may have keys that no row has now.
+    pub relabelled: Vec<String>,
     chunk: Chunk,
 }
 
@@ -147,6 +149,13 @@ impl Scan {
                 }
             }
         }
+        let of_key = |a: &Attribute| version.columns.iter().find(|c| c.attnum == Some(a.attnum));
+        let relabelled = |a: &Attribute| {
+            let then = of_key(a)?.definition.as_ref()?;
+            let words = || format!("{}, a part of the key, has other labels now", a.name);
+            (!then.keeps_labels(a.definition.as_ref())).then(words)
+        };
+        let relabelled = shape.key.iter().filter_map(relabelled).collect();
         let kind = match version.hash_column {
             Some(_) => Kind::Hash,
             None => Kind::Insert,
@@ -181,6 +190,7 @@ impl Scan {
             careful: false,
             missing,
             retyped,
+            relabelled,
             chunk: Chunk::default(),
         })
     }

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::pg::{lock, relcache};
 use crate::session::Session;
 use pgrx::pg_sys;
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 /// A source bound to its table as it is now.
@@ -231,17 +232,27 @@ pub fn record_columns(
     }
 }
 
+thread_local! {
+    /// The cluster and database that the session is in.
+    static DATABASE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
 /// What attribute numbers refer to: a table of one database of one cluster.
 pub fn identity(session: &Session, relation: pg_sys::Oid) -> String {
-    session
-        .fresh_one(
-            "SELECT pg_catalog.format('%s/%s/%s', s.system_identifier, d.oid, $1)
+    let known = DATABASE.with_borrow(Clone::clone);
+    let database = known.unwrap_or_else(|| {
+        let found: Option<String> = session.fresh_one(
+            "SELECT pg_catalog.format('%s/%s', s.system_identifier, d.oid)
                FROM pg_catalog.pg_control_system() s, pg_catalog.pg_database d
               WHERE d.datname = pg_catalog.current_database()",
-            &[relation.into()],
+            &[],
             |row| row.required(0),
-        )
-        .expect("the current database exists")
+        );
+        let found = found.expect("the current database exists");
+        DATABASE.set(Some(found.clone()));
+        found
+    });
+    format!("{database}/{}", relation.to_u32())
 }
 
 /// True while a source's `relation` is the table that was registered: neither gone, nor another one that

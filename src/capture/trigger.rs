@@ -14,9 +14,9 @@ use super::table::{Attribute, Table};
 use crate::catalog::logs;
 use crate::catalog::sources::{self, Source};
 use crate::catalog::versions::Column;
-use crate::encode;
 use crate::encode::Decoder;
 use crate::encode::definition::Definition;
+use crate::encode::{self, Settings};
 use crate::error::Error;
 use crate::pg::memory::Scratch;
 use crate::pg::relcache::{self, Changed};
@@ -57,8 +57,8 @@ pub struct Plan {
     depends_on: Vec<pg_sys::Oid>,
     /// The types of its columns that someone may alter (`relcache::type_hash`).
     types: Vec<u32>,
-    /// The text of some value depends on settings.
-    needs_pinned_settings: bool,
+    /// The settings by which texts of values go.
+    settings: Settings,
     pack: Pack,
 }
 
@@ -88,9 +88,10 @@ pub fn capture(firing: &Firing) -> Result<(), ErrorReport> {
     let Some(plan) = plan(source_id, firing.relation())? else {
         return Ok(());
     };
-    match plan.needs_pinned_settings {
-        true => settings::pinned(|| plan.capture(firing)),
-        false => plan.capture(firing),
+    match plan.settings {
+        Settings::None => plan.capture(firing),
+        Settings::Values => settings::pinned_for_values(|| plan.capture(firing)),
+        Settings::All => settings::pinned(|| plan.capture(firing)),
     }?;
     Ok(())
 }
@@ -217,10 +218,10 @@ impl Plan {
             .filter_map(|c| shape.table.attribute(c.attnum?))
             .map(place)
             .collect::<Result<Vec<_>, Error>>()?;
-        let in_key = |p: &Place| encode::text_depends_on_settings(p.base_type);
+        let in_key = key.iter().map(|p| encode::text_settings(p.base_type));
+        let in_values = logged.iter().map(|p| p.decoder.settings());
         Ok(Some(Plan {
-            needs_pinned_settings: key.iter().any(in_key)
-                || logged.iter().any(|p| p.decoder.depends_on_settings()),
+            settings: in_key.chain(in_values).max().unwrap_or(Settings::None),
             key,
             logged,
             encoders: [

@@ -40,7 +40,7 @@ pub fn decoder(type_oid: pg_sys::Oid, definition: Option<&Definition>) -> Decode
             let (mut output, mut is_varlena) = (pg_sys::InvalidOid, false);
             // SAFETY: a catalog look-up.
             unsafe { pg_sys::getTypeOutputInfo(type_oid, &mut output, &mut is_varlena) };
-            Decoder::Output(output)
+            Decoder::Output(output, super::text_settings(type_oid))
         }
     }
 }

@@ -37,7 +37,7 @@ pub struct Attribute {
 }
 
 /// The types whose values are names of something else.
-const NAMES: [pg_sys::Oid; 12] = [
+pub const NAMES: [pg_sys::Oid; 12] = [
     pg_sys::REGPROCOID,
     pg_sys::REGPROCEDUREOID,
     pg_sys::REGOPEROID,
@@ -116,6 +116,26 @@ impl Definition {
             (Definition::Enum(_) | Definition::Composite(_), _) => {
                 vec!["its type is another one now".to_owned()]
             }
+        }
+    }
+
+    /// The name that a label has there, if it is an enum's and has another one.
+    pub fn renamed(&self, label: &str, there: &Definition) -> Option<&str> {
+        let (Definition::Enum(here), Definition::Enum(there)) = (self, there) else {
+            return None;
+        };
+        let number = there.iter().find(|l| l.name == label)?.number;
+        let here = here.iter().find(|l| l.number == number)?;
+        (here.name != label).then_some(here.name.as_str())
+    }
+
+    /// True if all labels of an enum are known in `now`, by the same names.
+    pub fn keeps_labels(&self, now: Option<&Definition>) -> bool {
+        match (self, now) {
+            (Definition::Enum(then), Some(Definition::Enum(now))) => {
+                then.iter().all(|label| now.contains(label))
+            }
+            (then, now) => Some(then) == now,
         }
     }
 

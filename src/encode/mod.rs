@@ -41,26 +41,43 @@ pub enum Decoder {
     Range(Box<RangeType>),
     Multirange(Box<RangeType>),
     Composite(Box<CompositeType>),
-    /// Any other type, by its output function.
-    Output(pg_sys::Oid),
+    /// Any other type, by its output function, which goes by these settings.
+    Output(pg_sys::Oid, Settings),
+}
+
+/// By which settings a text goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Settings {
+    None,
+    /// Those of `settings::pinned_for_values`.
+    Values,
+    All,
+}
+
+/// By which settings the text form of a type's values goes, as far as that is known.
+pub fn text_settings(base_type: pg_sys::Oid) -> Settings {
+    match base_type {
+        pg_sys::BOOLOID
+        | pg_sys::INT2OID
+        | pg_sys::INT4OID
+        | pg_sys::INT8OID
+        | pg_sys::OIDOID
+        | pg_sys::NUMERICOID
+        | pg_sys::TEXTOID
+        | pg_sys::VARCHAROID
+        | pg_sys::BPCHAROID
+        | pg_sys::NAMEOID
+        | pg_sys::UUIDOID => Settings::None,
+        pg_sys::MONEYOID => Settings::All,
+        oid if definition::NAMES.contains(&oid) => Settings::All,
+        oid if oid.to_u32() < pg_sys::FirstNormalObjectId => Settings::Values,
+        _ => Settings::All,
+    }
 }
 
 /// True unless a value's text form is the same under all settings.
 pub fn text_depends_on_settings(base_type: pg_sys::Oid) -> bool {
-    !matches!(
-        base_type,
-        pg_sys::BOOLOID
-            | pg_sys::INT2OID
-            | pg_sys::INT4OID
-            | pg_sys::INT8OID
-            | pg_sys::OIDOID
-            | pg_sys::NUMERICOID
-            | pg_sys::TEXTOID
-            | pg_sys::VARCHAROID
-            | pg_sys::BPCHAROID
-            | pg_sys::NAMEOID
-            | pg_sys::UUIDOID
-    )
+    text_settings(base_type) != Settings::None
 }
 
 impl Decoder {
@@ -103,18 +120,17 @@ impl Decoder {
         })
     }
 
-    /// True if a value's encoding is text that depends on settings.
-    pub fn depends_on_settings(&self) -> bool {
+    /// By which settings a value's encoding goes.
+    pub fn settings(&self) -> Settings {
         match self {
-            Decoder::Output(_) => true,
-            Decoder::Array(array) => array.element().depends_on_settings(),
-            Decoder::Range(range) | Decoder::Multirange(range) => {
-                range.bound().depends_on_settings()
+            Decoder::Output(_, settings) => *settings,
+            Decoder::Array(array) => array.element().settings(),
+            Decoder::Range(range) | Decoder::Multirange(range) => range.bound().settings(),
+            Decoder::Composite(composite) => {
+                let fields = composite.fields().map(|(_, field)| field.settings());
+                fields.max().unwrap_or(Settings::None)
             }
-            Decoder::Composite(composite) => composite
-                .fields()
-                .any(|(_, field)| field.depends_on_settings()),
-            _ => false,
+            _ => Settings::None,
         }
     }
 
@@ -158,7 +174,7 @@ impl Decoder {
                 Decoder::Range(range) => range.decode(datum),
                 Decoder::Multirange(range) => range.decode_multirange(datum),
                 Decoder::Composite(composite) => composite.decode(datum),
-                Decoder::Output(function) => {
+                Decoder::Output(function, _) => {
                     text::decode_c_string(pg_sys::OidOutputFunctionCall(*function, datum))
                 }
             }

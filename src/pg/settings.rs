@@ -44,6 +44,69 @@ pub fn lock_timeout<T>(timeout: Duration, f: impl FnOnce() -> T) -> T {
     f()
 }
 
+/// Those of the pinned settings by which the output functions of the server's own types go, apart from names and
+/// money. They are set past the server's bookkeeping, which takes longer than a row, and never seen by anything but
+/// `f`.
+pub fn pinned_for_values<T>(f: impl FnOnce() -> T) -> T {
+    let _restore = Values::pin();
+    f()
+}
+
+/// The variables of these settings as they were.
+struct Values {
+    date_style: c_int,
+    date_order: c_int,
+    interval_style: c_int,
+    time_zone: *mut pg_sys::pg_tz,
+    extra_float_digits: c_int,
+    bytea_output: c_int,
+}
+
+impl Values {
+    fn pin() -> Values {
+        // SAFETY: variables of this process, which has one thread that reads them; UTC is known to every server.
+        unsafe {
+            let before = Values {
+                date_style: pg_sys::DateStyle,
+                date_order: pg_sys::DateOrder,
+                interval_style: pg_sys::IntervalStyle,
+                time_zone: pg_sys::session_timezone,
+                extra_float_digits: pg_sys::extra_float_digits,
+                bytea_output,
+            };
+            pg_sys::DateStyle = pg_sys::USE_ISO_DATES as c_int;
+            pg_sys::DateOrder = pg_sys::DATEORDER_YMD as c_int;
+            pg_sys::IntervalStyle = pg_sys::INTSTYLE_POSTGRES as c_int;
+            pg_sys::session_timezone = pg_sys::pg_tzset(c"UTC".as_ptr());
+            pg_sys::extra_float_digits = 1;
+            bytea_output = BYTEA_OUTPUT_HEX;
+            before
+        }
+    }
+}
+
+impl Drop for Values {
+    /// Also while an error unwinds.
+    fn drop(&mut self) {
+        // SAFETY: as in `pin`.
+        unsafe {
+            pg_sys::DateStyle = self.date_style;
+            pg_sys::DateOrder = self.date_order;
+            pg_sys::IntervalStyle = self.interval_style;
+            pg_sys::session_timezone = self.time_zone;
+            pg_sys::extra_float_digits = self.extra_float_digits;
+            bytea_output = self.bytea_output;
+        }
+    }
+}
+
+const BYTEA_OUTPUT_HEX: c_int = 1;
+
+unsafe extern "C" {
+    /// `utils/bytea.h`, which the generated bindings leave out.
+    static mut bytea_output: c_int;
+}
+
 /// A nesting level of settings: whatever is set within it is undone at its end.
 pub struct Level {
     nest: c_int,

@@ -429,8 +429,11 @@ impl Rows {
                     rows[place] = Row::Unknown;
                     continue;
                 }
-                let differs =
-                    matches!(&row, Row::Is(hash) if hash.as_bytes().as_slice() != entry.leaf_hash);
+                let differs = match &row {
+                    Row::Is(hash) => hash.as_bytes().as_slice() != entry.leaf_hash,
+                    Row::Gone | Row::Impossible(_) => !scan.relabelled.is_empty(),
+                    _ => false,
+                };
                 rows[place] = match &obstacle {
                     Some(why) if differs => {
                         let note = self.unchecked.entry((source_id, version)).or_insert((
@@ -710,6 +713,10 @@ fn excuse_queued(
 fn obstacle(scan: &Scan) -> Option<String> {
     let gone = scan.missing.iter().map(|words| format!("column {words}"));
     let retyped = scan.retyped.iter().map(|words| format!("column {words}"));
-    let words: Vec<String> = gone.chain(retyped).collect();
+    let relabelled = scan
+        .relabelled
+        .iter()
+        .map(|words| format!("column {words}"));
+    let words: Vec<String> = gone.chain(retyped).chain(relabelled).collect();
     (!words.is_empty()).then(|| words.join("; "))
 }

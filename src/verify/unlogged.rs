@@ -5,7 +5,8 @@ use super::finding::{Finding, Kind};
 use super::walk::Stray;
 use super::{CHUNK, Stage, Verification};
 use crate::capture::queue;
-use crate::capture::scan::Scan;
+use crate::capture::row_key;
+use crate::capture::scan::{Leaf, Scan};
 use crate::capture::statement::{self, Rows};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
@@ -86,8 +87,17 @@ impl Verification {
         };
         let name = shape.source.name.clone();
         self.checked.scanned += rows.len() as u64;
-        let strays = rows.into_iter().filter(|r| !logged.contains(&r.key));
+        let by_earlier_key = |row: &Leaf| {
+            let keys = row_key::earlier(shape, &row.key);
+            !keys.is_empty()
+                && !entries::live(session, Snapshot::Statement, &self.log, id, keys).is_empty()
+        };
+        let strays: Vec<Leaf> = rows
+            .into_iter()
+            .filter(|r| !logged.contains(&r.key) && !by_earlier_key(r))
+            .collect();
         Ok(strays
+            .into_iter()
             .flat_map(|row| {
                 let stray = Stray {
                     source_table: name.clone(),
