@@ -127,7 +127,8 @@ async fn a_connection_that_was_cut_off_is_not_lent_again() {
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{}'",
             db.name
         );
-        assert_eq!(other.number(&cut).await, 1);
+        // Those that were cut off before may still be on their way out.
+        assert!(other.number(&cut).await >= 1);
         let error = db.send(convo, "alice", 0).await.unwrap_err();
         assert!(matches!(error, Error::Unavailable(_)), "{error}");
     }
