@@ -17,7 +17,7 @@ export CARGO_PGRX_TEST_PGDATA := /tmp/merkle_log-$(USER_NAME)-pgdata
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-catbird bench-ledger fuzz-ledger catbird-generate test lint test-catbird test-crates test-extension test-loom test-miri test-server clean
+.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-catbird bench-ledger fuzz-ledger hostile-ledger catbird-generate test lint test-catbird test-crates test-extension test-loom test-miri test-server clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,8 @@ lint: postgres
 	@scripts/setup.sh lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	scripts/headers.sh $(SYSTEM_PG)
+	scripts/pgspot.sh
 	scripts/deny.sh
 
 test-crates: setup
@@ -65,6 +67,9 @@ test-miri: ## data races and weak memory in the ledger's lock-free reading; need
 
 fuzz-ledger: ## any bytes in any file of a ledger, for SECONDS (default 60) a target; needs nightly and cargo-fuzz
 	cd crates/geometric_ledger && for target in files snapshot; do cargo +nightly fuzz run $$target -- -max_total_time=$(or $(SECONDS),60) || exit 1; done
+
+hostile-ledger: ## the ledger killed, and each of its files damaged, for SECONDS (default 600): nothing acknowledged changes
+	HOSTILE_SECONDS=$(or $(SECONDS),600) cargo test --release -p geometric_ledger --test hostile -- --nocapture
 
 soak-ledger: ## the ledger under full load for MINUTES (default 10), killed now and then: memory flat, nothing lost
 	MINUTES=$(or $(MINUTES),10) cargo test --release -p geometric_ledger --test soak -- --nocapture

@@ -15,10 +15,13 @@ REVOKE ALL ON FUNCTION
     @extschema@.remove_source(text, regclass),
     @extschema@.backfill(text, regclass),
     @extschema@.repair_capture(text, regclass),
+    @extschema@.administration(text),
     @extschema@.capture_change(),
     @extschema@.refuse_change(),
     @extschema@.run_now(text),
+    @extschema@.adopt_database(text),
     @extschema@.redact(text, bigint, text),
+    @extschema@.redact_row(text, regclass, text, text),
     @extschema@.prune_log(text, bigint),
     @extschema@.merkle_log_warm(text),
     @extschema@.schedule_log(text, text),
@@ -41,12 +44,22 @@ REVOKE ALL ON
     @extschema@.merkle_tree_head,
     @extschema@.merkle_leaf_data,
     @extschema@.merkle_statement,
-    @extschema@.merkle_pending
+    @extschema@.merkle_pending,
+    @extschema@.merkle_source_state,
+    @extschema@.merkle_redacted_key,
+    @extschema@.merkle_late_entry,
+    @extschema@.verification_source_partitions,
+    @extschema@.merkle_database
 FROM PUBLIC;
 
-GRANT SELECT ON @extschema@.merkle_log_status, @extschema@.merkle_log_progress TO PUBLIC;
+GRANT SELECT ON
+    @extschema@.merkle_log_status,
+    @extschema@.merkle_log_progress,
+    @extschema@.merkle_log_leaves
+TO PUBLIC;
 GRANT SELECT ON @extschema@.merkle_log_sources, @extschema@.merkle_log_coverage TO pg_monitor;
 GRANT EXECUTE ON FUNCTION
+    @extschema@.administration(text),
     @extschema@.coverage_holes(integer),
     @extschema@.merkle_log_health(),
     @extschema@.merkle_log_metrics()

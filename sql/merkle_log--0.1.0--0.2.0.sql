@@ -2,16 +2,16 @@
 
 ALTER TABLE @extschema@.verification_logs
     DROP CONSTRAINT verification_logs_order_domain_check,
-    ADD CONSTRAINT verification_logs_order_domain_check CHECK (order_domain IN ('time', 'number', 'uuid', 'arrival')),
+    ADD CONSTRAINT verification_logs_order_domain_check CHECK (order_domain OPERATOR(pg_catalog.=) ANY (ARRAY['time', 'number', 'uuid', 'arrival'])),
     ALTER COLUMN batch_size DROP NOT NULL,
     ADD COLUMN paused boolean NOT NULL DEFAULT false,
-    ADD COLUMN run_interval interval CHECK (run_interval > interval '0'),
-    ADD COLUMN reconcile_interval interval CHECK (reconcile_interval >= interval '0'),
+    ADD COLUMN run_interval interval CHECK (run_interval OPERATOR(pg_catalog.>) interval '0'),
+    ADD COLUMN reconcile_interval interval CHECK (reconcile_interval OPERATOR(pg_catalog.>=) interval '0'),
     ADD COLUMN pruned_to bigint NOT NULL DEFAULT 0;
 
 ALTER TABLE @extschema@.verification_sources
     DROP CONSTRAINT verification_sources_capture_check,
-    ADD CONSTRAINT verification_sources_capture_check CHECK (capture IN ('watermark', 'trigger')),
+    ADD CONSTRAINT verification_sources_capture_check CHECK (capture OPERATOR(pg_catalog.=) ANY (ARRAY['watermark', 'trigger'])),
     ALTER COLUMN order_column DROP NOT NULL,
     ADD COLUMN append_only boolean NOT NULL DEFAULT false,
     ADD COLUMN allow_truncate boolean NOT NULL DEFAULT false,
@@ -20,11 +20,11 @@ ALTER TABLE @extschema@.verification_sources
     ADD COLUMN backfill text[],
     ADD COLUMN pruned_order text,
     ADD COLUMN complete boolean NOT NULL DEFAULT true,
-    ADD CHECK (capture = 'trigger' OR order_column IS NOT NULL);
+    ADD CHECK (capture OPERATOR(pg_catalog.=) 'trigger' OR order_column IS NOT NULL);
 
 ALTER TABLE @extschema@.merkle_tile
     DROP CONSTRAINT merkle_tile_level_check,
-    ADD CONSTRAINT merkle_tile_level_check CHECK (level >= 0);
+    ADD CONSTRAINT merkle_tile_level_check CHECK (level OPERATOR(pg_catalog.>=) 0);
 
 ALTER TABLE @extschema@.merkle_tree_head ADD COLUMN duration interval;
 
@@ -34,12 +34,12 @@ CREATE TABLE @extschema@.merkle_leaf_data (
     salt       bytea,
     leaf_data  bytea,
     PRIMARY KEY (log_id, leaf_index)
-);
+) USING heap;
 
 CREATE TABLE @extschema@.merkle_statement (
     log_id           integer     NOT NULL,
     from_leaf_index  bigint      NOT NULL,
-    entries          integer     NOT NULL CHECK (entries > 0),
+    entries          integer     NOT NULL CHECK (entries OPERATOR(pg_catalog.>) 0),
     source_id        integer     NOT NULL,
     kind             text        NOT NULL,
     transaction_id   xid8        NOT NULL,
@@ -47,7 +47,7 @@ CREATE TABLE @extschema@.merkle_statement (
     application_name text        NOT NULL,
     statement_at     timestamptz NOT NULL,
     PRIMARY KEY (log_id, from_leaf_index)
-);
+) USING heap;
 
 -- The queue of trigger capture. Written by capture_change() past the executor: its columns and their
 -- order are known to the library. It has no index: writers pay for one, and what reads it reads all.
@@ -66,7 +66,7 @@ CREATE TABLE @extschema@.merkle_pending (
     whole            boolean     NOT NULL,
     leaves           bytea[]     NOT NULL,
     salts            bytea[]
-) WITH (toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+) USING heap WITH (toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
 ALTER TABLE @extschema@.merkle_pending
     ALTER COLUMN keys SET STORAGE EXTERNAL,
@@ -352,7 +352,7 @@ BEGIN
              WHERE f.oid OPERATOR(pg_catalog.=) replaced.old AND a.grantee OPERATOR(pg_catalog.<>) f.proowner
         LOOP
             EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %s%s', replaced.new,
-                CASE granted.grantee WHEN 0 THEN 'PUBLIC'
+                CASE WHEN granted.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
                      ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(granted.grantee)) END,
                 CASE WHEN granted.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END);
         END LOOP;
@@ -391,8 +391,8 @@ SELECT l.log_name,
        l.order_domain,
        l.batch_size,
        l.settle,
-       (SELECT count(*) FROM @extschema@.verification_sources s
-         WHERE s.log_id = l.log_id AND s.removed_at IS NULL) AS sources,
+       (SELECT pg_catalog.count(*) FROM @extschema@.verification_sources s
+         WHERE s.log_id OPERATOR(pg_catalog.=) l.log_id AND s.removed_at IS NULL) AS sources,
        COALESCE(h.tree_size, 0) AS tree_size,
        h.root_hash,
        h.created_at AS last_batch_at,
@@ -405,10 +405,11 @@ SELECT l.log_name,
        l.pruned_to,
        g.rows AS lag_rows,
        g.seconds AS lag_seconds,
-       h.tree_size - COALESCE(b.tree_size, 0) AS last_batch_entries,
+       h.tree_size OPERATOR(pg_catalog.-) COALESCE(b.tree_size, 0) AS last_batch_entries,
        h.duration AS last_batch_duration,
-       (h.tree_size - COALESCE(b.tree_size, 0))
-           / NULLIF(EXTRACT(epoch FROM h.duration), 0)::double precision AS entries_per_second,
+       (h.tree_size OPERATOR(pg_catalog.-) COALESCE(b.tree_size, 0))::pg_catalog.float8
+           OPERATOR(pg_catalog./) CASE WHEN h.duration OPERATOR(pg_catalog.<>) '0'::pg_catalog.interval
+                                       THEN EXTRACT(epoch FROM h.duration)::pg_catalog.float8 END AS entries_per_second,
        c.last_run_at,
        c.last_duration,
        c.next_run_at,
@@ -424,11 +425,11 @@ SELECT l.log_name,
   FROM @extschema@.verification_logs l
   LEFT JOIN LATERAL (SELECT t.tree_size, t.root_hash, t.created_at, t.duration
                        FROM @extschema@.merkle_tree_head t
-                      WHERE t.log_id = l.log_id
+                      WHERE t.log_id OPERATOR(pg_catalog.=) l.log_id
                       ORDER BY t.tree_size DESC LIMIT 1) h ON true
   LEFT JOIN LATERAL (SELECT t.tree_size
                        FROM @extschema@.merkle_tree_head t
-                      WHERE t.log_id = l.log_id AND t.tree_size < h.tree_size
+                      WHERE t.log_id OPERATOR(pg_catalog.=) l.log_id AND t.tree_size OPERATOR(pg_catalog.<) h.tree_size
                       ORDER BY t.tree_size DESC LIMIT 1) b ON true
   LEFT JOIN LATERAL @extschema@.log_lag(l.log_id) g ON true
   LEFT JOIN LATERAL @extschema@.log_counters(l.log_id) c ON true
@@ -455,10 +456,10 @@ SELECT l.log_name,
        s.salted,
        s.backfill
   FROM @extschema@.verification_sources s
-  JOIN @extschema@.verification_logs l USING (log_id)
+  JOIN @extschema@.verification_logs l ON l.log_id OPERATOR(pg_catalog.=) s.log_id
   JOIN LATERAL (SELECT w.version, w.from_leaf_index, w.change
                   FROM @extschema@.verification_source_versions w
-                 WHERE w.source_id = s.source_id
+                 WHERE w.source_id OPERATOR(pg_catalog.=) s.source_id
                  ORDER BY w.version DESC LIMIT 1) v ON true;
 
 -- Reads every row of the sources that it is asked about: WHERE log_name = … saves the others.
@@ -470,7 +471,7 @@ SELECT l.log_name,
        h.rows,
        h.mend
   FROM @extschema@.verification_sources s
-  JOIN @extschema@.verification_logs l USING (log_id)
+  JOIN @extschema@.verification_logs l ON l.log_id OPERATOR(pg_catalog.=) s.log_id
   CROSS JOIN LATERAL @extschema@.coverage_holes(s.source_id) h
  WHERE s.removed_at IS NULL;
 

@@ -16,7 +16,7 @@ CREATE TABLE @extschema@.merkle_order_index (
     order_key  bytea   NOT NULL,
     leaf_index bigint  NOT NULL,
     PRIMARY KEY (source_id, order_key)
-);
+) USING heap;
 
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_order_index', '');
 
@@ -78,7 +78,7 @@ BEGIN
              WHERE f.oid OPERATOR(pg_catalog.=) replaced AND a.grantee OPERATOR(pg_catalog.<>) f.proowner
         LOOP
             EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %s%s', new,
-                CASE granted.grantee WHEN 0 THEN 'PUBLIC'
+                CASE WHEN granted.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
                      ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(granted.grantee)) END,
                 CASE WHEN granted.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END);
         END LOOP;

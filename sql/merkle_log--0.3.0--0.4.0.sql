@@ -2,10 +2,536 @@
 
 -- Capture.
 
+-- A transaction writes one row of queue a log. Rows that 0.3.0 wrote are logged as they are.
+ALTER TABLE @extschema@.merkle_pending
+    ALTER COLUMN source_id DROP NOT NULL,
+    ALTER COLUMN kind DROP NOT NULL,
+    ALTER COLUMN user_name DROP NOT NULL,
+    ALTER COLUMN application_name DROP NOT NULL,
+    ALTER COLUMN statement_at DROP NOT NULL,
+    ALTER COLUMN keys DROP NOT NULL,
+    ALTER COLUMN whole DROP NOT NULL,
+    ALTER COLUMN leaves DROP NOT NULL,
+    ADD COLUMN part integer NOT NULL DEFAULT 0,
+    ADD COLUMN changes integer,
+    ADD COLUMN taken integer NOT NULL DEFAULT 0,
+    ADD COLUMN early boolean NOT NULL DEFAULT false,
+    ADD COLUMN ordered boolean NOT NULL DEFAULT true,
+    ADD COLUMN payload bytea;
+
+ALTER TABLE @extschema@.merkle_pending ALTER COLUMN payload SET STORAGE EXTERNAL;
+
+CREATE INDEX merkle_pending_order ON @extschema@.merkle_pending (log_id, pending_id, part);
+
+COMMENT ON COLUMN @extschema@.merkle_pending.pending_id IS 'Where the transaction stands in the queue; of rows that it wrote early, before that was known, its negated number.';
+COMMENT ON COLUMN @extschema@.merkle_pending.part IS 'The number of the row among those of its transaction.';
+COMMENT ON COLUMN @extschema@.merkle_pending.statement_at IS 'When the first statement began whose changes the row holds.';
+COMMENT ON COLUMN @extschema@.merkle_pending.changes IS 'How many changes the row holds.';
+COMMENT ON COLUMN @extschema@.merkle_pending.taken IS 'How many of the changes are logged.';
+COMMENT ON COLUMN @extschema@.merkle_pending.early IS 'The transaction has written rows early, whose changes come first.';
+COMMENT ON COLUMN @extschema@.merkle_pending.ordered IS 'False where the changes in the transaction''s rows, taken together, have to be put in the order in which they were made.';
+COMMENT ON COLUMN @extschema@.merkle_pending.payload IS 'The changes: keys, leaves, and what they were captured with.';
+
+-- Row triggers take the place of statement triggers. A table that is gone has none.
+DO $$
+DECLARE
+    source record;
+    partition record;
+    name text;
+BEGIN
+    FOR source IN SELECT s.source_id, s.relation FROM @extschema@.verification_sources s
+                    JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) s.relation::pg_catalog.oid
+                   WHERE s.capture OPERATOR(pg_catalog.=) 'trigger' AND s.removed_at IS NULL
+    LOOP
+        FOR partition IN SELECT t.tgrelid::pg_catalog.regclass AS relation, t.tgname AS name FROM pg_catalog.pg_trigger t
+                          WHERE t.tgname OPERATOR(pg_catalog.=) ANY (ARRAY[
+                                    pg_catalog.format('merkle_log_%s_insert', source.source_id),
+                                    pg_catalog.format('merkle_log_%s_update', source.source_id),
+                                    pg_catalog.format('merkle_log_%s_delete', source.source_id),
+                                    pg_catalog.format('merkle_log_%s_applied', source.source_id)]::pg_catalog.name[])
+                            AND t.tgfoid OPERATOR(pg_catalog.=) '@extschema@.capture_change()'::pg_catalog.regprocedure
+                            AND t.tgparentid OPERATOR(pg_catalog.=) 0
+        LOOP
+            EXECUTE pg_catalog.format('DROP TRIGGER %I ON %s', partition.name, partition.relation);
+        END LOOP;
+        name := pg_catalog.format('merkle_log_%s_change', source.source_id);
+        EXECUTE pg_catalog.format(
+            'CREATE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION @extschema@.capture_change(%L)',
+            name, source.relation, source.source_id);
+        EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', source.relation, name);
+    END LOOP;
+END
+$$;
+
 -- Entries and their limits.
+
+-- A key is found by a hash of fixed size, so that its length does not matter. Here every key is hashed as
+-- it is written; where equal keys can be written in several ways, the next batch hashes them again.
+ALTER TABLE @extschema@.merkle_log ADD COLUMN key_hash bigint;
+ALTER TABLE @extschema@.verification_sources ADD COLUMN key_equality text, ADD COLUMN logged_ahead text;
+DROP INDEX @extschema@.merkle_log_source_key;
+UPDATE @extschema@.merkle_log
+   SET key_hash = ('x' OPERATOR(pg_catalog.||) pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(
+                       pg_catalog.int4send(source_id) OPERATOR(pg_catalog.||) pg_catalog.convert_to(source_key, 'UTF8')
+                   ), 'hex'), 16))::pg_catalog.bit(64)::pg_catalog.int8
+ WHERE order_value IS NOT NULL;
+UPDATE @extschema@.verification_sources SET key_equality = '';
+-- Each source is looked at in a subtransaction.
+ALTER FUNCTION @extschema@.log_lag(integer) PARALLEL UNSAFE;
+-- Intervals of more than a hundred years, which create_log refuses now.
+UPDATE @extschema@.verification_logs
+   SET settle = LEAST(settle, interval '100 years'),
+       run_interval = LEAST(run_interval, interval '100 years'),
+       reconcile_interval = LEAST(reconcile_interval, interval '100 years')
+ WHERE GREATEST(settle, run_interval, reconcile_interval) OPERATOR(pg_catalog.>) interval '100 years';
+CREATE INDEX merkle_log_key_hash ON @extschema@.merkle_log (key_hash)
+    WHERE key_hash IS NOT NULL;
+COMMENT ON COLUMN @extschema@.merkle_log.key_hash IS 'Hash of source_id and source_key that all spellings of the key share; NULL where order_value is.';
+COMMENT ON COLUMN @extschema@.verification_sources.key_equality IS 'What merkle_log.key_hash depends on for this source; where that changes, the next batch computes the hashes anew.';
+COMMENT ON COLUMN @extschema@.verification_sources.logged_ahead IS 'No row ahead of the watermark that reconcile() has logged has a lower order value; NULL if there is none.';
 
 -- Privileges and views.
 
+CREATE FUNCTION @extschema@."may_read_log"(
+    "log_id" INT
+) RETURNS bool
+STABLE STRICT PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'may_read_log_wrapper';
+
+CREATE FUNCTION @extschema@."may_read_source"(
+    "source_id" INT
+) RETURNS bool
+STABLE STRICT PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'may_read_source_wrapper';
+
+COMMENT ON FUNCTION @extschema@.may_read_log(integer) IS 'Whether the caller may be shown keys and content of all sources of a log.';
+COMMENT ON FUNCTION @extschema@.may_read_source(integer) IS 'Whether the caller may be shown keys and content of a source.';
+
+-- Operators that views named without their schema could have been those of another role. Views of the
+-- extension's own are replaced, so that privileges that were granted on them stay.
+CREATE OR REPLACE VIEW @extschema@.merkle_log_status AS
+SELECT l.log_name,
+       l.enabled,
+       l.order_domain,
+       l.batch_size,
+       l.settle,
+       (SELECT pg_catalog.count(*) FROM @extschema@.verification_sources s
+         WHERE s.log_id OPERATOR(pg_catalog.=) l.log_id AND s.removed_at IS NULL) AS sources,
+       COALESCE(h.tree_size, 0) AS tree_size,
+       h.root_hash,
+       h.created_at AS last_batch_at,
+       l.waiting_for,
+       -- Its text can name rows.
+       CASE WHEN l.last_error IS NULL OR @extschema@.may_read_log(l.log_id) THEN l.last_error
+            ELSE 'withheld: the text may name rows of sources that you may not read' END AS last_error,
+       l.last_error_at,
+       l.paused,
+       l.run_interval,
+       l.reconcile_interval,
+       l.pruned_to,
+       g.rows AS lag_rows,
+       g.seconds AS lag_seconds,
+       h.tree_size OPERATOR(pg_catalog.-) COALESCE(b.tree_size, 0) AS last_batch_entries,
+       h.duration AS last_batch_duration,
+       (h.tree_size OPERATOR(pg_catalog.-) COALESCE(b.tree_size, 0))::pg_catalog.float8
+           OPERATOR(pg_catalog./) CASE WHEN h.duration OPERATOR(pg_catalog.<>) '0'::pg_catalog.interval
+                                       THEN EXTRACT(epoch FROM h.duration)::pg_catalog.float8 END AS entries_per_second,
+       c.last_run_at,
+       c.last_duration,
+       c.next_run_at,
+       c.last_reconciled_at,
+       c.failures,
+       c.batches,
+       c.entries,
+       c.errors,
+       c.cache_hits,
+       c.cache_misses,
+       w.pid AS worker_pid,
+       w.heartbeat AS worker_heartbeat
+  FROM @extschema@.verification_logs l
+  LEFT JOIN LATERAL (SELECT t.tree_size, t.root_hash, t.created_at, t.duration
+                       FROM @extschema@.merkle_tree_head t
+                      WHERE t.log_id OPERATOR(pg_catalog.=) l.log_id
+                      ORDER BY t.tree_size DESC LIMIT 1) h ON true
+  LEFT JOIN LATERAL (SELECT t.tree_size
+                       FROM @extschema@.merkle_tree_head t
+                      WHERE t.log_id OPERATOR(pg_catalog.=) l.log_id AND t.tree_size OPERATOR(pg_catalog.<) h.tree_size
+                      ORDER BY t.tree_size DESC LIMIT 1) b ON true
+  LEFT JOIN LATERAL @extschema@.log_lag(l.log_id) g ON true
+  LEFT JOIN LATERAL @extschema@.log_counters(l.log_id) c ON true
+  LEFT JOIN LATERAL @extschema@.background_worker() w ON true;
+
+CREATE OR REPLACE VIEW @extschema@.merkle_log_sources AS
+SELECT l.log_name,
+       s.source_table,
+       s.relation,
+       s.capture,
+       s.order_column,
+       s.key_columns,
+       s.columns,
+       s.hash_column,
+       -- Order values and keys of rows.
+       CASE WHEN @extschema@.may_read_source(s.source_id) THEN s.watermark END AS watermark,
+       v.version,
+       v.from_leaf_index AS version_from_leaf_index,
+       v.change AS version_change,
+       s.added_at,
+       s.removed_at,
+       s.append_only,
+       s.allow_truncate,
+       s.store_leaf_data,
+       s.salted,
+       CASE WHEN @extschema@.may_read_source(s.source_id) THEN s.backfill END AS backfill
+  FROM @extschema@.verification_sources s
+  JOIN @extschema@.verification_logs l ON l.log_id OPERATOR(pg_catalog.=) s.log_id
+  JOIN LATERAL (SELECT w.version, w.from_leaf_index, w.change
+                  FROM @extschema@.verification_source_versions w
+                 WHERE w.source_id OPERATOR(pg_catalog.=) s.source_id
+                 ORDER BY w.version DESC LIMIT 1) v ON true;
+
+CREATE OR REPLACE VIEW @extschema@.merkle_log_progress AS
+SELECT r.pid,
+       d.datname,
+       r.command,
+       l.log_name,
+       r.rows_done,
+       r.rows_total
+  FROM @extschema@.running_commands() r
+  JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) r.datid
+  LEFT JOIN @extschema@.verification_logs l
+    ON l.log_id OPERATOR(pg_catalog.=) r.log_id
+   AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
+
+-- Reads every row of the sources that it is asked about: WHERE log_name = … saves the others.
+CREATE OR REPLACE VIEW @extschema@.merkle_log_coverage AS
+SELECT l.log_name,
+       s.source_table,
+       h.relation::pg_catalog.regclass AS relation,
+       h.problem,
+       h.rows,
+       h.mend
+  FROM @extschema@.verification_sources s
+  JOIN @extschema@.verification_logs l ON l.log_id OPERATOR(pg_catalog.=) s.log_id
+  CROSS JOIN LATERAL @extschema@.coverage_holes(s.source_id) h
+ WHERE s.removed_at IS NULL;
+
 -- Administration log and verification.
 
+-- A log may have the name that is reserved now. Its name is no part of its entries.
+DO $$
+BEGIN
+    UPDATE @extschema@.verification_logs SET log_name = 'merkle_log_administration of 0.3.0'
+     WHERE log_name OPERATOR(pg_catalog.=) 'merkle_log_administration';
+    IF FOUND THEN
+        RAISE WARNING 'the log "merkle_log_administration" is now called "merkle_log_administration of 0.3.0"'
+            USING HINT = 'The name is that of the administration log; alter_log gives yours another one.';
+    END IF;
+END
+$$;
+
+-- What is configured is put on record, as adopted, by the first batch or act.
+INSERT INTO @extschema@.verification_logs (log_id, log_name, order_domain, settle)
+    OVERRIDING SYSTEM VALUE VALUES (0, 'merkle_log_administration', 'arrival', '0');
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs', 'WHERE log_id OPERATOR(pg_catalog.<>) 0');
+
+ALTER TABLE @extschema@.merkle_tree_head ADD COLUMN metadata bytea;
+ALTER TABLE @extschema@.merkle_leaf_data ADD COLUMN erased_salt bytea;
+
+COMMENT ON COLUMN @extschema@.merkle_leaf_data.erased_salt IS 'Of a redacted entry, what stands for the destroyed salt in the digest of its batch.';
+
+COMMENT ON COLUMN @extschema@.merkle_tree_head.metadata IS 'Digest of the keys, order values, sources, salts and statements of the batch''s entries; NULL before version 0.4.0.';
+
+CREATE FUNCTION @extschema@.administration(
+    log text DEFAULT NULL
+) RETURNS TABLE (
+    leaf_index       bigint,
+    acted_at         timestamptz,
+    user_name        text,
+    application_name text,
+    act              text,
+    log_name         text,
+    source_table     text,
+    content          jsonb
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'administration_wrapper';
+
+REVOKE ALL ON FUNCTION @extschema@.administration(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.administration(text) TO pg_monitor;
+
+COMMENT ON FUNCTION @extschema@.administration(text) IS 'What was done to a log, or to all of them, and by whom: the entries of the administration log.';
+
+CREATE FUNCTION @extschema@.finding_kinds() RETURNS TABLE (
+    kind     text,
+    fault_of text,
+    meaning  text
+)
+IMMUTABLE STRICT PARALLEL SAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'finding_kinds_wrapper';
+
+COMMENT ON FUNCTION @extschema@.finding_kinds() IS 'The kinds of findings that verify_log makes, where the fault lies, and what each means.';
+
 -- Sources and what is promised about them.
+
+CREATE TABLE @extschema@.merkle_source_state (
+    source_id integer     PRIMARY KEY,
+    state     text        NOT NULL,
+    detail    text        NOT NULL,
+    mend      text        NOT NULL,
+    since     timestamptz NOT NULL DEFAULT clock_timestamp()
+) USING heap;
+
+CREATE TABLE @extschema@.merkle_redacted_key (
+    source_id   integer     NOT NULL,
+    source_key  text        COLLATE "C" NOT NULL,
+    leaf_index  bigint      NOT NULL,
+    reason      text        NOT NULL,
+    redacted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (source_id, source_key)
+) USING heap;
+
+CREATE TABLE @extschema@.merkle_late_entry (
+    log_id     integer     NOT NULL,
+    leaf_index bigint      NOT NULL,
+    way        text        NOT NULL,
+    found_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (log_id, leaf_index)
+) USING heap;
+
+CREATE TABLE @extschema@.verification_source_partitions (
+    source_id       integer     NOT NULL,
+    partition_name  text        NOT NULL,
+    relation        regclass    NOT NULL,
+    bound           text        NOT NULL,
+    condition       text        NOT NULL,
+    key_columns     text[]      NOT NULL,
+    from_leaf_index bigint      NOT NULL,
+    to_leaf_index   bigint,
+    attached_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    detached_at     timestamptz,
+    PRIMARY KEY (source_id, partition_name, from_leaf_index)
+) USING heap;
+
+CREATE TABLE @extschema@.merkle_database (
+    system_identifier bigint      NOT NULL,
+    database_oid      oid         NOT NULL,
+    database_name     text        NOT NULL,
+    timeline          integer     NOT NULL,
+    since             timestamptz NOT NULL DEFAULT clock_timestamp(),
+    left_at           timestamptz,
+    PRIMARY KEY (system_identifier, database_oid)
+) USING heap;
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_late_entry', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_source_partitions', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_database', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_redacted_key', '');
+
+-- A row that is found without an entry after a finished backfill came late.
+ALTER TABLE @extschema@.verification_sources ADD COLUMN backfilled boolean NOT NULL DEFAULT false;
+UPDATE @extschema@.verification_sources SET backfilled = true
+ WHERE capture OPERATOR(pg_catalog.=) 'trigger' AND backfill IS NULL AND complete;
+
+CREATE FUNCTION @extschema@.redact_row(
+    log          text,
+    source_table regclass,
+    key          text,
+    reason       text
+) RETURNS bigint
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'redact_row_wrapper';
+
+CREATE FUNCTION @extschema@.verify_row(
+    log          text,
+    source_table regclass,
+    key          text
+) RETURNS TABLE (
+    status     text,
+    leaf_index bigint,
+    tree_size  bigint,
+    leaf_hash  bytea,
+    row_hash   bytea,
+    root_hash  bytea,
+    path       bytea[],
+    detail     text
+)
+STABLE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'verify_row_wrapper';
+
+CREATE FUNCTION @extschema@.late_entries(
+    log text
+) RETURNS TABLE (
+    leaf_index   bigint,
+    source_table text,
+    source_key   text,
+    way          text,
+    found_at     timestamptz
+)
+STABLE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'late_entries_wrapper';
+
+CREATE FUNCTION @extschema@.adopt_database(
+    role text
+) RETURNS text
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'adopt_database_wrapper';
+
+CREATE FUNCTION @extschema@.held_as_copy_of() RETURNS text
+STRICT STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'held_as_copy_of_wrapper';
+
+CREATE OR REPLACE VIEW @extschema@.merkle_log_status AS
+SELECT l.log_name,
+       l.enabled,
+       l.order_domain,
+       l.batch_size,
+       l.settle,
+       (SELECT pg_catalog.count(*) FROM @extschema@.verification_sources s
+         WHERE s.log_id OPERATOR(pg_catalog.=) l.log_id AND s.removed_at IS NULL) AS sources,
+       COALESCE(h.tree_size, 0) AS tree_size,
+       h.root_hash,
+       h.created_at AS last_batch_at,
+       CASE WHEN o.name IS NULL THEN l.waiting_for END AS waiting_for,
+       -- Its text can name rows.
+       CASE WHEN o.name IS NOT NULL OR l.last_error IS NULL THEN NULL
+            WHEN @extschema@.may_read_log(l.log_id) THEN l.last_error
+            ELSE 'withheld: the text may name rows of sources that you may not read' END AS last_error,
+       CASE WHEN o.name IS NULL THEN l.last_error_at END AS last_error_at,
+       l.paused,
+       l.run_interval,
+       l.reconcile_interval,
+       l.pruned_to,
+       g.rows AS lag_rows,
+       g.seconds AS lag_seconds,
+       h.tree_size OPERATOR(pg_catalog.-) COALESCE(b.tree_size, 0) AS last_batch_entries,
+       h.duration AS last_batch_duration,
+       (h.tree_size OPERATOR(pg_catalog.-) COALESCE(b.tree_size, 0))::pg_catalog.float8
+           OPERATOR(pg_catalog./) CASE WHEN h.duration OPERATOR(pg_catalog.<>) '0'::pg_catalog.interval
+                                       THEN EXTRACT(epoch FROM h.duration)::pg_catalog.float8 END AS entries_per_second,
+       c.last_run_at,
+       c.last_duration,
+       c.next_run_at,
+       c.last_reconciled_at,
+       c.failures,
+       c.batches,
+       c.entries,
+       c.errors,
+       c.cache_hits,
+       c.cache_misses,
+       w.pid AS worker_pid,
+       w.heartbeat AS worker_heartbeat,
+       p.problems AS source_problems,
+       o.name AS held_as_copy_of,
+       (SELECT pg_catalog.count(*) FROM @extschema@.merkle_late_entry e
+         WHERE e.log_id OPERATOR(pg_catalog.=) l.log_id) AS late_entries
+  FROM @extschema@.verification_logs l
+  LEFT JOIN LATERAL (SELECT t.tree_size, t.root_hash, t.created_at, t.duration
+                       FROM @extschema@.merkle_tree_head t
+                      WHERE t.log_id OPERATOR(pg_catalog.=) l.log_id
+                      ORDER BY t.tree_size DESC LIMIT 1) h ON true
+  LEFT JOIN LATERAL (SELECT t.tree_size
+                       FROM @extschema@.merkle_tree_head t
+                      WHERE t.log_id OPERATOR(pg_catalog.=) l.log_id AND t.tree_size OPERATOR(pg_catalog.<) h.tree_size
+                      ORDER BY t.tree_size DESC LIMIT 1) b ON true
+  LEFT JOIN LATERAL @extschema@.log_lag(l.log_id) g ON true
+  LEFT JOIN LATERAL @extschema@.log_counters(l.log_id) c ON true
+  LEFT JOIN @extschema@.held_as_copy_of() o (name) ON true
+  LEFT JOIN LATERAL @extschema@.background_worker() w ON true
+  LEFT JOIN LATERAL (SELECT pg_catalog.string_agg(s.source_table OPERATOR(pg_catalog.||) ': ' OPERATOR(pg_catalog.||) t.state,
+                                                  '; ' ORDER BY s.source_id) AS problems
+                       FROM @extschema@.merkle_source_state t
+                       JOIN @extschema@.verification_sources s ON s.source_id OPERATOR(pg_catalog.=) t.source_id
+                      WHERE s.log_id OPERATOR(pg_catalog.=) l.log_id AND s.removed_at IS NULL) p ON true;
+
+CREATE OR REPLACE VIEW @extschema@.merkle_log_sources AS
+SELECT l.log_name,
+       s.source_table,
+       s.relation,
+       s.capture,
+       s.order_column,
+       s.key_columns,
+       s.columns,
+       s.hash_column,
+       -- Order values and keys of rows.
+       CASE WHEN @extschema@.may_read_source(s.source_id) THEN s.watermark END AS watermark,
+       v.version,
+       v.from_leaf_index AS version_from_leaf_index,
+       v.change AS version_change,
+       s.added_at,
+       s.removed_at,
+       s.append_only,
+       s.allow_truncate,
+       s.store_leaf_data,
+       s.salted,
+       CASE WHEN @extschema@.may_read_source(s.source_id) THEN s.backfill END AS backfill,
+       CASE WHEN s.removed_at IS NULL THEN COALESCE(t.state, 'ready') ELSE 'removed' END AS state,
+       t.detail AS state_detail,
+       t.mend AS state_mend,
+       t.since AS state_since
+  FROM @extschema@.verification_sources s
+  JOIN @extschema@.verification_logs l ON l.log_id OPERATOR(pg_catalog.=) s.log_id
+  JOIN LATERAL (SELECT w.version, w.from_leaf_index, w.change
+                  FROM @extschema@.verification_source_versions w
+                 WHERE w.source_id OPERATOR(pg_catalog.=) s.source_id
+                 ORDER BY w.version DESC LIMIT 1) v ON true
+  LEFT JOIN @extschema@.merkle_source_state t ON t.source_id OPERATOR(pg_catalog.=) s.source_id;
+
+-- Hashes only, and so for everyone: what an outsider with any RFC 6962 implementation builds the tree from.
+CREATE VIEW @extschema@.merkle_log_leaves AS
+SELECT l.log_name,
+       m.leaf_index,
+       m.leaf_hash
+  FROM @extschema@.verification_logs l
+  JOIN @extschema@.merkle_log m ON m.log_id OPERATOR(pg_catalog.=) l.log_id;
+
+REVOKE ALL ON FUNCTION
+    @extschema@.redact_row(text, regclass, text, text),
+    @extschema@.adopt_database(text)
+FROM PUBLIC;
+
+REVOKE ALL ON
+    @extschema@.merkle_source_state,
+    @extschema@.merkle_redacted_key,
+    @extschema@.merkle_late_entry,
+    @extschema@.verification_source_partitions,
+    @extschema@.merkle_database
+FROM PUBLIC;
+
+GRANT SELECT ON @extschema@.merkle_log_leaves TO PUBLIC;
+
+COMMENT ON COLUMN @extschema@.verification_sources.backfilled IS 'The rows that were there before the triggers have been logged: one that is found without an entry came late.';
+COMMENT ON TABLE @extschema@.merkle_source_state IS 'Why batches pass over a source; no row if it is ready.';
+COMMENT ON TABLE @extschema@.merkle_redacted_key IS 'Keys of rows that are redacted, in all entries there are and will be.';
+COMMENT ON COLUMN @extschema@.merkle_redacted_key.leaf_index IS 'The entry that says that the row was redacted, and why.';
+COMMENT ON TABLE @extschema@.merkle_late_entry IS 'Entries of rows that were found after they should have been logged.';
+COMMENT ON COLUMN @extschema@.merkle_late_entry.way IS 'How the row escaped until then: behind_watermark or past_triggers.';
+COMMENT ON TABLE @extschema@.verification_source_partitions IS 'The partitions that sources have and had, and which rows were theirs.';
+COMMENT ON COLUMN @extschema@.verification_source_partitions.condition IS 'What the partition''s rows fulfil, as SQL over the columns of the key.';
+COMMENT ON COLUMN @extschema@.verification_source_partitions.to_leaf_index IS 'Entries from this leaf index on are not of the partition''s rows; NULL while it is attached.';
+COMMENT ON TABLE @extschema@.merkle_database IS 'The database whose logs these are, and those whose they were before.';
+COMMENT ON COLUMN @extschema@.merkle_database.left_at IS 'When adopt_database said that another database took its place; NULL for the present one.';
+COMMENT ON VIEW @extschema@.merkle_log_leaves IS 'The leaf hashes of all logs.';
+COMMENT ON FUNCTION @extschema@.redact_row(text, regclass, text, text) IS 'Redacts every entry of a row, those to come included; returns how many were redacted now.';
+COMMENT ON FUNCTION @extschema@.verify_row(text, regclass, text) IS 'Whether a row, as it is now, is what was logged, with the proof of its latest entry.';
+COMMENT ON FUNCTION @extschema@.late_entries(text) IS 'Entries of rows that were found after they should have been logged, and when; keys are shown to those who may read the source.';
+COMMENT ON FUNCTION @extschema@.adopt_database(text) IS 'Says what a database is that has the logs of another: continue takes its place, copy disables the logs.';
+COMMENT ON FUNCTION @extschema@.held_as_copy_of() IS 'The database whose logs this one has, while nobody has said what this one is; NULL otherwise.';

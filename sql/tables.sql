@@ -9,6 +9,32 @@ BEGIN
 END
 $$;
 
+-- Whoever may create objects in the extension's schema could put operators and functions there for which
+-- others mistake the server's, and tables where the extension looks for its own.
+DO $$
+DECLARE
+    others pg_catalog.text;
+BEGIN
+    SELECT pg_catalog.string_agg(CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+                                      ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END, ', ')
+      INTO others
+      FROM pg_catalog.pg_namespace n,
+           LATERAL pg_catalog.aclexplode(n.nspacl) a
+      LEFT JOIN pg_catalog.pg_authid r ON r.oid OPERATOR(pg_catalog.=) a.grantee
+     WHERE n.oid OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
+       AND a.privilege_type OPERATOR(pg_catalog.=) 'CREATE'
+       AND a.grantee OPERATOR(pg_catalog.<>) n.nspowner
+       AND r.rolsuper IS NOT TRUE;
+    IF others IS NOT NULL THEN
+        RAISE EXCEPTION 'schema "%" cannot hold merkle_log: objects can also be created in it by %', '@extschema@', others
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = pg_catalog.format(
+                      'Run CREATE SCHEMA merkle_log; CREATE EXTENSION merkle_log SCHEMA merkle_log; or first REVOKE CREATE ON SCHEMA %s FROM %s.',
+                      '@extschema@', others);
+    END IF;
+END
+$$;
+
 -- The tables of merkle_log. All are configuration tables of the extension, so
 -- that pg_dump carries their rows and a restored database goes on from there.
 -- They have no foreign keys: a parallel restore loads them in any order, into
@@ -18,18 +44,23 @@ CREATE TABLE @extschema@.verification_logs (
     log_id        integer     GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     log_name      text        COLLATE "C" NOT NULL UNIQUE,
     enabled       boolean     NOT NULL DEFAULT true,
-    order_domain  text        CHECK (order_domain IN ('time', 'number', 'uuid', 'arrival')),
-    batch_size    integer     CHECK (batch_size > 0),
-    settle        interval    NOT NULL CHECK (settle >= interval '0'),
-    created_at    timestamptz NOT NULL DEFAULT now(),
+    order_domain  text        CHECK (order_domain OPERATOR(pg_catalog.=) ANY (ARRAY['time', 'number', 'uuid', 'arrival'])),
+    batch_size    integer     CHECK (batch_size OPERATOR(pg_catalog.>) 0),
+    settle        interval    NOT NULL CHECK (settle OPERATOR(pg_catalog.>=) interval '0'),
+    created_at    timestamptz NOT NULL DEFAULT pg_catalog.now(),
     last_error    text,
     last_error_at timestamptz,
     waiting_for   text,
     paused        boolean     NOT NULL DEFAULT false,
-    run_interval  interval    CHECK (run_interval > interval '0'),
-    reconcile_interval interval CHECK (reconcile_interval >= interval '0'),
+    run_interval  interval    CHECK (run_interval OPERATOR(pg_catalog.>) interval '0'),
+    reconcile_interval interval CHECK (reconcile_interval OPERATOR(pg_catalog.>=) interval '0'),
     pruned_to     bigint      NOT NULL DEFAULT 0
-);
+) USING heap;
+
+-- The administration log, which exists from the beginning. Its row is the same in every database, so a dump
+-- does not carry it, only its entries.
+INSERT INTO @extschema@.verification_logs (log_id, log_name, order_domain, settle)
+    OVERRIDING SYSTEM VALUE VALUES (0, 'merkle_log_administration', 'arrival', '0');
 
 CREATE TABLE @extschema@.verification_sources (
     source_id    integer     GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -37,13 +68,13 @@ CREATE TABLE @extschema@.verification_sources (
     source_table text        NOT NULL,
     relation     regclass    NOT NULL,
     bound_to     text        NOT NULL,
-    capture      text        NOT NULL CHECK (capture IN ('watermark', 'trigger')),
+    capture      text        NOT NULL CHECK (capture OPERATOR(pg_catalog.=) ANY (ARRAY['watermark', 'trigger'])),
     order_column text,
     key_columns  text[]      NOT NULL,
     columns      text[],
     hash_column  text,
     watermark    text[],
-    added_at     timestamptz NOT NULL DEFAULT now(),
+    added_at     timestamptz NOT NULL DEFAULT pg_catalog.now(),
     removed_at   timestamptz,
     append_only  boolean     NOT NULL DEFAULT false,
     allow_truncate  boolean  NOT NULL DEFAULT false,
@@ -52,8 +83,11 @@ CREATE TABLE @extschema@.verification_sources (
     backfill     text[],
     pruned_order text,
     complete     boolean     NOT NULL DEFAULT true,
-    CHECK (capture = 'trigger' OR order_column IS NOT NULL)
-);
+    key_equality text,
+    logged_ahead text,
+    backfilled   boolean     NOT NULL DEFAULT false,
+    CHECK (capture OPERATOR(pg_catalog.=) 'trigger' OR order_column IS NOT NULL)
+) USING heap;
 
 CREATE UNIQUE INDEX verification_sources_relation
     ON @extschema@.verification_sources (log_id, relation) WHERE removed_at IS NULL;
@@ -64,9 +98,9 @@ CREATE TABLE @extschema@.verification_source_versions (
     from_leaf_index bigint      NOT NULL,
     hash_column     text,
     change          text        NOT NULL,
-    recorded_at     timestamptz NOT NULL DEFAULT now(),
+    recorded_at     timestamptz NOT NULL DEFAULT pg_catalog.now(),
     PRIMARY KEY (source_id, version)
-);
+) USING heap;
 
 CREATE TABLE @extschema@.verification_source_columns (
     source_id   integer  NOT NULL,
@@ -76,7 +110,7 @@ CREATE TABLE @extschema@.verification_source_columns (
     attnum      smallint,
     logged      boolean  NOT NULL,
     PRIMARY KEY (source_id, version, column_name)
-);
+) USING heap;
 
 CREATE TABLE @extschema@.merkle_log (
     log_id      integer NOT NULL,
@@ -85,27 +119,28 @@ CREATE TABLE @extschema@.merkle_log (
     source_key  text    COLLATE "C" NOT NULL,
     order_value text    COLLATE "C",
     leaf_hash   bytea   NOT NULL,
+    key_hash    bigint,
     PRIMARY KEY (log_id, leaf_index)
-);
+) USING heap;
 
--- Entries whose key is their order value are found through merkle_order_index.
-CREATE INDEX merkle_log_source_key ON @extschema@.merkle_log (source_key, source_id)
-    WHERE order_value IS NOT NULL;
+-- Entries whose key is their order value have no hash: they are found through merkle_order_index.
+CREATE INDEX merkle_log_key_hash ON @extschema@.merkle_log (key_hash)
+    WHERE key_hash IS NOT NULL;
 
 CREATE TABLE @extschema@.merkle_order_index (
     source_id  integer NOT NULL,
     order_key  bytea   NOT NULL,
     leaf_index bigint  NOT NULL,
     PRIMARY KEY (source_id, order_key)
-);
+) USING heap;
 
 CREATE TABLE @extschema@.merkle_tile (
     log_id     integer  NOT NULL,
-    level      smallint NOT NULL CHECK (level >= 0),
+    level      smallint NOT NULL CHECK (level OPERATOR(pg_catalog.>=) 0),
     tile_index bigint   NOT NULL,
     hashes     bytea    NOT NULL,
     PRIMARY KEY (log_id, level, tile_index)
-);
+) USING heap;
 
 -- Hashes do not compress; EXTERNAL lets one hash be read without the other 255.
 ALTER TABLE @extschema@.merkle_tile ALTER COLUMN hashes SET STORAGE EXTERNAL;
@@ -114,23 +149,25 @@ CREATE TABLE @extschema@.merkle_tree_head (
     log_id     integer     NOT NULL,
     tree_size  bigint      NOT NULL,
     root_hash  bytea       NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     duration   interval,
+    metadata   bytea,
     PRIMARY KEY (log_id, tree_size)
-);
+) USING heap;
 
 CREATE TABLE @extschema@.merkle_leaf_data (
     log_id     integer NOT NULL,
     leaf_index bigint  NOT NULL,
     salt       bytea,
     leaf_data  bytea,
+    erased_salt bytea,
     PRIMARY KEY (log_id, leaf_index)
-);
+) USING heap;
 
 CREATE TABLE @extschema@.merkle_statement (
     log_id           integer     NOT NULL,
     from_leaf_index  bigint      NOT NULL,
-    entries          integer     NOT NULL CHECK (entries > 0),
+    entries          integer     NOT NULL CHECK (entries OPERATOR(pg_catalog.>) 0),
     source_id        integer     NOT NULL,
     kind             text        NOT NULL,
     transaction_id   xid8        NOT NULL,
@@ -138,35 +175,96 @@ CREATE TABLE @extschema@.merkle_statement (
     application_name text        NOT NULL,
     statement_at     timestamptz NOT NULL,
     PRIMARY KEY (log_id, from_leaf_index)
-);
+) USING heap;
 
--- The queue of trigger capture. Written by capture_change() past the executor: its columns and their
--- order are known to the library. It has no index: writers pay for one, and what reads it reads all.
+-- The queue of trigger capture. Written past the executor: its columns and their order are known to the
+-- library. A transaction writes one row a log, or several where its changes do not fit a page. The columns from
+-- source_id to salts, other than transaction_id and statement_at, are those of rows that version 0.3.0 wrote.
 CREATE TABLE @extschema@.merkle_pending (
     log_id           integer     NOT NULL,
     pending_id       bigint      NOT NULL,
-    source_id        integer     NOT NULL,
+    source_id        integer,
     version          integer,
     columns          text[],
-    kind             text        NOT NULL,
+    kind             text,
     transaction_id   xid8        NOT NULL,
-    user_name        text        NOT NULL,
-    application_name text        NOT NULL,
-    statement_at     timestamptz NOT NULL,
-    keys             text[]      NOT NULL,
-    whole            boolean     NOT NULL,
-    leaves           bytea[]     NOT NULL,
-    salts            bytea[]
-) WITH (toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+    user_name        text,
+    application_name text,
+    statement_at     timestamptz,
+    keys             text[],
+    whole            boolean,
+    leaves           bytea[],
+    salts            bytea[],
+    part             integer     NOT NULL DEFAULT 0,
+    changes          integer,
+    taken            integer     NOT NULL DEFAULT 0,
+    early            boolean     NOT NULL DEFAULT false,
+    ordered          boolean     NOT NULL DEFAULT true,
+    payload          bytea
+) USING heap WITH (toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
 ALTER TABLE @extschema@.merkle_pending
     ALTER COLUMN keys SET STORAGE EXTERNAL,
     ALTER COLUMN leaves SET STORAGE EXTERNAL,
-    ALTER COLUMN salts SET STORAGE EXTERNAL;
+    ALTER COLUMN salts SET STORAGE EXTERNAL,
+    ALTER COLUMN payload SET STORAGE EXTERNAL;
+
+CREATE INDEX merkle_pending_order ON @extschema@.merkle_pending (log_id, pending_id, part);
 
 CREATE SEQUENCE @extschema@.merkle_pending_id;
 
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs', '');
+CREATE TABLE @extschema@.merkle_redacted_key (
+    source_id   integer     NOT NULL,
+    source_key  text        COLLATE "C" NOT NULL,
+    leaf_index  bigint      NOT NULL,
+    reason      text        NOT NULL,
+    redacted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (source_id, source_key)
+) USING heap;
+
+CREATE TABLE @extschema@.merkle_late_entry (
+    log_id     integer     NOT NULL,
+    leaf_index bigint      NOT NULL,
+    way        text        NOT NULL,
+    found_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (log_id, leaf_index)
+) USING heap;
+
+CREATE TABLE @extschema@.verification_source_partitions (
+    source_id       integer     NOT NULL,
+    partition_name  text        NOT NULL,
+    relation        regclass    NOT NULL,
+    bound           text        NOT NULL,
+    condition       text        NOT NULL,
+    key_columns     text[]      NOT NULL,
+    from_leaf_index bigint      NOT NULL,
+    to_leaf_index   bigint,
+    attached_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    detached_at     timestamptz,
+    PRIMARY KEY (source_id, partition_name, from_leaf_index)
+) USING heap;
+
+-- The database that the logs are of, and those that they were of before.
+CREATE TABLE @extschema@.merkle_database (
+    system_identifier bigint      NOT NULL,
+    database_oid      oid         NOT NULL,
+    database_name     text        NOT NULL,
+    timeline          integer     NOT NULL,
+    since             timestamptz NOT NULL DEFAULT clock_timestamp(),
+    left_at           timestamptz,
+    PRIMARY KEY (system_identifier, database_oid)
+) USING heap;
+
+-- Not carried by pg_dump: what was wrong with a source there says nothing about the restored one.
+CREATE TABLE @extschema@.merkle_source_state (
+    source_id integer     PRIMARY KEY,
+    state     text        NOT NULL,
+    detail    text        NOT NULL,
+    mend      text        NOT NULL,
+    since     timestamptz NOT NULL DEFAULT clock_timestamp()
+) USING heap;
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs', 'WHERE log_id OPERATOR(pg_catalog.<>) 0');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs_log_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_sources', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_sources_source_id_seq', '');
@@ -178,5 +276,9 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tile', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tree_head', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_leaf_data', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_statement', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_late_entry', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_source_partitions', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_database', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_redacted_key', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_pending', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_pending_id', '');

@@ -3,9 +3,15 @@
 mod ahead;
 mod arrival;
 
-use crate::capture::fence::{self, Blocked};
-use crate::capture::order::Domain;
+use crate::administration;
+use crate::capture::ceiling;
+use crate::capture::fence::{self, Blocked, Fence};
+use crate::capture::order::{Domain, OrderValue};
+use crate::capture::partitions;
+use crate::capture::row_key;
+use crate::capture::scan::Leaf;
 use crate::capture::shape::Shape;
+use crate::capture::state;
 use crate::capture::watermark::{self, Span, Stream};
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources;
@@ -13,17 +19,20 @@ use crate::error::Error;
 use crate::pg::memory::Scratch;
 use crate::pg::progress::{Command, Progress};
 use crate::pg::spi::Snapshot;
-use crate::pg::{server, subtransaction, xact};
-use crate::session::Session;
+use crate::pg::{server, subtransaction, wait, xact};
+use crate::session::{Session, WITHHELD};
 use crate::shared;
 use crate::store::append::{Appended, Appender, Entry};
-use crate::store::{entries, heads};
-use pgrx::pg_sys;
+use crate::store::late::{self, Way};
+use crate::store::{entries, heads, key_index};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 /// Leaves between two looks at interrupts and at the progress slot.
 const REPORT: i64 = 1024;
+/// Rows at or behind a watermark that are looked through for late ones soon after.
+const RECENT: i64 = 10_000;
 
 /// What one batch of one log did.
 pub struct Batch {
@@ -43,13 +52,15 @@ pub struct Late {
     pub leaf_index: i64,
 }
 
-/// Appends the next rows of all sources of a log. `None` if another batch of the log is running and
-/// `wait` is false.
+/// Appends the next rows of all sources of a log. `None` if another is writing the log and `wait` is
+/// false. A fence that was not crossed by the deadline is left in `fence`, to be tried again: new
+/// writers do not count then.
 pub fn run(
     session: &Session,
     name: &str,
     wait: bool,
-    timeout: Duration,
+    deadline: Instant,
+    fence: &mut Option<Fence>,
 ) -> Result<Option<Batch>, Error> {
     let started = Instant::now();
     check_writable(name)?;
@@ -60,22 +71,25 @@ pub fn run(
         .collect();
     // Inside a trigger on a source, waiting could mean waiting for one who waits for us.
     let from_trigger = fence::caller_is_writing(session, &relations);
-    let Some(log) = logs::lock(session, name, wait && !from_trigger)? else {
-        return Ok(None);
+    let deadline = if from_trigger { started } else { deadline };
+    let in_line = match wait {
+        true => deadline.saturating_duration_since(started),
+        false => Duration::ZERO,
     };
-    let deadline = started
-        + if from_trigger {
-            Duration::ZERO
-        } else {
-            timeout
-        };
-    let (appended, waiting_for) = match capture(session, &log, deadline)? {
+    let log = match logs::lock(session, name, in_line)? {
+        Ok(log) => log,
+        Err(Blocked(by)) if wait => return nothing(session, &log, started, by).map(Some),
+        Err(Blocked(_)) => return Ok(None),
+    };
+    key_index::refresh(session, &log);
+    let (appended, waiting_for) = match capture(session, &log, deadline, fence)? {
         Ok(appended) => (appended, None),
         Err(Blocked(by)) => {
             let head = heads::latest(session, Snapshot::Fresh, &log)?;
             (Appended::nothing(head), Some(by))
         }
     };
+    administration::adopt(session)?;
     logs::record_state(session, &log, waiting_for.as_deref());
     let duration = started.elapsed();
     count(session, &log, &appended, duration);
@@ -86,6 +100,18 @@ pub fn run(
         duration,
         waiting_for,
     }))
+}
+
+/// What a batch did that gave up waiting.
+fn nothing(session: &Session, log: &Log, started: Instant, by: String) -> Result<Batch, Error> {
+    let head = heads::latest(session, Snapshot::Fresh, log)?;
+    Ok(Batch {
+        log: log.name.clone(),
+        appended: Appended::nothing(head),
+        duration: started.elapsed(),
+        waiting_for: Some(by),
+        full: false,
+    })
 }
 
 /// Counts the batch, once it has committed.
@@ -105,30 +131,82 @@ fn count(session: &Session, log: &Log, appended: &Appended, duration: Duration) 
 }
 
 /// Runs a batch of every enabled log. A log that fails is rolled back alone, warned about, and its
-/// error put on record.
+/// error put on record. Logs that must wait do so together: none of them adds to the time of another.
 pub fn run_all(session: &Session, wait: bool, timeout: Duration) -> Result<Vec<Batch>, Error> {
     check_writable("*")?;
-    let attempt = |name: String| {
-        let outcome = subtransaction::run(|| match run(session, &name, wait, timeout) {
-            Ok(batch) => batch,
-            Err(error) => error.raise(),
-        });
-        outcome.unwrap_or_else(|failure| {
-            logs::record_error(session, &name, &failure.message);
-            pgrx::warning!("batch of log \"{name}\" failed: {}", failure.message);
-            None
-        })
-    };
-    Ok(logs::enabled(session)
+    let deadline = Instant::now() + timeout;
+    let mut logs: Vec<Attempt> = logs::enabled(session)
         .into_iter()
-        .filter_map(attempt)
-        .collect())
+        .map(|name| Attempt {
+            name,
+            fence: None,
+            batch: None,
+            failed: false,
+        })
+        .collect();
+    let mut pause = fence::FIRST_PAUSE;
+    loop {
+        for log in logs.iter_mut().filter(|log| log.is_to_run()) {
+            log.run(session, wait);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || !logs.iter().any(Attempt::waits) {
+            return Ok(logs.into_iter().filter_map(|log| log.batch).collect());
+        }
+        wait::sleep(pause.min(left));
+        pause = (pause * 2).min(fence::LONGEST_PAUSE);
+    }
+}
+
+/// A log whose batch is tried, again and again while it waits.
+struct Attempt {
+    name: String,
+    fence: Option<Fence>,
+    batch: Option<Batch>,
+    failed: bool,
+}
+
+impl Attempt {
+    fn waits(&self) -> bool {
+        let waits = |batch: &Batch| batch.waiting_for.is_some();
+        !self.failed && self.batch.as_ref().is_some_and(waits)
+    }
+
+    fn is_to_run(&self) -> bool {
+        self.batch.is_none() && !self.failed || self.waits()
+    }
+
+    fn run(&mut self, session: &Session, wait: bool) {
+        let Attempt { name, fence, .. } = self;
+        let acts = session.acts().borrow().len();
+        let outcome = subtransaction::run(|| {
+            run(session, name, wait, Instant::now(), fence).unwrap_or_else(|error| error.raise())
+        });
+        match outcome {
+            Ok(Some(batch)) => self.batch = Some(batch),
+            // Another is writing the log, and that will do.
+            Ok(None) => self.failed = true,
+            Err(failure) => {
+                // What the batch did to its sources was rolled back with it.
+                session.acts().borrow_mut().truncate(acts);
+                let name = &self.name;
+                logs::record_error(session, name, &failure.message);
+                let message = match logs::by_name(session, Snapshot::Fresh, name) {
+                    Ok(log) => session.message_for_caller(&log, &failure.message),
+                    Err(_) => WITHHELD.to_owned(),
+                };
+                pgrx::warning!("batch of log \"{name}\" failed: {message}");
+                (self.batch, self.failed) = (None, true);
+            }
+        }
+    }
 }
 
 fn capture(
     session: &Session,
     log: &Log,
     deadline: Instant,
+    drawn: &mut Option<Fence>,
 ) -> Result<Result<Appended, Blocked>, Error> {
     if log.domain == Some(Domain::Arrival) {
         return arrival::append(session, log).map(Ok);
@@ -140,22 +218,41 @@ fn capture(
     let size = heads::latest(session, Snapshot::Fresh, log)?.tree_size;
     for shape in &mut shapes {
         shape.record(session, size)?;
+        partitions::record(session, shape, size);
     }
+    let logged_ahead = ceiling::logged_ahead(session, log);
+    let upto = drawn.as_ref().map(|fence| &fence.upto);
     let sources: Vec<(Shape, Span)> = shapes
         .into_iter()
-        .filter_map(|s| watermark::ahead(log, &s).map(|span| (s, span)))
+        .filter_map(|shape| {
+            let id = shape.source.id;
+            let mut span = watermark::ahead(session, log, &shape)?;
+            if let Some(upto) = upto {
+                span.upto = upto.get(&id)?.clone();
+            }
+            let value = |text: &str| row_key::order_value(shape.order(), text);
+            span.some_logged = logged_ahead
+                .get(&id)
+                .is_some_and(|least| value(least) <= value(&span.upto));
+            Some((shape, span))
+        })
         .collect();
-    let relations: Vec<pg_sys::Oid> = sources
-        .iter()
-        .flat_map(|(s, _)| s.table.written_through.iter().copied())
-        .collect();
-    if let Err(blocked) = fence::wait_for_writers(session, &relations, deadline) {
+    let fence = drawn.take().unwrap_or_else(|| {
+        let written = sources.iter().flat_map(|(s, _)| &s.table.written_through);
+        let upto = sources
+            .iter()
+            .map(|(s, span)| (s.source.id, span.upto.clone()));
+        Fence::draw(session, written.copied().collect(), upto.collect())
+    });
+    if let Err(blocked) = fence.cross(session, deadline) {
+        *drawn = Some(fence);
         return Ok(Err(blocked));
     }
     ahead::append(session, log, sources).map(Ok)
 }
 
-/// The sources as their tables are now, all of them checked before anything is written.
+/// The sources that are ready, as their tables are now. The others are put on record, and never hold up
+/// these.
 fn load_shapes(
     session: &Session,
     log: &Log,
@@ -166,23 +263,45 @@ fn load_shapes(
     if let Err(blocked) = fence::hold_tables(session, &relations, deadline) {
         return Ok(Err(blocked));
     }
-    let shapes = sources
-        .iter()
-        .map(|s| Shape::load(session, log, s))
-        .collect::<Result<Vec<_>, _>>()?;
-    for shape in &shapes {
-        shape.check(session, log)?;
+    Ok(Ok(state::open_ready(session, log, &sources)))
+}
+
+/// Logs what triggers have queued, all of it, where the log has triggers.
+pub fn drain_queue(session: &Session, log: &Log) -> Result<(), Error> {
+    match log.domain {
+        Some(Domain::Arrival) => arrival::drain_queue(session, log),
+        _ => Ok(()),
     }
-    Ok(Ok(shapes))
+}
+
+/// Which rows to look for.
+pub enum Scope<'a> {
+    All,
+    /// Those near the watermarks, and above the ceilings, of sources that were written to since they were
+    /// looked at last: by source, how often they had been written to then.
+    Recent(&'a mut HashMap<i32, i64>),
 }
 
 /// Logs every row that should have an entry and has none.
-pub fn reconcile(session: &Session, name: &str, timeout: Duration) -> Result<Vec<Late>, Error> {
+pub fn reconcile(
+    session: &Session,
+    name: &str,
+    timeout: Duration,
+    scope: Scope,
+) -> Result<Vec<Late>, Error> {
     check_writable(name)?;
-    let log = logs::lock_and_wait(session, name)?;
+    let log = logs::lock(session, name, timeout)?.map_err(|Blocked(by)| Error::Busy {
+        log: name.to_owned(),
+        by,
+    })?;
+    key_index::refresh(session, &log);
     let late = match log.domain {
         Some(Domain::Arrival) => arrival::reconcile(session, &log)?,
-        _ => behind_watermarks(session, &log, timeout)?,
+        _ => {
+            let late = behind_watermarks(session, &log, timeout, scope)?;
+            record_late(session, &log, &late, Way::BehindWatermark);
+            late
+        }
     };
     if let Some(counters) = shared::get().and_then(|s| s.counters(session, log.id)) {
         counters.last_reconciled_at.store(xact::now(), SeqCst);
@@ -190,7 +309,12 @@ pub fn reconcile(session: &Session, name: &str, timeout: Duration) -> Result<Vec
     Ok(late)
 }
 
-fn behind_watermarks(session: &Session, log: &Log, timeout: Duration) -> Result<Vec<Late>, Error> {
+fn behind_watermarks(
+    session: &Session,
+    log: &Log,
+    timeout: Duration,
+    mut scope: Scope,
+) -> Result<Vec<Late>, Error> {
     let mut shapes = match load_shapes(session, log, Instant::now() + timeout)? {
         Ok(shapes) => shapes,
         Err(Blocked(by)) => {
@@ -202,11 +326,25 @@ fn behind_watermarks(session: &Session, log: &Log, timeout: Duration) -> Result<
     };
     let size = heads::latest(session, Snapshot::Fresh, log)?.tree_size;
     let progress = Progress::start(Command::Reconcile, log.id, size as u64);
+    let logged_ahead = ceiling::logged_ahead(session, log);
     let (mut late, mut seen) = (Vec::new(), 0);
     let mut scratch = Scratch::new();
     for shape in &mut shapes {
         shape.record(session, size)?;
-        let mut stream = Stream::behind(log, shape)?;
+        let shape = &*shape;
+        let after = match &mut scope {
+            Scope::All => None,
+            Scope::Recent(written) => {
+                let now = writes(session, shape);
+                if written.insert(shape.source.id, now) == Some(now) {
+                    continue;
+                }
+                watermark::back(shape, RECENT)
+            }
+        };
+        let ceiling = ceiling::of(session, log, shape);
+        let mut ahead = Ahead::of(shape);
+        let mut stream = Stream::behind(log, shape, after.as_deref(), ceiling.as_deref())?;
         loop {
             let rows = stream.chunk()?;
             if rows.is_empty() {
@@ -215,6 +353,7 @@ fn behind_watermarks(session: &Session, log: &Log, timeout: Duration) -> Result<
             seen += rows.len() as u64;
             progress.done(seen);
             pgrx::check_for_interrupts!();
+            rows.iter().for_each(|row| ahead.see(row));
             let source_id = shape.source.id;
             let logged = scratch
                 .scope(|| entries::logged(session, Snapshot::Fresh, log, source_id, &rows))?;
@@ -224,6 +363,17 @@ fn behind_watermarks(session: &Session, log: &Log, timeout: Duration) -> Result<
                     .map(|r| (r, shape.source.id, shape.source.name.clone())),
             );
         }
+        // Rows that the ceiling has passed since may have an entry as well, until a batch has passed them.
+        let known = logged_ahead.get(&shape.source.id);
+        if known.is_none() || watermark::ahead(session, log, shape).is_none() {
+            ceiling::set_logged_ahead(session, shape.source.id, ahead.least());
+        }
+    }
+    for shape in &shapes {
+        let id = shape.source.id;
+        let of_source = late.iter().filter(|(_, source_id, _)| *source_id == id);
+        let keys = of_source.map(|(row, ..)| row.key.clone()).collect();
+        entries::check_unlogged(session, log, id, keys)?;
     }
     late.sort_by(|(a, x, _), (b, y, _)| (&a.order, x).cmp(&(&b.order, y)));
     let mut appender = Appender::open(session, log)?;
@@ -240,6 +390,54 @@ fn behind_watermarks(session: &Session, log: &Log, timeout: Duration) -> Result<
         .collect::<Result<Vec<_>, _>>()?;
     appender.finish()?;
     Ok(late)
+}
+
+fn record_late(session: &Session, log: &Log, rows: &[Late], way: Way) {
+    let indexes: Vec<i64> = rows.iter().map(|row| row.leaf_index).collect();
+    late::record(session, log, &indexes, way);
+}
+
+/// The rows of a source ahead of its watermark that were come across.
+struct Ahead {
+    watermark: Option<OrderValue>,
+    least: Option<(OrderValue, String)>,
+}
+
+impl Ahead {
+    fn of(shape: &Shape) -> Ahead {
+        let watermark = shape.source.watermark.as_ref().and_then(|w| w.first());
+        Ahead {
+            watermark: watermark.map(|text| row_key::order_value(shape.order(), text)),
+            least: None,
+        }
+    }
+
+    fn see(&mut self, row: &Leaf) {
+        let on_line = !matches!(row.order, OrderValue::First | OrderValue::Last);
+        let ahead = self.watermark.as_ref().is_none_or(|w| row.order > *w);
+        if on_line && ahead && self.least.as_ref().is_none_or(|(l, _)| row.order < *l) {
+            let text = row.order_text.as_ref().unwrap_or(&row.key);
+            self.least = Some((row.order.clone(), text.clone()));
+        }
+    }
+
+    fn least(&self) -> Option<&str> {
+        self.least.as_ref().map(|(_, text)| text.as_str())
+    }
+}
+
+/// How many rows were ever inserted into a source or updated, as far as the server has counted. It
+/// changes when rows may have come late.
+fn writes(session: &Session, shape: &Shape) -> i64 {
+    session
+        .fresh_one(
+            "SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_stat_get_tuples_inserted(r)
+                                          + pg_catalog.pg_stat_get_tuples_updated(r)), 0)::pg_catalog.int8
+               FROM pg_catalog.unnest($1) r",
+            &[shape.table.written_through.clone().into()],
+            |row| row.required(0),
+        )
+        .unwrap_or(0)
 }
 
 fn report(progress: &Progress, done: i64) {

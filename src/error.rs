@@ -13,6 +13,10 @@ pub enum Error {
     NoSuchLog(String),
     #[error("log \"{0}\" already exists")]
     LogExists(String),
+    #[error(
+        "log \"{0}\" is the record of what is done to the other logs, and written by nothing else"
+    )]
+    Reserved(String),
     #[error("log name \"{name}\" is not valid: {problem}")]
     LogName { name: String, problem: &'static str },
     #[error("{name} must not be null")]
@@ -37,17 +41,32 @@ pub enum Error {
     #[error("table \"{table}\" is already a source of log \"{log}\"")]
     SourceExists { log: String, table: String },
     #[error("source \"{table}\" of log \"{log}\" no longer exists")]
-    SourceGone { log: String, table: String },
+    SourceGone {
+        log: String,
+        table: String,
+        /// What `remove_source` can be called with, now that the table has no name.
+        relation: u32,
+    },
     #[error("\"{table}\" cannot be a source: it is {what}")]
     NotATable { table: String, what: &'static str },
     #[error("must be owner of table \"{table}\" to make it a source of log \"{log}\"")]
     NotOwner { log: String, table: String },
     #[error("permission denied for table \"{table}\", a source of log \"{log}\"")]
     MayNotRead { log: String, table: String },
+    #[error("permission denied for the key of table \"{table}\", a source of log \"{log}\"")]
+    MayNotReadKey { log: String, table: String },
+    #[error("function {function}() was called as other than a trigger")]
+    NotATrigger { function: &'static str },
+    #[error("permission denied for the entries that log \"{log}\" makes itself")]
+    MayNotReadLog { log: String },
+    #[error("permission denied for the content of the administration log")]
+    MayNotReadAdministration,
     #[error(
         "table \"{table}\" forces row-level security on its owner, who could then not read every row for log \"{log}\""
     )]
     ForcedRowSecurity { log: String, table: String },
+    #[error("the owner of table \"{table}\" may not read it for log \"{log}\"")]
+    OwnerMayNotRead { log: String, table: String },
     #[error("column \"{column}\" of table \"{table}\" does not exist")]
     NoSuchColumn { table: String, column: String },
     #[error(
@@ -128,6 +147,16 @@ pub enum Error {
     },
     #[error("settle needs a log ordered by time, and log \"{log}\" is ordered by {domain}")]
     SettleDomain { log: String, domain: &'static str },
+    #[error(
+        "this database has the logs of database \"{name}\" (oid {oid} of cluster {system_identifier}), and nobody has said what it is"
+    )]
+    CopiedDatabase {
+        name: String,
+        system_identifier: i64,
+        oid: u32,
+    },
+    #[error("the logs of database \"{name}\" are its own: there is nothing to adopt")]
+    NotACopy { name: String },
     #[error("log \"{log}\" cannot be written under isolation level {level}")]
     Isolation { log: String, level: &'static str },
     #[error("log \"{log}\" cannot be written during recovery")]
@@ -176,8 +205,18 @@ pub enum Error {
     Damaged { log: String, problem: String },
     #[error("log \"{log}\" waits for {by}, which keeps a source table locked")]
     Blocked { log: String, by: String },
+    #[error("log \"{log}\" waits for {by}")]
+    Busy { log: String, by: String },
     #[error("a trigger captures changes for source {source_id}, which does not exist")]
     StrayTrigger { source_id: i32 },
+    #[error(
+        "a trigger that captures changes of table \"{table}\" for log \"{log}\" is one of an earlier version of merkle_log, or the table is not stored as a heap"
+    )]
+    OldTrigger { log: String, table: String },
+    #[error(
+        "cannot truncate a partition of table \"{table}\" alone: log \"{log}\" captures the table's changes, and could only say that all of its rows are gone"
+    )]
+    PartitionTruncated { log: String, table: String },
     #[error("cannot truncate table \"{table}\": log \"{log}\" captures its changes")]
     TruncateRefused { log: String, table: String },
     #[error("cannot {operation} table \"{table}\": it is an append-only source of log \"{log}\"")]
@@ -226,8 +265,14 @@ pub enum Error {
         index: i64,
         why: &'static str,
     },
+    #[error(
+        "rows of table \"{table}\" cannot be redacted in log \"{log}\": its source is not salted"
+    )]
+    CannotRedactRow { log: String, table: String },
     #[error("log \"{log}\" does not keep the leaf data of table \"{table}\"")]
     NoHistory { log: String, table: String },
+    #[error("permission denied for schema cron, whose jobs run as the role that schedules them")]
+    MayNotSchedule,
     #[error("extension \"pg_cron\" is not installed in this database")]
     NoCron,
     #[error("{name} must be 32 bytes, not {length}")]
@@ -241,6 +286,9 @@ pub enum Error {
     },
 }
 
+/// Who knows of more entries than the log has did not get it wrong.
+const ROLLED_BACK: &str = "If the log was larger before, it was rolled back, as by restoring a backup or failing over to a standby that lagged: compare with the tree heads that were kept outside.";
+
 impl Error {
     fn sqlstate(&self) -> PgSqlErrorCode {
         use Error::*;
@@ -249,17 +297,24 @@ impl Error {
             Version { .. }
             | NoWorker { .. }
             | StrayTrigger { .. }
+            | OldTrigger { .. }
             | CannotRedact { .. }
+            | CannotRedactRow { .. }
+            | CopiedDatabase { .. }
+            | NotACopy { .. }
             | NoHistory { .. }
             | TriggerDomain { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             CaptureOption { .. } => C::ERRCODE_INVALID_PARAMETER_VALUE,
-            TruncateRefused { .. } | AppendOnly { .. } => C::ERRCODE_RESTRICT_VIOLATION,
+            TruncateRefused { .. } | PartitionTruncated { .. } | AppendOnly { .. } => {
+                C::ERRCODE_RESTRICT_VIOLATION
+            }
             Pruned { .. } | PrunedProof { .. } => C::ERRCODE_NO_DATA_FOUND,
             NoCron => C::ERRCODE_UNDEFINED_OBJECT,
             NotInstalled | NoSuchLog(_) | NoSuchSource { .. } | SourceGone { .. } => {
                 C::ERRCODE_UNDEFINED_OBJECT
             }
             LogExists(_) | SourceExists { .. } => C::ERRCODE_DUPLICATE_OBJECT,
+            Reserved(_) => C::ERRCODE_RESERVED_NAME,
             LogName { .. } => C::ERRCODE_INVALID_NAME,
             Null { .. } => C::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             Argument { .. } | CaptureMode(_) | HashLength { .. } | Key { .. } => {
@@ -277,8 +332,15 @@ impl Error {
             | KeyDropped { .. }
             | SettleDomain { .. }
             | ShapeChanged { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            NotATrigger { .. } => C::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
             NotATable { .. } => C::ERRCODE_WRONG_OBJECT_TYPE,
-            NotOwner { .. } | MayNotRead { .. } => C::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            NotOwner { .. }
+            | MayNotRead { .. }
+            | MayNotReadLog { .. }
+            | MayNotReadAdministration
+            | MayNotReadKey { .. }
+            | MayNotSchedule
+            | OwnerMayNotRead { .. } => C::ERRCODE_INSUFFICIENT_PRIVILEGE,
             NoSuchColumn { .. } => C::ERRCODE_UNDEFINED_COLUMN,
             OrderType { .. } | KeyType { .. } | HashType { .. } => C::ERRCODE_DATATYPE_MISMATCH,
             Isolation { .. } | ReadOnly { .. } => C::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -287,18 +349,19 @@ impl Error {
             | IndexBeyondSize { .. }
             | SizesReversed { .. } => C::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
             RowNotLogged { .. } | RowGone { .. } => C::ERRCODE_NO_DATA_FOUND,
-            InclusionTimeout { .. } | Blocked { .. } => C::ERRCODE_LOCK_NOT_AVAILABLE,
+            InclusionTimeout { .. } | Blocked { .. } | Busy { .. } => C::ERRCODE_LOCK_NOT_AVAILABLE,
             Damaged { .. } => C::ERRCODE_DATA_CORRUPTED,
             Encode { .. } => C::ERRCODE_DATA_EXCEPTION,
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<String> {
         use Error::*;
         Some(match self {
             NotInstalled => "Run CREATE EXTENSION merkle_log.".into(),
             NoSuchLog(_) => "The logs are in verification_logs; create_log makes a new one.".into(),
             LogExists(_) => "Choose another name, or drop_log the old one.".into(),
+            Reserved(_) => "Its roots, proofs and entries can be read like those of any log; choose another name for a log of your own.".into(),
             LogName { .. } => "A log name has 1 to 63 bytes and no control characters.".into(),
             Null { name } => format!("Give a value for {name}."),
             Argument { name, must, .. } => format!("Give {name} as {must}."),
@@ -310,18 +373,33 @@ impl Error {
                 literal(log)
             ),
             SourceExists { .. } => "Use alter_source to change it.".into(),
-            SourceGone { log, .. } => format!(
-                "Its entries stay provable. To go on with the other sources, call remove_source({}, relation) with the relation that verification_sources shows.",
+            SourceGone { log, relation, .. } => format!(
+                "Its entries stay provable, and the other sources of the log go on. Whoever manages the log can take it out: SELECT remove_source({}, {relation}).",
                 literal(log)
             ),
             NotATable { .. } => "A source is an ordinary or partitioned permanent table outside this extension.".into(),
             NotOwner { .. } => "Let the table's owner add it, or a member of the owner's role.".into(),
             MayNotRead { .. } => {
-                "This shows keys and content of the table: it needs SELECT on all of it, free of row-level security.".into()
+                "This shows keys and content of the table: it needs SELECT on all of it, free of row-level security. If the table is gone, it needs SELECT on merkle_log and merkle_leaf_data.".into()
             }
+            NotATrigger { .. } => {
+                "The triggers that add_source makes call it; nothing else has to.".into()
+            }
+            MayNotReadLog { .. } => {
+                "This needs SELECT on merkle_log and merkle_leaf_data, as members of pg_read_all_data have it.".into()
+            }
+            MayNotReadAdministration => {
+                "Its leaf data hold order values of source rows, for the extension's owner only; administration() shows the acts without them.".into()
+            }
+            MayNotReadKey { table, .. } => format!(
+                "This tells which rows are there: it needs SELECT on the columns of the key of {table}, free of row-level security."
+            ),
             ForcedRowSecurity { .. } => {
                 "Run ALTER TABLE … NO FORCE ROW LEVEL SECURITY, or give the owner BYPASSRLS.".into()
             }
+            OwnerMayNotRead { table, .. } => format!(
+                "Grant its owner what it lacks: SELECT ON {table}, and USAGE on its schema. Every source is read as its owner."
+            ),
             NoSuchColumn { table, .. } => format!("See \\d {table} for its columns."),
             OrderType { .. } => "Use a column of type smallint, integer, bigint, numeric, date, timestamp, timestamptz or uuid.".into(),
             OrderNullable { column, .. } => {
@@ -335,7 +413,7 @@ impl Error {
             ),
             Sequence { hint, .. } => hint.clone(),
             CaptureNotNamed { .. } => {
-                "Name the mode, capture => 'watermark', if you accept that a late row is logged by reconcile() only. Complete without it are identity and serial columns, and DEFAULT clock_timestamp().".into()
+                "Name the mode, capture => 'watermark', if you accept that a row with a lower order value than one already logged, or the same, is logged late, by reconcile(). Complete without it are identity and serial columns, and timestamptz columns in microseconds with DEFAULT clock_timestamp(); capture => 'trigger' is complete for every table.".into()
             }
             CaptureMode(_) => "Use capture => 'watermark' or capture => 'trigger'.".into(),
             NoKey { .. } => "Add a primary key: entries name their row by it.".into(),
@@ -344,15 +422,20 @@ impl Error {
             KeyDropped { .. } => "Remove the source and add it again with another key.".into(),
             HashType { .. } => "Store the hash as bytea (or text).".into(),
             SettleDomain { .. } => "Set settle to 0, or use a log ordered by time.".into(),
+            CopiedDatabase { .. } => "Nothing is logged until then. If it takes the place of that database, which logs no more, run SELECT adopt_database('continue'); if that one goes on and this is a copy for another purpose, SELECT adopt_database('copy').".into(),
+            NotACopy { .. } => "Call it in a database that was restored from a dump, or made from a template, of one with logs.".into(),
             Isolation { .. } => {
                 "Use READ COMMITTED: what is behind the fence must be read with a snapshot taken after it.".into()
             }
             ReadOnly { .. } => "Run it on the primary; roots, proofs and verify_log answer here too.".into(),
             IndexOutOfRange { size: 0, .. } | SizeOutOfRange { size: 0, .. } => {
-                "The log is empty: run process_next_batch first.".into()
+                format!("The log is empty: run process_next_batch first. {ROLLED_BACK}")
             }
-            IndexOutOfRange { size, .. } => format!("Use a leaf index from 0 to {}.", size - 1),
-            SizeOutOfRange { size, .. } => format!("Use a tree size from 0 to {size}."),
+            IndexOutOfRange { size, .. } => format!(
+                "Use a leaf index from 0 to {}. {ROLLED_BACK}",
+                size - 1
+            ),
+            SizeOutOfRange { size, .. } => format!("Use a tree size from 0 to {size}. {ROLLED_BACK}"),
             IndexBeyondSize { index, .. } => format!("Use a tree size of at least {}.", index + 1),
             SizesReversed { .. } => "Give the older, smaller size first.".into(),
             RowNotLogged { log, .. } => format!(
@@ -367,8 +450,16 @@ impl Error {
             RowGone { log, .. } => format!("Run verify_log({}).", literal(log)),
             ShapeChanged { .. } => "The entry stays provable by its leaf hash; its leaf data must come from a copy of the row as it was.".into(),
             Damaged { log, .. } => format!("Run verify_log({}) to find what was altered.", literal(log)),
-            Blocked { .. } => "Wait for it to end, or see pg_stat_activity and end it.".into(),
+            Blocked { .. } | Busy { .. } => {
+                "Wait for it to end, or see pg_stat_activity or pg_prepared_xacts and end it; merkle_log.fence_timeout says how long to wait.".into()
+            }
             StrayTrigger { .. } => "Drop the trigger, or add the table to a log with add_source, which makes triggers of its own.".into(),
+            OldTrigger { log, table } => format!(
+                "Run repair_capture({}, {}), which makes the triggers anew.",
+                literal(log),
+                literal(table)
+            ),
+            PartitionTruncated { .. } => "Use DELETE, truncate the whole table before its partitions, or detach the partition first.".into(),
             TruncateRefused { log, .. } => format!(
                 "Use DELETE, or let the source allow it with alter_source({}, …, allow_truncate => true): then it is logged.",
                 literal(log)
@@ -387,10 +478,12 @@ impl Error {
             Pruned { .. } => "It can be proven from a proof that was made before, and a root of that time.".into(),
             PrunedProof { .. } => "Ask for a size that tree_heads lists.".into(),
             CannotRedact { .. } => "Only entries of a source added with salted => true can be redacted, each of them once.".into(),
+            CannotRedactRow { .. } => "Without a salt the hash of a row with few possible contents can be guessed. Only a source added with salted => true can be redacted.".into(),
             NoHistory { log, .. } => format!(
                 "From now on it will with alter_source({}, …, store_leaf_data => true).",
                 literal(log)
             ),
+            MayNotSchedule => "Run GRANT USAGE ON SCHEMA cron TO the role that is to run the log's batches.".into(),
             NoCron => "Install it here, or call cron.schedule_in_database where it is, or let the background worker run the log.".into(),
             HashLength { .. } => "Give a SHA-256 hash.".into(),
             Encode { .. } => "Leave the column out with add_source(…, columns => …).".into(),
@@ -399,6 +492,22 @@ impl Error {
 }
 
 impl Error {
+    /// True if what the tables hold is to blame, not who called or what runs at the same time.
+    pub fn is_about_content(&self) -> bool {
+        use Error::*;
+        !matches!(
+            self,
+            MayNotRead { .. }
+                | MayNotReadKey { .. }
+                | MayNotReadLog { .. }
+                | MayNotReadAdministration
+                | NotInstalled
+                | Version { .. }
+                | Blocked { .. }
+                | Busy { .. }
+        )
+    }
+
     /// Raises the error at once, for code that runs in a subtransaction.
     pub fn raise(self) -> ! {
         Error::raise_report(ErrorReport::from(self))

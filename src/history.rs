@@ -2,11 +2,12 @@
 
 use crate::capture::row_key::Finder;
 use crate::catalog::logs::Log;
-use crate::catalog::sources;
+use crate::catalog::sources::{self, Source};
 use crate::catalog::versions::{self, Column};
 use crate::encode::time::{self, MICROS_PER_DAY};
 use crate::error::Error;
-use crate::pg::datum;
+use crate::pg::spi::Snapshot;
+use crate::pg::{alloc, datum};
 use crate::session::Session;
 use crate::store::entries;
 use crate::store::leaves::{self, Annex};
@@ -32,44 +33,79 @@ pub struct Origin {
     pub at: i64,
 }
 
-/// All versions of a row that are on record, oldest first.
-pub fn of_row(
-    session: &Session,
-    log: &Log,
-    relation: pg_sys::Oid,
-    key: &str,
-) -> Result<Vec<Version>, Error> {
-    let of_table: Vec<_> = sources::all(session, log)
-        .into_iter()
-        .filter(|s| s.relation == relation)
-        .collect();
-    let latest = of_table.last().ok_or_else(|| Error::NoSuchSource {
-        log: log.name.clone(),
-        table: sources::relation_name(session, relation),
-    })?;
-    session.check_caller_reads(log, relation)?;
-    let key = Finder::of(session, log, relation)?.key(session, key)?;
-    let mut found = Vec::new();
-    let mut kept = false;
-    for source in &of_table {
-        let versions = versions::load(session, source.id);
-        for index in entries::of_row(session, log, source.id, &key)? {
-            let version = versions.iter().rev().find(|v| v.from_leaf_index <= index);
-            let columns = version.map_or(&[][..], |v| &v.columns);
-            let annex = leaves::annex(session, log, index);
-            kept |= annex.leaf_data.is_some();
-            found.push(version_of(index, &annex, columns, source.salted));
-        }
-    }
-    let destroyed = |v: &Version| v.operation == "redacted";
-    if !found.is_empty() && !kept && !found.iter().any(destroyed) {
-        return Err(Error::NoHistory {
+/// The versions of a row that are on record, oldest first, loaded one by one.
+pub struct Versions {
+    log: Log,
+    /// The sources that the table has been, each with its versions of the columns.
+    sources: Vec<(Source, Vec<versions::Version>)>,
+    /// Leaf indexes of the row's entries, each with the place of its source.
+    entries: std::vec::IntoIter<(i64, usize)>,
+}
+
+impl Versions {
+    /// Finds the entries of a row.
+    ///
+    /// # Errors
+    /// If the caller may not read a source that the table is or was, or if nothing was kept of the row.
+    pub fn find(
+        session: &Session,
+        log: Log,
+        relation: pg_sys::Oid,
+        key: &str,
+    ) -> Result<Versions, Error> {
+        let of_table: Vec<_> = sources::all(session, &log)
+            .into_iter()
+            .filter(|s| s.relation == relation)
+            .collect();
+        let latest = of_table.last().ok_or_else(|| Error::NoSuchSource {
+            log: log.name.clone(),
+            table: sources::relation_name(session, relation),
+        })?;
+        let no_history = Error::NoHistory {
             log: log.name.clone(),
             table: latest.name.clone(),
-        });
+        };
+        for source in &of_table {
+            session.check_caller_reads(&log, source)?;
+        }
+        let key = Finder::of(session, &log, relation)?.key(session, key)?;
+        let mut entries = Vec::new();
+        for (place, source) in of_table.iter().enumerate() {
+            let of_source = entries::of_row(session, Snapshot::Statement, &log, source.id, &key)?;
+            alloc::reserve(&mut entries, of_source.len());
+            entries.extend(of_source.into_iter().map(|index| (index, place)));
+        }
+        entries.sort_unstable();
+        let anything_kept = entries.is_empty()
+            || entries.iter().any(|(index, place)| {
+                pgrx::check_for_interrupts!();
+                let annex = leaves::annex(session, &log, *index);
+                annex.leaf_data.is_some() || of_table[*place].salted && annex.salt.is_none()
+            });
+        if !anything_kept {
+            return Err(no_history);
+        }
+        let with_versions = |source: Source| {
+            let versions = versions::load(session, source.id);
+            (source, versions)
+        };
+        Ok(Versions {
+            log,
+            sources: of_table.into_iter().map(with_versions).collect(),
+            entries: entries.into_iter(),
+        })
     }
-    found.sort_by_key(|v| v.leaf_index);
-    Ok(found)
+
+    /// The next version; `None` when all have been loaded.
+    pub fn next(&mut self, session: &Session) -> Option<Version> {
+        pgrx::check_for_interrupts!();
+        let (index, place) = self.entries.next()?;
+        let (source, versions) = &self.sources[place];
+        let version = versions.iter().rev().find(|v| v.from_leaf_index <= index);
+        let columns = version.map_or(&[][..], |v| &v.columns);
+        let annex = leaves::annex(session, &self.log, index);
+        Some(version_of(index, &annex, columns, source.salted))
+    }
 }
 
 fn version_of(leaf_index: i64, annex: &Annex, columns: &[Column], salted: bool) -> Version {

@@ -9,6 +9,7 @@
 
 ::pgrx::pg_module_magic!(name, version);
 
+mod administration;
 mod api;
 mod batch;
 mod cache;
@@ -29,6 +30,9 @@ mod store;
 mod verify;
 mod worker;
 
+#[global_allocator]
+static ALLOCATOR: pg::alloc::WithReserve = pg::alloc::WithReserve;
+
 pgrx::extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
 pgrx::extension_sql_file!(
     "../sql/views.sql",
@@ -39,7 +43,10 @@ pgrx::extension_sql_file!(
         api::ops::log_counters,
         api::ops::log_lag,
         api::ops::background_worker,
-        api::ops::coverage_holes
+        api::ops::may_read_log,
+        api::ops::may_read_source,
+        api::ops::coverage_holes,
+        api::worker::held_as_copy_of
     ]
 );
 pgrx::extension_sql_file!(
@@ -59,11 +66,15 @@ pgrx::extension_sql_file!(
         api::sources::remove_source,
         api::sources::backfill,
         api::sources::repair_capture,
-        api::triggers::capture_change,
-        api::triggers::refuse_change,
+        api::administration::administration,
+        "trigger_functions",
         api::worker::run_now,
+        api::worker::adopt_database,
         api::history::row_history,
         api::history::redact,
+        api::history::redact_row,
+        api::verify::verify_row,
+        api::verify::late_entries,
         api::history::prune_log,
         api::ops::coverage_holes,
         api::ops::merkle_log_health,

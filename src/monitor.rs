@@ -4,16 +4,21 @@ pub mod coverage;
 pub mod health;
 pub mod metrics;
 
+use crate::capture::ceiling;
+use crate::capture::fence::{self, Blocked};
 use crate::capture::shape::Shape;
+use crate::capture::state;
 use crate::capture::statement;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
 use crate::encode::Decoder;
-use crate::pg::role;
+use crate::error::Error;
 use crate::pg::spi::{self, Snapshot};
+use crate::pg::{role, subtransaction};
 use crate::session::Session;
 use leaf_format::Value;
 use pgrx::pg_sys;
+use std::time::Instant;
 
 /// Rows that wait to be logged.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,23 +29,42 @@ pub struct Lag {
     pub seconds: f64,
 }
 
-/// `None` if a source cannot be read.
-pub fn lag(session: &Session, log: &Log) -> Option<Lag> {
-    let mut total = queued(session, log);
+/// Runs `f`, which is about one source or one log, apart from all others: its error is returned in
+/// words, and nothing of it is left.
+fn apart<T>(f: impl FnOnce() -> Result<T, Error>) -> Result<T, String> {
+    let outcome = subtransaction::run(|| f().unwrap_or_else(|error| error.raise()));
+    outcome.map_err(|failure| failure.message)
+}
+
+/// What waits to be logged, or why a source cannot be asked. Sources that are not ready are shown by their
+/// state.
+pub fn lag(session: &Session, log: &Log) -> Result<Lag, String> {
+    let mut total = apart(|| Ok(queued(session, log)))?;
     for source in sources::active(session, log)
         .iter()
         .filter(|s| !s.by_trigger())
     {
-        let lag = behind(session, log, source)?;
+        let lag = apart(|| behind(session, log, source))?;
         total.rows += lag.rows;
         total.seconds = total.seconds.max(lag.seconds);
     }
-    Some(total)
+    Ok(total)
+}
+
+/// The source's shape, unless someone keeps the table locked; `None` if the source is not ready.
+fn shape(session: &Session, log: &Log, source: &Source) -> Result<Option<Shape>, Error> {
+    fence::hold_tables(session, &[source.relation], Instant::now()).map_err(|Blocked(by)| {
+        Error::Blocked {
+            log: log.name.clone(),
+            by,
+        }
+    })?;
+    Ok(state::open_locked(session, log, source).ok())
 }
 
 fn queued(session: &Session, log: &Log) -> Lag {
     let lag = session.fresh_one(
-        "SELECT COALESCE(pg_catalog.sum(pg_catalog.cardinality(p.keys)), 0)::pg_catalog.int8,
+        "SELECT COALESCE(pg_catalog.sum(COALESCE(p.changes, pg_catalog.cardinality(p.keys)) - p.taken), 0)::pg_catalog.int8,
                 COALESCE(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.min(p.statement_at)), 0)::pg_catalog.float8
            FROM @extschema@.merkle_pending p WHERE p.log_id = $1",
         &[log.id.into()],
@@ -53,11 +77,14 @@ fn queued(session: &Session, log: &Log) -> Lag {
 }
 
 /// The rows of a source after its watermark.
-fn behind(session: &Session, log: &Log, source: &Source) -> Option<Lag> {
-    let shape = Shape::locked(session, log, source).ok()?;
-    let statement = statement::ahead(&shape);
+fn behind(session: &Session, log: &Log, source: &Source) -> Result<Lag, Error> {
+    let Some(shape) = shape(session, log, source)? else {
+        return Ok(Lag::default());
+    };
+    let ceiling = ceiling::of(session, log, &shape);
+    let statement = statement::ahead(&shape, ceiling.as_deref());
     let decoder = Decoder::of_column(shape.order());
-    let (rows, oldest) = role::as_table_owner(shape.table.owner, || {
+    let counted = role::as_table_owner(shape.table.owner, || {
         spi::query_one(Snapshot::Fresh, &statement.sql, &statement.args, |row| {
             // SAFETY: the second column is the least order value, or NULL.
             let oldest = match unsafe { decoder.decode(row.datum(1)) } {
@@ -66,9 +93,10 @@ fn behind(session: &Session, log: &Log, source: &Source) -> Option<Lag> {
             };
             (row.required::<i64>(0), oldest)
         })
-    })?;
+    });
+    let (rows, oldest) = counted.unwrap_or_default();
     if rows == 0 {
-        return Some(Lag::default());
+        return Ok(Lag::default());
     }
     let micros = match (shape.order().base_type, oldest) {
         (pg_sys::TIMESTAMPTZOID | pg_sys::TIMESTAMPOID, Some(micros)) => Some(micros as f64),
@@ -82,7 +110,7 @@ fn behind(session: &Session, log: &Log, source: &Source) -> Option<Lag> {
         &[log.id.into(), micros.into()],
         |row| row.required::<f64>(0),
     );
-    Some(Lag {
+    Ok(Lag {
         rows,
         seconds: seconds.unwrap_or(0.0).max(0.0),
     })

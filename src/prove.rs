@@ -54,7 +54,7 @@ pub fn row(
 ) -> Result<Inclusion, Error> {
     let log = logs::known(session, log)?;
     let finder = Finder::of(session, &log, relation)?;
-    session.check_caller_reads(&log, relation)?;
+    finder.check_caller_reads(session, &log)?;
     let key = finder.key(session, key)?;
     let mut index = None;
     for source in &finder.sources {
@@ -67,6 +67,9 @@ pub fn row(
     })?;
     entry(session, snapshot, &log, index, size)
 }
+
+/// Indexes that are looked at before interrupts are.
+const CHECKED_AT_ONCE: usize = 10_000;
 
 /// Proofs of many entries in one tree, made a tile of them at a time.
 pub struct Many {
@@ -86,7 +89,10 @@ impl Many {
         size: Option<i64>,
     ) -> Result<Many, Error> {
         let (size, root) = heads::at(session, Snapshot::Statement, &log, size)?;
-        for index in &indexes {
+        for (place, index) in indexes.iter().enumerate() {
+            if place % CHECKED_AT_ONCE == 0 {
+                pgrx::check_for_interrupts!();
+            }
             check(session, &log, *index, size)?;
         }
         indexes.sort_unstable_by(|a, b| b.cmp(a));
@@ -116,7 +122,10 @@ impl Many {
             .open_tile(tile.index, count as u16)
             .map_err(|e| tree_error(&self.log, e))?;
         let mut proofs = Vec::new();
-        while let Some(index) = self.indexes.pop_if(|i| (*i as u64) < end) {
+        // An index can have been given any number of times.
+        while proofs.len() < TILE_WIDTH as usize
+            && let Some(index) = self.indexes.pop_if(|i| (*i as u64) < end)
+        {
             let leaf_index = check(session, &self.log, index, self.size)?;
             let leaf = reader.leaf(leaf_index.get());
             proofs.push(Inclusion {

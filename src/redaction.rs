@@ -3,20 +3,23 @@
 //! A salted leaf hash says nothing about its row to one who does not have the salt. So when the salt is
 //! gone, and the leaf data where the log kept it, nothing personal is left; the tree is as it was, and
 //! an entry of its own says who erased what, when and why.
+//!
+//! A row is redacted by its key: all its entries now, and every later one as it is logged. So it does not
+//! matter whether a row is first redacted and then deleted, or the other way round.
 
 use crate::batch;
+use crate::capture::row_key::{Finder, RowKey};
 use crate::catalog::logs::{self, Log};
-use crate::catalog::sources::{self, OF_LOG};
-use crate::encode::time;
+use crate::catalog::sources::{self, OF_LOG, Source};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
-use crate::pg::xact;
 use crate::session::Session;
-use crate::store::append::{self, Appender};
+use crate::store::append::Appender;
 use crate::store::entries::{self, Entry};
+use crate::store::redacted::{self, Redaction, Subject};
 use crate::store::{heads, leaves};
-use leaf_format::{Cbor, Columns, Context, Encoder, Kind, Leaf, Origin, Value};
-use merkle_tree::leaf_hash;
+use leaf_format::{Cbor, Columns, Kind, Leaf};
+use pgrx::pg_sys;
 
 /// Redacts an entry and returns the leaf index of the entry that says so.
 pub fn redact(session: &Session, name: &str, index: i64, reason: &str) -> Result<i64, Error> {
@@ -36,74 +39,96 @@ pub fn redact(session: &Session, name: &str, index: i64, reason: &str) -> Result
     if !source.salted {
         return Err(cannot("its source is not salted"));
     }
-    let erased = session.fresh(
-        "UPDATE @extschema@.merkle_leaf_data d SET salt = NULL, leaf_data = NULL
-          WHERE d.log_id = $1 AND d.leaf_index = $2 AND d.salt IS NOT NULL RETURNING true",
-        &[log.id.into(), index.into()],
-        |_| (),
-    );
-    if erased.is_empty() {
+    if !redacted::erase(session, &log, index) {
         return Err(cannot("it was redacted before"));
     }
-    let (user, application) = (xact::session_user(), xact::application_name());
-    let origin = Origin {
-        transaction: xact::id(),
-        user: &user,
-        application: &application,
-        at: time::unix_micros(xact::statement_start()),
+    let subject = Subject::Entry {
+        index,
+        leaf_hash: &entry.leaf_hash,
     };
-    let context = Context {
-        origin: Some(origin),
-        salt: None,
-    };
-    let mut leaf_data = Vec::new();
-    Encoder::new(
-        &source.name,
-        Kind::Redact,
-        &["leaf_index", "leaf_hash", "reason"],
-    )
-    .and_then(|encoder| {
-        let values = [
-            Value::Int(index.into()),
-            Value::Bytes(entry.leaf_hash.as_slice().into()),
-            Value::Text(reason.into()),
-        ];
-        encoder.encode(&values, &context, &mut leaf_data)
-    })
-    .map_err(|_| cannot("the reason cannot be encoded"))?;
+    let redaction = Redaction::new(&log, &source.name, &subject, reason)?;
     let mut appender = Appender::open(session, &log)?;
-    let at = appender.push(&append::Entry {
-        source_id: OF_LOG,
-        key: &key(index),
-        order: Some(""),
-        place: None,
-        hash: leaf_hash(&leaf_data),
-        salt: None,
-        leaf_data: Some(&leaf_data),
-    })?;
+    let at = appender.push(&redaction.entry())?;
     appender.finish()?;
     Ok(at)
 }
 
-/// The key of the entry that says that the entry at `index` was redacted.
-fn key(index: i64) -> String {
-    format!("redact {index}")
+/// Redacts every entry of a row, those to come included; returns how many entries were redacted now.
+pub fn redact_row(
+    session: &Session,
+    name: &str,
+    relation: pg_sys::Oid,
+    key: &str,
+    reason: &str,
+) -> Result<i64, Error> {
+    batch::check_writable(name)?;
+    let log = logs::lock_and_wait(session, name)?;
+    let finder = Finder::of(session, &log, relation)?;
+    let key = finder.key(session, key)?;
+    let of_table: Vec<Source> = finder
+        .sources
+        .iter()
+        .filter_map(|id| sources::by_id(session, *id))
+        .collect();
+    for source in &of_table {
+        session.check_caller_owns(&log, source)?;
+    }
+    if let Some(source) = of_table.iter().find(|s| !s.salted) {
+        return Err(Error::CannotRedactRow {
+            log: log.name.clone(),
+            table: source.name.clone(),
+        });
+    }
+    // What is captured and not yet logged is logged first, so that nothing of it stays in the queue.
+    batch::drain_queue(session, &log)?;
+    let mut appender = Appender::open(session, &log)?;
+    let mut count = 0;
+    for source in &of_table {
+        count += redact_entries(session, &log, source, &key, reason, &mut appender)?;
+    }
+    appender.finish()?;
+    Ok(count)
 }
 
-/// True if the leaf of a redaction is about the entry that its own entry's key names.
-pub fn is_of(leaf: &Leaf, entry_key: &str) -> bool {
-    let Columns::Map(columns) = &leaf.columns else {
-        return false;
+fn redact_entries(
+    session: &Session,
+    log: &Log,
+    source: &Source,
+    key: &RowKey,
+    reason: &str,
+    appender: &mut Appender,
+) -> Result<i64, Error> {
+    let subject = Subject::Row {
+        source_id: source.id,
+        key: &key.text,
     };
-    match columns.get("leaf_index") {
-        Some(Cbor::Integer(index)) => i64::try_from(*index).is_ok_and(|i| key(i) == entry_key),
-        _ => false,
+    if redacted::remember(session, source.id, &key.text, appender.size(), reason) {
+        appender.push(&Redaction::new(log, &source.name, &subject, reason)?.entry())?;
     }
+    let mut count = 0;
+    let size = heads::latest(session, Snapshot::Fresh, log)?.tree_size;
+    for index in entries::of_row(session, Snapshot::Fresh, log, source.id, key)? {
+        let entry = entries::at(session, Snapshot::Fresh, log, index, size)?;
+        if entry.source_id != source.id || !redacted::erase(session, log, index) {
+            continue;
+        }
+        let subject = Subject::Entry {
+            index,
+            leaf_hash: &entry.leaf_hash,
+        };
+        appender.push(&Redaction::new(log, &source.name, &subject, reason)?.entry())?;
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// Why an entry was redacted, if an entry of the log says that it was.
 pub fn on_record(session: &Session, log: &Log, entry: &Entry) -> Option<String> {
-    let at = entries::of_log(session, Snapshot::Statement, log, &key(entry.leaf_index))?;
+    let subject = Subject::Entry {
+        index: entry.leaf_index,
+        leaf_hash: &entry.leaf_hash,
+    };
+    let at = entries::of_log(session, Snapshot::Statement, log, &subject.key())?;
     let leaf_data = leaves::annex(session, log, at).leaf_data?;
     let leaf = Leaf::decode(&leaf_data).ok()?;
     let Columns::Map(columns) = leaf.columns else {
@@ -116,4 +141,35 @@ pub fn on_record(session: &Session, log: &Log, entry: &Entry) -> Option<String> 
         Some(Cbor::Text(reason)) if names => Some(reason.clone()),
         _ => None,
     }
+}
+
+/// Keys that `merkle_redacted_key` has and no entry of the log speaks of: source, key, and what is wrong.
+pub fn contradictions(session: &Session, log: &Log) -> Vec<(i32, String, &'static str)> {
+    let wanted = redacted::keys(session, Snapshot::Statement, log);
+    let entry_of = |(source_id, key): &(i32, String)| {
+        let subject = Subject::Row {
+            source_id: *source_id,
+            key,
+        };
+        entries::of_log(session, Snapshot::Statement, log, &subject.key())
+    };
+    let pruned = |at: &(i32, String)| {
+        let recorded = session.read_one(
+            "SELECT r.leaf_index FROM @extschema@.merkle_redacted_key r WHERE r.source_id = $1 AND r.source_key = $2",
+            &[at.0.into(), at.1.as_str().into()],
+            |row| row.required::<i64>(0),
+        );
+        recorded.is_some_and(|index| index < log.pruned_to)
+    };
+    wanted
+        .iter()
+        .filter(|at| entry_of(at).is_none() && !pruned(at))
+        .map(|(id, key)| {
+            (
+                *id,
+                key.clone(),
+                "the key is marked as redacted, and no entry of the log says that it was",
+            )
+        })
+        .collect()
 }

@@ -5,6 +5,7 @@
 //! tree head cuts keeps its 256 leaf hashes as a tile of level 0, so every recorded head keeps its
 //! consistency proofs.
 
+use crate::administration::{self, Act};
 use crate::batch;
 use crate::catalog::logs::{self, Log};
 use crate::error::Error;
@@ -24,6 +25,7 @@ pub fn prune(session: &Session, name: &str, before: i64) -> Result<i64, Error> {
         return Ok(0);
     }
     keep_tiles(session, &log, upto);
+    heads::cut(session, &log, upto);
     remember_order(session, &log, upto);
     for (table, covered) in [
         ("merkle_log", "t.leaf_index < $2"),
@@ -43,7 +45,9 @@ pub fn prune(session: &Session, name: &str, before: i64) -> Result<i64, Error> {
         &[log.id.into(), upto.into()],
     );
     session.logs_changed()?;
-    Ok(upto - log.pruned_to)
+    let (log_id, entries) = (log.id, upto - log.pruned_to);
+    administration::record(session, Act::Pruned { log_id, entries });
+    Ok(entries)
 }
 
 /// Keeps the leaf hashes of tiles that a head cuts.
@@ -69,6 +73,8 @@ fn remember_order(session: &Session, log: &Log, upto: i64) {
         Some("uuid") => "o.order_value::pg_catalog.uuid",
         _ => "o.order_value",
     };
+    // Of rows that were logged ahead of the watermark, those behind it say nothing.
+    let watermark = comparable.replace("o.order_value", "s.watermark[1]");
     session.execute(
         &format!(
             "UPDATE @extschema@.verification_sources s
@@ -78,6 +84,7 @@ fn remember_order(session: &Session, log: &Log, upto: i64) {
                               WHERE m.log_id = $1 AND m.leaf_index < $2 AND m.source_id = s.source_id
                              UNION ALL SELECT s.pruned_order WHERE s.pruned_order IS NOT NULL) o
                       WHERE pg_catalog.lower(o.order_value) NOT IN ('infinity', '-infinity', 'nan')
+                        AND (s.watermark IS NULL OR {comparable} <= {watermark})
                       ORDER BY {comparable} DESC LIMIT 1), s.pruned_order)
               WHERE s.log_id = $1"
         ),

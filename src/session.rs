@@ -3,14 +3,16 @@
 //! Functions run with the caller's rights, so that the caller is known; the extension's own tables
 //! are reached as the extension's owner, under pinned settings, for as long as `enter` lasts.
 
-use crate::catalog::logs::Log;
+use crate::administration::{self, Act};
+use crate::capture::shape;
+use crate::catalog::logs::{self, Log};
 use crate::catalog::sources::{self, Source};
 use crate::error::Error;
 use crate::pg::bulk::BulkInsert;
 use crate::pg::extension::{self, Extension};
 use crate::pg::index::{self, Index};
 use crate::pg::spi::{self, Cursor, Row, Snapshot};
-use crate::pg::{relcache, role, settings};
+use crate::pg::{alloc, parallel, relcache, role, settings, xact};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -18,6 +20,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::rc::Rc;
+
+/// What is said instead of a text that may name rows which the caller may not read; the view
+/// merkle_log_status says the same.
+pub const WITHHELD: &str = "withheld: the text may name rows of sources that you may not read";
 
 /// The version of the library; the SQL objects must be of the same.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -27,6 +33,8 @@ pub struct Session {
     caller: pg_sys::Oid,
     /// The settings are pinned; otherwise they are for each statement.
     pinned: bool,
+    /// What was done to logs and sources, to be put on record at the end of the call.
+    acts: RefCell<Vec<Act>>,
 }
 
 struct Installed {
@@ -83,7 +91,12 @@ impl Session {
     pub fn enter<T>(f: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, ErrorReport> {
         let session = Session::open(true)?;
         let owner = session.installed.extension.owner;
-        role::as_extension_owner(owner, || settings::pinned(|| f(&session)))
+        let call = |session: &Session| {
+            let value = f(session)?;
+            administration::append_recorded(session)?;
+            Ok(value)
+        };
+        role::as_extension_owner(owner, || settings::pinned(|| session.run(call)))
             .map_err(ErrorReport::from)
     }
 
@@ -92,7 +105,13 @@ impl Session {
     pub fn look<T>(f: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, ErrorReport> {
         let session = Session::open(false)?;
         let owner = session.installed.extension.owner;
-        role::as_extension_owner(owner, || f(&session)).map_err(ErrorReport::from)
+        role::as_extension_owner(owner, || session.run(f)).map_err(ErrorReport::from)
+    }
+
+    fn run<T>(&self, f: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
+        let value = f(self).map_err(|error| self.for_caller(error))?;
+        alloc::check();
+        Ok(value)
     }
 
     fn open(pinned: bool) -> Result<Session, Error> {
@@ -100,7 +119,13 @@ impl Session {
             installed: Installed::find()?,
             caller: role::current(),
             pinned,
+            acts: RefCell::default(),
         })
+    }
+
+    /// What was done to logs and sources so far during this call.
+    pub fn acts(&self) -> &RefCell<Vec<Act>> {
+        &self.acts
     }
 
     /// Opens one of the extension's tables with one of its indexes.
@@ -128,19 +153,27 @@ impl Session {
         Ok(oid)
     }
 
-    /// The log of that name, as `find` finds it or found it before. What lies in between is kept up with;
-    /// only a statement under an older snapshot may see what is newer than itself.
+    /// The log of that name, as `find` finds it under a snapshot, or as it was found before.
+    ///
+    /// Only what has been committed and is the latest state is remembered: a transaction that has written
+    /// may see a log that is rolled back later, and a statement under an older snapshot one that has been
+    /// renamed since. Whatever commits after the look-up invalidates what is remembered.
     pub fn known_log(
         &self,
         name: &str,
-        find: impl FnOnce() -> Result<Log, Error>,
+        find: impl Fn(Snapshot) -> Result<Log, Error>,
     ) -> Result<Log, Error> {
         if let Some(log) = self.installed.logs.borrow().get(name) {
             return Ok(log.clone());
         }
-        let log = find()?;
-        let mut logs = self.installed.logs.borrow_mut();
-        logs.insert(name.to_owned(), log.clone());
+        let log = find(Snapshot::Statement)?;
+        if xact::has_written_nothing() && !parallel::is_parallel() {
+            let latest = find(Snapshot::Latest);
+            if latest.is_ok_and(|latest| latest == log) {
+                let mut logs = self.installed.logs.borrow_mut();
+                logs.insert(name.to_owned(), log.clone());
+            }
+        }
         Ok(log)
     }
 
@@ -223,6 +256,20 @@ impl Session {
         self.fresh(sql, args, |_| ());
     }
 
+    /// That the caller is the extension's owner, who may read its tables.
+    pub fn check_caller_is_owner(&self) -> Result<(), Error> {
+        let owner = self.installed.extension.owner;
+        let is = self.fresh_one(
+            "SELECT pg_catalog.pg_has_role($1, $2, 'USAGE')",
+            &[self.caller.into(), owner.into()],
+            |row| row.required(0),
+        );
+        match is {
+            Some(true) => Ok(()),
+            _ => Err(Error::MayNotReadAdministration),
+        }
+    }
+
     /// That the caller owns a source's table, if there still is one.
     pub fn check_caller_owns(&self, log: &Log, source: &Source) -> Result<(), Error> {
         let owns = self.fresh_one(
@@ -239,14 +286,97 @@ impl Session {
         }
     }
 
-    /// That the caller may read every row of a source, and so may be shown its keys and content.
-    pub fn check_caller_reads(&self, log: &Log, relation: pg_sys::Oid) -> Result<(), Error> {
-        if role::may_read_all(self.caller, relation) {
-            return Ok(());
+    /// Whether the caller may be shown keys and content of a source, and that anything of it was redacted.
+    ///
+    /// While the source's table is there, that is who may read every row of it. Of a table that is gone
+    /// nobody can tell who might have read it: then it is who may read the extension's tables of entries
+    /// and of leaf data, which have its keys and what was kept of its rows.
+    pub fn caller_may_read(&self, source: &Source) -> Result<bool, Error> {
+        match shape::is_still_its_table(self, source) {
+            true => Ok(role::may_read_all(self.caller, source.relation)),
+            false => self.caller_may_read_entries(),
         }
-        Err(Error::MayNotRead {
-            log: log.name.clone(),
-            table: sources::relation_name(self, relation),
-        })
+    }
+
+    /// Whether the caller may read every entry of every log, by privileges on the extension's tables:
+    /// the extension's owner, superusers, members of `pg_read_all_data`, and who was granted SELECT.
+    pub fn caller_may_read_entries(&self) -> Result<bool, Error> {
+        let tables = [
+            self.relation(c"merkle_log")?,
+            self.relation(c"merkle_leaf_data")?,
+        ];
+        Ok(tables.map(|t| role::may_read_all(self.caller, t)) == [true, true])
+    }
+
+    /// That the caller may be shown keys and content of a source.
+    pub fn check_caller_reads(&self, log: &Log, source: &Source) -> Result<(), Error> {
+        match self.caller_may_read(source)? {
+            true => Ok(()),
+            false => Err(Error::MayNotRead {
+                log: log.name.clone(),
+                table: source.name.clone(),
+            }),
+        }
+    }
+
+    /// That the caller may be shown what the log says of itself under a key, a truncation or a redaction:
+    /// who may read the source that it is about.
+    pub fn check_caller_reads_own(&self, log: &Log, key: &str) -> Result<(), Error> {
+        let source_id = self.read_one(
+            "SELECT COALESCE(
+                 (SELECT m.source_id FROM @extschema@.merkle_log m
+                   WHERE m.log_id = $1 AND m.leaf_index = pg_catalog.substring($2, '^redact ([0-9]{1,18})$')::pg_catalog.int8),
+                 pg_catalog.substring($2, '^(?:truncate|redact row of source) ([0-9]{1,9})(?:$|:)')::pg_catalog.int4)",
+            &[log.id.into(), key.into()],
+            |row| row.get::<i32>(0),
+        );
+        let all = sources::all(self, log);
+        let about = source_id.flatten();
+        match all.iter().find(|s| Some(s.id) == about) {
+            Some(source) => self.check_caller_reads(log, source),
+            None if self.caller_may_read_entries()? => Ok(()),
+            None => Err(Error::MayNotReadLog {
+                log: log.name.clone(),
+            }),
+        }
+    }
+
+    /// Whether the caller may be shown keys and content of all sources that a log has had.
+    pub fn caller_may_read_log(&self, log: &Log) -> Result<bool, Error> {
+        for source in sources::all(self, log) {
+            if !self.caller_may_read(&source)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// An error as the caller may see it: without the key of a row that the caller may not read, and
+    /// without what was wrong with its content.
+    fn for_caller(&self, error: Error) -> Error {
+        let Error::Encode { log, table, .. } = &error else {
+            return error;
+        };
+        let source = logs::by_name(self, Snapshot::Fresh, log).map(|log| {
+            let of_log = sources::all(self, &log).into_iter();
+            of_log.filter(|s| s.name == *table).last()
+        });
+        match source {
+            Ok(Some(source)) if matches!(self.caller_may_read(&source), Ok(true)) => error,
+            _ => Error::Encode {
+                log: log.clone(),
+                table: table.clone(),
+                key: "of a key that you may not read".to_owned(),
+                problem: WITHHELD.to_owned(),
+            },
+        }
+    }
+
+    /// A message about a log, which may name rows, for the caller.
+    pub fn message_for_caller(&self, log: &Log, message: &str) -> String {
+        match self.caller_may_read_log(log) {
+            Ok(true) => message.to_owned(),
+            _ => WITHHELD.to_owned(),
+        }
     }
 }

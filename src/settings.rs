@@ -10,6 +10,7 @@ static RUN_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static RECONCILE_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
 static NOTIFY: GucSetting<bool> = GucSetting::<bool>::new(true);
+static CAPTURE_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(8 * 1024);
 static CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
 
 /// `preloaded`: called while the server starts, when shared memory can still be asked for.
@@ -41,6 +42,16 @@ pub fn register(preloaded: bool) {
         &NOTIFY,
         GucContext::Userset,
         GucFlags::empty(),
+    );
+    GucRegistry::define_int_guc(
+        c"merkle_log.capture_memory",
+        c"Memory for changes that a transaction has made and not yet committed.",
+        c"What takes more is written to the queue before the transaction ends.",
+        &CAPTURE_MEMORY,
+        1,
+        1024 * 1024,
+        GucContext::Userset,
+        GucFlags::UNIT_KB,
     );
     GucRegistry::define_int_guc(
         c"merkle_log.run_interval",
@@ -103,6 +114,11 @@ pub fn reconcile_interval() -> Duration {
 
 pub fn notify() -> bool {
     NOTIFY.get()
+}
+
+/// In bytes.
+pub fn capture_memory() -> usize {
+    CAPTURE_MEMORY.get().max(1) as usize * 1024
 }
 
 /// In bytes.

@@ -17,6 +17,11 @@ const LOGS: usize = 1024;
 
 const ORDER: Ordering = Ordering::SeqCst;
 
+/// The owner of a place that nobody has taken.
+const FREE: u64 = 0;
+/// No owner: a database's number in its upper half is never so high.
+const TAKING: u64 = u64::MAX;
+
 #[repr(C)]
 pub struct Shared {
     launcher: SharedLatch,
@@ -53,7 +58,7 @@ pub struct Worker {
 /// What one log has done since the server started. Times are microseconds since 2000, 0 for never.
 #[repr(C)]
 pub struct LogCounters {
-    /// Database and extension; 0 for a place that is free.
+    /// Database and extension; `FREE`, or `TAKING` while a process writes whose it is to be.
     owner: AtomicU64,
     log_id: AtomicI32,
     failures: AtomicI32,
@@ -155,19 +160,15 @@ impl Shared {
     /// `None` if there is no place left.
     pub fn counters(&self, session: &Session, log_id: i32) -> Option<&LogCounters> {
         let owner = owner(session);
-        let mine = |place: &&LogCounters| {
-            let taken = place.owner.load(ORDER);
-            taken == owner && place.log_id.load(ORDER) == log_id
-                || taken == 0 && place.claim(owner, log_id)
-        };
-        self.places(owner, log_id).find(mine)
+        let taken = |place: &&LogCounters| place.take(owner, log_id);
+        self.places(owner, log_id).find(taken)
     }
 
     /// As `counters`, for a number that need not be a log's; `None` if it has no place.
     pub fn counters_if_any(&self, session: &Session, log_id: i32) -> Option<&LogCounters> {
         let owner = owner(session);
         self.places(owner, log_id)
-            .take_while(|place| place.owner.load(ORDER) != 0)
+            .take_while(|place| place.owner.load(ORDER) != FREE)
             .find(|p| p.owner.load(ORDER) == owner && p.log_id.load(ORDER) == log_id)
     }
 
@@ -211,13 +212,29 @@ impl Worker {
 }
 
 impl LogCounters {
-    /// Takes a free place for a log; false if another process was faster.
-    fn claim(&self, owner: u64, log_id: i32) -> bool {
-        let free = self.log_id.compare_exchange(0, log_id, ORDER, ORDER);
-        if free.is_ok() {
-            self.owner.store(owner, ORDER);
+    /// True if the place is the log's, or was free and is now.
+    ///
+    /// A place that another process is taking may be about to become this log's, so the process waits until
+    /// it says whose it is: if it passed on, the log would have two places, and a change that one process
+    /// counts in one of them would be missed by those that look at the other. Between the two stores of the
+    /// process that takes it nothing can fail or be interrupted.
+    fn take(&self, owner: u64, log_id: i32) -> bool {
+        let mut taken = self.owner.load(ORDER);
+        if taken == FREE {
+            match self.owner.compare_exchange(FREE, TAKING, ORDER, ORDER) {
+                Ok(_) => {
+                    self.log_id.store(log_id, ORDER);
+                    self.owner.store(owner, ORDER);
+                    return true;
+                }
+                Err(faster) => taken = faster,
+            }
         }
-        free.is_ok()
+        while taken == TAKING {
+            std::thread::yield_now();
+            taken = self.owner.load(ORDER);
+        }
+        taken == owner && self.log_id.load(ORDER) == log_id
     }
 
     /// Says that a tree head is being written, before anyone can see it.
@@ -260,5 +277,39 @@ pub fn wake_worker() {
         && !worker.queued.swap(true, ORDER)
     {
         worker.latch.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    const PROCESSES: usize = 4;
+
+    fn free() -> LogCounters {
+        // SAFETY: made of atomics, which are valid when zero.
+        unsafe { std::mem::zeroed() }
+    }
+
+    /// Many processes ask for the places of the same logs at once, each log for the first time.
+    #[test]
+    fn a_log_has_one_place_whoever_asks_for_it_first() {
+        for round in 0..200 {
+            let places: Vec<LogCounters> = (0..64).map(|_| free()).collect();
+            let barrier = Barrier::new(PROCESSES);
+            let place_of = |log_id: i32| places.iter().position(|p| p.take(7, log_id));
+            let found: Vec<Vec<Option<usize>>> = std::thread::scope(|scope| {
+                let ask = || {
+                    barrier.wait();
+                    (1..=64).map(place_of).collect()
+                };
+                let processes: Vec<_> = (0..PROCESSES).map(|_| scope.spawn(ask)).collect();
+                processes.into_iter().map(|p| p.join().unwrap()).collect()
+            });
+            for others in &found[1..] {
+                assert_eq!(found[0], *others, "round {round}");
+            }
+        }
     }
 }

@@ -5,8 +5,13 @@
 //! which one was altered. The work is cut into chunks that keep nothing but findings, so memory
 //! does not grow with the log; everything is read with the snapshot of the calling statement.
 
+mod batches;
+mod configuration;
+pub mod finding;
+mod orders;
 mod parts;
 mod pruned;
+pub mod row;
 mod rows;
 mod tiles;
 mod unlogged;
@@ -15,12 +20,21 @@ mod walk;
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources;
 use crate::error::Error;
+use crate::pg::parallel;
 use crate::pg::progress::{Command, Progress};
 use crate::pg::spi::Snapshot;
+use crate::pg::subtransaction;
+use crate::redaction;
 use crate::session::Session;
+use crate::store::entries;
 use crate::store::heads::{self, Head};
+use crate::store::late;
 use crate::store::tree::{TreeReader, tree_error, tree_size};
-use merkle_tree::{Frontier, Hash};
+use batches::Batches;
+use configuration::Record;
+use finding::{Finding, Kind};
+use merkle_tree::{EMPTY_ROOT, Frontier, Hash};
+use orders::Orders;
 use parts::Part;
 use rows::Rows;
 use serde::{Deserialize, Serialize};
@@ -31,68 +45,6 @@ use walk::Stray;
 const CHUNK: i64 = 4096;
 /// Findings that wait for an explanation at most.
 const PENDING: usize = 10_000;
-
-/// What is wrong, as `verify_log` names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Kind {
-    Modified,
-    Deleted,
-    Unlogged,
-    EntryAltered,
-    EntryMissing,
-    TileMismatch,
-    HeadMismatch,
-    SchemaChanged,
-    /// Not a fault: it says what was erased on purpose.
-    Redacted,
-}
-
-impl Kind {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Kind::Modified => "modified",
-            Kind::Deleted => "deleted",
-            Kind::Unlogged => "unlogged",
-            Kind::EntryAltered => "entry_altered",
-            Kind::EntryMissing => "entry_missing",
-            Kind::TileMismatch => "tile_mismatch",
-            Kind::HeadMismatch => "head_mismatch",
-            Kind::SchemaChanged => "schema_changed",
-            Kind::Redacted => "redacted",
-        }
-    }
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Finding {
-    pub kind: Kind,
-    pub source_table: Option<String>,
-    pub source_key: Option<String>,
-    pub leaf_index: Option<i64>,
-    pub expected: Option<Vec<u8>>,
-    pub actual: Option<Vec<u8>>,
-    pub detail: String,
-}
-
-impl Finding {
-    fn of_log(kind: Kind, leaf_index: Option<i64>, detail: String) -> Finding {
-        Finding {
-            kind,
-            source_table: None,
-            source_key: None,
-            leaf_index,
-            expected: None,
-            actual: None,
-            detail,
-        }
-    }
-
-    fn hashes(mut self, expected: Option<&Hash>, actual: Option<&Hash>) -> Finding {
-        self.expected = expected.map(|h| h.as_bytes().to_vec());
-        self.actual = actual.map(|h| h.as_bytes().to_vec());
-        self
-    }
-}
 
 /// How much was checked: nothing found means nothing if nothing was looked at.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -116,7 +68,10 @@ impl Checked {
     }
 }
 
+#[derive(Clone)]
 enum Stage {
+    /// The log's settings and sources, against what is on record.
+    Configuration,
     /// What is left of pruned entries: heads and tiles, from a tree size and a tile on.
     Pruned {
         heads_after: i64,
@@ -146,6 +101,9 @@ pub struct Verification {
     /// The tree of the entries before `next`; `None` once a gap makes it unknowable.
     frontier: Option<Frontier>,
     rows: Rows,
+    record: Record,
+    batches: Batches,
+    orders: Orders,
     stage: Stage,
     /// Rows that differ from an entry, by that entry's leaf hash: if another row has that hash, it
     /// is the entry's key that was altered.
@@ -162,8 +120,22 @@ pub struct Verification {
 
 impl Verification {
     /// Begins to verify the leaf indexes `from .. to` (the whole log if `from` is 0 and `to` none), with
-    /// helpers if `workers` is more than one.
+    /// helpers if `workers` is more than one. Where the tables do not even allow that, says why.
     pub fn start(
+        session: &Session,
+        name: &str,
+        from: i64,
+        to: Option<i64>,
+        workers: i32,
+    ) -> Result<(Option<Verification>, Vec<Finding>), Error> {
+        match subtransaction::run(|| Verification::begin(session, name, from, to, workers)) {
+            Ok(begun) => begun.map(|verification| (Some(verification), Vec::new())),
+            Err(failure) if !failure.is_about_content() => failure.raise(),
+            Err(failure) => Ok((None, vec![unreadable(&failure.message)])),
+        }
+    }
+
+    fn begin(
         session: &Session,
         name: &str,
         from: i64,
@@ -171,12 +143,12 @@ impl Verification {
         workers: i32,
     ) -> Result<Verification, Error> {
         let log = logs::by_name(session, Snapshot::Statement, name)?;
-        for source in sources::all(session, &log).iter().filter(|s| !s.removed) {
-            if crate::capture::table::Table::load(session, source.relation).is_some() {
-                session.check_caller_reads(&log, source.relation)?;
-            }
+        for source in sources::all(session, &log) {
+            session.check_caller_reads(&log, &source)?;
         }
-        let head = heads::latest(session, Snapshot::Statement, &log)?;
+        let record = Record::load(session);
+        let log = recorded(&record, log);
+        let (head, mut found) = last_head(session, &log)?;
         let size = head.tree_size;
         let last = to.unwrap_or(size);
         if from < 0 || from > size {
@@ -202,42 +174,56 @@ impl Verification {
             whole: from == 0 && to.is_none(),
             log: log.name.clone(),
         };
-        let mut verification = Verification::new(session, log, head, &part)?;
-        if part.whole && verification.log.pruned_to > 0 {
-            verification.stage = Stage::Pruned {
-                heads_after: 0,
-                tiles_after: (-1, 0),
-            };
+        let mut verification = Verification::new(session, log, record, head, &part)?;
+        if part.whole {
+            verification.stage = Stage::Configuration;
         }
         verification.by_parts(workers);
+        found.append(&mut verification.found);
+        verification.found = found;
         Ok(verification)
     }
 
     /// Begins to verify a part, as a helper.
     fn of_part(session: &Session, part: Part) -> Result<Verification, Error> {
         let log = logs::by_name(session, Snapshot::Statement, &part.log)?;
-        let head = heads::latest(session, Snapshot::Statement, &log)?;
-        Verification::new(session, log, head, &part)
+        let record = Record::load(session);
+        let log = recorded(&record, log);
+        let (head, _) = last_head(session, &log)?;
+        Verification::new(session, log, record, head, &part)
     }
 
-    fn new(session: &Session, log: Log, head: Head, part: &Part) -> Result<Verification, Error> {
+    fn new(
+        session: &Session,
+        log: Log,
+        record: Record,
+        head: Head,
+        part: &Part,
+    ) -> Result<Verification, Error> {
         let next = part.next;
+        let mut found = Vec::new();
         let frontier = Frontier::load(
             &mut TreeReader::new(session, &log, Snapshot::Statement),
             tree_size(&log, next)?,
         )
-        .map_err(|e| tree_error(&log, e))?;
+        .map_err(|e| tree_error(&log, e));
+        let frontier = frontier
+            .map_err(|e| found.push(unreadable(&e.to_string())))
+            .ok();
         Ok(Verification {
-            rows: Rows::load(session, &log, next == 0)?,
+            rows: Rows::load(session, &log, &record, next == 0, |_| true)?,
+            record,
+            batches: Batches::default(),
+            orders: Orders::default(),
             progress: Progress::start(Command::Verify, log.id, (part.end - next) as u64),
             whole: part.whole,
             next,
             end: part.end,
             from: part.from,
             to: part.to,
-            frontier: Some(frontier),
+            frontier,
             stage: Stage::Entries,
-            found: Vec::new(),
+            found,
             reached: None,
             pending: HashMap::new(),
             pending_count: 0,
@@ -248,11 +234,48 @@ impl Verification {
         })
     }
 
-    /// The findings of the next chunk; `None` when all is done.
+    /// The findings of the next chunk; `None` when all is done. What the tables hold never makes it fail: it
+    /// says so, and goes on behind it.
     pub fn step(&mut self, session: &Session) -> Result<Option<Vec<Finding>>, Error> {
         pgrx::check_for_interrupts!();
+        if parallel::is_parallel() {
+            return self.advance(session);
+        }
+        let (stage, next) = (self.stage.clone(), self.next);
+        let why = match subtransaction::run(|| self.advance(session)) {
+            Ok(Ok(findings)) => return Ok(findings),
+            Ok(Err(error)) if !error.is_about_content() => return Err(error),
+            Ok(Err(error)) => error.to_string(),
+            Err(failure) if !failure.is_about_content() => failure.raise(),
+            Err(failure) => failure.message,
+        };
+        self.stage = match stage {
+            Stage::Configuration => self.after_configuration(),
+            Stage::Pruned { .. } => Stage::Entries,
+            Stage::Entries if next < self.end => Stage::Entries,
+            Stage::Entries => self.after_entries(),
+            Stage::Unlogged { source, .. } => Stage::Unlogged {
+                source: source + 1,
+                gap: 0,
+                after: None,
+            },
+            Stage::Done => Stage::Done,
+        };
+        if next < self.next {
+            // The entries in between are unknown, and so is the tree from there on.
+            self.frontier = None;
+        }
+        Ok(Some(vec![unreadable(&why)]))
+    }
+
+    fn advance(&mut self, session: &Session) -> Result<Option<Vec<Finding>>, Error> {
         let stage = std::mem::replace(&mut self.stage, Stage::Done);
         match stage {
+            Stage::Configuration => {
+                let findings = self.configuration(session)?;
+                self.stage = self.after_configuration();
+                Ok(Some(findings))
+            }
             Stage::Pruned {
                 heads_after,
                 tiles_after,
@@ -263,38 +286,66 @@ impl Verification {
             }
             Stage::Entries if self.next < self.end => {
                 let findings = self.entries(session)?;
+                self.batches.note(&findings);
                 self.stage = Stage::Entries;
                 self.progress.done(self.checked.entries);
                 Ok(Some(findings))
             }
             Stage::Entries => {
                 let mut findings = std::mem::take(&mut self.found);
+                self.batches.note(&findings);
                 findings.extend(self.rows.summary());
                 if self.whole {
+                    for (source_id, key, detail) in redaction::contradictions(session, &self.log) {
+                        findings.push(Finding {
+                            source_table: self.rows.name_of(source_id),
+                            source_key: Some(key),
+                            ..Finding::of_log(Kind::EntryAltered, None, detail.into())
+                        });
+                    }
                     findings.extend(self.edges(session)?);
+                    findings.extend(self.watermarks()?);
                     for stray in std::mem::take(&mut self.strays) {
                         findings.extend(self.unlogged_row(stray, false));
                     }
                     self.checked.scanned += self.rows.walked();
-                    self.stage = Stage::Unlogged {
-                        source: 0,
-                        gap: 0,
-                        after: None,
-                    };
-                } else {
+                }
+                self.stage = self.after_entries();
+                if matches!(self.stage, Stage::Done) {
                     findings.extend(self.give_up_pending());
-                    self.report();
+                    self.report(session);
                 }
                 Ok(Some(findings))
             }
             Stage::Unlogged { source, gap, after } => {
                 let findings = self.unlogged(session, source, gap, after)?;
                 if matches!(self.stage, Stage::Done) {
-                    self.report();
+                    self.report(session);
                 }
                 Ok(Some(findings))
             }
             Stage::Done => Ok(None),
+        }
+    }
+
+    fn after_configuration(&self) -> Stage {
+        match self.log.pruned_to {
+            0 => Stage::Entries,
+            _ => Stage::Pruned {
+                heads_after: 0,
+                tiles_after: (-1, 0),
+            },
+        }
+    }
+
+    fn after_entries(&self) -> Stage {
+        match self.whole {
+            true => Stage::Unlogged {
+                source: 0,
+                gap: 0,
+                after: None,
+            },
+            false => Stage::Done,
         }
     }
 
@@ -307,10 +358,22 @@ impl Verification {
         self.pending_count = 0;
         let mut findings: Vec<_> = self.pending.drain().flat_map(|(_, f)| f).collect();
         findings.sort_by_key(|f| f.leaf_index);
+        // A row is not to blame where what its batch recorded about it was altered.
+        for finding in &mut findings {
+            if finding.leaf_index.is_some_and(|at| self.batches.doubts(at)) {
+                finding.kind = Kind::MetadataAltered;
+                finding.detail = format!(
+                    "{}; and what its batch recorded beside the hashes was altered",
+                    finding.detail
+                );
+                self.batches.note_place(finding.leaf_index);
+            }
+        }
+        findings.extend(self.batches.findings());
         findings
     }
 
-    fn report(&self) {
+    fn report(&self, session: &Session) {
         let Checked {
             entries,
             rows,
@@ -327,9 +390,57 @@ impl Verification {
             0 => String::new(),
             before => format!("; entries before {before} were pruned and cannot be checked"),
         };
+        let late = match late::count(session, &self.log) {
+            0 => String::new(),
+            count => format!("; {count} entries came late: see late_entries"),
+        };
         pgrx::notice!(
-            "log \"{}\": {entries} entries, {rows} source rows, {tiles} tile hashes and {heads} tree heads checked{scan}{pruned}",
+            "log \"{}\": {entries} entries, {rows} source rows, {tiles} tile hashes and {heads} tree heads checked{scan}{pruned}{late}",
             self.log.name
         );
     }
+}
+
+fn unreadable(why: &str) -> Finding {
+    Finding::of_log(Kind::Unreadable, None, why.to_owned())
+}
+
+/// The log as it was put on record.
+fn recorded(record: &Record, log: Log) -> Log {
+    match &record.replay {
+        Some(replay) => replay.log(log),
+        None => log,
+    }
+}
+
+/// The last tree head, and what is wrong with it. A head far beyond the last entry is not believed.
+fn last_head(session: &Session, log: &Log) -> Result<(Head, Vec<Finding>), Error> {
+    let stored = heads::last_stored(session, log);
+    let mut findings = Vec::new();
+    let Some((size, root)) = stored else {
+        return Ok((Head::EMPTY, findings));
+    };
+    let root = Hash::try_from(root.as_slice()).unwrap_or_else(|_| {
+        let detail = format!("the root recorded at tree size {size} is no hash");
+        findings.push(Finding::of_log(Kind::HeadMismatch, Some(size - 1), detail));
+        EMPTY_ROOT
+    });
+    let entries = entries::end(session, log).max(log.pruned_to);
+    let believed = size.clamp(0, entries + CHUNK);
+    let tree_size = match believed == size {
+        true => size,
+        false => {
+            let detail = format!(
+                "the last tree head is of size {size}, and there are entries up to {entries}"
+            );
+            findings.push(Finding::of_log(Kind::HeadMismatch, Some(entries), detail));
+            entries
+        }
+    };
+    let head = Head {
+        tree_size,
+        root,
+        created_at: None,
+    };
+    Ok((head, findings))
 }

@@ -186,6 +186,23 @@ impl Cluster {
             .unwrap_or_else(|e| panic!("{e:?}\n{}", self.log()))
     }
 
+    /// A connection that puts what the server tells it on the way, notices and warnings, into `notices`.
+    pub fn client_hearing(
+        &self,
+        user: &str,
+        notices: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
+    ) -> Client {
+        let mut config = self.config("postgres", user);
+        config.notice_callback(move |notice| {
+            let parts = [Some(notice.message()), notice.detail(), notice.hint()];
+            let text = parts.into_iter().flatten().collect::<Vec<_>>().join(" ");
+            notices.lock().unwrap().push(text);
+        });
+        config
+            .connect(NoTls)
+            .unwrap_or_else(|e| panic!("{e:?}\n{}", self.log()))
+    }
+
     /// A connection, if the server is there and takes one.
     pub fn try_client(&self, database: &str) -> Option<Client> {
         self.config(database, "postgres").connect(NoTls).ok()
@@ -195,6 +212,19 @@ impl Cluster {
         let mut config = Config::new();
         config.host_path(self.socket()).user(user).dbname(database);
         config
+    }
+
+    /// Sets a limit of a server process, as `prlimit` has it.
+    pub fn limit(&self, pid: i32, limit: &str) {
+        let mut command = match as_root() {
+            true => {
+                let mut command = Command::new("runuser");
+                command.args(["-u", "postgres", "--", "prlimit"]);
+                command
+            }
+            false => Command::new("prlimit"),
+        };
+        check(command.args(["--pid", &pid.to_string(), limit]));
     }
 
     /// Runs a shell command line with the installation's programs, PGHOST and PGUSER set.

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+pub mod calls;
 mod cluster;
 pub mod oracle;
 

@@ -10,7 +10,7 @@ const ORDERS: &str =
 fn keys(client: &mut Client) -> Vec<String> {
     column(
         client,
-        "SELECT source_key FROM merkle_log ORDER BY leaf_index",
+        "SELECT source_key FROM merkle_log WHERE log_id > 0 ORDER BY leaf_index",
     )
 }
 
@@ -38,7 +38,10 @@ fn late_commit_is_logged_once() {
     let pid: i32 = one(&mut a, "SELECT pg_backend_pid()");
     run(&mut c, "SET merkle_log.fence_timeout = '100ms'");
     assert_eq!(batch(&mut c), (0, Some(format!("pid {pid}"))));
-    let status: String = one(&mut c, "SELECT waiting_for FROM merkle_log_status");
+    let status: String = one(
+        &mut c,
+        "SELECT waiting_for FROM merkle_log_status WHERE log_name <> 'merkle_log_administration'",
+    );
     assert_eq!(status, format!("pid {pid}"));
 
     run(&mut c, "SET merkle_log.fence_timeout = '60s'");
@@ -51,7 +54,10 @@ fn late_commit_is_logged_once() {
     assert_eq!(keys(&mut c), ["1", "2"]);
     assert_eq!(batch(&mut c), (0, None));
     assert_eq!(
-        one::<Option<String>>(&mut c, "SELECT waiting_for FROM merkle_log_status"),
+        one::<Option<String>>(
+            &mut c,
+            "SELECT waiting_for FROM merkle_log_status WHERE log_name <> 'merkle_log_administration'"
+        ),
         None
     );
 }
@@ -250,7 +256,7 @@ fn a_batch_runs_inside_a_trigger_of_its_source_without_deadlock() {
     assert_eq!(
         one::<i64>(
             &mut a,
-            "SELECT count(*) - (SELECT count(*) FROM merkle_log) FROM orders"
+            "SELECT count(*) - (SELECT count(*) FROM merkle_log WHERE log_id > 0) FROM orders"
         ),
         0
     );
@@ -473,7 +479,7 @@ fn one_bad_log_does_not_stop_the_others() {
     run(&mut a, ORDERS);
     run(
         &mut a,
-        "INSERT INTO orders DEFAULT VALUES; DROP TABLE broken",
+        "INSERT INTO orders DEFAULT VALUES; UPDATE verification_sources SET watermark = '{nonsense}' WHERE source_table = 'public.broken'",
     );
     assert_eq!(
         column::<String>(&mut a, "SELECT log_name FROM process_next_batch()"),
@@ -483,10 +489,10 @@ fn one_bad_log_does_not_stop_the_others() {
         &mut a,
         "SELECT last_error FROM merkle_log_status WHERE log_name = 'bad'",
     );
-    assert!(problem.contains("no longer exists"), "{problem}");
+    assert!(problem.contains("invalid input syntax"), "{problem}");
     run(
         &mut a,
-        "SELECT remove_source('bad', relation) FROM verification_sources WHERE source_table = 'public.broken'; SELECT process_next_batch()",
+        "UPDATE verification_sources SET watermark = NULL WHERE source_table = 'public.broken'; SELECT process_next_batch()",
     );
     assert_eq!(
         one::<Option<String>>(

@@ -35,6 +35,7 @@ fn check(cluster: &Cluster, expected: &[String]) {
     let mut client = cluster.client("copy");
     assert_eq!(proofs(&mut client), expected);
     assert_eq!(findings(&mut client, "audit"), Vec::<String>::new());
+    run(&mut client, "SELECT adopt_database('continue')");
     run(
         &mut client,
         "INSERT INTO \"My Shop\".\"Bestellungen\" (remark) VALUES ('after'); INSERT INTO payments (a, b) VALUES (1000, 'x')",

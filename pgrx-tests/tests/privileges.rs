@@ -253,6 +253,144 @@ fn the_extension_lives_in_any_schema() {
     );
     assert_eq!(
         column::<String>(&mut client, "SELECT log_name FROM verification_logs"),
-        Vec::<String>::new()
+        ["merkle_log_administration"]
     );
+}
+
+/// Whoever may create objects in the extension's schema is refused beforehand; and what was put there before
+/// means nothing to the extension.
+#[test]
+fn operators_of_others_in_the_extensions_schema_mean_nothing_to_it() {
+    let cluster = Cluster::start();
+    let mut admin = cluster.client("postgres");
+    run(
+        &mut admin,
+        "DROP EXTENSION merkle_log; CREATE ROLE intruder LOGIN; CREATE SCHEMA shared; GRANT USAGE, CREATE ON SCHEMA shared TO intruder;
+         SET ROLE intruder;
+         CREATE FUNCTION shared.div(bigint, float8) RETURNS float8 LANGUAGE sql AS 'SELECT 1::float8';
+         CREATE OPERATOR shared./ (LEFTARG = bigint, RIGHTARG = float8, FUNCTION = shared.div);
+         CREATE FUNCTION shared.div(bigint, numeric) RETURNS float8 LANGUAGE sql AS 'SELECT 1::float8';
+         CREATE OPERATOR shared./ (LEFTARG = bigint, RIGHTARG = numeric, FUNCTION = shared.div);
+         CREATE FUNCTION shared.eq(oid, integer) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+         CREATE OPERATOR shared.= (LEFTARG = oid, RIGHTARG = integer, FUNCTION = shared.eq);
+         CREATE FUNCTION shared.eq(integer, bigint) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+         CREATE OPERATOR shared.= (LEFTARG = integer, RIGHTARG = bigint, FUNCTION = shared.eq);
+         CREATE FUNCTION shared.eq(name, name) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+         CREATE OPERATOR shared.= (LEFTARG = name, RIGHTARG = name, FUNCTION = shared.eq);
+         CREATE FUNCTION shared.minus(bigint, integer) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint';
+         CREATE OPERATOR shared.- (LEFTARG = bigint, RIGHTARG = integer, FUNCTION = shared.minus);
+         CREATE FUNCTION shared.count() RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint';
+         RESET ROLE",
+    );
+    for (grantee, named) in [("intruder", "intruder"), ("PUBLIC", "PUBLIC")] {
+        run(
+            &mut admin,
+            &format!("GRANT CREATE ON SCHEMA shared TO {grantee}"),
+        );
+        let refused = error(&mut admin, "CREATE EXTENSION merkle_log SCHEMA shared");
+        assert!(
+            refused.starts_with("55000")
+                && refused.contains(named)
+                && refused.contains("REVOKE CREATE"),
+            "{refused}"
+        );
+        run(
+            &mut admin,
+            &format!("REVOKE CREATE ON SCHEMA shared FROM {grantee}"),
+        );
+    }
+    run(
+        &mut admin,
+        "REVOKE CREATE ON SCHEMA shared FROM intruder; CREATE ROLE chief SUPERUSER; GRANT CREATE ON SCHEMA shared TO chief;
+         CREATE EXTENSION merkle_log SCHEMA shared",
+    );
+    // What views, constraints and defaults are made of is the server's or the extension's.
+    let foreign: Vec<String> = column(
+        &mut admin,
+        "SELECT DISTINCT pg_describe_object(d.refclassid, d.refobjid, 0)
+           FROM pg_depend d
+           JOIN pg_depend m ON m.refclassid = 'pg_extension'::regclass AND m.deptype = 'e'
+           JOIN pg_class c ON c.oid = m.objid AND m.classid = 'pg_class'::regclass
+           LEFT JOIN pg_rewrite r ON r.ev_class = c.oid
+           LEFT JOIN pg_constraint n ON n.conrelid = c.oid
+           LEFT JOIN pg_attrdef a ON a.adrelid = c.oid
+          WHERE d.objid IN (r.oid, n.oid, a.oid, c.oid)
+            AND (d.refclassid = 'pg_operator'::regclass
+                 OR d.refclassid = 'pg_proc'::regclass
+                    AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e'))",
+    );
+    assert_eq!(foreign, Vec::<String>::new());
+    run(&mut admin, "SELECT * FROM shared.merkle_log_status");
+}
+
+#[test]
+fn nonsense_is_refused_with_an_sqlstate_of_its_own() {
+    let cluster = Cluster::start();
+    let mut admin = cluster.client("postgres");
+    run(&mut admin, "SELECT create_log('x')");
+    for (call, state) in [
+        ("SELECT capture_change()", "39P01"),
+        ("SELECT refuse_change()", "39P01"),
+        ("SELECT history('x', 0::regclass, '1')", "42704"),
+        ("SELECT inclusion_proof('x', 0::regclass, '1')", "42704"),
+        ("SELECT inclusion_proofs('x', '{NULL}')", "22004"),
+        (
+            "SELECT verify_inclusion(sha256(''), 0, 1, '{NULL}', sha256(''))",
+            "22004",
+        ),
+        ("SELECT merkle_root(repeat('x', 1000))", "42704"),
+        (
+            "SELECT history('x', 0::regclass, repeat('x', 5000000))",
+            "22023",
+        ),
+        (
+            "SELECT create_log('i', settle => '178000000 years')",
+            "22023",
+        ),
+        (
+            "SELECT create_log('i', settle => '2147483647 months -2147483647 days')",
+            "22023",
+        ),
+        ("SELECT create_log('i', settle => '-1 s')", "22023"),
+        (
+            "SELECT create_log('i', run_interval => '178000000 years')",
+            "22023",
+        ),
+        ("SELECT create_log('i', run_interval => '1 us')", "22023"),
+        (
+            "SELECT create_log('i', reconcile_interval => '101 years')",
+            "22023",
+        ),
+        ("SELECT alter_log('x', settle => '294000 years')", "22023"),
+        (
+            "SELECT alter_log('x', reconcile_interval => '-178000000 years')",
+            "22023",
+        ),
+    ] {
+        let refused = error(&mut admin, call);
+        assert!(refused.starts_with(state), "{call}: {refused}");
+    }
+    run(
+        &mut admin,
+        "SELECT create_log('i', settle => '100 years', run_interval => '10 ms', reconcile_interval => '0')",
+    );
+}
+
+#[test]
+fn the_tables_are_heaps_whatever_the_servers_default_is() {
+    let cluster = Cluster::with("");
+    let mut admin = cluster.client("postgres");
+    run(
+        &mut admin,
+        "DROP EXTENSION merkle_log; CREATE ACCESS METHOD other TYPE TABLE HANDLER heap_tableam_handler;
+         ALTER DATABASE postgres SET default_table_access_method = 'other'",
+    );
+    let mut admin = cluster.client("postgres");
+    run(
+        &mut admin,
+        "CREATE EXTENSION merkle_log; CREATE TABLE probe ()",
+    );
+    let others = "SELECT c.relname::text FROM pg_class c JOIN pg_am a ON a.oid = c.relam
+                   WHERE a.amname = 'other' AND c.relnamespace = 'public'::regnamespace";
+    assert_eq!(column::<String>(&mut admin, others), ["probe"]);
 }

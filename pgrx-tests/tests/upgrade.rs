@@ -154,7 +154,7 @@ fn updates(version: &str) {
     assert!(kept, "privileges survive");
     until(
         &mut b,
-        "SELECT worker_pid IS NOT NULL FROM merkle_log_status",
+        "SELECT worker_pid IS NOT NULL FROM merkle_log_status LIMIT 1",
     );
 
     // What was updated is what is installed anew.
@@ -168,4 +168,181 @@ fn updates(version: &str) {
         assert_eq!(new, old);
     }
     assert_eq!(fresh.len(), updated.len());
+}
+
+#[test]
+fn what_0_3_0_had_queued_is_logged_and_its_triggers_are_replaced() {
+    offer("0.3.0");
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    let items = "CREATE TABLE items (id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
+        CREATE TABLE items_1 PARTITION OF items FOR VALUES FROM (0) TO (100);";
+    run(&mut a, items);
+    run(
+        &mut a,
+        "SELECT create_log('audit'); SELECT add_source('audit', 'items', capture => 'trigger', store_leaf_data => true, allow_truncate => true)",
+    );
+    each(
+        &mut a,
+        &[
+            "INSERT INTO items VALUES (1, 'a'), (2, 'b'), (3, 'c')",
+            "UPDATE items SET note = 'a2' WHERE id = 1",
+            "DELETE FROM items WHERE id = 3",
+        ],
+    );
+    drain(&mut a, "audit");
+
+    run(&mut a, "CREATE DATABASE old");
+    let mut b = cluster.client("old");
+    run(&mut b, items);
+    run(
+        &mut b,
+        "INSERT INTO items VALUES (1, 'a2'), (2, 'b'); CREATE EXTENSION merkle_log VERSION '0.3.0'",
+    );
+    // What 0.3.0 would have put on record, and queued, for the same changes.
+    let queued = "SELECT 1, m.leaf_index + 1, 1, 1, NULL, t.kind, t.transaction_id, t.user_name, t.application_name, t.statement_at,
+                         ARRAY[m.source_key], true, ARRAY[d.leaf_data], NULL
+                    FROM merkle_log m JOIN merkle_leaf_data d USING (log_id, leaf_index)
+                    JOIN merkle_statement t ON m.leaf_index >= t.from_leaf_index AND m.leaf_index < t.from_leaf_index + t.entries";
+    for (table, columns, what) in [
+        (
+            "verification_logs",
+            "(log_id, log_name, enabled, order_domain, settle)",
+            "SELECT log_id, log_name, enabled, order_domain, settle FROM verification_logs",
+        ),
+        (
+            "verification_sources",
+            "(source_id, log_id, source_table, relation, bound_to, capture, key_columns, allow_truncate, store_leaf_data)",
+            "SELECT source_id, log_id, source_table, relation, bound_to, capture, key_columns, allow_truncate, store_leaf_data FROM verification_sources",
+        ),
+        (
+            "verification_source_versions",
+            "",
+            "SELECT source_id, version, from_leaf_index, hash_column, change, recorded_at FROM verification_source_versions",
+        ),
+        (
+            "verification_source_columns",
+            "",
+            "SELECT source_id, version, column_name, column_type, attnum, logged FROM verification_source_columns",
+        ),
+        ("merkle_pending", "", queued),
+    ] {
+        let what = what.replace('\n', " ");
+        cluster.shell(&format!(
+            "psql -qc \"COPY ({what}) TO STDOUT\" postgres | psql -qc \"COPY {table} {columns} FROM STDIN\" old"
+        ));
+    }
+    run(&mut b, "SELECT setval('merkle_pending_id', 100)");
+    for table in ["items", "items_1"] {
+        for (name, event) in [
+            (
+                "insert",
+                "AFTER INSERT ON t REFERENCING NEW TABLE AS merkle_log_new FOR EACH STATEMENT",
+            ),
+            (
+                "update",
+                "AFTER UPDATE ON t REFERENCING OLD TABLE AS merkle_log_old NEW TABLE AS merkle_log_new FOR EACH STATEMENT",
+            ),
+            (
+                "delete",
+                "AFTER DELETE ON t REFERENCING OLD TABLE AS merkle_log_old FOR EACH STATEMENT",
+            ),
+            ("truncate", "AFTER TRUNCATE ON t FOR EACH STATEMENT"),
+            (
+                "applied",
+                "AFTER INSERT OR UPDATE OR DELETE ON t FOR EACH ROW",
+            ),
+        ] {
+            if name == "applied" && table == "items_1" {
+                continue;
+            }
+            let how = if name == "applied" {
+                "REPLICA"
+            } else {
+                "ALWAYS"
+            };
+            let event = event.replace(" t ", &format!(" {table} "));
+            run(
+                &mut b,
+                &format!(
+                    "CREATE TRIGGER merkle_log_1_{name} {event} EXECUTE FUNCTION capture_change('1'); ALTER TABLE {table} ENABLE {how} TRIGGER merkle_log_1_{name}"
+                ),
+            );
+        }
+    }
+    let message = error(&mut b, "INSERT INTO items VALUES (4, 'd')");
+    assert!(
+        message.starts_with("55000") && message.contains("ALTER EXTENSION"),
+        "{message}"
+    );
+
+    run(&mut b, "ALTER EXTENSION merkle_log UPDATE");
+    let triggers: Vec<String> = column(
+        &mut b,
+        "SELECT concat_ws(' ', tgrelid::regclass, tgname, tgenabled) FROM pg_trigger WHERE NOT tgisinternal OR tgparentid <> 0 ORDER BY 1",
+    );
+    assert_eq!(
+        triggers,
+        [
+            "items merkle_log_1_change A",
+            "items merkle_log_1_truncate A",
+            "items_1 merkle_log_1_change A",
+            "items_1 merkle_log_1_truncate A"
+        ]
+    );
+    assert_eq!(
+        one::<i64>(&mut b, "SELECT lag_rows FROM merkle_log_status"),
+        5
+    );
+    each(
+        &mut b,
+        &[
+            "INSERT INTO items VALUES (4, 'd')",
+            "UPDATE items SET note = 'b2' WHERE id = 2",
+        ],
+    );
+    assert_eq!(drain(&mut b, "audit"), 7);
+    let leaves = "SELECT leaf_hash FROM merkle_log WHERE leaf_index < 5 ORDER BY leaf_index";
+    assert_eq!(
+        column::<Vec<u8>>(&mut a, leaves),
+        column::<Vec<u8>>(&mut b, leaves)
+    );
+    let found: Vec<String> = column(
+        &mut b,
+        "SELECT concat_ws(' ', h.operation, h.row_data->>'note') FROM unnest('{1,2,3,4}'::text[]) k, LATERAL history('audit', 'items', k) h ORDER BY k, leaf_index",
+    );
+    assert_eq!(
+        found,
+        [
+            "insert a",
+            "update a2",
+            "insert b",
+            "update b2",
+            "insert c",
+            "delete c",
+            "insert d"
+        ]
+    );
+    assert_eq!(findings(&mut b, "audit"), Vec::<String>::new());
+    assert_eq!(
+        column::<String>(&mut b, "SELECT problem FROM merkle_log_coverage"),
+        Vec::<String>::new()
+    );
+    // Restored from a dump of 0.3.0, a table may still have the old triggers: no change goes past them.
+    run(
+        &mut b,
+        "ALTER TABLE items DISABLE TRIGGER merkle_log_1_change;
+         CREATE TRIGGER merkle_log_1_insert AFTER INSERT ON items REFERENCING NEW TABLE AS merkle_log_new FOR EACH STATEMENT EXECUTE FUNCTION capture_change('1')",
+    );
+    let message = error(&mut b, "INSERT INTO items VALUES (5, 'e')");
+    assert!(
+        message.starts_with("55000") && message.contains("repair_capture"),
+        "{message}"
+    );
+    run(
+        &mut b,
+        "SELECT repair_capture('audit', 'items'); INSERT INTO items VALUES (5, 'e')",
+    );
+    assert_eq!(drain(&mut b, "audit"), 8);
+    assert_eq!(findings(&mut b, "audit"), Vec::<String>::new());
 }

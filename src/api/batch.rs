@@ -1,7 +1,8 @@
 //! Running batches, and waiting for one.
 
-use super::required;
-use crate::batch::{self, Batch};
+use super::{given_key, log_name, required};
+use crate::batch::{self, Batch, Scope};
+use crate::catalog::logs;
 use crate::error::Error;
 use crate::pg::hashes::Path;
 use crate::pg::regclass::RegClass;
@@ -21,7 +22,7 @@ const POLL: Duration = Duration::from_millis(20);
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::type_complexity)] // the columns of the SQL function
 fn process_next_batch(
-    log: default!(Option<String>, "NULL"),
+    log: default!(Option<&str>, "NULL"),
     wait: default!(Option<bool>, true),
 ) -> Result<
     TableIterator<
@@ -40,17 +41,16 @@ fn process_next_batch(
     Session::enter(|session| {
         let (wait, timeout) = (wait.unwrap_or(true), settings::fence_timeout());
         let batches = match log {
-            Some(name) => batch::run(session, &name, wait, timeout)?
-                .into_iter()
-                .collect(),
+            Some(name) => {
+                let deadline = Instant::now() + timeout;
+                let batch = batch::run(session, &name, wait, deadline, &mut None)?;
+                batch.into_iter().collect()
+            }
             None => batch::run_all(session, wait, timeout)?,
         };
         for batch in &batches {
             if let Some(blocker) = &batch.waiting_for {
-                pgrx::notice!(
-                    "log \"{}\" waits for {blocker}, which is still writing to a source",
-                    batch.log
-                );
+                pgrx::notice!("log \"{}\" waits for {blocker}", batch.log);
             }
         }
         Ok(TableIterator::new(batches.into_iter().map(row)))
@@ -73,23 +73,27 @@ fn row(batch: Batch) -> (String, i64, i64, Vec<u8>, Interval, Option<String>) {
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::type_complexity)]
 fn reconcile(
-    log: Option<String>,
+    log: Option<&str>,
 ) -> Result<
     TableIterator<
         'static,
         (
             name!(source_table, String),
-            name!(source_key, String),
+            name!(source_key, Option<String>),
             name!(leaf_index, i64),
         ),
     >,
     ErrorReport,
 > {
     Session::enter(|session| {
-        let late = batch::reconcile(session, &required("log", log)?, settings::fence_timeout())?;
-        let rows = late
-            .into_iter()
-            .map(|l| (l.source_table, l.key, l.leaf_index));
+        let log = log_name("log", log)?;
+        let late = batch::reconcile(session, log, settings::fence_timeout(), Scope::All)?;
+        let log = logs::by_name(session, Snapshot::Fresh, log)?;
+        let shown = session.caller_may_read_log(&log)?;
+        let rows = late.into_iter().map(move |l| {
+            let key = shown.then_some(l.key);
+            (l.source_table, key, l.leaf_index)
+        });
         Ok(TableIterator::new(rows))
     })
 }
@@ -98,9 +102,9 @@ fn reconcile(
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::type_complexity)]
 fn wait_for_inclusion(
-    log: Option<String>,
+    log: Option<&str>,
     source_table: Option<RegClass>,
-    key: Option<String>,
+    key: Option<&str>,
     timeout: default!(Option<Interval>, "'10 s'"),
 ) -> Result<
     TableIterator<
@@ -116,9 +120,9 @@ fn wait_for_inclusion(
     ErrorReport,
 > {
     Session::enter(|session| {
-        let log = required("log", log)?;
+        let log = log_name("log", log)?;
         let relation = required("source_table", source_table)?.0;
-        let key = required("key", key)?;
+        let key = given_key(key)?;
         let timeout = required("timeout", timeout)?;
         batch::check_read_committed(&log)?;
         let micros = timeout.as_micros().clamp(0, i64::MAX.into()) as u64;

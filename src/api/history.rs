@@ -1,10 +1,11 @@
 //! What the log keeps of a row: its versions, redaction, retention.
 
-use super::required;
+use super::{given_key, log_name, required};
 use crate::catalog::logs;
 use crate::error::Error;
-use crate::history::{self, Version};
+use crate::history::{Version, Versions};
 use crate::pg::jsonb::Jsonb;
+use crate::pg::memory::Scratch;
 use crate::pg::regclass::RegClass;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
@@ -17,9 +18,9 @@ use pgrx::prelude::*;
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::type_complexity)]
 pub fn row_history(
-    log: Option<String>,
+    log: Option<&str>,
     source_table: Option<RegClass>,
-    key: Option<String>,
+    key: Option<&str>,
 ) -> Result<
     TableIterator<
         'static,
@@ -35,13 +36,25 @@ pub fn row_history(
     >,
     ErrorReport,
 > {
-    Session::enter(|session| {
-        let log = logs::by_name(session, Snapshot::Statement, &required("log", log)?)?;
+    let versions = Session::enter(|session| {
+        let log = logs::by_name(session, Snapshot::Statement, log_name("log", log)?)?;
         let relation = required("source_table", source_table)?.0;
-        let key = required("key", key)?;
-        let versions = history::of_row(session, &log, relation, &key)?;
-        Ok(TableIterator::new(versions.into_iter().map(columns)))
-    })
+        Versions::find(session, log, relation, given_key(key)?)
+    })?;
+    Ok(TableIterator::new(OneByOne(versions).map(columns)))
+}
+
+/// Versions of a row as they are asked for: a row can have any number of them, and each a whole row's data.
+struct OneByOne(Versions);
+
+impl Iterator for OneByOne {
+    type Item = Version;
+
+    fn next(&mut self) -> Option<Version> {
+        let next: Result<Option<Version>, ErrorReport> =
+            Scratch::new().scope(|| Session::enter(|session| Ok(self.0.next(session))));
+        next.unwrap_or_else(|report| Error::raise_report(report))
+    }
 }
 
 #[allow(clippy::type_complexity)]
@@ -79,30 +92,50 @@ fn columns(
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 pub fn redact(
-    log: Option<String>,
+    log: Option<&str>,
     leaf_index: Option<i64>,
-    reason: Option<String>,
+    reason: Option<&str>,
 ) -> Result<i64, ErrorReport> {
     Session::enter(|session| {
-        let log = required("log", log)?;
+        let log = log_name("log", log)?;
         let index = required("leaf_index", leaf_index)?;
-        let reason = required("reason", reason)?;
-        if reason.trim().is_empty() || reason.len() > 1000 {
-            return Err(Error::Argument {
-                name: "reason",
-                must: "a text of 1 to 1,000 bytes",
-                value: format!("{} bytes", reason.len()),
-            });
-        }
-        redaction::redact(session, &log, index, &reason)
+        redaction::redact(session, log, index, valid_reason(reason)?)
     })
 }
 
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
-pub fn prune_log(log: Option<String>, before_leaf_index: Option<i64>) -> Result<i64, ErrorReport> {
+pub fn redact_row(
+    log: Option<&str>,
+    source_table: Option<RegClass>,
+    key: Option<&str>,
+    reason: Option<&str>,
+) -> Result<i64, ErrorReport> {
     Session::enter(|session| {
-        let log = required("log", log)?;
+        let log = log_name("log", log)?;
+        let relation = required("source_table", source_table)?.0;
+        let key = given_key(key)?;
+        redaction::redact_row(session, log, relation, key, valid_reason(reason)?)
+    })
+}
+
+fn valid_reason(reason: Option<&str>) -> Result<&str, Error> {
+    let reason = required("reason", reason)?;
+    match reason.trim().is_empty() || reason.len() > 1000 {
+        false => Ok(reason),
+        true => Err(Error::Argument {
+            name: "reason",
+            must: "a text of 1 to 1,000 bytes",
+            value: format!("{} bytes", reason.len()),
+        }),
+    }
+}
+
+#[pg_extern(parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+pub fn prune_log(log: Option<&str>, before_leaf_index: Option<i64>) -> Result<i64, ErrorReport> {
+    Session::enter(|session| {
+        let log = log_name("log", log)?;
         let before = required("before_leaf_index", before_leaf_index)?;
         if before < 0 {
             return Err(Error::Argument {

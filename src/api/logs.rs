@@ -1,6 +1,7 @@
 //! Creating, changing and dropping logs.
 
-use super::required;
+use super::{MAX_NAME, log_name, required, shortened};
+use crate::administration::{self, Act};
 use crate::capture::guard;
 use crate::capture::order::Domain;
 use crate::catalog::logs::{self, Log};
@@ -10,16 +11,23 @@ use crate::pg::spi::Snapshot;
 use crate::pg::xact;
 use crate::session::Session;
 use crate::shared;
+use crate::store::heads;
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-const MAX_NAME: usize = 63;
+/// Microseconds.
+const MIN_RUN_INTERVAL: i128 = 10_000;
+const MICROS_OF_DAY: i128 = 86_400_000_000;
+/// As the server counts the days of an interval's months.
+const DAYS_OF_MONTH: i128 = 30;
+/// Microseconds of 100 years.
+const MAX_INTERVAL: i128 = 100 * 12 * DAYS_OF_MONTH * MICROS_OF_DAY;
 
 #[pg_extern(parallel_unsafe, name = "create_log")]
 #[search_path(pg_catalog, pg_temp)]
 fn create_log_v2(
-    name: Option<String>,
+    name: Option<&str>,
     batch_size: default!(Option<i32>, "NULL"),
     settle: default!(Option<Interval>, "'0'"),
     run_interval: default!(Option<Interval>, "NULL"),
@@ -29,7 +37,7 @@ fn create_log_v2(
         let name = valid_name(name)?;
         let batch_size = batch_size.map(valid_batch_size).transpose()?;
         check_free(session, &name)?;
-        let settle = valid_settle(session, required("settle", settle)?)?;
+        let settle = valid_settle(required("settle", settle)?)?;
         let intervals = valid_intervals(run_interval, reconcile_interval)?;
         let id = session.fresh_one(
             "INSERT INTO @extschema@.verification_logs (log_name, batch_size, settle, run_interval, reconcile_interval)
@@ -48,22 +56,24 @@ fn create_log_v2(
                 shared.poke_launcher();
             }
         });
-        Ok(id.expect("INSERT … RETURNING returns a row"))
+        let log_id = id.expect("INSERT … RETURNING returns a row");
+        administration::record(session, Act::LogCreated { log_id });
+        Ok(log_id)
     })
 }
 
 #[pg_extern(parallel_unsafe, name = "alter_log")]
 #[search_path(pg_catalog, pg_temp)]
 fn alter_log_v2(
-    name: Option<String>,
-    new_name: default!(Option<String>, "NULL"),
+    name: Option<&str>,
+    new_name: default!(Option<&str>, "NULL"),
     batch_size: default!(Option<i32>, "NULL"),
     settle: default!(Option<Interval>, "NULL"),
     run_interval: default!(Option<Interval>, "NULL"),
     reconcile_interval: default!(Option<Interval>, "NULL"),
 ) -> Result<(), ErrorReport> {
     Session::enter(|session| {
-        let log = logs::lock_and_wait(session, &required("name", name)?)?;
+        let log = logs::lock_and_wait(session, log_name("name", name)?)?;
         let new_name = match new_name {
             Some(new) if new != log.name => {
                 let new = valid_name(Some(new))?;
@@ -73,7 +83,7 @@ fn alter_log_v2(
             _ => None,
         };
         let batch_size = batch_size.map(valid_batch_size).transpose()?;
-        let settle = settle.map(|s| valid_settle(session, s)).transpose()?;
+        let settle = settle.map(valid_settle).transpose()?;
         if let Some(settle) = settle {
             check_settle_domain(&log, log.domain, settle)?;
         }
@@ -94,53 +104,68 @@ fn alter_log_v2(
                 intervals.1.into(),
             ],
         );
+        administration::record(session, Act::LogAltered { log_id: log.id });
         Ok(())
     })
 }
 
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
-fn enable_log(name: Option<String>) -> Result<(), ErrorReport> {
+fn enable_log(name: Option<&str>) -> Result<(), ErrorReport> {
     set_enabled(name, true)
 }
 
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
-fn disable_log(name: Option<String>) -> Result<(), ErrorReport> {
+fn disable_log(name: Option<&str>) -> Result<(), ErrorReport> {
     set_enabled(name, false)
 }
 
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
-fn pause_log(name: Option<String>) -> Result<(), ErrorReport> {
+fn pause_log(name: Option<&str>) -> Result<(), ErrorReport> {
     set_paused(name, true)
 }
 
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
-fn resume_log(name: Option<String>) -> Result<(), ErrorReport> {
+fn resume_log(name: Option<&str>) -> Result<(), ErrorReport> {
     set_paused(name, false)
 }
 
-fn set_paused(name: Option<String>, paused: bool) -> Result<(), ErrorReport> {
+fn set_paused(name: Option<&str>, paused: bool) -> Result<(), ErrorReport> {
     Session::enter(|session| {
-        let log = logs::by_name(session, Snapshot::Fresh, &required("name", name)?)?;
+        let log = logs::by_name(session, Snapshot::Fresh, log_name("name", name)?)?;
+        logs::check_not_administration(&log)?;
         session.execute(
             "UPDATE @extschema@.verification_logs SET paused = $2 WHERE log_id = $1",
             &[log.id.into(), paused.into()],
         );
+        let log_id = log.id;
+        let act = match paused {
+            true => Act::LogPaused { log_id },
+            false => Act::LogResumed { log_id },
+        };
+        administration::record(session, act);
         xact::after_commit(super::worker::wake);
         Ok(())
     })
 }
 
-fn set_enabled(name: Option<String>, enabled: bool) -> Result<(), ErrorReport> {
+fn set_enabled(name: Option<&str>, enabled: bool) -> Result<(), ErrorReport> {
     Session::enter(|session| {
-        let log = logs::by_name(session, Snapshot::Fresh, &required("name", name)?)?;
+        let log = logs::by_name(session, Snapshot::Fresh, log_name("name", name)?)?;
+        logs::check_not_administration(&log)?;
         session.execute(
             "UPDATE @extschema@.verification_logs SET enabled = $2 WHERE log_id = $1",
             &[log.id.into(), enabled.into()],
         );
+        let log_id = log.id;
+        let act = match enabled {
+            true => Act::LogEnabled { log_id },
+            false => Act::LogDisabled { log_id },
+        };
+        administration::record(session, act);
         Ok(())
     })
 }
@@ -148,11 +173,11 @@ fn set_enabled(name: Option<String>, enabled: bool) -> Result<(), ErrorReport> {
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn drop_log(
-    name: Option<String>,
+    name: Option<&str>,
     confirm: default!(Option<bool>, false),
 ) -> Result<String, ErrorReport> {
     Session::enter(|session| {
-        let log = logs::lock_and_wait(session, &required("name", name)?)?;
+        let log = logs::lock_and_wait(session, log_name("name", name)?)?;
         let count = |table: &str| -> i64 {
             let sql = format!(
                 "SELECT pg_catalog.count(*) FROM @extschema@.{table} t WHERE t.log_id = $1"
@@ -174,10 +199,21 @@ fn drop_log(
                 heads,
             });
         }
-        for source in sources::active(session, &log) {
+        let head = heads::latest(session, Snapshot::Fresh, &log);
+        let act = Act::LogDropped {
+            log_id: log.id,
+            log_name: log.name.clone(),
+            tree_size: head.as_ref().map_or(0, |h| h.tree_size),
+            root: head.ok().map(|h| h.root),
+        };
+        administration::record(session, act);
+        for source in sources::all(session, &log) {
             guard::uninstall(session, &source);
         }
         for table in [
+            "merkle_source_state",
+            "merkle_redacted_key",
+            "verification_source_partitions",
             "verification_source_columns",
             "verification_source_versions",
             "merkle_order_index",
@@ -195,6 +231,7 @@ fn drop_log(
             "merkle_tree_head",
             "merkle_leaf_data",
             "merkle_statement",
+            "merkle_late_entry",
             "merkle_pending",
             "verification_logs",
         ] {
@@ -209,15 +246,21 @@ fn drop_log(
     })
 }
 
-fn valid_name(name: Option<String>) -> Result<String, Error> {
+fn valid_name(name: Option<&str>) -> Result<String, Error> {
     let name = required("name", name)?;
     let problem = match name.len() {
         0 => "it is empty",
         n if n > MAX_NAME => "it is longer than 63 bytes",
+        _ if name == administration::ADMINISTRATION_NAME => {
+            return Err(Error::Reserved(name.to_owned()));
+        }
         _ if name.chars().any(char::is_control) => "it has a control character",
-        _ => return Ok(name),
+        _ => return Ok(name.to_owned()),
     };
-    Err(Error::LogName { name, problem })
+    Err(Error::LogName {
+        name: shortened(name),
+        problem,
+    })
 }
 
 fn check_free(session: &Session, name: &str) -> Result<(), Error> {
@@ -242,33 +285,41 @@ fn valid_intervals(
     run: Option<Interval>,
     reconcile: Option<Interval>,
 ) -> Result<(Option<Interval>, Option<Interval>), Error> {
-    match (&run, &reconcile) {
-        (Some(run), _) if run.as_micros() < 10_000 => Err(Error::Argument {
-            name: "run_interval",
-            must: "an interval of at least 10 ms",
-            value: run.to_string(),
-        }),
-        (_, Some(reconcile)) if reconcile.as_micros() < 0 => Err(Error::Argument {
-            name: "reconcile_interval",
-            must: "an interval that is not negative (zero: never)",
-            value: reconcile.to_string(),
-        }),
-        _ => Ok((run, reconcile)),
-    }
+    let run = run.map(|run| {
+        let must = "an interval of 10 ms to 100 years";
+        valid_interval("run_interval", must, MIN_RUN_INTERVAL, run)
+    });
+    let reconcile = reconcile.map(|reconcile| {
+        let must = "an interval of zero (never) to 100 years";
+        valid_interval("reconcile_interval", must, 0, reconcile)
+    });
+    Ok((run.transpose()?, reconcile.transpose()?))
 }
 
-fn valid_settle(session: &Session, settle: Interval) -> Result<Interval, Error> {
-    let text = session.fresh_one(
-        "SELECT $1::pg_catalog.text WHERE $1 < '0'::pg_catalog.interval",
-        &[settle.into()],
-        |row| row.required::<String>(0),
-    );
-    match text {
-        None => Ok(settle),
-        Some(value) => Err(Error::Argument {
-            name: "settle",
-            must: "an interval that is not negative",
-            value,
+fn valid_settle(settle: Interval) -> Result<Interval, Error> {
+    valid_interval("settle", "an interval of zero to 100 years", 0, settle)
+}
+
+/// An interval that can be added to and subtracted from any time that a clock shows.
+fn valid_interval(
+    name: &'static str,
+    must: &'static str,
+    least: i128,
+    interval: Interval,
+) -> Result<Interval, Error> {
+    let parts = [
+        i128::from(interval.months()) * DAYS_OF_MONTH * MICROS_OF_DAY,
+        i128::from(interval.days()) * MICROS_OF_DAY,
+        i128::from(interval.micros()),
+    ];
+    // Parts that cancel each other out are still added one by one.
+    let small = parts.iter().all(|part| part.abs() <= MAX_INTERVAL);
+    match small && (least..=MAX_INTERVAL).contains(&interval.as_micros()) {
+        true => Ok(interval),
+        false => Err(Error::Argument {
+            name,
+            must,
+            value: interval.to_string(),
         }),
     }
 }

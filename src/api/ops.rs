@@ -1,6 +1,6 @@
 //! What an operator sees: the functions that the views are made of, health, and metrics.
 
-use super::required;
+use super::{log_name, required};
 use crate::cache;
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources;
@@ -116,7 +116,7 @@ pub fn node_cache() -> TableIterator<'static, (name!(hashes, i64), name!(room, i
     TableIterator::new(occupancy.map(|(hashes, room)| (hashes as i64, room as i64)))
 }
 
-#[pg_extern(volatile, parallel_restricted)]
+#[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::type_complexity)]
 pub fn log_lag(
@@ -129,9 +129,27 @@ pub fn log_lag(
         let log = logs::by_id(session, log_id);
         let lag = log.map(|log| monitor::lag(session, &log));
         Ok(TableIterator::new(lag.map(|lag| match lag {
-            Some(lag) => (Some(lag.rows), Some(lag.seconds)),
-            None => (None, None),
+            Ok(lag) => (Some(lag.rows), Some(lag.seconds)),
+            Err(_) => (None, None),
         })))
+    })
+}
+
+#[pg_extern(stable, strict, parallel_restricted)]
+#[search_path(pg_catalog, pg_temp)]
+pub fn may_read_log(log_id: i32) -> Result<bool, ErrorReport> {
+    Session::enter(|session| match logs::by_id(session, log_id) {
+        Some(log) => session.caller_may_read_log(&log),
+        None => session.caller_may_read_entries(),
+    })
+}
+
+#[pg_extern(stable, strict, parallel_restricted)]
+#[search_path(pg_catalog, pg_temp)]
+pub fn may_read_source(source_id: i32) -> Result<bool, ErrorReport> {
+    Session::enter(|session| match sources::by_id(session, source_id) {
+        Some(source) => session.caller_may_read(&source),
+        None => session.caller_may_read_entries(),
     })
 }
 
@@ -156,7 +174,7 @@ pub fn coverage_holes(
         let source = sources::by_id(session, source_id).filter(|s| !s.removed);
         let log = source.as_ref().and_then(|s| logs::by_id(session, s.log_id));
         let holes = match source.zip(log) {
-            Some((source, log)) => coverage::holes(session, &log, &source)?,
+            Some((source, log)) => coverage::holes(session, &log, &source),
             None => Vec::new(),
         };
         Ok(TableIterator::new(
@@ -199,9 +217,9 @@ pub fn merkle_log_metrics() -> Result<String, ErrorReport> {
 
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
-pub fn merkle_log_warm(log: Option<String>) -> Result<i64, ErrorReport> {
+pub fn merkle_log_warm(log: Option<&str>) -> Result<i64, ErrorReport> {
     Session::enter(|session| {
-        let log = logs::by_name(session, Snapshot::Statement, &required("log", log)?)?;
+        let log = logs::by_name(session, Snapshot::Statement, log_name("log", log)?)?;
         crate::store::tree::warm(session, &log)
     })
 }
@@ -209,8 +227,8 @@ pub fn merkle_log_warm(log: Option<String>) -> Result<i64, ErrorReport> {
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 pub fn schedule_log(
-    log: Option<String>,
-    schedule: default!(Option<String>, "'* * * * *'"),
+    log: Option<&str>,
+    schedule: default!(Option<&str>, "'* * * * *'"),
 ) -> Result<i64, ErrorReport> {
     let schedule = Session::enter(|_| required("schedule", schedule))?;
     let (name, command) = cron_job(log)?;
@@ -226,7 +244,7 @@ pub fn schedule_log(
 
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
-pub fn unschedule_log(log: Option<String>) -> Result<bool, ErrorReport> {
+pub fn unschedule_log(log: Option<&str>) -> Result<bool, ErrorReport> {
     let (name, _) = cron_job(log)?;
     let found = spi::query_one(
         Snapshot::Fresh,
@@ -239,16 +257,21 @@ pub fn unschedule_log(log: Option<String>) -> Result<bool, ErrorReport> {
 }
 
 /// The name and the command of a log's pg_cron job.
-fn cron_job(log: Option<String>) -> Result<(String, String), ErrorReport> {
+fn cron_job(log: Option<&str>) -> Result<(String, String), ErrorReport> {
     Session::enter(|session| {
-        let log: Log = logs::by_name(session, Snapshot::Fresh, &required("log", log)?)?;
+        let log: Log = logs::by_name(session, Snapshot::Fresh, log_name("log", log)?)?;
         let job = session.fresh_one(
-            "SELECT pg_catalog.format('SELECT @extschema@.process_next_batch(%L, wait => false)', $1::pg_catalog.text)
-               FROM pg_catalog.pg_extension e WHERE e.extname = 'pg_cron'",
-            &[log.name.into()],
-            |row| row.required::<String>(0),
+            "SELECT pg_catalog.format('SELECT @extschema@.process_next_batch(%L, wait => false)', $1::pg_catalog.text),
+                    pg_catalog.has_schema_privilege($2, n.oid, 'USAGE')
+               FROM pg_catalog.pg_extension e
+               JOIN pg_catalog.pg_namespace n ON n.nspname = 'cron' WHERE e.extname = 'pg_cron'",
+            &[log.name.into(), session.caller().into()],
+            |row| (row.required::<String>(0), row.required::<bool>(1)),
         );
-        let command = job.ok_or(Error::NoCron)?;
+        let (command, may_schedule) = job.ok_or(Error::NoCron)?;
+        if !may_schedule {
+            return Err(Error::MayNotSchedule);
+        }
         Ok((format!("merkle_log_{}", log.id), command))
     })
 }

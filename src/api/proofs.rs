@@ -4,14 +4,15 @@
 //! one would cost as much as the answer. The few statements that are run after all run under pinned
 //! settings (`Session::look`).
 
-use super::required;
+use super::{given_key, log_name, required, without_nulls};
 use crate::capture::row_key;
 use crate::capture::scan::Scan;
 use crate::capture::shape::Shape;
 use crate::capture::statement;
-use crate::catalog::logs::{self, Log};
+use crate::catalog::logs::{self, ADMINISTRATION, Log};
 use crate::catalog::sources::{self, OF_LOG};
 use crate::error::Error;
+use crate::pg::alloc;
 use crate::pg::hashes::Path;
 use crate::pg::memory::Scratch;
 use crate::pg::regclass::RegClass;
@@ -27,7 +28,7 @@ use pgrx::prelude::*;
 
 #[pg_extern(stable, parallel_restricted)]
 fn merkle_root(
-    log: Option<String>,
+    log: Option<&str>,
     tree_size: default!(Option<i64>, "NULL"),
 ) -> Result<Vec<u8>, ErrorReport> {
     Session::look(|session| {
@@ -38,7 +39,7 @@ fn merkle_root(
 }
 
 #[pg_extern(stable, parallel_restricted)]
-fn merkle_size(log: Option<String>) -> Result<i64, ErrorReport> {
+fn merkle_size(log: Option<&str>) -> Result<i64, ErrorReport> {
     Session::look(|session| {
         let log = named(session, log)?;
         current_size(session, &log)
@@ -50,7 +51,7 @@ type HeadColumns = (i64, Vec<u8>, Option<TimestampWithTimeZone>);
 #[pg_extern(stable, parallel_restricted)]
 #[allow(clippy::type_complexity)]
 fn tree_head(
-    log: Option<String>,
+    log: Option<&str>,
 ) -> Result<
     TableIterator<
         'static,
@@ -77,7 +78,7 @@ fn tree_head(
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::type_complexity)]
 fn tree_heads(
-    log: Option<String>,
+    log: Option<&str>,
     from_size: default!(Option<i64>, 0),
     to_size: default!(Option<i64>, "NULL"),
 ) -> Result<
@@ -91,12 +92,53 @@ fn tree_heads(
     >,
     ErrorReport,
 > {
-    Session::enter(|session| {
-        let log = named(session, log)?;
-        let (from, to) = (from_size.unwrap_or(0), to_size.unwrap_or(i64::MAX));
-        let heads: Vec<HeadColumns> = heads::between(session, &log, from, to, i64::MAX);
-        Ok(TableIterator::new(heads))
-    })
+    let log = Session::enter(|session| named(session, log))?;
+    Ok(TableIterator::new(Heads {
+        log,
+        next: from_size.unwrap_or(0),
+        to: to_size.unwrap_or(i64::MAX),
+        page: Vec::new().into_iter(),
+    }))
+}
+
+/// Heads one by one, read a page at a time under the calling statement's snapshot.
+struct Heads {
+    log: Log,
+    /// The least size that has not been read.
+    next: i64,
+    to: i64,
+    page: std::vec::IntoIter<HeadColumns>,
+}
+
+/// Heads that are read at once.
+const PAGE: i64 = 1000;
+
+impl Iterator for Heads {
+    type Item = HeadColumns;
+
+    fn next(&mut self) -> Option<HeadColumns> {
+        if self.page.len() == 0 && self.next <= self.to {
+            let page: Result<Vec<HeadColumns>, ErrorReport> = Scratch::new().scope(|| {
+                Session::enter(|session| {
+                    Ok(heads::between(session, &self.log, self.next, self.to, PAGE))
+                })
+            });
+            match page {
+                Ok(page) => {
+                    self.next = match page.last() {
+                        Some((size, ..)) => size.saturating_add(1),
+                        None => i64::MAX,
+                    };
+                    if self.next == i64::MAX {
+                        self.to = i64::MIN;
+                    }
+                    self.page = page.into_iter();
+                }
+                Err(report) => Error::raise_report(report),
+            }
+        }
+        self.page.next()
+    }
 }
 
 /// The columns of an inclusion proof.
@@ -112,7 +154,7 @@ impl From<Inclusion> for InclusionColumns {
 #[pg_extern(stable, parallel_restricted)]
 #[allow(clippy::type_complexity)]
 fn inclusion_proof(
-    log: Option<String>,
+    log: Option<&str>,
     leaf_index: Option<i64>,
     tree_size: default!(Option<i64>, "NULL"),
 ) -> Result<
@@ -139,9 +181,9 @@ fn inclusion_proof(
 #[pg_extern(stable, parallel_restricted, name = "inclusion_proof")]
 #[allow(clippy::type_complexity)]
 fn inclusion_proof_of_row(
-    log: Option<String>,
+    log: Option<&str>,
     source_table: Option<RegClass>,
-    key: Option<String>,
+    key: Option<&str>,
     tree_size: default!(Option<i64>, "NULL"),
 ) -> Result<
     TableIterator<
@@ -157,9 +199,9 @@ fn inclusion_proof_of_row(
     ErrorReport,
 > {
     Session::look(|session| {
-        let log = required("log", log)?;
+        let log = log_name("log", log)?;
         let relation = required("source_table", source_table)?.0;
-        let key = required("key", key)?;
+        let key = given_key(key)?;
         let snapshot = Snapshot::Statement;
         let proof = prove::row(session, snapshot, &log, relation, &key, tree_size)?;
         Ok(TableIterator::once(proof.into()))
@@ -169,8 +211,8 @@ fn inclusion_proof_of_row(
 #[pg_extern(stable, parallel_restricted)]
 #[allow(clippy::type_complexity)]
 fn inclusion_proofs(
-    log: Option<String>,
-    leaf_indexes: Option<Vec<Option<i64>>>,
+    log: Option<&str>,
+    leaf_indexes: Option<pgrx::Array<i64>>,
     tree_size: default!(Option<i64>, "NULL"),
 ) -> Result<
     TableIterator<
@@ -187,9 +229,13 @@ fn inclusion_proofs(
 > {
     let many = Session::look(|session| {
         let log = named(session, log)?;
-        let indexes = required("leaf_indexes", leaf_indexes)?;
-        let indexes = indexes.into_iter().map(|i| required("leaf_index", i));
-        Many::start(session, log, indexes.collect::<Result<_, _>>()?, tree_size)
+        let given = without_nulls("leaf_indexes", required("leaf_indexes", leaf_indexes)?)?;
+        let mut indexes = Vec::new();
+        alloc::reserve(&mut indexes, given.len());
+        for index in given {
+            indexes.push(required("leaf_index", index)?);
+        }
+        Many::start(session, log, indexes, tree_size)
     })?;
     Ok(TableIterator::new(Proofs {
         many,
@@ -223,7 +269,7 @@ impl Iterator for Proofs {
 #[pg_extern(stable, parallel_restricted)]
 #[allow(clippy::type_complexity)]
 fn consistency_proof(
-    log: Option<String>,
+    log: Option<&str>,
     old_size: Option<i64>,
     new_size: default!(Option<i64>, "NULL"),
 ) -> Result<
@@ -243,6 +289,14 @@ fn consistency_proof(
         let log = named(session, log)?;
         let old = required("old_size", old_size)?;
         let (new, new_root) = heads::at(session, Snapshot::Statement, &log, new_size)?;
+        let size = current_size(session, &log)?;
+        if old > size {
+            return Err(Error::SizeOutOfRange {
+                log: log.name,
+                wanted: old,
+                size,
+            });
+        }
         let old_root = match old <= new {
             true => heads::at(session, Snapshot::Statement, &log, Some(old))?.1,
             false => {
@@ -269,19 +323,22 @@ fn consistency_proof(
     })
 }
 
+/// Hashes of the longest proof that there can be: one a bit of a tree's size, and one more for consistency.
+const LONGEST_PATH: usize = 65;
+
 #[pg_extern(immutable, strict, parallel_safe)]
 #[search_path(pg_catalog, pg_temp)]
 fn verify_inclusion(
-    leaf_hash: Vec<u8>,
+    leaf_hash: &[u8],
     leaf_index: i64,
     tree_size: i64,
     path: pgrx::Array<&[u8]>,
-    root_hash: Vec<u8>,
+    root_hash: &[u8],
 ) -> Result<bool, ErrorReport> {
-    let (leaf, root) = (
-        hash("leaf_hash", &leaf_hash)?,
-        hash("root_hash", &root_hash)?,
-    );
+    let (leaf, root) = (hash("leaf_hash", leaf_hash)?, hash("root_hash", root_hash)?);
+    if path.len() > LONGEST_PATH {
+        return Ok(false);
+    }
     let path = hashes("path", path)?;
     let index = u64::try_from(leaf_index)
         .ok()
@@ -299,11 +356,14 @@ fn verify_inclusion(
 fn verify_consistency(
     old_size: i64,
     new_size: i64,
-    old_root: Vec<u8>,
-    new_root: Vec<u8>,
+    old_root: &[u8],
+    new_root: &[u8],
     path: pgrx::Array<&[u8]>,
 ) -> Result<bool, ErrorReport> {
-    let (old_root, new_root) = (hash("old_root", &old_root)?, hash("new_root", &new_root)?);
+    let (old_root, new_root) = (hash("old_root", old_root)?, hash("new_root", new_root)?);
+    if path.len() > LONGEST_PATH {
+        return Ok(false);
+    }
     let path = hashes("path", path)?;
     let size = |n: i64| u64::try_from(n).ok().and_then(|n| TreeSize::new(n).ok());
     Ok(size(old_size)
@@ -315,16 +375,20 @@ fn verify_consistency(
 
 #[pg_extern(stable, parallel_restricted)]
 #[search_path(pg_catalog, pg_temp)]
-fn leaf_data(log: Option<String>, leaf_index: Option<i64>) -> Result<Vec<u8>, ErrorReport> {
+fn leaf_data(log: Option<&str>, leaf_index: Option<i64>) -> Result<Vec<u8>, ErrorReport> {
     Session::enter(|session| {
         let log = named(session, log)?;
         let index = required("leaf_index", leaf_index)?;
         let size = current_size(session, &log)?;
         let entry = entries::at(session, Snapshot::Statement, &log, index, size)?;
         let annex = leaves::annex(session, &log, index);
+        if log.id == ADMINISTRATION {
+            session.check_caller_is_owner()?;
+        }
         if entry.source_id == OF_LOG
             && let Some(leaf_data) = annex.leaf_data
         {
+            session.check_caller_reads_own(&log, &entry.key)?;
             return Ok(leaf_data);
         }
         let source = sources::all(session, &log)
@@ -337,7 +401,7 @@ fn leaf_data(log: Option<String>, leaf_index: Option<i64>) -> Result<Vec<u8>, Er
                     entry.source_id
                 ),
             })?;
-        session.check_caller_reads(&log, source.relation)?;
+        session.check_caller_reads(&log, &source)?;
         if let Some(leaf_data) = annex.leaf_data {
             return Ok(leaf_data);
         }
@@ -374,8 +438,8 @@ fn leaf_data(log: Option<String>, leaf_index: Option<i64>) -> Result<Vec<u8>, Er
     })
 }
 
-fn named(session: &Session, log: Option<String>) -> Result<Log, Error> {
-    logs::known(session, &required("log", log)?)
+fn named(session: &Session, log: Option<&str>) -> Result<Log, Error> {
+    logs::known(session, log_name("log", log)?)
 }
 
 fn current_size(session: &Session, log: &Log) -> Result<i64, Error> {
@@ -391,6 +455,7 @@ fn hash(name: &'static str, bytes: &[u8]) -> Result<Hash, Error> {
 }
 
 fn hashes(name: &'static str, path: pgrx::Array<&[u8]>) -> Result<Vec<Hash>, Error> {
+    let path = without_nulls(name, path)?;
     path.iter()
         .map(|element| hash(name, required(name, element)?))
         .collect()

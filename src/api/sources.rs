@@ -1,9 +1,10 @@
 //! Adding, changing and removing the tables that feed a log.
 
 use super::logs::check_settle_domain;
-use super::{elements, required};
+use super::{column_names, log_name, required, shortened};
 use crate::capture::guard;
 use crate::capture::order::Domain;
+use crate::capture::partitions;
 use crate::capture::shape::{self, Shape};
 use crate::capture::table::{Attribute, Table};
 use crate::catalog::logs::{self, Log};
@@ -23,13 +24,13 @@ use pgrx::prelude::*;
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::too_many_arguments)] // the SQL function's named arguments
 fn add_source_v2(
-    log: Option<String>,
+    log: Option<&str>,
     source_table: Option<RegClass>,
-    order_column: default!(Option<String>, "NULL"),
-    key_columns: default!(Option<Vec<Option<String>>>, "NULL"),
-    columns: default!(Option<Vec<Option<String>>>, "NULL"),
-    hash_column: default!(Option<String>, "NULL"),
-    capture: default!(Option<String>, "NULL"),
+    order_column: default!(Option<&str>, "NULL"),
+    key_columns: default!(Option<pgrx::Array<&str>>, "NULL"),
+    columns: default!(Option<pgrx::Array<&str>>, "NULL"),
+    hash_column: default!(Option<&str>, "NULL"),
+    capture: default!(Option<&str>, "NULL"),
     append_only: default!(Option<bool>, false),
     allow_truncate: default!(Option<bool>, false),
     store_leaf_data: default!(Option<bool>, false),
@@ -37,13 +38,15 @@ fn add_source_v2(
     backfill: default!(Option<bool>, true),
 ) -> Result<i32, ErrorReport> {
     Session::enter(|session| {
-        let log = logs::lock_and_wait(session, &required("log", log)?)?;
+        let log = logs::lock_and_wait(session, log_name("log", log)?)?;
         let relation = required("source_table", source_table)?.0;
-        let columns = elements("columns", columns)?;
-        let key_columns = elements("key_columns", key_columns)?;
+        let columns = column_names("columns", columns)?;
+        let key_columns = column_names("key_columns", key_columns)?;
+        let (order_column, hash_column) = (order_column.map(shortened), hash_column.map(shortened));
         let table = Table::load(session, relation).ok_or_else(|| Error::SourceGone {
             log: log.name.clone(),
             table: sources::relation_name(session, relation),
+            relation: relation.to_u32(),
         })?;
         table.check_fit(&log.name)?;
         check_owner(session, &log, &table)?;
@@ -58,7 +61,9 @@ fn add_source_v2(
         }
         let capture = match capture {
             None => None,
-            Some(name) => Some(Capture::from_name(&name).ok_or(Error::CaptureMode(name))?),
+            Some(name) => {
+                Some(Capture::from_name(name).ok_or_else(|| Error::CaptureMode(shortened(name)))?)
+            }
         };
         let key = choose_key(session, &table, key_columns)?;
         let order = match capture {
@@ -110,7 +115,11 @@ fn add_source_v2(
             backfill: (capture == Capture::Trigger && backfill != Some(false)).then(Vec::new),
             pruned_order: None,
             complete: capture == Capture::Watermark || backfill != Some(false),
+            backfilled: false,
         };
+        if let Some(before) = removed_before(session, &log, &source, &key)? {
+            return go_on(session, &log, before, source);
+        }
         let version = Version {
             number: 1,
             from_leaf_index: heads::latest(session, Snapshot::Fresh, &log)?.tree_size,
@@ -120,24 +129,99 @@ fn add_source_v2(
         source.id = sources::insert(session, &source);
         versions::insert(session, source.id, &version, "first version");
         guard::install(session, &source);
+        partitions::record(
+            session,
+            &Shape::load(session, &log, &source)?,
+            version.from_leaf_index,
+        );
         Ok(source.id)
     })
+}
+
+/// The source that the table was before it was removed, if it can go on: with the same capture, key, order
+/// and salting. Whoever adds the table is told where it cannot.
+fn removed_before(
+    session: &Session,
+    log: &Log,
+    source: &Source,
+    key: &[Attribute],
+) -> Result<Option<Source>, Error> {
+    let mut of_table = sources::all(session, log);
+    of_table.retain(|s| s.removed && s.relation == source.relation);
+    let Some(before) = of_table.pop() else {
+        return Ok(None);
+    };
+    let shape = Shape::load(session, log, &before);
+    let same = shape.is_ok_and(|shape| {
+        let numbers = |columns: &[Attribute]| columns.iter().map(|a| a.attnum).collect::<Vec<_>>();
+        let order = shape
+            .source
+            .order_column
+            .as_ref()
+            .map(|_| &shape.order().name);
+        numbers(&shape.key) == numbers(key) && order == source.order_column.as_ref()
+    });
+    let same = same
+        && before.capture == source.capture
+        && before.hash_column == source.hash_column
+        && before.salted == source.salted;
+    if !same {
+        pgrx::notice!(
+            "table \"{}\" was a source of log \"{}\" with another key, order or capture: this is a new source, and entries of the old one are not held against the table by verify_log as those of a source are",
+            source.name,
+            log.name
+        );
+        return Ok(None);
+    }
+    Ok(Some(before))
+}
+
+/// Lets a removed source go on with the settings of `wanted`. Its entries are held against the table again,
+/// with what was done to it while it was no source.
+fn go_on(session: &Session, log: &Log, before: Source, wanted: Source) -> Result<i32, Error> {
+    let source = Source {
+        columns: wanted.columns,
+        append_only: wanted.append_only,
+        allow_truncate: wanted.allow_truncate,
+        store_leaf_data: wanted.store_leaf_data,
+        backfill: wanted.backfill,
+        complete: before.complete && wanted.complete,
+        removed: false,
+        ..before
+    };
+    pgrx::notice!(
+        "table \"{}\" was a source of log \"{}\" before and goes on as the same one: what was changed or deleted while it was none shows as modified or deleted",
+        source.name,
+        log.name
+    );
+    sources::readmit(session, &source);
+    let size = heads::latest(session, Snapshot::Fresh, log)?.tree_size;
+    let mut shape = Shape::load(session, log, &source)?;
+    // Triggers start a new version with the first change that they capture.
+    match source.by_trigger() {
+        true => shape.columns_now().map(drop)?,
+        false => shape.record(session, size)?,
+    }
+    guard::install(session, &source);
+    partitions::record(session, &shape, size);
+    Ok(source.id)
 }
 
 #[pg_extern(parallel_unsafe, name = "alter_source")]
 #[search_path(pg_catalog, pg_temp)]
 fn alter_source_v2(
-    log: Option<String>,
+    log: Option<&str>,
     source_table: Option<RegClass>,
-    columns: default!(Option<Vec<Option<String>>>, "NULL"),
-    hash_column: default!(Option<String>, "NULL"),
+    columns: default!(Option<pgrx::Array<&str>>, "NULL"),
+    hash_column: default!(Option<&str>, "NULL"),
     append_only: default!(Option<bool>, "NULL"),
     allow_truncate: default!(Option<bool>, "NULL"),
     store_leaf_data: default!(Option<bool>, "NULL"),
 ) -> Result<i32, ErrorReport> {
     Session::enter(|session| {
-        let log = logs::lock_and_wait(session, &required("log", log)?)?;
+        let log = logs::lock_and_wait(session, log_name("log", log)?)?;
         let relation = required("source_table", source_table)?.0;
+        let hash_column = hash_column.map(shortened);
         let source = sources::by_relation(session, &log, relation)?;
         let size = heads::latest(session, Snapshot::Fresh, &log)?.tree_size;
         let mut shape = Shape::load(session, &log, &source)?;
@@ -149,7 +233,7 @@ fn alter_source_v2(
             // What happened to the table so far belongs to a version of its own.
             shape.record(session, size)?;
         }
-        if let Some(columns) = elements("columns", columns)? {
+        if let Some(columns) = column_names("columns", columns)? {
             shape.source.columns = (!columns.is_empty()).then_some(columns);
         }
         if let Some(hash_column) = hash_column {
@@ -175,15 +259,15 @@ fn alter_source_v2(
 
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
-fn remove_source(log: Option<String>, source_table: Option<RegClass>) -> Result<(), ErrorReport> {
+fn remove_source(log: Option<&str>, source_table: Option<RegClass>) -> Result<(), ErrorReport> {
     Session::enter(|session| {
-        let log = logs::lock_and_wait(session, &required("log", log)?)?;
+        let log = logs::lock_and_wait(session, log_name("log", log)?)?;
         let relation = required("source_table", source_table)?.0;
         let source = sources::by_relation(session, &log, relation)?;
         if let Some(table) = Table::load(session, relation) {
             check_owner(session, &log, &table)?;
-            guard::uninstall(session, &source);
         }
+        guard::uninstall(session, &source);
         sources::remove(session, &source);
         Ok(())
     })
@@ -191,7 +275,7 @@ fn remove_source(log: Option<String>, source_table: Option<RegClass>) -> Result<
 
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
-fn backfill(log: Option<String>, source_table: Option<RegClass>) -> Result<(), ErrorReport> {
+fn backfill(log: Option<&str>, source_table: Option<RegClass>) -> Result<(), ErrorReport> {
     Session::enter(|session| {
         let (source, table) = own_source(session, log, source_table)?;
         if !source.by_trigger() {
@@ -210,7 +294,7 @@ fn backfill(log: Option<String>, source_table: Option<RegClass>) -> Result<(), E
 
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
-fn repair_capture(log: Option<String>, source_table: Option<RegClass>) -> Result<(), ErrorReport> {
+fn repair_capture(log: Option<&str>, source_table: Option<RegClass>) -> Result<(), ErrorReport> {
     Session::enter(|session| {
         let (source, _) = own_source(session, log, source_table)?;
         guard::install(session, &source);
@@ -225,15 +309,16 @@ fn repair_capture(log: Option<String>, source_table: Option<RegClass>) -> Result
 /// A source of a log that the caller may change.
 fn own_source(
     session: &Session,
-    log: Option<String>,
+    log: Option<&str>,
     source_table: Option<RegClass>,
 ) -> Result<(Source, Table), Error> {
-    let log = logs::lock_and_wait(session, &required("log", log)?)?;
+    let log = logs::lock_and_wait(session, log_name("log", log)?)?;
     let relation = required("source_table", source_table)?.0;
     let source = sources::by_relation(session, &log, relation)?;
     let table = Table::load(session, relation).ok_or_else(|| Error::SourceGone {
         log: log.name.clone(),
         table: source.name.clone(),
+        relation: relation.to_u32(),
     })?;
     check_owner(session, &log, &table)?;
     Ok((source, table))
@@ -335,8 +420,12 @@ fn check_fence(
 ) -> Result<(), Error> {
     let sequences = check_sequences(session, table, order)?;
     let clock = session.fresh_one(
+        // A coarser value may be rounded up, and is shared by many rows; one without a time zone repeats an
+        // hour each year.
         "SELECT true FROM pg_catalog.pg_attrdef d
+           JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
           WHERE d.adrelid = $1 AND d.adnum = $2
+            AND a.atttypid = 'pg_catalog.timestamptz'::pg_catalog.regtype AND a.atttypmod IN (-1, 6)
             AND pg_catalog.pg_get_expr(d.adbin, d.adrelid) = 'clock_timestamp()'",
         &[table.oid.into(), order.attnum.into()],
         |row| row.required::<bool>(0),

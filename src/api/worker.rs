@@ -1,10 +1,12 @@
 //! Steering the background worker of this database.
 
-use super::required;
+use super::{log_name, required};
+use crate::catalog::identity::{self, Adoption};
 use crate::catalog::logs;
 use crate::error::Error;
 use crate::pg::server;
 use crate::pg::spi::Snapshot;
+use crate::pg::xact;
 use crate::session::Session;
 use crate::shared;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -13,9 +15,9 @@ use std::sync::atomic::Ordering::SeqCst;
 
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
-pub fn run_now(log: Option<String>) -> Result<(), ErrorReport> {
+pub fn run_now(log: Option<&str>) -> Result<(), ErrorReport> {
     Session::enter(|session| {
-        let log = logs::by_name(session, Snapshot::Fresh, &required("log", log)?)?;
+        let log = logs::by_name(session, Snapshot::Fresh, log_name("log", log)?)?;
         let shared = shared::get().ok_or(Error::NoWorker {
             why: "the library is not preloaded",
         })?;
@@ -31,6 +33,36 @@ pub fn run_now(log: Option<String>) -> Result<(), ErrorReport> {
         worker.ask();
         Ok(())
     })
+}
+
+#[pg_extern(parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+pub fn adopt_database(role: Option<String>) -> Result<String, ErrorReport> {
+    Session::enter(|session| {
+        let name = required("role", role)?;
+        let adoption = Adoption::from_name(&name).ok_or(Error::Argument {
+            name: "role",
+            must: "'continue' or 'copy'",
+            value: format!("'{name}'"),
+        })?;
+        let said = identity::adopt(session, adoption)?;
+        if let Some(shared) = shared::get() {
+            for log in logs::scheduled(session) {
+                if let Some(counters) = shared.counters(session, log.id) {
+                    xact::after_commit(|| counters.ask_to_run());
+                }
+            }
+        }
+        xact::after_commit(wake);
+        Ok(said)
+    })
+}
+
+/// The database whose logs this one has, where it is another and nobody has said what this one is.
+#[pg_extern(stable, parallel_restricted)]
+#[search_path(pg_catalog, pg_temp)]
+pub fn held_as_copy_of() -> Result<Option<String>, ErrorReport> {
+    Session::enter(|session| Ok(identity::other(session).map(|other| other.name)))
 }
 
 /// Lets the worker, if there is one, look at its logs again.

@@ -38,7 +38,8 @@ pub fn append(
     let mut appender = Appender::open(session, log)?;
     let mut watermarks: HashMap<i32, Vec<String>> = HashMap::new();
     let batch_size = i64::from(log.batch_size);
-    let mut helpers = true;
+    // What may be logged already is looked up here.
+    let mut helpers = !sources.iter().any(|(_, span)| span.some_logged);
     loop {
         let before = appender.entries();
         let helper = match helpers && before >= ALONE {
@@ -54,13 +55,16 @@ pub fn append(
         let (limit, passed) = match helper {
             Some(helper) => (STRETCH, take_from(helper, &mut appender, &progress)?),
             None => {
-                helpers = before < ALONE;
+                helpers &= before < ALONE;
                 let limit = if helpers { ALONE } else { STRETCH };
                 let limit = limit.min(batch_size - before);
-                let mut merge = Merge::open(log, &sources, limit, Snapshot::Fresh)?;
+                let mut merge = Merge::open(session, log, &sources, limit, Snapshot::Fresh)?;
                 while appender.entries() - before < limit
                     && let Some((source_id, leaf)) = merge.next()?
                 {
+                    if leaf.logged {
+                        continue;
+                    }
                     appender.push(&Entry::in_order(source_id, leaf))?;
                     report(&progress, appender.entries());
                 }
@@ -134,7 +138,7 @@ impl Request {
             })?;
             sources.push((Shape::locked(session, &log, &source)?, span));
         }
-        let mut merge = Merge::open(&log, &sources, self.limit, Snapshot::Statement)?;
+        let mut merge = Merge::open(session, &log, &sources, self.limit, Snapshot::Statement)?;
         let mut answer = vec![Answer::ROWS];
         let mut tile = hashes(&log, &self.edge)?;
         let (mut taken, mut held) = (0, 0);

@@ -4,10 +4,13 @@
 //! the order of its key. A row is late only if the queue has nothing about it, so the rows are read
 //! first and the queue, with a younger snapshot, to its end after that.
 
-use super::{Late, report};
-use crate::capture::queue::{self, Changes, Queue};
+use super::{Late, record_late, report};
+use crate::capture::page::CapturedAs;
+use crate::capture::partitions;
+use crate::capture::queue::{self, Change, Queue};
 use crate::capture::scan::{Leaf, Scan};
 use crate::capture::shape::{self, Shape};
+use crate::capture::state;
 use crate::capture::statement::{self, Rows};
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
@@ -20,9 +23,11 @@ use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use crate::store::append::{Appended, Appender, Entry};
 use crate::store::entries;
+use crate::store::late::Way;
 use leaf_format::Kind;
 use merkle_tree::{Hash, leaf_hash};
 use std::collections::HashMap;
+use std::rc::Rc;
 
 /// Rows of the queue that are taken on at once.
 const WINDOW: i64 = 100_000;
@@ -36,8 +41,10 @@ pub fn append(session: &Session, log: &Log) -> Result<Appended, Error> {
         true => Command::Backfill,
         false => Command::Batch,
     };
+    state::look_for_changes(session, log, &sources);
     let mut batch = Batch::open(session, log, command)?;
     let mut more = false;
+    let partitioned = partitions::partitioned(session, log.id, &sources);
     for source in sources {
         let mut after = source.backfill.clone();
         while let Some(from) = after.filter(|_| !more) {
@@ -48,13 +55,21 @@ pub fn append(session: &Session, log: &Log) -> Result<Appended, Error> {
             after = sweep.next.clone();
             more = !drained || batch.room() < sweep.rows.len() as i64;
             if !more {
+                let found = batch.log_unlogged(sweep)?;
+                if source.backfilled {
+                    record_late(session, log, &found, Way::PastTriggers);
+                }
                 // A step without an unlogged row is no batch yet.
-                more = !batch.log_unlogged(sweep)?.is_empty() && after.is_some();
+                more = !found.is_empty() && after.is_some();
                 sources::set_backfill(session, source.id, after.as_deref());
             }
         }
     }
-    more |= !batch.drain(log.batch_size.into())?;
+    let drained = batch.drain(log.batch_size.into())?;
+    more |= !drained;
+    if drained {
+        batch.record_partitions(&partitioned)?;
+    }
     let appended = batch.appender.finish()?;
     Ok(Appended { more, ..appended })
 }
@@ -79,13 +94,24 @@ pub fn reconcile(session: &Session, log: &Log) -> Result<Vec<Late>, Error> {
             };
             after = sweep.next.clone();
             batch.drain_all()?;
-            late.extend(batch.log_unlogged(sweep)?);
+            let found = batch.log_unlogged(sweep)?;
+            if source.backfilled {
+                record_late(session, log, &found, Way::PastTriggers);
+            }
+            late.extend(found);
         }
         sources::set_backfill(session, source.id, None);
     }
     batch.drain_all()?;
     batch.appender.finish()?;
     Ok(late)
+}
+
+/// Logs all that is queued.
+pub fn drain_queue(session: &Session, log: &Log) -> Result<(), Error> {
+    let mut batch = Batch::open(session, log, Command::Batch)?;
+    batch.drain_all()?;
+    batch.appender.finish().map(drop)
 }
 
 /// One step of a sweep: some rows of a source, in the order of its key.
@@ -97,7 +123,7 @@ struct Sweep {
 }
 
 impl Sweep {
-    /// `None` if the table is gone, or someone is altering it: then later.
+    /// `None` if the source is not ready, or someone is altering its table: then later.
     fn read(
         session: &Session,
         log: &Log,
@@ -108,11 +134,10 @@ impl Sweep {
         if !lock::try_access_share(source.relation) {
             return Ok(None);
         }
-        let mut shape = match Shape::load(session, log, source) {
-            Err(Error::SourceGone { .. }) => return Ok(None),
-            shape => shape?,
+        let ready = state::open_ready(session, log, std::slice::from_ref(source));
+        let Some(mut shape) = ready.into_iter().next() else {
+            return Ok(None);
         };
-        shape.check(session, log)?;
         let columns = shape.columns_now()?;
         let now = Version {
             columns,
@@ -160,6 +185,19 @@ impl<'a> Batch<'a> {
         i64::from(self.log.batch_size) - self.appender.entries()
     }
 
+    /// Puts on record which partitions came and which left. Whoever takes one away waits for its writers, so
+    /// what is captured of it is in the queue by then: nothing that is logged later is of its rows.
+    fn record_partitions(&mut self, partitioned: &[Source]) -> Result<(), Error> {
+        for source in partitioned {
+            if lock::try_access_share(source.relation)
+                && let Ok(shape) = state::open_locked(self.session, self.log, source)
+            {
+                partitions::record(self.session, &shape, self.appender.size());
+            }
+        }
+        Ok(())
+    }
+
     /// Logs all that is queued.
     fn drain_all(&mut self) -> Result<(), Error> {
         while !self.drain(i64::MAX)? {}
@@ -168,70 +206,90 @@ impl<'a> Batch<'a> {
 
     /// Logs what is queued, `limit` entries of this batch at most; false if something may be left.
     fn drain(&mut self, limit: i64) -> Result<bool, Error> {
-        // Each row of the queue is an entry at least.
+        // Most rows of the queue are an entry at least.
         let rows = limit.clamp(1, WINDOW);
         let mut queue = Queue::open(self.session, self.log, rows);
         let mut done = Vec::new();
+        let mut taken = None;
         let mut empty = true;
-        while let Some(changes) = queue.next() {
-            let entries = self.appender.entries();
-            if entries > 0 && entries.saturating_add(changes.keys.len() as i64) > limit {
+        while let Some(piece) = queue.next()? {
+            let room = usize::try_from(limit - self.appender.entries()).unwrap_or(0);
+            let whole = piece.changes.len() <= room;
+            // One that must be logged at once is, if it is the first.
+            if !whole && (room == 0 || piece.whole && self.appender.entries() > 0) {
                 empty = false;
                 break;
             }
-            done.push(changes.place.clone());
-            self.log_changes(changes)?;
+            let mut changes = piece.changes;
+            if !whole && !piece.whole {
+                changes.truncate(room);
+                taken = Some((piece.places[0].clone(), piece.taken + room as i32));
+            } else {
+                done.extend(piece.places);
+            }
+            self.log_changes(piece.id, &changes)?;
+            if taken.is_some() {
+                empty = false;
+                break;
+            }
         }
         drop(queue);
+        if let Some((place, taken)) = taken {
+            queue::set_taken(self.session, &place, taken);
+        }
         queue::forget(self.session, &done);
         self.appender.write_tiles();
         Ok(empty && (done.len() as i64) < rows)
     }
 
-    fn log_changes(&mut self, changes: Changes) -> Result<(), Error> {
-        let kind = changes.statement.kind.as_str();
-        let of_log = kind == Kind::Truncate.as_str();
-        let source_id = changes.statement.source_id;
-        if !of_log {
-            self.follow_version(source_id, &changes)?;
+    fn log_changes(&mut self, id: i64, changes: &[Change]) -> Result<(), Error> {
+        let order = id.to_string();
+        let same = |a: &Change, b: &Change| Rc::ptr_eq(&a.statement, &b.statement);
+        for run in changes.chunk_by(same) {
+            let (table, of_log) = (&run[0].table, run[0].kind == Kind::Truncate);
+            if !of_log {
+                self.follow_version(id, table)?;
+            }
+            let first = self.appender.size();
+            for change in run {
+                let leaf = change.leaf.as_slice();
+                let (hash, leaf_data) = match change.is_whole() {
+                    true => (leaf_hash(leaf), Some(leaf)),
+                    false => match Hash::try_from(leaf) {
+                        Ok(hash) => (hash, None),
+                        Err(e) => return Err(self.damaged(id, &e.to_string())),
+                    },
+                };
+                self.appender.push(&Entry {
+                    source_id: if of_log {
+                        sources::OF_LOG
+                    } else {
+                        table.source_id
+                    },
+                    key: &change.key,
+                    order: Some(&order),
+                    place: None,
+                    hash,
+                    salt: change.salt.as_deref(),
+                    leaf_data,
+                })?;
+                report(&self.progress, self.appender.entries());
+            }
+            self.appender.made_by(first, run[0].statement.clone());
         }
-        let first = self.appender.size();
-        let salts = changes.salts.unwrap_or_default();
-        let mut salts = salts.into_iter();
-        let order = changes.id.to_string();
-        for (key, leaf) in changes.keys.into_iter().zip(changes.leaves) {
-            let (hash, leaf_data) = match changes.whole {
-                true => (leaf_hash(&leaf), Some(leaf)),
-                false => match Hash::try_from(leaf.as_slice()) {
-                    Ok(hash) => (hash, None),
-                    Err(e) => {
-                        return Err(Error::Damaged {
-                            log: self.log.name.clone(),
-                            problem: format!("queue row {}: {e}", changes.id),
-                        });
-                    }
-                },
-            };
-            let source_id = if of_log { sources::OF_LOG } else { source_id };
-            let salt = salts.next();
-            self.appender.push(&Entry {
-                source_id,
-                key: &key,
-                order: Some(&order),
-                place: None,
-                hash,
-                salt: salt.as_deref(),
-                leaf_data: leaf_data.as_deref(),
-            })?;
-            report(&self.progress, self.appender.entries());
-        }
-        self.appender.made_by(first, changes.statement);
         Ok(())
     }
 
+    fn damaged(&self, id: i64, problem: &str) -> Error {
+        Error::Damaged {
+            log: self.log.name.clone(),
+            problem: format!("queue row {id} {problem}"),
+        }
+    }
+
     /// Sees to it that the version in force has the columns that the changes were captured with.
-    fn follow_version(&mut self, source_id: i32, changes: &Changes) -> Result<(), Error> {
-        let session = self.session;
+    fn follow_version(&mut self, id: i64, changes: &CapturedAs) -> Result<(), Error> {
+        let (session, source_id) = (self.session, changes.source_id);
         let known = *self
             .versions
             .entry(source_id)
@@ -240,13 +298,10 @@ impl<'a> Batch<'a> {
             return Ok(());
         }
         let Some(source) = sources::by_id(session, source_id) else {
-            return Err(Error::Damaged {
-                log: self.log.name.clone(),
-                problem: format!(
-                    "queue row {} is of source {source_id}, which does not exist",
-                    changes.id
-                ),
-            });
+            return Err(self.damaged(
+                id,
+                &format!("is of source {source_id}, which does not exist"),
+            ));
         };
         let mut versions = match Shape::load(session, self.log, &source) {
             Ok(mut shape) => {
@@ -259,18 +314,12 @@ impl<'a> Batch<'a> {
             Err(_) => versions::load(session, source_id),
         };
         let columns = match (&changes.columns, changes.version) {
-            (Some(columns), _) => versions::unflatten(columns),
+            (Some(columns), _) => columns.to_vec(),
             (None, number) => versions
                 .iter()
                 .find(|v| Some(v.number) == number)
                 .map(|v| v.columns.clone())
-                .ok_or_else(|| Error::Damaged {
-                    log: self.log.name.clone(),
-                    problem: format!(
-                        "queue row {} is of a version that does not exist",
-                        changes.id
-                    ),
-                })?,
+                .ok_or_else(|| self.damaged(id, "is of a version that does not exist"))?,
         };
         shape::record_columns(
             session,
@@ -297,6 +346,8 @@ impl<'a> Batch<'a> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
+        let keys = rows.iter().map(|row| row.key.clone()).collect();
+        entries::check_unlogged(session, log, source.id, keys)?;
         let mut versions = versions::load(session, source.id);
         let columns = sweep.shape.columns_now()?;
         shape::record_columns(

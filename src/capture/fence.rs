@@ -13,10 +13,11 @@
 use crate::pg::{lock, wait};
 use crate::session::Session;
 use pgrx::pg_sys;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+pub const FIRST_PAUSE: Duration = Duration::from_millis(1);
+pub const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 const WRITERS: &str = "pg_catalog.pg_locks l
     WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
@@ -52,7 +53,7 @@ pub fn hold_tables(
 ) -> Result<(), Blocked> {
     for &oid in relations {
         until(deadline, || lock::try_access_share(oid)).map_err(|()| {
-            Blocked(describe(
+            Blocked(name_holders(
                 session,
                 "l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.relation = ANY ($1)",
                 &[oid],
@@ -63,41 +64,66 @@ pub fn hold_tables(
     Ok(())
 }
 
-/// Waits until every transaction that is writing to `relations` now has ended.
-pub fn wait_for_writers(
-    session: &Session,
-    relations: &[pg_sys::Oid],
-    deadline: Instant,
-) -> Result<(), Blocked> {
-    if relations.is_empty() {
-        return Ok(());
-    }
-    let writers: Vec<String> = session.fresh(
-        &format!("SELECT DISTINCT l.virtualtransaction FROM {WRITERS} AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()"),
-        &[relations.to_vec().into()],
-        |row| row.required(0),
-    );
-    let gone = || {
-        writers.is_empty()
-            || !session
-                .fresh_one(
-                    &format!(
-                        "SELECT EXISTS (SELECT FROM {WRITERS} AND l.virtualtransaction = ANY ($2))"
-                    ),
-                    &[relations.to_vec().into(), writers.clone().into()],
-                    |row| row.required(0),
-                )
-                .unwrap_or(true)
-    };
-    until(deadline, gone).map_err(|()| {
-        Blocked(describe(
-            session,
-            "l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
-             AND l.relation = ANY ($1) AND l.virtualtransaction = ANY ($2)",
+/// The transactions that were writing to some tables at one moment, and what can be read once all of them
+/// have ended.
+#[derive(Clone, Debug)]
+pub struct Fence {
+    relations: Vec<pg_sys::Oid>,
+    /// Virtual transaction ids.
+    writers: Vec<String>,
+    /// By source: the order value up to which nothing can commit then that was not there before.
+    pub upto: HashMap<i32, String>,
+}
+
+impl Fence {
+    /// Lists who is writing to `relations` now. The bounds in `upto` were found before.
+    pub fn draw(
+        session: &Session,
+        relations: Vec<pg_sys::Oid>,
+        upto: HashMap<i32, String>,
+    ) -> Fence {
+        let writers = match relations.is_empty() {
+            true => Vec::new(),
+            false => session.fresh(
+                &format!("SELECT DISTINCT l.virtualtransaction FROM {WRITERS} AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()"),
+                &[relations.clone().into()],
+                |row| row.required(0),
+            ),
+        };
+        Fence {
             relations,
-            &writers,
-        ))
-    })
+            writers,
+            upto,
+        }
+    }
+
+    /// Waits until the writers have ended.
+    pub fn cross(&self, session: &Session, deadline: Instant) -> Result<(), Blocked> {
+        let Fence {
+            relations, writers, ..
+        } = self;
+        let gone = || {
+            writers.is_empty()
+                || !session
+                    .fresh_one(
+                        &format!(
+                            "SELECT EXISTS (SELECT FROM {WRITERS} AND l.virtualtransaction = ANY ($2))"
+                        ),
+                        &[relations.clone().into(), writers.clone().into()],
+                        |row| row.required(0),
+                    )
+                    .unwrap_or(true)
+        };
+        until(deadline, gone).map_err(|()| {
+            Blocked(name_holders(
+                session,
+                "l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
+                 AND l.relation = ANY ($1) AND l.virtualtransaction = ANY ($2)",
+                relations,
+                writers,
+            ))
+        })
+    }
 }
 
 /// Asks again, at growing intervals, until `done` or the deadline.
@@ -114,13 +140,24 @@ fn until(deadline: Instant, mut done: impl FnMut() -> bool) -> Result<(), ()> {
     Ok(())
 }
 
-/// Names the holders of locks: "pid 4711", "prepared transaction 'x'".
-fn describe(
+fn name_holders(
     session: &Session,
     condition: &str,
     relations: &[pg_sys::Oid],
     transactions: &[String],
 ) -> String {
+    describe(session, condition, relations, transactions, 0).unwrap_or_else(just_ended)
+}
+
+/// Names the holders of locks: "pid 4711", "prepared transaction 'x'". `condition` may speak of
+/// `relations` as $1, `transactions` as $2 and `object` as $3.
+pub fn describe(
+    session: &Session,
+    condition: &str,
+    relations: &[pg_sys::Oid],
+    transactions: &[String],
+    object: i32,
+) -> Option<String> {
     session
         .fresh_one(
             &format!(
@@ -132,11 +169,21 @@ fn describe(
                    LEFT JOIN pg_catalog.pg_locks x
                      ON l.pid IS NULL AND x.locktype = 'transactionid' AND x.virtualtransaction = l.virtualtransaction
                    LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = x.transactionid
-                  WHERE {condition} AND $2 IS NOT NULL"
+                  WHERE l.database = (SELECT d.oid FROM pg_catalog.pg_database d
+                                       WHERE d.datname = pg_catalog.current_database())
+                    AND {condition} AND $2 IS NOT NULL AND $3 IS NOT NULL"
             ),
-            &[relations.to_vec().into(), transactions.to_vec().into()],
+            &[
+                relations.to_vec().into(),
+                transactions.to_vec().into(),
+                object.into(),
+            ],
             |row| row.get(0),
         )
         .flatten()
-        .unwrap_or_else(|| "a transaction that has just ended".to_owned())
+}
+
+/// What is said of a holder that was gone before it could be named.
+pub fn just_ended() -> String {
+    "a transaction that has just ended".to_owned()
 }

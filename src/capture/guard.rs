@@ -3,7 +3,10 @@
 //! Statement-level triggers stand on the table and on each of its partitions, since a statement
 //! fires those of the table it names. Row-level triggers stand on the table: the server copies them
 //! to its partitions, later ones included.
+//!
+//! A trigger is known by what it calls, for which source and when; whoever owns the table may rename it.
 
+use super::state::State;
 use super::table::Table;
 use crate::catalog::logs;
 use crate::catalog::sources::{self, Capture, Source};
@@ -11,31 +14,9 @@ use crate::error::Error;
 use crate::pg::trigger::Firing;
 use crate::session::Session;
 use pgrx::pg_sys;
-use std::collections::HashMap;
 
-/// When a trigger fires, as `pg_trigger.tgenabled` says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fires {
-    Always,
-    /// Only where changes of another server are applied.
-    Replica,
-}
-
-impl Fires {
-    fn tgenabled(self) -> &'static str {
-        match self {
-            Fires::Always => "A",
-            Fires::Replica => "R",
-        }
-    }
-
-    fn ddl(self) -> &'static str {
-        match self {
-            Fires::Always => "ENABLE ALWAYS",
-            Fires::Replica => "ENABLE REPLICA",
-        }
-    }
-}
+/// A trigger that fires in every session, as `pg_trigger.tgenabled` says it.
+const ALWAYS: &str = "A";
 
 /// A trigger that a source needs.
 struct Needed {
@@ -43,44 +24,20 @@ struct Needed {
     event: &'static str,
     level: &'static str,
     function: &'static str,
-    fires: Fires,
 }
 
 const CAPTURE: &[Needed] = &[
     Needed {
-        suffix: "insert",
-        event: "AFTER INSERT",
-        level: "REFERENCING NEW TABLE AS merkle_log_new FOR EACH STATEMENT",
+        suffix: "change",
+        event: "AFTER INSERT OR UPDATE OR DELETE",
+        level: "FOR EACH ROW",
         function: "capture_change",
-        fires: Fires::Always,
-    },
-    Needed {
-        suffix: "update",
-        event: "AFTER UPDATE",
-        level: "REFERENCING OLD TABLE AS merkle_log_old NEW TABLE AS merkle_log_new FOR EACH STATEMENT",
-        function: "capture_change",
-        fires: Fires::Always,
-    },
-    Needed {
-        suffix: "delete",
-        event: "AFTER DELETE",
-        level: "REFERENCING OLD TABLE AS merkle_log_old FOR EACH STATEMENT",
-        function: "capture_change",
-        fires: Fires::Always,
     },
     Needed {
         suffix: "truncate",
         event: "AFTER TRUNCATE",
         level: "FOR EACH STATEMENT",
         function: "capture_change",
-        fires: Fires::Always,
-    },
-    Needed {
-        suffix: "applied",
-        event: "AFTER INSERT OR UPDATE OR DELETE",
-        level: "FOR EACH ROW",
-        function: "capture_change",
-        fires: Fires::Replica,
     },
 ];
 
@@ -90,14 +47,12 @@ const REFUSE: &[Needed] = &[
         event: "BEFORE UPDATE OR DELETE",
         level: "FOR EACH ROW",
         function: "refuse_change",
-        fires: Fires::Always,
     },
     Needed {
         suffix: "no_truncate",
         event: "BEFORE TRUNCATE",
         level: "FOR EACH STATEMENT",
         function: "refuse_change",
-        fires: Fires::Always,
     },
 ];
 
@@ -108,6 +63,25 @@ impl Needed {
 
     fn for_each_row(&self) -> bool {
         self.level == "FOR EACH ROW"
+    }
+
+    /// When it fires, as `pg_trigger.tgtype` says it (`TRIGGER_TYPE_…` in the server's pg_trigger.h).
+    fn tgtype(&self) -> i16 {
+        [
+            (self.for_each_row(), 1),
+            (self.event.starts_with("BEFORE"), 2),
+            (self.event.contains("INSERT"), 4),
+            (self.event.contains("DELETE"), 8),
+            (self.event.contains("UPDATE"), 16),
+            (self.event.contains("TRUNCATE"), 32),
+        ]
+        .into_iter()
+        .filter_map(|(set, bit)| set.then_some(bit))
+        .sum()
+    }
+
+    fn is(&self, trigger: &Present) -> bool {
+        self.function == trigger.function && self.tgtype() == trigger.tgtype
     }
 }
 
@@ -129,50 +103,71 @@ fn tables(session: &Session, source: &Source) -> Vec<(pg_sys::Oid, String, bool)
     )
 }
 
-/// The state of the triggers of a source that exist: by table and name.
-fn present(session: &Session, source: &Source) -> HashMap<(pg_sys::Oid, String), String> {
-    session
-        .fresh(
-            "SELECT t.tgrelid, t.tgname::pg_catalog.text, t.tgenabled::pg_catalog.text
-               FROM pg_catalog.pg_trigger t
-              WHERE t.tgname::pg_catalog.text LIKE 'merkle\\_log\\_' || $1 || '\\_%'
-                AND t.tgfoid IN ('@extschema@.capture_change()'::pg_catalog.regprocedure,
-                                 '@extschema@.refuse_change()'::pg_catalog.regprocedure)",
-            &[source.id.to_string().into()],
-            |row| ((row.required(0), row.required(1)), row.required(2)),
-        )
-        .into_iter()
-        .collect()
+/// A trigger of a source that is there, on its table or on one that once was a partition of it.
+struct Present {
+    relation: pg_sys::Oid,
+    /// The table's name, quoted where it must be.
+    table: String,
+    /// The trigger's name, quoted where it must be.
+    name: String,
+    function: String,
+    tgtype: i16,
+    tgenabled: String,
+    /// The server made it, for a partition, and takes it away with the one that it is a copy of.
+    copied: bool,
 }
 
-/// Sets up what the source needs and has not, and takes away what it has and does not need.
+fn present(session: &Session, source: &Source) -> Vec<Present> {
+    session.fresh(
+        "SELECT t.tgrelid, t.tgrelid::pg_catalog.regclass::pg_catalog.text, pg_catalog.quote_ident(t.tgname),
+                p.proname::pg_catalog.text, t.tgtype, t.tgenabled::pg_catalog.text, t.tgparentid <> 0
+           FROM pg_catalog.pg_trigger t
+           JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+          WHERE t.tgfoid IN ('@extschema@.capture_change()'::pg_catalog.regprocedure,
+                             '@extschema@.refuse_change()'::pg_catalog.regprocedure)
+            AND t.tgnargs = 1 AND t.tgargs = $1 AND t.tgqual IS NULL AND t.tgattr = ''
+          ORDER BY t.tgrelid, t.oid",
+        &[[source.id.to_string().as_bytes(), b"\0"].concat().into()],
+        |row| Present {
+            relation: row.required(0),
+            table: row.required(1),
+            name: row.required(2),
+            function: row.required(3),
+            tgtype: row.required(4),
+            tgenabled: row.required(5),
+            copied: row.required(6),
+        },
+    )
+}
+
+/// Sets up what the source needs and has not, and takes away what it has and does not need: on tables that
+/// are no partition of it any more, and the triggers by which versions up to 0.3.0 captured changes.
 pub fn install(session: &Session, source: &Source) {
     let mut present = present(session, source);
     for (oid, table, root) in tables(session, source) {
         for trigger in needed(source).filter(|t| root || !t.for_each_row()) {
-            let name = trigger.name(source);
-            let state = present.remove(&(oid, name.clone()));
-            if state.is_none() {
-                session.command(&format!(
-                    "CREATE TRIGGER {name} {} ON {table} {} EXECUTE FUNCTION @extschema@.{}('{}')",
-                    trigger.event, trigger.level, trigger.function, source.id
-                ));
-            }
-            if state.as_deref() != Some(trigger.fires.tgenabled()) {
-                let how = trigger.fires.ddl();
-                session.command(&format!("ALTER TABLE {table} {how} TRIGGER {name}"));
+            let found = present
+                .iter()
+                .position(|p| p.relation == oid && trigger.is(p))
+                .map(|place| present.remove(place));
+            let name = match &found {
+                Some(found) => found.name.clone(),
+                None => {
+                    let name = trigger.name(source);
+                    session.command(&format!(
+                        "CREATE TRIGGER {name} {} ON {table} {} EXECUTE FUNCTION @extschema@.{}('{}')",
+                        trigger.event, trigger.level, trigger.function, source.id
+                    ));
+                    name
+                }
+            };
+            if found.is_none_or(|f| f.tgenabled != ALWAYS) {
+                session.command(&format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"));
             }
         }
-        let unneeded: Vec<String> = CAPTURE
-            .iter()
-            .chain(REFUSE)
-            .filter(|t| root || !t.for_each_row())
-            .map(|t| t.name(source))
-            .filter(|name| present.contains_key(&(oid, name.clone())))
-            .collect();
-        for name in unneeded {
-            session.command(&format!("DROP TRIGGER {name} ON {table}"));
-        }
+    }
+    for Present { table, name, .. } in present.iter().filter(|p| !p.copied) {
+        session.command(&format!("DROP TRIGGER {name} ON {table}"));
     }
 }
 
@@ -204,38 +199,50 @@ pub fn check(session: &Session, firing: &Firing) -> Result<(), Error> {
     })
 }
 
-/// Where changes escape: the table or partition, and what is wrong with it.
-pub fn holes(session: &Session, source: &Source) -> Vec<(pg_sys::Oid, String)> {
+/// Where changes escape.
+pub struct Hole {
+    pub state: State,
+    /// The table or partition.
+    pub relation: pg_sys::Oid,
+    pub detail: String,
+}
+
+pub fn holes(session: &Session, source: &Source) -> Vec<Hole> {
     let present = present(session, source);
     let mut holes = Vec::new();
-    for (oid, _, root) in tables(session, source) {
-        let missing: Vec<String> = needed(source)
-            .map(|t| t.name(source))
-            .filter(|name| !present.contains_key(&(oid, name.clone())))
-            .collect();
-        // Row-level triggers come with ATTACH PARTITION, the others do not.
-        let mut statements = needed(source).filter(|t| !t.for_each_row()).peekable();
-        if !root
-            && statements.peek().is_some()
-            && statements.all(|t| missing.contains(&t.name(source)))
-        {
-            holes.push((oid, "partition without triggers".to_owned()));
-            continue;
-        }
-        holes.extend(
-            missing
-                .into_iter()
-                .map(|name| (oid, format!("trigger {name} is missing"))),
-        );
+    for (relation, ..) in tables(session, source) {
+        let mut hole = |state, detail| {
+            holes.push(Hole {
+                state,
+                relation,
+                detail,
+            });
+        };
+        let of = |trigger: &Needed| -> Vec<&Present> {
+            let here = present.iter().filter(|p| p.relation == relation);
+            here.filter(|p| trigger.is(p)).collect()
+        };
         for trigger in needed(source) {
-            let name = trigger.name(source);
-            let wrong = match present.get(&(oid, name.clone())).map(String::as_str) {
-                None => continue,
-                Some(state) if state == trigger.fires.tgenabled() => continue,
-                Some("D") => "disabled",
-                Some(_) => "not enabled as it must be",
-            };
-            holes.push((oid, format!("trigger {name} is {wrong}")));
+            match of(trigger).as_slice() {
+                [] => {
+                    let detail = format!("trigger {} is missing", trigger.name(source));
+                    hole(State::TriggerMissing, detail);
+                }
+                [found] if found.tgenabled == ALWAYS => {}
+                [found] => {
+                    let wrong = match found.tgenabled.as_str() {
+                        "D" => "disabled",
+                        _ => "not enabled as it must be",
+                    };
+                    let detail = format!("trigger {} is {wrong}", found.name);
+                    hole(State::TriggerDisabled, detail);
+                }
+                [_, twice, ..] => {
+                    let detail =
+                        format!("trigger {} captures what another captures too", twice.name);
+                    hole(State::TriggerTwice, detail);
+                }
+            }
         }
     }
     holes

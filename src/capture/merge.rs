@@ -7,6 +7,7 @@ use super::watermark::{Span, Stream};
 use crate::catalog::logs::Log;
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
+use crate::session::Session;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -19,13 +20,15 @@ pub struct Merge<'a> {
 impl<'a> Merge<'a> {
     /// The rows that each source has in its span, at most `limit` in all.
     pub fn open(
-        log: &Log,
+        session: &'a Session,
+        log: &'a Log,
         sources: &'a [(Shape, Span)],
         limit: i64,
         snapshot: Snapshot,
     ) -> Result<Merge<'a>, Error> {
-        let open =
-            |(shape, span): &'a (Shape, Span)| Stream::ahead(log, shape, span, limit, snapshot);
+        let open = |(shape, span): &'a (Shape, Span)| {
+            Stream::ahead(session, log, shape, span, limit, snapshot)
+        };
         let mut merge = Merge {
             streams: sources.iter().map(open).collect::<Result<_, _>>()?,
             next: BinaryHeap::new(),

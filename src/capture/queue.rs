@@ -1,58 +1,34 @@
 //! `merkle_pending`: changes that triggers have captured and no batch has logged yet.
 //!
-//! A queue row holds many changes of one statement, so that a bulk statement costs a row of queue for
-//! hundreds of its own. Draining needs no watermark: what is visible is committed.
+//! A transaction writes a row a log just before it commits, or several where its changes do not fit a page.
+//! Its rows stand in the queue where it does, and transactions stand in the order in which they wrote: a later
+//! change of the same row can only be made, and so queued, after the earlier one has committed. Draining
+//! needs no watermark: what is visible is committed.
 
+use super::change_order::{Place, Rank, ranks};
+use super::page::{CapturedAs, Filling, Item, Page};
 use crate::catalog::logs::Log;
 use crate::catalog::sources::Source;
+use crate::catalog::versions;
 use crate::encode::time;
 use crate::error::Error;
 use crate::pg::insert;
 use crate::pg::spi::{Cursor, Row, Snapshot};
 use crate::session::Session;
 use crate::store::leaves::Statement;
-use leaf_format::{Kind, Origin};
+use leaf_format::Kind;
 use pgrx::{IntoDatum, pg_sys};
 use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 
-/// Bytes of changes in one queue row: it fits a page, and is not moved out of line.
-const ROOM: usize = 6500;
-/// What an element costs beside its bytes.
-const OVERHEAD: usize = 16;
 /// Queue rows fetched at once.
 const FETCH: i64 = 64;
 
 /// Where the queue is.
+#[derive(Clone, Copy)]
 pub struct Pack {
     table: pg_sys::Oid,
     sequence: pg_sys::Oid,
-}
-
-/// Keys, leaves and salts of some changes.
-#[derive(Default)]
-pub struct Packed {
-    keys: Vec<String>,
-    leaves: Vec<Vec<u8>>,
-    salts: Vec<Vec<u8>>,
-    bytes: usize,
-}
-
-impl Packed {
-    pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-
-    pub fn has_room_for(&self, key: &str, leaf: &[u8]) -> bool {
-        self.is_empty() || self.bytes + key.len() + leaf.len() + 3 * OVERHEAD <= ROOM
-    }
-
-    pub fn add(&mut self, key: String, leaf: Vec<u8>, salt: Option<Vec<u8>>) {
-        self.bytes += key.len() + leaf.len() + 3 * OVERHEAD;
-        self.keys.push(key);
-        self.leaves.push(leaf);
-        self.salts.extend(salt);
-    }
 }
 
 impl Pack {
@@ -69,120 +45,444 @@ impl Pack {
             )
             .ok_or(Error::NotInstalled)
     }
+}
 
-    /// Writes one queue row. `shape`: the version of the columns on record, or the columns; `what`:
-    /// the kind of the changes, and whether the leaves are leaf data rather than hashes.
-    pub fn write(
-        &self,
-        source: &Source,
-        shape: (Option<i32>, Option<&Vec<String>>),
-        what: (Kind, bool),
-        origin: &Origin,
-        packed: Packed,
-    ) {
-        let salts = (!packed.salts.is_empty()).then_some(packed.salts);
-        let row = [
-            source.log_id.into_datum(),
-            insert::next_value(self.sequence).into_datum(),
-            source.id.into_datum(),
-            shape.0.into_datum(),
-            shape.1.cloned().into_datum(),
-            what.0.as_str().into_datum(),
-            Some(pg_sys::Datum::from(origin.transaction)),
-            origin.user.into_datum(),
-            origin.application.into_datum(),
-            Some(pg_sys::Datum::from(time::server_micros(origin.at))),
-            packed.keys.into_datum(),
-            what.1.into_datum(),
-            packed.leaves.into_datum(),
-            salts.into_datum(),
-        ];
-        insert::insert(self.table, &row);
+/// What a transaction has written to the queue of one log before its end.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Early {
+    pub parts: i32,
+    last: Rank,
+    unordered: bool,
+}
+
+impl Early {
+    /// More is written, with ranks from `ranks.0` to `ranks.1`. `open`: what comes later may belong before it.
+    pub fn add(&mut self, ranks: Option<(Rank, Rank)>, open: bool) {
+        if let Some((first, last)) = ranks {
+            self.unordered |= first < self.last;
+            self.last = self.last.max(last);
+        }
+        self.unordered |= open;
     }
 }
 
-/// Changes of one kind that one statement made.
-pub struct Changes {
-    pub id: i64,
-    /// Where the queue row lies.
-    pub place: String,
-    pub version: Option<i32>,
-    /// The columns, where no version on record had them.
-    pub columns: Option<Vec<String>>,
-    pub statement: Rc<Statement>,
-    pub keys: Vec<String>,
-    /// The leaves are leaf data, not hashes.
-    pub whole: bool,
-    pub leaves: Vec<Vec<u8>>,
-    pub salts: Option<Vec<Vec<u8>>>,
+/// Writes changes of the running transaction to the queue of one log.
+pub struct Writer<'a> {
+    pack: Pack,
+    log_id: i32,
+    transaction: u64,
+    early: &'a mut Early,
+    /// The transaction goes on: where it stands in the queue is not known yet.
+    is_early: bool,
+    /// Drawn with the first row.
+    id: Option<i64>,
+    part: i32,
+    page: Filling<'a>,
 }
 
-fn bytes(row: &Row, column: usize) -> Option<Vec<Vec<u8>>> {
-    let array: pgrx::Array<&[u8]> = row.get(column)?;
-    Some(array.iter().flatten().map(<[u8]>::to_vec).collect())
-}
-
-fn changes(row: &Row) -> Changes {
-    Changes {
-        id: row.required(0),
-        version: row.get(1),
-        columns: row.get(2),
-        statement: Rc::new(Statement {
-            source_id: row.required(3),
-            kind: row.required(4),
-            transaction: row.required::<String>(5).parse().unwrap_or(0),
-            user: row.required(6),
-            application: row.required(7),
-            at: row.required(8),
-        }),
-        keys: row.required(9),
-        whole: row.required(10),
-        leaves: bytes(row, 11).unwrap_or_default(),
-        salts: bytes(row, 12),
-        place: row.required(13),
-    }
-}
-
-/// The first rows of a log's queue as it is when this is opened, in the order of capture.
-pub struct Queue {
-    cursor: Cursor,
-    fetched: VecDeque<Changes>,
-    done: bool,
-}
-
-impl Queue {
-    /// The first `rows` rows. They are found by their numbers alone, so that a long queue is read
-    /// through, but not sorted, for each batch.
-    pub fn open(session: &Session, log: &Log, rows: i64) -> Queue {
-        let cursor = session.cursor(
-            "SELECT p.pending_id, p.version, p.columns, p.source_id, p.kind, p.transaction_id::pg_catalog.text,
-                    p.user_name, p.application_name, (EXTRACT(epoch FROM p.statement_at) * 1000000)::pg_catalog.int8,
-                    p.keys, p.whole, p.leaves, p.salts, p.ctid::pg_catalog.text
-               FROM (SELECT f.ctid AS place, f.pending_id FROM @extschema@.merkle_pending f
-                      WHERE f.log_id = $1 ORDER BY f.pending_id LIMIT $2) q
-               JOIN @extschema@.merkle_pending p ON p.ctid = q.place
-              ORDER BY q.pending_id",
-            &[log.id.into(), rows.into()],
-        );
-        Queue {
-            cursor,
-            fetched: VecDeque::new(),
-            done: false,
+impl<'a> Writer<'a> {
+    pub fn new(
+        pack: Pack,
+        log_id: i32,
+        transaction: u64,
+        early: &'a mut Early,
+        is_early: bool,
+    ) -> Writer<'a> {
+        Writer {
+            pack,
+            log_id,
+            transaction,
+            part: if is_early { early.parts } else { 0 },
+            early,
+            is_early,
+            id: is_early.then_some(early_id(transaction)),
+            page: Filling::default(),
         }
     }
 
-    pub fn next(&mut self) -> Option<Changes> {
+    /// Places are written where the transaction's rows may have to be put in order.
+    pub fn keeps_places(&self) -> bool {
+        self.is_early || self.early.parts > 0
+    }
+
+    pub fn add(&mut self, item: Item<'a>) {
+        if !self.page.has_room_for(&item) {
+            self.write();
+        }
+        self.page.add(item);
+    }
+
+    /// Writes what is left. The last row says that the transaction is whole, even if all of its changes were
+    /// written before.
+    pub fn finish(mut self) {
+        let nothing_yet = !self.is_early && self.id.is_none();
+        if self.page.changes() > 0 || nothing_yet {
+            self.write();
+        }
+        if self.is_early {
+            self.early.parts = self.part;
+        }
+    }
+
+    fn write(&mut self) {
+        let sequence = self.pack.sequence;
+        let id = *self.id.get_or_insert_with(|| insert::next_value(sequence));
+        let oldest = self.page.oldest();
+        let changes = self.page.changes();
+        let payload = self.page.take();
+        // In the order of the table's columns; those in the middle are of earlier versions.
+        let row = [
+            self.log_id.into_datum(),
+            id.into_datum(),
+            None,
+            None,
+            None,
+            None,
+            Some(pg_sys::Datum::from(self.transaction)),
+            None,
+            None,
+            oldest.map(|at| pg_sys::Datum::from(time::server_micros(at))),
+            None,
+            None,
+            None,
+            None,
+            self.part.into_datum(),
+            changes.into_datum(),
+            0.into_datum(),
+            (self.early.parts > 0).into_datum(),
+            (!self.early.unordered).into_datum(),
+            payload.into_datum(),
+        ];
+        insert::insert(self.pack.table, &row);
+        self.part += 1;
+    }
+}
+
+/// The number under which rows stand whose transaction has no place in the queue yet: none that a place has.
+fn early_id(transaction: u64) -> i64 {
+    -(transaction as i64)
+}
+
+/// A change as it was captured.
+pub struct Change {
+    pub table: Rc<CapturedAs<'static>>,
+    pub statement: Rc<Statement>,
+    pub kind: Kind,
+    pub key: String,
+    /// Leaf data or their hash.
+    pub leaf: Vec<u8>,
+    pub salt: Option<Vec<u8>>,
+    place: Option<Place>,
+}
+
+impl Change {
+    /// The leaf is leaf data, not a hash.
+    pub fn is_whole(&self) -> bool {
+        self.table.keep || self.kind == Kind::Truncate
+    }
+}
+
+/// Changes of one transaction that stand next to each other.
+pub struct Piece {
+    /// Where the transaction stands in the queue.
+    pub id: i64,
+    /// Where its queue rows lie.
+    pub places: Vec<String>,
+    /// The changes that are not logged yet.
+    pub changes: Vec<Change>,
+    /// How many of the rows' changes were logged before.
+    pub taken: i32,
+    /// All of it must be logged at once.
+    pub whole: bool,
+}
+
+/// One row of the queue.
+struct Stored {
+    place: String,
+    id: i64,
+    transaction: u64,
+    taken: i32,
+    early: bool,
+    ordered: bool,
+    changes: Result<Vec<Change>, Error>,
+}
+
+const COLUMNS: &str = "p.ctid::pg_catalog.text, p.pending_id, p.transaction_id::pg_catalog.text, p.taken, p.early,
+    p.ordered, p.payload, p.source_id, p.version, p.columns, p.kind, p.user_name, p.application_name,
+    (EXTRACT(epoch FROM p.statement_at) * 1000000)::pg_catalog.int8, p.keys, p.whole, p.leaves, p.salts";
+
+fn stored(log: &str, row: &Row) -> Stored {
+    let id = row.required(1);
+    let transaction: u64 = row.required::<String>(2).parse().unwrap_or(0);
+    let changes = match row.get::<&[u8]>(6) {
+        Some(payload) => match Page::read(payload) {
+            Some(page) => Ok(changes(&page, transaction)),
+            None => Err(Error::Damaged {
+                log: log.to_owned(),
+                problem: format!("queue row {id} cannot be read"),
+            }),
+        },
+        None => Ok(changes_of_0_3(row, transaction)),
+    };
+    Stored {
+        place: row.required(0),
+        id,
+        transaction,
+        taken: row.required(3),
+        early: row.required(4),
+        ordered: row.required(5),
+        changes,
+    }
+}
+
+fn changes(page: &Page, transaction: u64) -> Vec<Change> {
+    let own = |table: &CapturedAs| {
+        let columns = table.columns.as_ref().map(|c| c.to_vec().into());
+        Rc::new(CapturedAs {
+            columns,
+            ..CapturedAs {
+                source_id: table.source_id,
+                version: table.version,
+                columns: None,
+                keep: table.keep,
+            }
+        })
+    };
+    let tables: Vec<Rc<CapturedAs<'static>>> = page.tables.iter().map(own).collect();
+    // One for each that differs from the change before.
+    let mut last: Option<(u32, u32, Kind, Rc<Statement>)> = None;
+    let change = |change: &super::page::PageChange| {
+        let kind = change.kind()?;
+        let at = (change.table, change.origin, kind);
+        let statement = match &last {
+            Some((table, origin, kind, statement)) if (*table, *origin, *kind) == at => {
+                statement.clone()
+            }
+            _ => {
+                let origin = &page.origins[at.1 as usize];
+                Rc::new(Statement {
+                    source_id: tables[at.0 as usize].source_id,
+                    kind: kind.as_str().to_owned(),
+                    transaction,
+                    user: origin.user.to_owned(),
+                    application: origin.application.to_owned(),
+                    at: origin.at,
+                })
+            }
+        };
+        last = Some((at.0, at.1, at.2, statement.clone()));
+        Some(Change {
+            table: tables[at.0 as usize].clone(),
+            statement,
+            kind,
+            key: change.key.to_owned(),
+            leaf: change.leaf.to_vec(),
+            salt: change.salt().map(<[u8]>::to_vec),
+            place: change.place,
+        })
+    };
+    page.changes.iter().filter_map(change).collect()
+}
+
+/// The changes of a row that version 0.3.0 wrote: of one kind and statement, in columns of their own.
+fn changes_of_0_3(row: &Row, transaction: u64) -> Vec<Change> {
+    let bytes = |column| -> Vec<Vec<u8>> {
+        let array: Option<pgrx::Array<&[u8]>> = row.get(column);
+        array.map_or_else(Vec::new, |a| {
+            a.iter().flatten().map(<[u8]>::to_vec).collect()
+        })
+    };
+    let columns: Option<Vec<String>> = row.get(9);
+    let table = Rc::new(CapturedAs {
+        source_id: row.get(7).unwrap_or_default(),
+        version: row.get(8),
+        columns: columns.map(|texts| versions::unflatten(&texts).into()),
+        keep: row.get(15).unwrap_or_default(),
+    });
+    let kind = row.get::<String>(10).unwrap_or_default();
+    let kind = Kind::try_from(kind.as_str()).unwrap_or(Kind::Insert);
+    let statement = Rc::new(Statement {
+        source_id: table.source_id,
+        kind: kind.as_str().to_owned(),
+        transaction,
+        user: row.get(11).unwrap_or_default(),
+        application: row.get(12).unwrap_or_default(),
+        at: row.get(13).unwrap_or_default(),
+    });
+    let mut salts = bytes(17).into_iter();
+    let keys: Vec<String> = row.get(14).unwrap_or_default();
+    keys.into_iter()
+        .zip(bytes(16))
+        .map(|(key, leaf)| Change {
+            table: table.clone(),
+            statement: statement.clone(),
+            kind,
+            key,
+            leaf,
+            salt: salts.next(),
+            place: None,
+        })
+        .collect()
+}
+
+/// A log's queue as it is when this is opened: whole transactions, in the order in which they wrote.
+pub struct Queue<'a> {
+    session: &'a Session,
+    log: &'a Log,
+    rows: Rows,
+    /// Rows that the transaction, which is next, wrote before its end.
+    early: Option<Rows>,
+    /// The transaction that is next, or was last.
+    id: i64,
+    /// All rows of that transaction have been handed out.
+    skip: bool,
+    next: Option<Stored>,
+}
+
+/// Rows of the queue from a cursor.
+struct Rows {
+    cursor: Cursor,
+    fetched: VecDeque<Stored>,
+    done: bool,
+    log: String,
+}
+
+impl Rows {
+    fn next(&mut self) -> Option<Stored> {
         if self.fetched.is_empty() && !self.done {
-            let fetched = &mut self.fetched;
-            self.cursor
-                .fetch(FETCH, |row| fetched.push_back(changes(row)));
+            let Rows {
+                cursor,
+                fetched,
+                log,
+                ..
+            } = self;
+            cursor.fetch(FETCH, |row| fetched.push_back(stored(log, row)));
             self.done = (self.fetched.len() as i64) < FETCH;
         }
         self.fetched.pop_front()
     }
 }
 
-/// Deletes queue rows that have been logged, by their places: nothing ever moves them.
+impl<'a> Queue<'a> {
+    /// The rows from the first on, about as many as `rows`.
+    pub fn open(session: &'a Session, log: &'a Log, rows: i64) -> Queue<'a> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM @extschema@.merkle_pending p
+              WHERE p.log_id = $1 AND p.pending_id > 0 ORDER BY p.log_id, p.pending_id, p.part LIMIT $2"
+        );
+        let cursor = session.cursor(&sql, &[log.id.into(), rows.into()]);
+        Queue {
+            session,
+            log,
+            rows: Rows::over(log, cursor),
+            early: None,
+            id: 0,
+            skip: false,
+            next: None,
+        }
+    }
+
+    /// All rows of one transaction; those that it wrote early, or last.
+    fn of_transaction(&self, id: i64) -> Rows {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM @extschema@.merkle_pending p
+              WHERE p.log_id = $1 AND p.pending_id = $2 ORDER BY p.log_id, p.pending_id, p.part"
+        );
+        let cursor = self.session.cursor(&sql, &[self.log.id.into(), id.into()]);
+        Rows::over(self.log, cursor)
+    }
+
+    pub fn next(&mut self) -> Result<Option<Piece>, Error> {
+        loop {
+            if let Some(row) = self.early.as_mut().and_then(Rows::next) {
+                return self.piece(row).map(Some);
+            }
+            self.early = None;
+            let Some(row) = self.next.take().or_else(|| self.rows.next()) else {
+                return Ok(None);
+            };
+            if row.id == self.id && self.skip {
+                continue;
+            }
+            let first = row.id != self.id;
+            self.id = row.id;
+            self.skip = !row.ordered;
+            if !row.ordered {
+                return self.in_order(&row).map(Some);
+            }
+            if first && row.early {
+                self.early = Some(self.of_transaction(early_id(row.transaction)));
+                self.next = Some(row);
+                continue;
+            }
+            return self.piece(row).map(Some);
+        }
+    }
+
+    fn piece(&self, row: Stored) -> Result<Piece, Error> {
+        let mut changes = row.changes?;
+        changes.drain(..(row.taken as usize).min(changes.len()));
+        Ok(Piece {
+            id: self.id,
+            places: vec![row.place],
+            changes,
+            taken: row.taken,
+            whole: false,
+        })
+    }
+
+    /// A transaction whose rows were not written in the order of its changes.
+    fn in_order(&self, row: &Stored) -> Result<Piece, Error> {
+        let mut piece = Piece {
+            id: row.id,
+            places: Vec::new(),
+            changes: Vec::new(),
+            taken: 0,
+            whole: true,
+        };
+        for id in [early_id(row.transaction), row.id] {
+            let mut rows = self.of_transaction(id);
+            while let Some(row) = rows.next() {
+                piece.places.push(row.place);
+                piece.changes.extend(row.changes?);
+            }
+        }
+        let places: Option<Vec<Place>> = piece.changes.iter().map(|c| c.place).collect();
+        let places = places.ok_or_else(|| Error::Damaged {
+            log: self.log.name.clone(),
+            problem: format!("queue row {} does not say where its changes belong", row.id),
+        })?;
+        let mut ranked: Vec<(Rank, Change)> = ranks(places.iter())
+            .into_iter()
+            .zip(piece.changes)
+            .collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        piece.changes = ranked.into_iter().map(|(_, change)| change).collect();
+        Ok(piece)
+    }
+}
+
+impl Rows {
+    fn over(log: &Log, cursor: Cursor) -> Rows {
+        Rows {
+            cursor,
+            fetched: VecDeque::new(),
+            done: false,
+            log: log.name.clone(),
+        }
+    }
+}
+
+/// Puts down how many changes of a queue row have been logged.
+pub fn set_taken(session: &Session, place: &str, taken: i32) {
+    session.execute(
+        "UPDATE @extschema@.merkle_pending p SET taken = $2 WHERE p.ctid = $1::pg_catalog.tid",
+        &[place.into(), taken.into()],
+    );
+}
+
+/// Deletes queue rows that have been logged, by their places: only the batch, which holds the log's lock,
+/// moves them.
 pub fn forget(session: &Session, places: &[String]) {
     for places in places.chunks(10_000) {
         session.execute(
@@ -208,14 +508,31 @@ pub fn waiting(
     source: &Source,
     keys: Vec<String>,
 ) -> HashSet<String> {
-    session
-        .query(
-            snapshot,
-            "SELECT k FROM @extschema@.merkle_pending p, pg_catalog.unnest(p.keys) k
-              WHERE p.log_id = $1 AND p.source_id = $2 AND k = ANY ($3)",
-            &[source.log_id.into(), source.id.into(), keys.into()],
-            |row| row.required(0),
-        )
-        .into_iter()
-        .collect()
+    let wanted: HashSet<&str> = keys.iter().map(String::as_str).collect();
+    let mut found = HashSet::new();
+    session.query(
+        snapshot,
+        "SELECT p.payload, p.source_id, p.keys FROM @extschema@.merkle_pending p WHERE p.log_id = $1",
+        &[source.log_id.into()],
+        |row| {
+            let mut look = |source_id: i32, key: &str| {
+                if source_id == source.id
+                    && let Some(key) = wanted.get(key)
+                {
+                    found.insert((*key).to_owned());
+                }
+            };
+            match row.get::<&[u8]>(0).and_then(Page::read) {
+                Some(page) => page.changes.iter().for_each(|change| {
+                    look(page.tables[change.table as usize].source_id, change.key);
+                }),
+                None => {
+                    let keys: Vec<String> = row.get(2).unwrap_or_default();
+                    let source_id = row.get(1).unwrap_or_default();
+                    keys.iter().for_each(|key| look(source_id, key));
+                }
+            }
+        },
+    );
+    found
 }

@@ -1,13 +1,13 @@
 //! Keys of rows, as entries have them: texts, and what finds a row's entries by one.
 
 use super::order::{Domain, OrderValue, SortKey};
-use super::shape::Shape;
+use super::shape::{self, Shape};
 use super::table::Attribute;
 use crate::catalog::logs::Log;
 use crate::catalog::sources;
 use crate::encode::{self, Decoder};
 use crate::error::Error;
-use crate::pg::{datum, relcache};
+use crate::pg::{datum, relcache, role};
 use crate::session::Session;
 use crate::shared;
 use pgrx::pg_sys;
@@ -56,6 +56,8 @@ pub struct Finder {
     pub name: String,
     /// The table's sources of the log, removed ones too, oldest first.
     pub sources: Vec<i32>,
+    relation: pg_sys::Oid,
+    is_still_its_table: bool,
     key: Vec<Attribute>,
     needs_pinned_settings: bool,
 }
@@ -96,11 +98,31 @@ impl Finder {
         Ok(Finder {
             name: latest.name.clone(),
             sources: of_table.iter().map(|s| s.id).collect(),
+            relation,
+            is_still_its_table: of_table
+                .iter()
+                .all(|s| shape::is_still_its_table(session, s)),
             needs_pinned_settings: key
                 .iter()
                 .any(|a| encode::text_depends_on_settings(a.base_type)),
             key,
         })
+    }
+
+    /// That the caller may be shown whether a row is in the log: who may read the key of every row.
+    pub fn check_caller_reads(&self, session: &Session, log: &Log) -> Result<(), Error> {
+        let (log, table) = (log.name.clone(), self.name.clone());
+        if !self.is_still_its_table {
+            return match session.caller_may_read_entries()? {
+                true => Ok(()),
+                false => Err(Error::MayNotRead { log, table }),
+            };
+        }
+        let key: Vec<i16> = self.key.iter().map(|column| column.attnum).collect();
+        match role::may_read_columns(session.caller(), self.relation, &key) {
+            true => Ok(()),
+            false => Err(Error::MayNotReadKey { log, table }),
+        }
     }
 
     /// A key as entries have it, from any text that the key's types accept.
@@ -137,6 +159,15 @@ pub fn sort_key(shape: &Shape, key: &str) -> Option<SortKey> {
     };
     let arg = datum::input(column.base_type, key);
     sort_key_of(column, arg.datum()?.sans_lifetime())
+}
+
+/// An order value from its text. Raises the type's own error where the text is not a value of it.
+pub fn order_value(column: &Attribute, text: &str) -> OrderValue {
+    let arg = datum::input(column.base_type, text);
+    let value = arg.datum().map(|d| d.sans_lifetime());
+    // SAFETY: the value was just made for this column.
+    let value = unsafe { Decoder::of_column(column).decode(value) };
+    OrderValue::new(column.base_type, &value)
 }
 
 /// `value` must be one of the column's type.

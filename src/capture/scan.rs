@@ -1,6 +1,7 @@
 //! Rows of a source as leaves: the one encoder, for the batch that logs a row and for every check
 //! of it afterwards.
 
+use super::key_equality::{ByKey, KeyEquality};
 use super::order::{OrderValue, SortKey};
 use super::row_key;
 use super::shape::Shape;
@@ -17,7 +18,6 @@ use crate::store::leaves::Annex;
 use leaf_format::{Context, Encoder, Kind, Value};
 use merkle_tree::{EMPTY_ROOT, Hash, leaf_hashes};
 use pgrx::pg_sys;
-use std::collections::HashMap;
 
 /// Bytes of a salt: as many as make guessing hopeless.
 pub const SALT: usize = 16;
@@ -37,6 +37,8 @@ pub struct Leaf {
     pub salt: Option<Vec<u8>>,
     /// What was hashed, where the source keeps it.
     pub leaf_data: Option<Vec<u8>>,
+    /// It has an entry already.
+    pub logged: bool,
 }
 
 /// Reads rows of a source under one version of its columns.
@@ -54,7 +56,7 @@ pub struct Scan {
     /// For new rows, and for changed ones.
     encoders: [Encoder; 2],
     /// What entries say beside their rows, by key; rows without one are plain inserts.
-    pub annexes: HashMap<String, Annex>,
+    pub annexes: ByKey<Annex>,
     /// New leaves get a salt, and keep their data.
     salted: bool,
     keep: bool,
@@ -147,7 +149,7 @@ impl Scan {
             key,
             logged,
             encoders,
-            annexes: HashMap::new(),
+            annexes: KeyEquality::of(&shape.key).map([]),
             salted: false,
             keep: false,
             missing,
@@ -258,6 +260,7 @@ impl Scan {
                 key: row_key,
                 hash: EMPTY_ROOT,
                 leaf_data: keep.then(|| chunk.leaf_data.clone()),
+                logged: false,
                 salt,
             });
         match encoded {

@@ -30,11 +30,22 @@ pub struct Shape {
 impl Shape {
     /// Binds `source` to its table as it is now. Writes nothing: `record` does.
     pub fn load(session: &Session, log: &Log, source: &Source) -> Result<Shape, Error> {
+        Shape::of_versions(session, log, source, versions::load(session, source.id))
+    }
+
+    /// As `load`, with versions that were read before.
+    pub fn of_versions(
+        session: &Session,
+        log: &Log,
+        source: &Source,
+        versions: Vec<Version>,
+    ) -> Result<Shape, Error> {
         let table = Table::load(session, source.relation).ok_or_else(|| Error::SourceGone {
             log: log.name.clone(),
             table: source.name.clone(),
+            relation: source.relation.to_u32(),
         })?;
-        let versions = bind(session, source, &table);
+        let versions = bind(session, source, &table, versions);
         let current = versions.last().ok_or_else(|| Error::Damaged {
             log: log.name.clone(),
             problem: format!("source \"{}\" has no version", source.name),
@@ -208,6 +219,22 @@ pub fn identity(session: &Session, relation: pg_sys::Oid) -> String {
         .expect("the current database exists")
 }
 
+/// True while a source's `relation` is the table that was registered: neither gone, nor another one that
+/// has got its number since, as after a restore.
+pub fn is_still_its_table(session: &Session, source: &Source) -> bool {
+    let name = session.fresh_one(
+        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+           FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
+        &[source.relation.into()],
+        |row| row.required::<String>(0),
+    );
+    // A restored table is bound to the source by its name, at the next batch.
+    name.is_some_and(|name| {
+        identity(session, source.relation) == source.bound_to
+            || !source.removed && name == source.name
+    })
+}
+
 /// The columns of a first version; also checks that all of them exist.
 pub fn columns(
     table: &Table,
@@ -255,8 +282,12 @@ pub fn columns(
 }
 
 /// The versions with attribute numbers of the table as it is now.
-fn bind(session: &Session, source: &Source, table: &Table) -> Vec<Version> {
-    let mut versions = versions::load(session, source.id);
+fn bind(
+    session: &Session,
+    source: &Source,
+    table: &Table,
+    mut versions: Vec<Version>,
+) -> Vec<Version> {
     if identity(session, table.oid) == source.bound_to {
         return versions;
     }

@@ -7,7 +7,7 @@ use super::shape::Shape;
 use super::table::{Attribute, Table};
 use crate::catalog::sources::Source;
 use crate::pg::datum;
-use pgrx::datum::{DatumWithOid, Interval};
+use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 
 /// SQL and its parameters.
@@ -20,13 +20,14 @@ pub struct Statement {
 pub enum Rows<'a> {
     /// After the watermark, up to an order value.
     Ahead { upto: &'a str },
-    /// At or behind the watermark, and those whose order value is no point on the line (infinity,
-    /// NaN), which no watermark ever passes.
+    /// At or behind the watermark, and those that no watermark passes: above the ceiling, or of an order
+    /// value that is no point on the line (infinity, NaN).
     /// Of what was pruned nothing is known: those rows are left out.
     Behind {
         watermark: Option<&'a [String]>,
         pruned: Option<&'a str>,
         upto: Option<&'a [String]>,
+        ceiling: Option<&'a str>,
     },
     /// Up to a position, that one's row included.
     UpTo(&'a [String]),
@@ -35,11 +36,12 @@ pub enum Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    pub fn behind(source: &'a Source) -> Rows<'a> {
+    pub fn behind(source: &'a Source, ceiling: Option<&'a str>) -> Rows<'a> {
         Rows::Behind {
             watermark: source.watermark.as_deref(),
             pruned: source.pruned_order.as_deref(),
             upto: None,
+            ceiling,
         }
     }
 }
@@ -59,35 +61,27 @@ pub fn rows(
     }
     match which {
         Rows::Ahead { upto } => {
-            args.push(datum::input(shape.order().base_type, upto));
-            conditions.push(format!(
-                "s.{} OPERATOR(pg_catalog.<=) ${}",
-                shape.order().quoted,
-                args.len()
-            ));
+            conditions.push(order_is(shape, "<=", upto, &mut args));
             conditions.extend(finite(shape.order()));
         }
         Rows::Behind {
             watermark,
             pruned,
             upto,
+            ceiling,
         } => {
             conditions.extend(upto.map(|upto| compare(shape, "<=", upto, &mut args)));
             let behind = watermark.map(|w| compare(shape, "<=", w, &mut args));
             let off_line = match pruned {
                 None => finite(shape.order()).map(|f| format!("NOT ({f})")),
                 Some(order) => {
-                    args.push(datum::input(shape.order().base_type, order));
-                    conditions.push(format!(
-                        "s.{} OPERATOR(pg_catalog.>) ${}",
-                        shape.order().quoted,
-                        args.len()
-                    ));
+                    conditions.push(order_is(shape, ">", order, &mut args));
                     conditions.extend(finite(shape.order()));
                     None
                 }
             };
-            let either: Vec<String> = behind.into_iter().chain(off_line).collect();
+            let above = ceiling.map(|c| order_is(shape, ">", c, &mut args));
+            let either: Vec<String> = behind.into_iter().chain(off_line).chain(above).collect();
             conditions.push(match either.is_empty() {
                 true => "false".to_owned(),
                 false => format!("({})", either.join(" OR ")),
@@ -110,14 +104,9 @@ pub fn rows(
     }
 }
 
-/// How many rows there are after the watermark, and their least order value.
-pub fn ahead(shape: &Shape) -> Statement {
-    let mut args = Vec::new();
-    let mut conditions = vec!["true".to_owned()];
-    if let Some(watermark) = &shape.source.watermark {
-        conditions.push(compare(shape, ">", watermark, &mut args));
-    }
-    conditions.extend(finite(shape.order()));
+/// How many rows there are after the watermark, up to the ceiling, and their least order value.
+pub fn ahead(shape: &Shape, ceiling: Option<&str>) -> Statement {
+    let (conditions, args) = takeable(shape, ceiling);
     Statement {
         sql: format!(
             "SELECT pg_catalog.count(*), {} {} WHERE {}",
@@ -133,37 +122,46 @@ pub fn ahead(shape: &Shape) -> Statement {
     }
 }
 
-/// The highest order value after the watermark that is at least `settle` old.
-pub fn highest(shape: &Shape, settle: Option<Interval>) -> Statement {
-    let order = shape.order();
+/// The highest order value after the watermark, up to the ceiling.
+pub fn highest(shape: &Shape, ceiling: Option<&str>) -> Statement {
+    let (conditions, args) = takeable(shape, ceiling);
+    Statement {
+        sql: format!(
+            "SELECT s.{0} {1} WHERE {2} ORDER BY s.{0} DESC LIMIT 1",
+            shape.order().quoted,
+            from(&shape.table),
+            conditions.join(" AND ")
+        ),
+        args,
+    }
+}
+
+/// That a row lies after the watermark, and up to the ceiling.
+fn takeable(shape: &Shape, ceiling: Option<&str>) -> (Vec<String>, Vec<DatumWithOid<'static>>) {
     let mut args = Vec::new();
     let mut conditions = vec!["true".to_owned()];
     if let Some(watermark) = &shape.source.watermark {
         conditions.push(compare(shape, ">", watermark, &mut args));
     }
-    conditions.extend(finite(order));
-    if let Some(settle) = settle {
-        args.push(settle.into());
-        let now = format!(
-            "pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) ${}",
-            args.len()
-        );
-        let cutoff = match order.base_type {
-            pg_sys::TIMESTAMPTZOID => now,
-            pg_sys::TIMESTAMPOID => format!("pg_catalog.timezone('UTC', {now})"),
-            _ => format!("pg_catalog.date(pg_catalog.timezone('UTC', {now}))"),
-        };
-        conditions.push(format!(
-            "s.{} OPERATOR(pg_catalog.<=) (SELECT {cutoff})",
-            order.quoted
-        ));
-    }
+    conditions.extend(finite(shape.order()));
+    conditions.extend(ceiling.map(|c| order_is(shape, "<=", c, &mut args)));
+    (conditions, args)
+}
+
+/// The position that `rows` rows lie after, of those up to `watermark`; none if there are not as many.
+pub fn back_from(shape: &Shape, watermark: &[String], rows: i64) -> Statement {
+    let mut args = Vec::new();
+    let upto = compare(shape, "<=", watermark, &mut args);
+    let columns = sort_expressions(shape);
+    let descending: Vec<String> = columns.iter().map(|c| format!("{c} DESC")).collect();
+    args.push(rows.into());
     Statement {
         sql: format!(
-            "SELECT s.{0} {1} WHERE {2} ORDER BY s.{0} DESC LIMIT 1",
-            order.quoted,
+            "SELECT {} {} WHERE {upto} ORDER BY {} OFFSET ${} LIMIT 1",
+            select_list(&shape.sort),
             from(&shape.table),
-            conditions.join(" AND ")
+            descending.join(", "),
+            args.len()
         ),
         args,
     }
@@ -226,6 +224,21 @@ fn sort_expressions(shape: &Shape) -> Vec<String> {
         _ => format!("s.{}", a.quoted),
     };
     shape.sort.iter().map(bytewise).collect()
+}
+
+/// A condition on the order column; `value` in its text form.
+fn order_is(
+    shape: &Shape,
+    operator: &str,
+    value: &str,
+    args: &mut Vec<DatumWithOid<'static>>,
+) -> String {
+    args.push(datum::input(shape.order().base_type, value));
+    format!(
+        "s.{} OPERATOR(pg_catalog.{operator}) ${}",
+        shape.order().quoted,
+        args.len()
+    )
 }
 
 fn compare(

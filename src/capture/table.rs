@@ -1,5 +1,6 @@
 //! A source table as the server's catalogs describe it now, and whether it can be a source.
 
+use crate::catalog::sources::Source;
 use crate::error::Error;
 use crate::pg::datum;
 use crate::session::Session;
@@ -17,6 +18,7 @@ pub struct Attribute {
     pub not_null: bool,
     /// The column's collation, qualified and quoted; `None` for a type without one.
     pub collation: Option<String>,
+    pub collation_oid: pg_sys::Oid,
 }
 
 #[derive(Clone, Debug)]
@@ -30,6 +32,8 @@ pub struct Table {
     /// Why it cannot be a source, if it cannot.
     unfit: Option<&'static str>,
     forced_row_security: bool,
+    /// The owner may read every column of it.
+    owner_reads: bool,
     /// The relations whose writers may be writing rows of this table: itself, its partitions, and
     /// the tables it is a partition of (a row's default values are computed before the lock on the
     /// partition it goes to is taken).
@@ -46,7 +50,9 @@ impl Table {
                     c.oid::pg_catalog.int8 < 16384,
                     EXISTS (SELECT FROM pg_catalog.pg_depend d
                              WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-                               AND d.objid = c.oid AND d.deptype = 'e' AND d.refobjid = $2)
+                               AND d.objid = c.oid AND d.deptype = 'e' AND d.refobjid = $2),
+                    pg_catalog.has_schema_privilege(c.relowner, n.oid, 'USAGE')
+                        AND pg_catalog.has_table_privilege(c.relowner, c.oid, 'SELECT')
                FROM pg_catalog.pg_class c
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
@@ -61,6 +67,7 @@ impl Table {
                     partitioned: kind == "p",
                     unfit: unfit(&kind, &persistence, row.required(5), row.required(6)),
                     forced_row_security: row.required(4),
+                    owner_reads: row.required(7),
                     attributes: Vec::new(),
                     written_through: Vec::new(),
                 }
@@ -97,6 +104,12 @@ impl Table {
         }
         if self.forced_row_security {
             return Err(Error::ForcedRowSecurity {
+                log: log.to_owned(),
+                table: self.name.clone(),
+            });
+        }
+        if !self.owner_reads {
+            return Err(Error::OwnerMayNotRead {
                 log: log.to_owned(),
                 table: self.name.clone(),
             });
@@ -214,6 +227,17 @@ impl Table {
     }
 }
 
+/// The name that a source's table has now, qualified, for calls to be pasted; its number if it is gone.
+pub fn name_now(session: &Session, source: &Source) -> String {
+    let named = session.fresh_one(
+        "SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
+           FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
+        &[source.relation.into()],
+        |row| row.required::<String>(0),
+    );
+    named.unwrap_or_else(|| source.relation.to_u32().to_string())
+}
+
 fn unfit(kind: &str, persistence: &str, system: bool, own: bool) -> Option<&'static str> {
     match (kind, persistence) {
         _ if own => Some("a table of the extension itself"),
@@ -256,7 +280,7 @@ fn attributes(session: &Session, oid: pg_sys::Oid) -> Vec<Attribute> {
                 pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,
                 (SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(l.collname)
                    FROM pg_catalog.pg_collation l JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace
-                  WHERE l.oid = a.attcollation)
+                  WHERE l.oid = a.attcollation), a.attcollation
            FROM pg_catalog.pg_attribute a
           WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
           ORDER BY a.attnum",
@@ -269,6 +293,7 @@ fn attributes(session: &Session, oid: pg_sys::Oid) -> Vec<Attribute> {
             type_name: row.required(4),
             not_null: row.required(5),
             collation: row.get(6),
+            collation_oid: row.required(7),
         },
     )
 }

@@ -1,26 +1,28 @@
-//! Trigger capture: a change becomes leaves in the transaction that makes it.
+//! Trigger capture: a change becomes a leaf in the transaction that makes it.
 //!
-//! Statement-level triggers with transition tables see each change once, as it was stored. Processes
-//! that apply what logical replication brings fire row-level triggers only, so there those capture,
-//! and only there. What is queued is visible to others exactly when the change is.
+//! Row-level triggers see every change where it happens, one that moves a row to another partition or that
+//! replication applies included. What they make waits in memory until the transaction commits (`gather`).
 
-use super::queue::{Pack, Packed};
+use super::change_order::Place as ChangePlace;
+use super::gather::{self, Captured, Origin};
+use super::page::CapturedAs;
+use super::queue::Pack;
 use super::row_key;
 use super::scan::new_salt;
 use super::shape::Shape;
 use super::table::{Attribute, Table};
+use crate::catalog::logs;
 use crate::catalog::sources::{self, Source};
 use crate::catalog::versions::Column;
-use crate::catalog::{logs, versions};
+use crate::encode;
 use crate::encode::Decoder;
 use crate::error::Error;
 use crate::pg::memory::Scratch;
 use crate::pg::spi::Row;
-use crate::pg::trigger::{self, Firing, Operation};
+use crate::pg::trigger::{Firing, Operation, Stored};
 use crate::pg::{datum, relcache, settings, xact};
 use crate::session::Session;
-use crate::{encode, shared};
-use leaf_format::{Context, Encoder, Kind, Origin, Value};
+use leaf_format::{Context, Encoder, Kind, Value};
 use merkle_tree::leaf_hash;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -41,16 +43,14 @@ struct Place {
 }
 
 /// How the changes of one table become leaves of one source, decided once a session.
-struct Plan {
+pub struct Plan {
     source: Source,
     log: String,
     key: Vec<Place>,
     logged: Vec<Place>,
     /// For `insert`, `update` and `delete`.
     encoders: [(Kind, Encoder); 3],
-    /// The version of the source's columns, or where none on record fits, the columns.
-    version: Option<i32>,
-    columns: Option<Vec<String>>,
+    captured_as: CapturedAs<'static>,
     /// The text of some value depends on settings.
     needs_pinned_settings: bool,
     pack: Pack,
@@ -61,35 +61,55 @@ type Plans = HashMap<(i32, pg_sys::Oid), Option<Rc<Plan>>>;
 
 thread_local! {
     static PLANS: RefCell<Plans> = RefCell::new(HashMap::new());
-    /// Server memory for a row at a time, kept from call to call and left to the process' end.
-    static SCRATCH: Cell<Option<ManuallyDrop<Scratch>>> = const { Cell::new(None) };
     /// A table changed while the plans were in use.
     static STALE: Cell<bool> = const { Cell::new(false) };
+    static ORIGIN: RefCell<Option<Rc<Origin>>> = const { RefCell::new(None) };
+    static WORKSPACE: RefCell<Option<Workspace>> = const { RefCell::new(None) };
+}
+
+/// Memory for a row at a time, kept from call to call and left to the process' end.
+struct Workspace {
+    /// Not given back when the process ends: the server's memory is gone before.
+    scratch: ManuallyDrop<Scratch>,
+    leaf_data: Vec<u8>,
 }
 
 /// What the triggers of a captured table call.
 pub fn capture(firing: &Firing) -> Result<(), ErrorReport> {
-    let operation = firing.operation();
-    if operation != Operation::Truncate && firing.for_each_row() != trigger::in_logical_worker() {
-        return Ok(());
-    }
-    if firing.is_empty() {
-        return Ok(());
-    }
     let source_id = firing
         .number()
         .ok_or(Error::StrayTrigger { source_id: 0 })?;
     let Some(plan) = plan(source_id, firing.relation())? else {
         return Ok(());
     };
-    let queued = match plan.needs_pinned_settings {
-        true => settings::pinned(|| plan.queue(firing)),
-        false => plan.queue(firing),
+    match plan.needs_pinned_settings {
+        true => settings::pinned(|| plan.capture(firing)),
+        false => plan.capture(firing),
     }?;
-    if queued {
-        xact::after_commit(shared::wake_worker);
-    }
     Ok(())
+}
+
+/// Who makes the changes that are captured now.
+fn origin() -> Rc<Origin> {
+    let (user, at) = (
+        xact::session_user(),
+        encode::time::unix_micros(xact::statement_start()),
+    );
+    xact::application_name(|application| {
+        ORIGIN.with_borrow_mut(|last| {
+            let same =
+                |o: &Rc<Origin>| o.at == at && o.user == user && *o.application == *application;
+            if let Some(last) = last.as_ref().filter(|o| same(o)) {
+                return last.clone();
+            }
+            let now = Origin {
+                user,
+                application: application.into(),
+                at,
+            };
+            last.insert(Rc::new(now)).clone()
+        })
+    })
 }
 
 /// `None` for a table that is none of the source's any more: a partition that was detached.
@@ -181,94 +201,164 @@ impl Plan {
                 encoder(Kind::Update)?,
                 encoder(Kind::Delete)?,
             ],
-            version,
-            columns: version.is_none().then(|| versions::flatten(&now)),
+            captured_as: CapturedAs {
+                source_id,
+                version,
+                columns: version.is_none().then(|| now.clone().into()),
+                keep: source.store_leaf_data,
+            },
             pack: Pack::load(session)?,
             log: log.name,
             source,
         }))
     }
 
-    /// Queues what the trigger was called for; false if that is nothing.
-    fn queue(&self, firing: &Firing) -> Result<bool, Error> {
-        let (user, application) = (xact::session_user(), xact::application_name());
-        let origin = Origin {
-            transaction: xact::id(),
-            user: &user,
-            application: &application,
-            at: encode::time::unix_micros(xact::statement_start()),
-        };
-        let mut scratch = SCRATCH
-            .take()
-            .unwrap_or_else(|| ManuallyDrop::new(Scratch::lasting()));
-        let queued = self.queue_changes(firing, origin, &mut scratch);
-        SCRATCH.set(Some(scratch));
-        queued
+    pub fn log_id(&self) -> i32 {
+        self.source.log_id
     }
 
-    fn queue_changes(
-        &self,
-        firing: &Firing,
-        origin: Origin,
-        scratch: &mut Scratch,
-    ) -> Result<bool, Error> {
-        let writer = |kind| Writer {
-            plan: self,
-            origin,
-            kind,
-            packed: Packed::default(),
-            queued: false,
-        };
-        match firing.operation() {
-            Operation::Insert | Operation::Delete => {
-                let (kind, mut rows) = match firing.operation() {
-                    Operation::Insert => (Kind::Insert, firing.new_rows()),
-                    _ => (Kind::Delete, firing.old_rows()),
-                };
-                let mut changes = writer(kind);
-                while let Some(row) = rows.next() {
-                    changes.push(scratch, &row)?;
+    pub fn source_id(&self) -> i32 {
+        self.source.id
+    }
+
+    pub fn captured_as(&self) -> &CapturedAs<'static> {
+        &self.captured_as
+    }
+
+    pub fn pack(&self) -> Pack {
+        self.pack
+    }
+
+    fn capture(self: &Rc<Plan>, firing: &Firing) -> Result<(), Error> {
+        let (old, new) = (firing.old(), firing.new());
+        match (firing.operation(), old, new) {
+            (Operation::Insert, _, Some(new)) => self.made(Kind::Insert, &new),
+            (Operation::Delete, Some(old), _) => self.ended(Kind::Delete, &old, &old),
+            (Operation::Update, Some(old), Some(new)) => {
+                if self.key_of(old.row()) == self.key_of(new.row()) {
+                    return self.ended(Kind::Update, &old, &new);
                 }
-                Ok(changes.finish(scratch))
+                self.ended(Kind::Delete, &old, &old)?;
+                self.made(Kind::Insert, &new)
             }
-            Operation::Update => {
-                // Rows that go by another key are first deleted, all of them, then inserted: keys may
-                // move from row to row.
-                let (mut old, mut new) = (firing.old_rows(), firing.new_rows());
-                let mut deletes = writer(Kind::Delete);
-                while let (Some(before), Some(after)) = (old.next(), new.next()) {
-                    if scratch.scope(|| self.key_of(&before) != self.key_of(&after)) {
-                        deletes.push(scratch, &before)?;
-                    }
-                }
-                let moved = deletes.finish(scratch);
-                new.rewind();
-                old.rewind();
-                let (mut inserts, mut updates) = (writer(Kind::Insert), writer(Kind::Update));
-                while let Some(after) = new.next() {
-                    let changes = match moved {
-                        true if old.next().is_some_and(|before| {
-                            scratch.scope(|| self.key_of(&before) != self.key_of(&after))
-                        }) =>
-                        {
-                            &mut inserts
-                        }
-                        _ => &mut updates,
-                    };
-                    changes.push(scratch, &after)?;
-                }
-                Ok(inserts.finish(scratch) | updates.finish(scratch) | moved)
+            (Operation::Truncate, ..) if self.source.allow_truncate => {
+                self.truncated(firing.relation())
             }
-            Operation::Truncate if self.source.allow_truncate => {
-                let mut truncate = writer(Kind::Truncate);
-                truncate.truncated(scratch)?;
-                Ok(truncate.finish(scratch))
-            }
-            Operation::Truncate => Err(Error::TruncateRefused {
+            (Operation::Truncate, ..) => Err(Error::TruncateRefused {
+                log: self.log.clone(),
+                table: self.source.name.clone(),
+            }),
+            _ => Err(Error::OldTrigger {
                 log: self.log.clone(),
                 table: self.source.name.clone(),
             }),
         }
+    }
+
+    fn made(self: &Rc<Plan>, kind: Kind, new: &Stored) -> Result<(), Error> {
+        let (command, tuple) = new.made();
+        self.add(kind, ChangePlace::Made { command, tuple }, new.row())
+    }
+
+    fn ended(self: &Rc<Plan>, kind: Kind, old: &Stored, shown: &Stored) -> Result<(), Error> {
+        let (command, tuple) = old.ended();
+        self.add(kind, ChangePlace::Ended { command, tuple }, shown.row())
+    }
+
+    /// Captures a change, of which `row` is what is logged.
+    fn add(self: &Rc<Plan>, kind: Kind, place: ChangePlace, row: &Row) -> Result<(), Error> {
+        let origin = origin();
+        let salt = self.source.salted.then(new_salt);
+        let context = Context {
+            origin: Some(leaf_origin(&origin)),
+            salt: salt.as_deref(),
+        };
+        let encoder = self.encoders.iter().find(|(of, _)| *of == kind);
+        let (_, encoder) = encoder.expect("rows are inserted, updated or deleted");
+        in_workspace(|scratch, leaf_data| {
+            let encoded = scratch.reuse(|| {
+                let decode = |place: &Place| -> Value {
+                    // SAFETY: as in `key_of`; the values are used up before the row goes away.
+                    unsafe { place.decoder.decode(row.datum(place.at)) }
+                };
+                let values: Vec<Value> = self.logged.iter().map(decode).collect();
+                let key = self.key_of(row);
+                match encoder.encode(&values, &context, leaf_data) {
+                    Ok(()) => Ok(key),
+                    Err(problem) => Err((key, problem.to_string())),
+                }
+            });
+            let key = encoded.map_err(|(key, problem)| Error::Encode {
+                log: self.log.clone(),
+                table: self.source.name.clone(),
+                key,
+                problem,
+            })?;
+            self.gather(&origin, kind, place, &key, leaf_data, salt.as_deref());
+            Ok(())
+        })
+    }
+
+    /// TRUNCATE of a partitioned table fires the triggers of the table, and then of each partition.
+    fn truncated(self: &Rc<Plan>, relation: pg_sys::Oid) -> Result<(), Error> {
+        if relation != self.source.relation {
+            return match gather::is_truncated(self.source.id) {
+                true => Ok(()),
+                false => Err(Error::PartitionTruncated {
+                    log: self.log.clone(),
+                    table: self.source.name.clone(),
+                }),
+            };
+        }
+        let origin = origin();
+        let salt = self.source.salted.then(new_salt);
+        let context = Context {
+            origin: Some(leaf_origin(&origin)),
+            salt: salt.as_deref(),
+        };
+        let mut leaf_data = Vec::new();
+        Encoder::new::<&str>(&self.source.name, Kind::Truncate, &[])
+            .and_then(|e| e.encode(&[], &context, &mut leaf_data))
+            .map_err(|e| Error::Damaged {
+                log: self.log.clone(),
+                problem: e.to_string(),
+            })?;
+        let key = truncation_key(self.source.id);
+        let place = ChangePlace::Truncate {
+            command: xact::command(),
+        };
+        self.gather(
+            &origin,
+            Kind::Truncate,
+            place,
+            &key,
+            &leaf_data,
+            salt.as_deref(),
+        );
+        Ok(())
+    }
+
+    fn gather(
+        self: &Rc<Plan>,
+        origin: &Rc<Origin>,
+        kind: Kind,
+        place: ChangePlace,
+        key: &str,
+        leaf_data: &[u8],
+        salt: Option<&[u8]>,
+    ) {
+        // What the log itself says is kept: there is no row to compute it from.
+        let keep = self.source.store_leaf_data || kind == Kind::Truncate;
+        let hash = (!keep).then(|| leaf_hash(leaf_data));
+        let leaf = hash.as_ref().map_or(leaf_data, |h| h.as_bytes());
+        let change = Captured {
+            kind,
+            place,
+            key,
+            leaf,
+            salt,
+        };
+        gather::add(self, origin, change);
     }
 
     fn key_of(&self, row: &Row) -> String {
@@ -283,107 +373,24 @@ impl Plan {
     }
 }
 
-/// Changes of one kind, packed into rows of the queue.
-struct Writer<'a> {
-    plan: &'a Plan,
-    origin: Origin<'a>,
-    kind: Kind,
-    packed: Packed,
-    queued: bool,
+fn leaf_origin(origin: &Origin) -> leaf_format::Origin<'_> {
+    leaf_format::Origin {
+        transaction: xact::id(),
+        user: &origin.user,
+        application: &origin.application,
+        at: origin.at,
+    }
 }
 
-impl Writer<'_> {
-    fn push(&mut self, scratch: &mut Scratch, row: &Row) -> Result<(), Error> {
-        let plan = self.plan;
-        let salt = plan.source.salted.then(new_salt);
-        let mut leaf_data = Vec::with_capacity(TYPICAL);
-        let encoded = scratch.scope(|| {
-            let decode = |place: &Place| -> Value {
-                // SAFETY: as in `key_of`; the values are used up before the row goes away.
-                unsafe { place.decoder.decode(row.datum(place.at)) }
-            };
-            let values: Vec<Value> = plan.logged.iter().map(decode).collect();
-            let context = Context {
-                origin: Some(self.origin),
-                salt: salt.as_deref(),
-            };
-            let encoder = plan.encoders.iter().find(|(kind, _)| *kind == self.kind);
-            let (_, encoder) = encoder.expect("rows are inserted, updated or deleted");
-            let key = plan.key_of(row);
-            match encoder.encode(&values, &context, &mut leaf_data) {
-                Ok(()) => Ok(key),
-                Err(problem) => Err((key, problem.to_string())),
-            }
+/// Runs `f` with memory that is used again and again.
+fn in_workspace<T>(f: impl FnOnce(&mut Scratch, &mut Vec<u8>) -> T) -> T {
+    WORKSPACE.with_borrow_mut(|workspace| {
+        let Workspace { scratch, leaf_data } = workspace.get_or_insert_with(|| Workspace {
+            scratch: ManuallyDrop::new(Scratch::lasting()),
+            leaf_data: Vec::with_capacity(TYPICAL),
         });
-        let key = encoded.map_err(|(key, problem)| Error::Encode {
-            log: plan.log.clone(),
-            table: plan.source.name.clone(),
-            key,
-            problem,
-        })?;
-        self.add(scratch, key, leaf_data, salt);
-        Ok(())
-    }
-
-    fn truncated(&mut self, scratch: &mut Scratch) -> Result<(), Error> {
-        let salt = self.plan.source.salted.then(new_salt);
-        let context = Context {
-            origin: Some(self.origin),
-            salt: salt.as_deref(),
-        };
-        let mut leaf_data = Vec::new();
-        Encoder::new::<&str>(&self.plan.source.name, Kind::Truncate, &[])
-            .and_then(|e| e.encode(&[], &context, &mut leaf_data))
-            .map_err(|e| Error::Damaged {
-                log: self.plan.log.clone(),
-                problem: e.to_string(),
-            })?;
-        let key = truncation_key(self.plan.source.id);
-        self.add(scratch, key, leaf_data, salt);
-        Ok(())
-    }
-
-    fn add(
-        &mut self,
-        scratch: &mut Scratch,
-        key: String,
-        leaf_data: Vec<u8>,
-        salt: Option<Vec<u8>>,
-    ) {
-        // What the log itself says is kept: there is no row to compute it from.
-        let leaf = match self.plan.source.store_leaf_data || self.kind == Kind::Truncate {
-            true => leaf_data,
-            false => leaf_hash(&leaf_data).as_bytes().to_vec(),
-        };
-        if !self.packed.has_room_for(&key, &leaf) {
-            self.write(scratch);
-        }
-        self.packed.add(key, leaf, salt);
-    }
-
-    fn write(&mut self, scratch: &mut Scratch) {
-        let packed = std::mem::take(&mut self.packed);
-        if packed.is_empty() {
-            return;
-        }
-        self.queued = true;
-        let plan = self.plan;
-        let whole = plan.source.store_leaf_data || self.kind == Kind::Truncate;
-        scratch.scope(|| {
-            plan.pack.write(
-                &plan.source,
-                (plan.version, plan.columns.as_ref()),
-                (self.kind, whole),
-                &self.origin,
-                packed,
-            )
-        });
-    }
-
-    fn finish(mut self, scratch: &mut Scratch) -> bool {
-        self.write(scratch);
-        self.queued
-    }
+        f(scratch, leaf_data)
+    })
 }
 
 /// The key of the entries that say that a source was truncated.

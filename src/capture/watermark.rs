@@ -1,31 +1,38 @@
 //! Watermark capture: the rows of an append-only table after the last logged one.
 
+use super::ceiling;
 use super::scan::{Leaf, Scan};
 use super::shape::Shape;
 use super::statement::{self, Rows};
+use super::table::Attribute;
 use crate::catalog::logs::Log;
 use crate::error::Error;
 use crate::pg::spi::{self, Cursor, Snapshot};
 use crate::pg::{datum, role};
+use crate::session::Session;
+use crate::store::entries;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// Rows fetched at once from one source: what a batch holds in memory of each.
 const FETCH: i64 = 1000;
 
-/// The rows after the watermark; `None` if there are none.
-pub fn ahead(log: &Log, shape: &Shape) -> Option<Span> {
-    let upto = bound(log, shape)?;
+/// The rows after the watermark, up to the ceiling; `None` if there are none.
+pub fn ahead(session: &Session, log: &Log, shape: &Shape) -> Option<Span> {
+    // The ceiling comes first: a row that a later snapshot shows above it is left to the next batch.
+    let ceiling = ceiling::of(session, log, shape);
+    let upto = bound(shape, ceiling.as_deref())?;
     Some(Span {
         source_id: shape.source.id,
         after: shape.source.watermark.clone(),
         upto,
+        some_logged: false,
     })
 }
 
 /// The order value up to which the source has new rows, in its text form.
-fn bound(log: &Log, shape: &Shape) -> Option<String> {
-    let statement = statement::highest(shape, log.settle);
+fn bound(shape: &Shape, ceiling: Option<&str>) -> Option<String> {
+    let statement = statement::highest(shape, ceiling);
     role::as_table_owner(shape.table.owner, || {
         spi::query_one(Snapshot::Fresh, &statement.sql, &statement.args, |row| {
             // SAFETY: the only column is the order column, which is not null.
@@ -34,6 +41,22 @@ fn bound(log: &Log, shape: &Shape) -> Option<String> {
         })
     })
     .flatten()
+}
+
+/// The position after which there are `rows` rows at or behind the watermark; `None` if there are fewer.
+pub fn back(shape: &Shape, rows: i64) -> Option<Vec<String>> {
+    let watermark = shape.source.watermark.as_ref()?;
+    let statement = statement::back_from(shape, watermark, rows);
+    role::as_table_owner(shape.table.owner, || {
+        spi::query_one(Snapshot::Fresh, &statement.sql, &statement.args, |row| {
+            let text = |(place, column): (usize, &Attribute)| {
+                // SAFETY: the columns are the sort columns, which are not null.
+                row.datum(place)
+                    .map(|d| unsafe { datum::output(column.base_type, d) })
+            };
+            shape.sort.iter().enumerate().filter_map(text).collect()
+        })
+    })
 }
 
 /// A source's rows in order, a few at a time.
@@ -45,6 +68,8 @@ pub struct Stream<'a> {
     done: bool,
     /// The row that was taken last.
     taken: Option<Leaf>,
+    /// Whom to ask whether a row has an entry already, where that can be.
+    looked_up: Option<(&'a Session, &'a Log)>,
 }
 
 /// How far a source is to be read, in texts: from after a position, to an order value.
@@ -53,12 +78,15 @@ pub struct Span {
     pub source_id: i32,
     pub after: Option<Vec<String>>,
     pub upto: String,
+    /// Rows of it may have an entry already: each is looked up.
+    pub some_logged: bool,
 }
 
 impl<'a> Stream<'a> {
     /// The rows of a span, `limit` at most.
     pub fn ahead(
-        log: &Log,
+        session: &'a Session,
+        log: &'a Log,
         shape: &'a Shape,
         span: &Span,
         limit: i64,
@@ -68,14 +96,21 @@ impl<'a> Stream<'a> {
         let upto = Rows::Ahead { upto: &span.upto };
         let after = span.after.as_deref();
         let statement = statement::rows(shape, scan.attributes(), after, upto, limit);
-        Ok(Stream::open(shape, scan, snapshot, &statement))
+        let mut stream = Stream::open(shape, scan, snapshot, &statement);
+        stream.looked_up = span.some_logged.then_some((session, log));
+        Ok(stream)
     }
 
-    /// The rows at or behind the watermark.
-    pub fn behind(log: &Log, shape: &'a Shape) -> Result<Stream<'a>, Error> {
+    /// The rows at or behind the watermark and after `after`, and those above the ceiling.
+    pub fn behind(
+        log: &Log,
+        shape: &'a Shape,
+        after: Option<&[String]>,
+        ceiling: Option<&str>,
+    ) -> Result<Stream<'a>, Error> {
         let scan = Scan::to_log(log, shape)?;
-        let which = Rows::behind(&shape.source);
-        let statement = statement::rows(shape, scan.attributes(), None, which, i64::MAX);
+        let which = Rows::behind(&shape.source, ceiling);
+        let statement = statement::rows(shape, scan.attributes(), after, which, i64::MAX);
         Ok(Stream::open(shape, scan, Snapshot::Fresh, &statement))
     }
 
@@ -92,6 +127,7 @@ impl<'a> Stream<'a> {
             fetched: VecDeque::new(),
             done: false,
             taken: None,
+            looked_up: None,
         }
     }
 
@@ -127,8 +163,14 @@ impl<'a> Stream<'a> {
 
     /// The next rows as they come from the table; none at the end.
     pub fn chunk(&mut self) -> Result<Vec<Leaf>, Error> {
-        let rows = self.scan.fetch(&mut self.cursor, FETCH)?;
+        let mut rows = self.scan.fetch(&mut self.cursor, FETCH)?;
         self.done = rows.is_empty();
+        if let Some((session, log)) = self.looked_up {
+            let logged = entries::logged(session, Snapshot::Fresh, log, self.source_id(), &rows)?;
+            for row in &mut rows {
+                row.logged = logged.contains(&row.key);
+            }
+        }
         Ok(rows)
     }
 }

@@ -1,15 +1,23 @@
 //! `verification_logs`: the logs and their state.
 
+use crate::administration::{self, Act};
+use crate::capture::fence::{self, Blocked};
 use crate::capture::order::Domain;
+use crate::catalog::identity;
 use crate::error::Error;
 use crate::pg::index::{Direction, Key};
+use crate::pg::lock::Object;
 use crate::pg::spi::{Row, Snapshot};
 use crate::session::Session;
 use crate::settings;
 use pgrx::datum::Interval;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-#[derive(Clone, Debug)]
+/// The log of what is done to the others: its id and its name, which no other may have.
+pub const ADMINISTRATION: i32 = 0;
+pub const ADMINISTRATION_NAME: &str = "merkle_log_administration";
+
+#[derive(Clone, Debug, PartialEq)]
 pub struct Log {
     pub id: i32,
     pub name: String,
@@ -51,7 +59,7 @@ fn from_table(row: &Row) -> Log {
 
 /// The log called `name`, for a statement that only reads.
 pub fn known(session: &Session, name: &str) -> Result<Log, Error> {
-    session.known_log(name, || by_name(session, Snapshot::Statement, name))
+    session.known_log(name, |snapshot| by_name(session, snapshot, name))
 }
 
 /// The log called `name`, as `snapshot` shows it.
@@ -67,13 +75,36 @@ pub fn by_name(session: &Session, snapshot: Snapshot, name: &str) -> Result<Log,
         .ok_or_else(|| Error::NoSuchLog(name.to_owned()))
 }
 
-/// The names of all enabled logs, oldest first.
+/// The names of all enabled logs that batches append to, oldest first.
 pub fn enabled(session: &Session) -> Vec<String> {
     session.fresh(
-        "SELECT l.log_name FROM @extschema@.verification_logs l WHERE l.enabled ORDER BY l.log_id",
+        "SELECT l.log_name FROM @extschema@.verification_logs l
+          WHERE l.enabled AND l.log_id <> $1 ORDER BY l.log_id",
+        &[ADMINISTRATION.into()],
+        |row| row.required(0),
+    )
+}
+
+/// The ids of all logs, oldest first.
+pub fn ids(session: &Session) -> Vec<i32> {
+    session.fresh(
+        "SELECT l.log_id FROM @extschema@.verification_logs l ORDER BY l.log_id",
         &[],
         |row| row.required(0),
     )
+}
+
+/// The administration log.
+pub fn administration(session: &Session) -> Result<Log, Error> {
+    by_id(session, ADMINISTRATION).ok_or_else(|| Error::NoSuchLog(ADMINISTRATION_NAME.to_owned()))
+}
+
+/// That a log may be changed by those who call: what is on record is not.
+pub fn check_not_administration(log: &Log) -> Result<(), Error> {
+    match log.id == ADMINISTRATION {
+        true => Err(Error::Reserved(log.name.clone())),
+        false => Ok(()),
+    }
 }
 
 /// The log with this id, if it is still there.
@@ -102,8 +133,9 @@ pub fn scheduled(session: &Session) -> Vec<Scheduled> {
         "SELECT l.log_id, l.log_name, COALESCE(l.order_domain = 'arrival', false),
                 (1000 * EXTRACT(epoch FROM l.run_interval))::pg_catalog.float8,
                 (1000 * EXTRACT(epoch FROM l.reconcile_interval))::pg_catalog.float8
-           FROM @extschema@.verification_logs l WHERE l.enabled AND NOT l.paused ORDER BY l.log_id",
-        &[],
+           FROM @extschema@.verification_logs l
+          WHERE l.enabled AND NOT l.paused AND l.log_id <> $1 ORDER BY l.log_id",
+        &[ADMINISTRATION.into()],
         |row| {
             let reconcile = millis(row, 4).unwrap_or_else(settings::reconcile_interval);
             Scheduled {
@@ -118,46 +150,142 @@ pub fn scheduled(session: &Session) -> Vec<Scheduled> {
 }
 
 /// Makes the caller the only writer of the log until the end of its transaction, and loads the log
-/// as it is then. `None` if another is writing and `wait` is false.
-pub fn lock(session: &Session, name: &str, wait: bool) -> Result<Option<Log>, Error> {
-    let log = by_name(session, Snapshot::Fresh, name)?;
-    // The table's oid keeps the key apart from the advisory locks of others.
-    let call = "(('@extschema@.verification_logs'::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8
-        - CASE WHEN '@extschema@.verification_logs'::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8 > 2147483647
-               THEN 4294967296 ELSE 0 END)::pg_catalog.int4, $1)";
-    let locked = if wait {
-        session.execute(
-            &format!("SELECT pg_catalog.pg_advisory_xact_lock{call}"),
-            &[log.id.into()],
-        );
-        true
-    } else {
-        session
-            .fresh_one(
-                &format!("SELECT pg_catalog.pg_try_advisory_xact_lock{call}"),
-                &[log.id.into()],
-                |row| row.required(0),
-            )
-            .unwrap_or(false)
-    };
-    match locked {
-        true => by_name(session, Snapshot::Fresh, name).map(Some),
-        false => Ok(None),
+/// as it is then. After `patience`, `Blocked` names who holds the lock.
+///
+/// # Errors
+/// If there is no such log, or this database is a copy of another that nobody has adopted.
+///
+/// Who locks several logs in one transaction does so in ascending order of their ids, so that two such
+/// transactions cannot wait for each other.
+pub fn lock(
+    session: &Session,
+    name: &str,
+    patience: Duration,
+) -> Result<Result<Log, Blocked>, Error> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let log = by_name(session, Snapshot::Fresh, name)?;
+        check_not_administration(&log)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if let Err(blocked) = lock_known(session, &log, left)? {
+            return Ok(Err(blocked));
+        }
+        // While the lock was waited for, the name may have passed to another log.
+        let now = by_name(session, Snapshot::Fresh, name)?;
+        if now.id == log.id {
+            return Ok(Ok(now));
+        }
     }
 }
 
-/// As `lock`, waiting for as long as it takes.
-pub fn lock_and_wait(session: &Session, name: &str) -> Result<Log, Error> {
-    lock(session, name, true)?.ok_or_else(|| Error::NoSuchLog(name.to_owned()))
+/// Locks the administration log. This is done last, after all locks of other logs, so that who holds it
+/// waits for nobody.
+///
+/// # Errors
+/// `Busy`, if another still writes it after as long as a batch waits at the fence.
+pub fn lock_administration(session: &Session) -> Result<Log, Error> {
+    let log = administration(session)?;
+    match lock_known(session, &log, settings::fence_timeout())? {
+        Ok(()) => Ok(log),
+        Err(Blocked(by)) => Err(Error::Busy { log: log.name, by }),
+    }
 }
 
-/// Puts a failure on record, for `merkle_log_status`.
+fn lock_known(
+    session: &Session,
+    log: &Log,
+    patience: Duration,
+) -> Result<Result<(), Blocked>, Error> {
+    identity::check(session)?;
+    let lock = Object {
+        table: session.relation(c"verification_logs")?,
+        number: log.id,
+    };
+    if lock.try_exclusive() || lock.exclusive_within(patience).is_ok() {
+        return Ok(Ok(()));
+    }
+    let by = writer(session, log.id)?;
+    Ok(Err(Blocked(by.unwrap_or_else(fence::just_ended))))
+}
+
+/// As `lock`, for as long as a batch waits at the fence.
+///
+/// # Errors
+/// `Busy`, if another still writes the log then.
+pub fn lock_and_wait(session: &Session, name: &str) -> Result<Log, Error> {
+    lock(session, name, settings::fence_timeout())?.map_err(|Blocked(by)| Error::Busy {
+        log: name.to_owned(),
+        by,
+    })
+}
+
+const HOLDS_LOCK: &str =
+    "l.locktype = 'object' AND l.classid = ANY ($1) AND l.objid = $3 AND l.granted
+    AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()";
+
+/// Who holds the log's lock, if anyone but the caller does.
+pub fn writer(session: &Session, id: i32) -> Result<Option<String>, Error> {
+    let table = session.relation(c"verification_logs")?;
+    let holder = fence::describe(session, HOLDS_LOCK, &[table], &[], id);
+    Ok(holder.map(|by| format!("{by}, which is writing the log")))
+}
+
+/// Who holds the log's lock and does nothing: a transaction that has been idle for ten seconds, or is
+/// prepared.
+pub fn idle_writer(session: &Session, id: i32) -> Result<Option<String>, Error> {
+    let table = session.relation(c"verification_logs")?;
+    let idle = format!(
+        "{HOLDS_LOCK} AND NOT EXISTS (
+            SELECT FROM pg_catalog.pg_stat_activity a
+             WHERE a.pid = l.pid
+               AND (a.state NOT LIKE 'idle in transaction%'
+                 OR a.state_change > pg_catalog.clock_timestamp() - '10 s'::pg_catalog.interval))"
+    );
+    Ok(fence::describe(session, &idle, &[table], &[], id))
+}
+
+/// Forgets how batches went and whom they waited for: that was on another server.
+pub fn forget_state(session: &Session) {
+    session.execute(
+        "UPDATE @extschema@.verification_logs SET waiting_for = NULL, last_error = NULL, last_error_at = NULL",
+        &[],
+    );
+    session.execute("DELETE FROM @extschema@.merkle_source_state", &[]);
+}
+
+/// Disables every log that batches append to.
+pub fn disable_all(session: &Session) {
+    let disabled = session.fresh(
+        "UPDATE @extschema@.verification_logs SET enabled = false
+          WHERE enabled AND log_id <> $1 RETURNING log_id",
+        &[ADMINISTRATION.into()],
+        |row| row.required(0),
+    );
+    for log_id in disabled {
+        administration::record(session, Act::LogDisabled { log_id });
+    }
+}
+
+/// Puts a failure on record, for `merkle_log_status`, unless someone holds the log's row meanwhile.
 pub fn record_error(session: &Session, name: &str, message: &str) {
     session.execute(
         "UPDATE @extschema@.verification_logs
             SET last_error = $2, last_error_at = pg_catalog.clock_timestamp()
-          WHERE log_name = $1",
+          WHERE log_id IN (SELECT l.log_id FROM @extschema@.verification_logs l
+                            WHERE l.log_name = $1 FOR NO KEY UPDATE SKIP LOCKED)",
         &[name.into(), message.into()],
+    );
+}
+
+/// Puts on record who holds the log's lock, unless someone holds the log's row meanwhile. For callers
+/// that commit at once: the next batch waits for them.
+pub fn record_writer(session: &Session, name: &str, by: &str) {
+    session.execute(
+        "UPDATE @extschema@.verification_logs SET waiting_for = $2
+          WHERE log_id IN (SELECT l.log_id FROM @extschema@.verification_logs l
+                            WHERE l.log_name = $1 AND l.waiting_for IS DISTINCT FROM $2
+                              FOR NO KEY UPDATE SKIP LOCKED)",
+        &[name.into(), by.into()],
     );
 }
 

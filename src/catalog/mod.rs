@@ -1,5 +1,6 @@
 //! Rows of the extension's own tables as Rust types: load and store.
 
+pub mod identity;
 pub mod logs;
 pub mod sources;
 pub mod versions;

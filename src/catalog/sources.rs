@@ -1,5 +1,6 @@
 //! `verification_sources`: the tables that feed a log.
 
+use crate::administration::{self, Act};
 use crate::catalog::logs::Log;
 use crate::error::Error;
 use crate::pg::relcache;
@@ -7,7 +8,8 @@ use crate::pg::spi::Row;
 use crate::session::Session;
 use pgrx::pg_sys;
 
-/// The source id of entries that the log itself makes: truncations and redactions.
+/// The source id of entries that the log itself makes: truncations, redactions, and acts of
+/// administration.
 pub const OF_LOG: i32 = 0;
 
 /// How a source's changes come to the log.
@@ -65,6 +67,9 @@ pub struct Source {
     pub pruned_order: Option<String>,
     /// Every row is to have an entry: false where the rows from before the triggers were left out.
     pub complete: bool,
+    /// The rows that were there before the triggers have been logged: one that is found without an entry
+    /// came late.
+    pub backfilled: bool,
 }
 
 impl Source {
@@ -82,7 +87,18 @@ impl Source {
 const COLUMNS: &str = "s.source_id, s.log_id, s.source_table, s.relation::pg_catalog.oid, s.bound_to,
     s.capture, s.order_column, s.key_columns, s.columns, s.hash_column, s.watermark,
     s.removed_at IS NOT NULL, s.append_only, s.allow_truncate, s.store_leaf_data, s.salted, s.backfill,
-    s.pruned_order, s.complete";
+    s.pruned_order, s.complete, s.backfilled";
+
+/// An array of texts; an element that is NULL, which nothing of ours writes, becomes the empty text.
+fn texts(row: &Row, column: usize) -> Option<Vec<String>> {
+    let elements: Vec<Option<String>> = row.get(column)?;
+    Some(
+        elements
+            .into_iter()
+            .map(Option::unwrap_or_default)
+            .collect(),
+    )
+}
 
 fn from_row(row: &Row) -> Source {
     Source {
@@ -96,18 +112,19 @@ fn from_row(row: &Row) -> Source {
             _ => Capture::Watermark,
         },
         order_column: row.get(6),
-        key_columns: row.required(7),
-        columns: row.get(8),
+        key_columns: texts(row, 7).unwrap_or_default(),
+        columns: texts(row, 8),
         hash_column: row.get(9),
-        watermark: row.get(10),
+        watermark: texts(row, 10),
         removed: row.required(11),
         append_only: row.required(12),
         allow_truncate: row.required(13),
         store_leaf_data: row.required(14),
         salted: row.required(15),
-        backfill: row.get(16),
+        backfill: texts(row, 16),
         pruned_order: row.get(17),
         complete: row.required(18),
+        backfilled: row.required(19),
     }
 }
 
@@ -145,12 +162,12 @@ pub fn by_relation(session: &Session, log: &Log, relation: pg_sys::Oid) -> Resul
         })
 }
 
-/// A relation's name for messages: its number where it is gone.
+/// A relation's name for messages: its number where it is gone, and - for none.
 pub fn relation_name(session: &Session, relation: pg_sys::Oid) -> String {
     session
         .fresh_one(
-            "SELECT $1::pg_catalog.oid::pg_catalog.regclass::pg_catalog.text",
-            &[relation.into()],
+            "SELECT $1::pg_catalog.int8::pg_catalog.oid::pg_catalog.regclass::pg_catalog.text",
+            &[i64::from(relation.to_u32()).into()],
             |row| row.required(0),
         )
         .unwrap_or_default()
@@ -159,7 +176,7 @@ pub fn relation_name(session: &Session, relation: pg_sys::Oid) -> String {
 /// Registers a source; `source.id` and `source.watermark` are not read. Returns its id.
 pub fn insert(session: &Session, source: &Source) -> i32 {
     relcache::invalidate(source.relation);
-    session
+    let source_id = session
         .fresh_one(
             "INSERT INTO @extschema@.verification_sources
                 (log_id, source_table, relation, bound_to, capture, order_column, key_columns, columns,
@@ -185,7 +202,9 @@ pub fn insert(session: &Session, source: &Source) -> i32 {
             ],
             |row| row.required(0),
         )
-        .expect("INSERT … RETURNING returns a row")
+        .expect("INSERT … RETURNING returns a row");
+    administration::record(session, Act::SourceAdded { source_id });
+    source_id
 }
 
 /// Stores what can change about a source but how far it is: names that follow the table's, the
@@ -209,6 +228,8 @@ pub fn update(session: &Session, source: &Source) {
         ],
     );
     relcache::invalidate(source.relation);
+    let source_id = source.id;
+    administration::record(session, Act::SourceAltered { source_id });
 }
 
 /// Moves the watermark to the last logged row.
@@ -221,10 +242,15 @@ pub fn set_watermark(session: &Session, source_id: i32, watermark: &[String]) {
 
 /// Moves the place up to which a source was backfilled; `None` when it is done.
 pub fn set_backfill(session: &Session, source_id: i32, after: Option<&[String]>) {
-    session.execute(
-        "UPDATE @extschema@.verification_sources SET backfill = $2 WHERE source_id = $1",
+    let changed = session.fresh(
+        "UPDATE @extschema@.verification_sources SET backfill = $2, backfilled = backfilled OR $2 IS NULL
+          WHERE source_id = $1 AND backfill IS DISTINCT FROM $2 RETURNING true",
         &[source_id.into(), after.map(<[String]>::to_vec).into()],
+        |_| (),
     );
+    if after.is_none() && !changed.is_empty() {
+        administration::record(session, Act::BackfillFinished { source_id });
+    }
 }
 
 /// Lets batches look for rows without an entry, from the beginning.
@@ -233,6 +259,29 @@ pub fn start_backfill(session: &Session, source_id: i32) {
         "UPDATE @extschema@.verification_sources SET backfill = '{}', complete = true WHERE source_id = $1",
         &[source_id.into()],
     );
+    administration::record(session, Act::BackfillStarted { source_id });
+}
+
+/// Lets a source that was removed go on: its entries are held against its table again.
+pub fn readmit(session: &Session, source: &Source) {
+    session.execute(
+        "UPDATE @extschema@.verification_sources
+            SET removed_at = NULL, columns = $2, append_only = $3, allow_truncate = $4, store_leaf_data = $5,
+                backfill = $6, complete = $7
+          WHERE source_id = $1",
+        &[
+            source.id.into(),
+            source.columns.clone().into(),
+            source.append_only.into(),
+            source.allow_truncate.into(),
+            source.store_leaf_data.into(),
+            source.backfill.clone().into(),
+            source.complete.into(),
+        ],
+    );
+    relcache::invalidate(source.relation);
+    let source_id = source.id;
+    administration::record(session, Act::SourceAdded { source_id });
 }
 
 /// Takes the table out of the log; its entries stay.
@@ -243,4 +292,6 @@ pub fn remove(session: &Session, source: &Source) {
         &[source.id.into()],
     );
     relcache::invalidate(source.relation);
+    let source_id = source.id;
+    administration::record(session, Act::SourceRemoved { source_id });
 }

@@ -4,11 +4,13 @@
 //! An entry belongs to the last version that begins at or before its leaf index, so an entry needs
 //! no version number of its own.
 
+use crate::administration::{self, Act};
 use crate::session::Session;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// A column as a version knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
     /// Its name then: the name in the leaf data.
     pub name: String,
@@ -35,21 +37,15 @@ impl Version {
     }
 }
 
-/// Columns as one list of texts, four a column: name, type, number, and whether it is logged.
-pub fn flatten(columns: &[Column]) -> Vec<String> {
-    let texts = |c: &Column| {
-        let number = c.attnum.map(|n| n.to_string()).unwrap_or_default();
-        [
-            c.name.clone(),
-            c.type_name.clone(),
-            number,
-            c.logged.to_string(),
-        ]
-    };
-    columns.iter().flat_map(texts).collect()
+impl Column {
+    /// Its bytes, about.
+    pub fn size(&self) -> usize {
+        self.name.len() + self.type_name.len() + size_of::<Column>()
+    }
 }
 
-/// The inverse of `flatten`.
+/// Columns as version 0.3.0 wrote them into the queue: four texts a column, name, type, number, and whether it is
+/// logged.
 pub fn unflatten(texts: &[String]) -> Vec<Column> {
     let column = |c: &[String; 4]| Column {
         name: c[0].clone(),
@@ -135,6 +131,8 @@ pub fn insert(session: &Session, source_id: i32, version: &Version, change: &str
             version.columns.iter().map(|c| c.logged).collect::<Vec<_>>().into(),
         ],
     );
+    let version = version.number;
+    administration::record(session, Act::VersionRecorded { source_id, version });
 }
 
 /// Stores new attribute numbers, after the table was restored from a dump.
@@ -151,4 +149,5 @@ pub fn rebind(session: &Session, source_id: i32, version: &Version) {
             ],
         );
     }
+    administration::record(session, Act::SourceBound { source_id });
 }

@@ -1,9 +1,14 @@
 //! Types made of other types: arrays, ranges, multiranges, composites; and enums, and the rest.
 
 use super::Decoder;
+use crate::pg::alloc;
+use crate::pg::raw::multirange_deserialize;
 use crate::pg::spi::{Snapshot, query};
 use leaf_format::{Dimension, Value};
 use pgrx::{PgTryBuilder, pg_sys};
+
+/// Elements that are decoded before interrupts and memory are looked at.
+const CHECKED_AT_ONCE: usize = 1000;
 
 /// The decoder of a type that is not built from one of the simple families.
 pub fn decoder(type_oid: pg_sys::Oid) -> Decoder {
@@ -89,12 +94,16 @@ impl ArrayType {
                 &mut nulls,
                 &mut count,
             );
-            let values = (0..count as usize)
-                .map(|i| {
-                    self.element
-                        .decode((!*nulls.add(i)).then(|| *elements.add(i)))
-                })
-                .collect();
+            let mut values = Vec::new();
+            alloc::reserve(&mut values, count as usize);
+            for i in 0..count as usize {
+                let element = (!*nulls.add(i)).then(|| *elements.add(i));
+                values.push(self.element.decode(element));
+                if i % CHECKED_AT_ONCE == 0 {
+                    alloc::check();
+                    pgrx::check_for_interrupts!();
+                }
+            }
             let dims = array
                 .cast::<u8>()
                 .add(size_of::<pg_sys::ArrayType>())
@@ -183,23 +192,18 @@ impl RangeType {
             pg_sys::ffi::pg_guard_ffi_boundary(|| {
                 multirange_deserialize(range_type, multirange, &mut count, &mut ranges)
             });
-            Value::List(
-                (0..count as usize)
-                    .map(|i| self.decode_range(*ranges.add(i)))
-                    .collect(),
-            )
+            let mut values = Vec::new();
+            alloc::reserve(&mut values, count as usize);
+            for i in 0..count as usize {
+                values.push(self.decode_range(*ranges.add(i)));
+                if i % CHECKED_AT_ONCE == 0 {
+                    alloc::check();
+                    pgrx::check_for_interrupts!();
+                }
+            }
+            Value::List(values)
         }
     }
-}
-
-unsafe extern "C-unwind" {
-    /// `utils/multirangetypes.h`, which the generated bindings leave out.
-    fn multirange_deserialize(
-        range_type: *mut pg_sys::TypeCacheEntry,
-        multirange: *const pg_sys::varlena,
-        range_count: *mut i32,
-        ranges: *mut *mut *mut pg_sys::RangeType,
-    );
 }
 
 #[derive(Clone, Debug)]

@@ -1,10 +1,13 @@
 //! Holes: where changes of a source can escape the log, or have.
 
-use crate::capture::guard;
+use super::apart;
+use crate::capture::ceiling;
 use crate::capture::queue;
 use crate::capture::scan::Scan;
 use crate::capture::shape::Shape;
+use crate::capture::state;
 use crate::capture::statement::{self, Rows};
+use crate::capture::table::{Table, name_now};
 use crate::catalog::logs::Log;
 use crate::catalog::sources::Source;
 use crate::error::{Error, literal};
@@ -26,60 +29,75 @@ pub struct Hole {
     pub mend: String,
 }
 
-/// What escapes a source. Reads all of its rows that should be logged.
-pub fn holes(session: &Session, log: &Log, source: &Source) -> Result<Vec<Hole>, Error> {
-    let (of_log, of_table) = (literal(&log.name), literal(&source.name));
-    let repair = format!("SELECT repair_capture({of_log}, {of_table})");
-    let mut holes: Vec<Hole> = guard::holes(session, source)
-        .into_iter()
-        .map(|(relation, problem)| Hole {
-            relation,
+/// What escapes a source. Reads all of its rows that should be logged; what keeps it from that is a hole
+/// too.
+pub fn holes(session: &Session, log: &Log, source: &Source) -> Vec<Hole> {
+    let found = apart(|| problems(session, log, source)).and_then(|mut holes| {
+        holes.extend(apart(|| rows(session, log, source))?);
+        Ok(holes)
+    });
+    found.unwrap_or_else(|problem| {
+        let mend = match Table::load(session, source.relation) {
+            Some(_) => "SELECT * FROM merkle_log_health() WHERE NOT ok".to_owned(),
+            None => format!(
+                "SELECT remove_source({}, {})",
+                literal(&log.name),
+                source.relation.to_u32()
+            ),
+        };
+        vec![Hole {
+            relation: source.relation,
             problem,
             rows: None,
-            mend: repair.clone(),
-        })
-        .collect();
-    let hole = |problem: String, rows, mend: String| Hole {
-        relation: source.relation,
-        problem,
-        rows,
-        mend,
+            mend,
+        }]
+    })
+}
+
+fn problems(session: &Session, log: &Log, source: &Source) -> Result<Vec<Hole>, Error> {
+    let hole = |problem: state::Problem| Hole {
+        relation: problem.relation,
+        problem: problem.detail,
+        rows: None,
+        mend: problem.mend,
     };
-    let shape = match Shape::locked(session, log, source) {
-        Ok(shape) => shape,
-        Err(error) => {
-            let mend = format!(
-                "SELECT remove_source({of_log}, {})",
-                source.relation.to_u32()
-            );
-            holes.push(hole(error.to_string(), None, mend));
-            return Ok(holes);
-        }
+    let problems = state::problems(session, log, source);
+    Ok(problems.into_iter().map(hole).collect())
+}
+
+fn rows(session: &Session, log: &Log, source: &Source) -> Result<Option<Hole>, Error> {
+    let Some(shape) = super::shape(session, log, source)? else {
+        return Ok(None);
     };
     if source.by_trigger() && source.pruned_order.is_some() {
-        return Ok(holes);
+        return Ok(None);
     }
     let rows = never_logged(session, log, &shape)?;
-    if rows > 0 {
-        let (problem, mend) = match (&source.backfill, source.by_trigger()) {
-            (Some(_), _) => (
-                "rows that the backfill has not reached yet",
-                "process_next_batch",
-            ),
-            (None, true) if !source.complete => ("rows that were left out", "backfill"),
-            (None, true) => ("rows that were never logged", "backfill"),
-            (None, false) => (
-                "rows behind the watermark that were never logged",
-                "reconcile",
-            ),
-        };
-        let mend = match mend {
+    if rows == 0 {
+        return Ok(None);
+    }
+    let (problem, mend) = match (&source.backfill, source.by_trigger()) {
+        (Some(_), _) => (
+            "rows that the backfill has not reached yet",
+            "process_next_batch",
+        ),
+        (None, true) if !source.complete => ("rows that were left out", "backfill"),
+        (None, true) => ("rows that were never logged", "backfill"),
+        (None, false) => (
+            "rows behind the watermark, or ahead of the clock or the sequence, that were never logged",
+            "reconcile",
+        ),
+    };
+    let (of_log, of_table) = (literal(&log.name), literal(&name_now(session, source)));
+    Ok(Some(Hole {
+        relation: source.relation,
+        problem: problem.to_owned(),
+        rows: Some(rows),
+        mend: match mend {
             "backfill" => format!("SELECT backfill({of_log}, {of_table})"),
             function => format!("SELECT {function}({of_log})"),
-        };
-        holes.push(hole(problem.to_owned(), Some(rows), mend));
-    }
-    Ok(holes)
+        },
+    }))
 }
 
 /// How many rows should be in the log, or in the queue, and are not.
@@ -88,12 +106,16 @@ fn never_logged(session: &Session, log: &Log, shape: &Shape) -> Result<i64, Erro
     let mut scan = Scan::new(log, shape, shape.current())?;
     let mut scratch = Scratch::new();
     let mut after: Option<Vec<String>> = None;
+    let ceiling = match source.by_trigger() {
+        true => None,
+        false => ceiling::of(session, log, shape),
+    };
     let mut count = 0;
     loop {
         pgrx::check_for_interrupts!();
         let which = match source.by_trigger() {
             true => Rows::All,
-            false => Rows::behind(source),
+            false => Rows::behind(source, ceiling.as_deref()),
         };
         let statement = statement::rows(shape, scan.attributes(), after.as_deref(), which, STEP);
         let rows = scan.all(Snapshot::Fresh, &statement)?;

@@ -1,11 +1,13 @@
 //! `merkle_log_health`: one row a check, with what to do where one fails.
 
-use super::lag;
-use crate::capture::{guard, queue};
-use crate::catalog::{logs, sources};
+use super::{apart, lag};
+use crate::capture::{queue, state};
+use crate::catalog::identity;
+use crate::catalog::logs::{self, Log};
+use crate::catalog::sources::{self, Source};
 use crate::error::literal;
 use crate::pg::{server, xact};
-use crate::session::Session;
+use crate::session::{Session, WITHHELD};
 use crate::shared;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -42,7 +44,7 @@ fn check(
 }
 
 pub fn checks(session: &Session) -> Vec<Check> {
-    let mut checks = vec![preload(), worker(), queue(session)];
+    let mut checks = vec![preload(), worker(), queue(session), database(session)];
     for state in states(session) {
         let name = state.name.as_str();
         let quoted = literal(name);
@@ -51,10 +53,13 @@ pub fn checks(session: &Session) -> Vec<Check> {
             "error",
             Some(name),
             state.last_error.is_none(),
-            state
-                .last_error
-                .as_deref()
-                .unwrap_or("the last batch went well"),
+            match &state.last_error {
+                None => "the last batch went well".to_owned(),
+                Some(error) => match logs::by_id(session, state.id) {
+                    Some(log) => session.message_for_caller(&log, error),
+                    None => WITHHELD.to_owned(),
+                },
+            },
             format!("{hand} shows it with its hint"),
         ));
         checks.push(check(
@@ -63,10 +68,11 @@ pub fn checks(session: &Session) -> Vec<Check> {
             state.waiting_for.is_none(),
             match &state.waiting_for {
                 None => "waits for nobody".to_owned(),
-                Some(who) => format!("waits for {who}, which is still writing to a source"),
+                Some(who) => format!("waits for {who}"),
             },
             "end that transaction: COMMIT, ROLLBACK PREPARED, or pg_terminate_backend",
         ));
+        checks.push(writer(session, &state));
         let enabled = state.enabled && !state.paused;
         checks.push(check(
             "running",
@@ -85,21 +91,8 @@ pub fn checks(session: &Session) -> Vec<Check> {
         if let Some(log) = logs::by_id(session, state.id) {
             checks.push(lateness(session, &log));
             for source in sources::active(session, &log) {
-                let holes = guard::holes(session, &source);
-                let problems: Vec<&str> = holes.iter().map(|(_, p)| p.as_str()).collect();
-                let detail = match problems.is_empty() {
-                    true => "nothing is missing".to_owned(),
-                    false => problems.join("; "),
-                };
                 let object = format!("{name}: {}", source.name);
-                let mend = format!("SELECT repair_capture({quoted}, {})", literal(&source.name));
-                checks.push(check(
-                    "capture",
-                    Some(&object),
-                    problems.is_empty(),
-                    detail,
-                    mend,
-                ));
+                checks.push(source_state(session, &log, &source, &object));
             }
         }
     }
@@ -146,15 +139,29 @@ fn queue(session: &Session) -> Check {
     check("queue", None, size < LARGE_QUEUE, detail, mend)
 }
 
-fn lateness(session: &Session, log: &logs::Log) -> Check {
+/// Whether the logs are this database's own.
+fn database(session: &Session) -> Check {
+    let other = identity::other(session);
+    let detail = match &other {
+        None => "the logs are this database's own".to_owned(),
+        Some(other) => format!(
+            "the logs are those of database \"{}\"; nothing is logged here until someone says what this one is",
+            other.name
+        ),
+    };
+    let mend = "SELECT adopt_database('continue') if it takes that one's place, adopt_database('copy') if that one goes on";
+    check("database", None, other.is_none(), detail, mend)
+}
+
+fn lateness(session: &Session, log: &Log) -> Check {
     let name = Some(log.name.as_str());
     let mend = format!(
         "SELECT * FROM merkle_log_status WHERE log_name = {} says when it runs next; SELECT run_now({0})",
         literal(&log.name)
     );
     match lag(session, log) {
-        None => check("lag", name, false, "a source cannot be read", mend),
-        Some(lag) => {
+        Err(why) => check("lag", name, false, format!("cannot be told: {why}"), mend),
+        Ok(lag) => {
             let detail = format!(
                 "{} rows wait, the oldest for {:.1} s",
                 lag.rows, lag.seconds
@@ -169,6 +176,50 @@ fn lateness(session: &Session, log: &logs::Log) -> Check {
             )
         }
     }
+}
+
+/// That no idle or prepared transaction keeps the log to itself.
+fn writer(session: &Session, state: &State) -> Check {
+    let (ok, detail) = match logs::idle_writer(session, state.id) {
+        Ok(None) => (true, "no idle transaction holds the log's lock".to_owned()),
+        Ok(Some(who)) => (
+            false,
+            format!("{who} holds the log's lock, so no batch of the log can run"),
+        ),
+        Err(error) => (false, error.to_string()),
+    };
+    let mend = "end that transaction: COMMIT, ROLLBACK PREPARED, or pg_terminate_backend";
+    check("writer", Some(&state.name), ok, detail, mend)
+}
+
+/// Whether a source is ready, and its capture complete.
+fn source_state(session: &Session, log: &Log, source: &Source, object: &str) -> Check {
+    let problems = match apart(|| Ok(state::problems(session, log, source))) {
+        Ok(problems) => problems,
+        Err(why) => {
+            let mend = "SELECT * FROM merkle_log_coverage";
+            return check(
+                "capture",
+                Some(object),
+                false,
+                format!("cannot be told: {why}"),
+                mend,
+            );
+        }
+    };
+    let detail = match problems.is_empty() {
+        true => "nothing is missing".to_owned(),
+        false => {
+            let named = problems
+                .iter()
+                .map(|p| format!("{}: {}", p.state.name(), p.detail));
+            named.collect::<Vec<_>>().join("; ")
+        }
+    };
+    let mut mends: Vec<&str> = problems.iter().map(|p| p.mend.as_str()).collect();
+    mends.dedup();
+    let mend = mends.join("; ");
+    check("capture", Some(object), problems.is_empty(), detail, mend)
 }
 
 struct State {

@@ -2,8 +2,8 @@
 //! entries.
 
 use super::memory::Scratch;
+use super::raw::{ExecInsertIndexTuples, ExecStoreVirtualTuple, heap_multi_insert};
 use pgrx::{PgMemoryContexts, pg_sys};
-use raw::{ExecInsertIndexTuples, ExecStoreVirtualTuple, heap_multi_insert};
 
 /// Rows that are written together: as COPY has them.
 const ROWS: usize = 1000;
@@ -193,33 +193,5 @@ impl BulkInsert {
             pg_sys::table_close(relation, pg_sys::NoLock as i32);
             pg_sys::FreeExecutorState(self.state);
         }
-    }
-}
-
-/// The server's functions without a guard of their own, for a loop that has one.
-mod raw {
-    use pgrx::pg_sys::{
-        BulkInsertState, CommandId, EState, List, Relation, ResultRelInfo, TupleTableSlot,
-    };
-
-    unsafe extern "C-unwind" {
-        pub fn ExecStoreVirtualTuple(slot: *mut TupleTableSlot) -> *mut TupleTableSlot;
-        pub fn heap_multi_insert(
-            relation: Relation,
-            slots: *mut *mut TupleTableSlot,
-            count: i32,
-            command: CommandId,
-            options: i32,
-            buffers: BulkInsertState,
-        );
-        pub fn ExecInsertIndexTuples(
-            table: *mut ResultRelInfo,
-            slot: *mut TupleTableSlot,
-            state: *mut EState,
-            update: bool,
-            no_duplicate_error: bool,
-            conflict: *mut bool,
-            arbiters: *mut List,
-        ) -> *mut List;
     }
 }

@@ -1,5 +1,7 @@
 //! Values of any type as text and back, through the types' own functions.
 
+use super::alloc;
+use super::memory::Scratch;
 use pgrx::datum::DatumWithOid;
 use pgrx::{IntoDatum, pg_sys};
 use std::ffi::{CStr, CString};
@@ -21,7 +23,10 @@ pub unsafe fn output(type_oid: pg_sys::Oid, datum: pg_sys::Datum) -> String {
     unsafe {
         pg_sys::getTypeOutputInfo(type_oid, &mut function, &mut is_varlena);
         let text = pg_sys::OidOutputFunctionCall(function, datum);
-        let owned = CStr::from_ptr(text).to_string_lossy().into_owned();
+        let owned = match CStr::from_ptr(text).to_str() {
+            Ok(valid) => alloc::copy(valid),
+            Err(_) => CStr::from_ptr(text).to_string_lossy().into_owned(),
+        };
         pg_sys::pfree(text.cast());
         owned
     }
@@ -58,6 +63,53 @@ pub fn input<'a>(type_oid: pg_sys::Oid, text: &str) -> DatumWithOid<'a> {
         let datum =
             pg_sys::OidInputFunctionCall(function, text.as_ptr().cast_mut(), io_parameter, -1);
         DatumWithOid::new(Raw(datum), type_oid)
+    }
+}
+
+/// True if texts that differ can be equal under this collation.
+pub fn is_nondeterministic(collation: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up, of a collation that a column has.
+    collation != pg_sys::InvalidOid && unsafe { !pg_sys::get_collation_isdeterministic(collation) }
+}
+
+/// The type's own hash of a value given as text: equal values have equal ones. Raises the type's own error
+/// where the text is not a value of it, or the type has no hash function.
+pub fn hash(type_oid: pg_sys::Oid, collation: pg_sys::Oid, text: &str) -> i64 {
+    let mut scratch = Scratch::new();
+    scratch.scope(|| {
+        let value = input(type_oid, text);
+        let value = value.datum().map(|d| d.sans_lifetime());
+        let flags = pg_sys::TYPECACHE_HASH_EXTENDED_PROC_FINFO;
+        // SAFETY: the entry lives as long as the process; its function takes a value of the type and a seed.
+        unsafe {
+            let entry = pg_sys::lookup_type_cache(type_oid, flags as i32);
+            let function = &raw mut (*entry).hash_extended_proc_finfo;
+            check_function(type_oid, (*function).fn_oid);
+            let value = value.unwrap_or(0.into());
+            pg_sys::FunctionCall2Coll(function, collation, value, 0.into()).value() as i64
+        }
+    })
+}
+
+/// True if two values given as texts are equal for the type; raises as `hash` does.
+pub fn equal(type_oid: pg_sys::Oid, collation: pg_sys::Oid, a: &str, b: &str) -> bool {
+    let mut scratch = Scratch::new();
+    scratch.scope(|| {
+        let (a, b) = (input(type_oid, a), input(type_oid, b));
+        let value = |d: &DatumWithOid| d.datum().map_or(0.into(), |d| d.sans_lifetime());
+        // SAFETY: as in `hash`; the function takes two values of the type.
+        unsafe {
+            let entry = pg_sys::lookup_type_cache(type_oid, pg_sys::TYPECACHE_EQ_OPR_FINFO as i32);
+            let function = &raw mut (*entry).eq_opr_finfo;
+            check_function(type_oid, (*function).fn_oid);
+            pg_sys::FunctionCall2Coll(function, collation, value(&a), value(&b)).value() != 0
+        }
+    })
+}
+
+fn check_function(type_oid: pg_sys::Oid, function: pg_sys::Oid) {
+    if function == pg_sys::InvalidOid {
+        pgrx::error!("values of type {} cannot be hashed", type_oid.to_u32());
     }
 }
 

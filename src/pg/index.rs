@@ -1,6 +1,7 @@
 //! Rows of the extension's own tables, read through an index without the executor: for what is asked so
 //! often that planning and starting a statement would cost more than the answer.
 
+use super::alloc;
 use super::spi::{Row, Snapshot};
 use pgrx::{IntoDatum, pg_sys};
 
@@ -111,9 +112,10 @@ impl Index {
         }
     }
 
-    /// Hands the rows that meet all conditions to `take`, in the index's order, until it says false.
+    /// Hands the rows that meet all conditions to `take`, in the index's order, until it says false. They
+    /// all come in the one slot, so there is one scan at a time.
     pub fn scan(
-        &self,
+        &mut self,
         snapshot: Snapshot,
         keys: &[Key],
         direction: Direction,
@@ -152,12 +154,8 @@ impl Index {
                 0,
             );
             while pg_sys::index_getnext_slot(scan, direction, self.slot) {
-                pg_sys::slot_getallattrs(self.slot);
-                let width = (*(*self.slot).tts_tupleDescriptor).natts as usize;
-                let mut row = Row::new(
-                    std::slice::from_raw_parts((*self.slot).tts_values, width),
-                    std::slice::from_raw_parts((*self.slot).tts_isnull, width),
-                );
+                alloc::check();
+                let mut row = Row::of_slot(self.slot);
                 let tuple = (*self.slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple;
                 row.writer = (*(*tuple).t_data).t_choice.t_heap.t_xmin;
                 if !take(&row) {
@@ -170,7 +168,7 @@ impl Index {
 
     /// The first row, mapped.
     pub fn first<T>(
-        &self,
+        &mut self,
         snapshot: Snapshot,
         keys: &[Key],
         direction: Direction,

@@ -1,9 +1,10 @@
 //! Rows written past the executor, into tables of the extension's own.
 
+use super::raw::nextval_internal;
 use pgrx::pg_sys;
 
-/// Inserts one row into a table without indexes. No trigger, default or privilege takes part: the
-/// caller gives a value or NULL for each column, of the column's type.
+/// Inserts one row into a table, and into its indexes, which are on plain columns. No trigger, default or
+/// privilege takes part: the caller gives a value or NULL for each column, of the column's type.
 pub fn insert(table: pg_sys::Oid, row: &[Option<pg_sys::Datum>]) {
     let mut values: Vec<pg_sys::Datum> = row.iter().map(|d| d.unwrap_or(0.into())).collect();
     let mut nulls: Vec<bool> = row.iter().map(Option::is_none).collect();
@@ -14,7 +15,7 @@ pub fn insert(table: pg_sys::Oid, row: &[Option<pg_sys::Datum>]) {
         assert_eq!((*(*relation).rd_att).natts as usize, row.len());
         let tuple =
             pg_sys::heap_form_tuple((*relation).rd_att, values.as_mut_ptr(), nulls.as_mut_ptr());
-        pg_sys::simple_heap_insert(relation, tuple);
+        pg_sys::CatalogTupleInsert(relation, tuple);
         pg_sys::heap_freetuple(tuple);
         pg_sys::table_close(relation, pg_sys::NoLock as i32);
     }
@@ -24,9 +25,4 @@ pub fn insert(table: pg_sys::Oid, row: &[Option<pg_sys::Datum>]) {
 pub fn next_value(sequence: pg_sys::Oid) -> i64 {
     // SAFETY: takes its own locks; raises an error if there is no such sequence.
     unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| nextval_internal(sequence, false)) }
-}
-
-unsafe extern "C-unwind" {
-    /// `commands/sequence.h`, which the generated bindings leave out.
-    fn nextval_internal(relation: pg_sys::Oid, check_permissions: bool) -> i64;
 }

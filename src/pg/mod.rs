@@ -1,6 +1,7 @@
 //! The only `unsafe` of the extension: small wrappers of the server's C
 //! interface, each with a safe face.
 
+pub mod alloc;
 pub mod bulk;
 pub mod datum;
 pub mod extension;
@@ -14,6 +15,7 @@ pub mod memory;
 pub mod parallel;
 pub mod progress;
 pub mod random;
+pub mod raw;
 pub mod regclass;
 pub mod relcache;
 pub mod role;
@@ -23,6 +25,7 @@ pub mod shmem;
 pub mod spi;
 pub mod subtransaction;
 pub mod trigger;
+pub mod trigger_call;
 pub mod vacuum;
 pub mod wait;
 pub mod worker;

@@ -1,4 +1,4 @@
-//! Being told when a definition changes: of a table, or of a function.
+//! Being told when a definition changes: of a table, a function or a schema.
 
 use pgrx::pg_sys;
 use std::cell::RefCell;
@@ -11,7 +11,7 @@ thread_local! {
 }
 
 /// Calls `listener` with each table whose definition changed, or with `None` when any may have, or when
-/// a function has. It must not fail or run SQL.
+/// a function or a schema has. It must not fail or run SQL.
 pub fn listen(listener: Listener) {
     let first = LISTENERS.with_borrow_mut(|listeners| {
         let known = listeners.iter().any(|l| std::ptr::fn_addr_eq(*l, listener));
@@ -25,7 +25,9 @@ pub fn listen(listener: Listener) {
         unsafe {
             pg_sys::CacheRegisterRelcacheCallback(Some(changed), 0.into());
             let functions = pg_sys::SysCacheIdentifier::PROCOID as i32;
-            pg_sys::CacheRegisterSyscacheCallback(functions, Some(function_changed), 0.into());
+            pg_sys::CacheRegisterSyscacheCallback(functions, Some(catalog_changed), 0.into());
+            let schemas = pg_sys::SysCacheIdentifier::NAMESPACEOID as i32;
+            pg_sys::CacheRegisterSyscacheCallback(schemas, Some(catalog_changed), 0.into());
         }
     }
 }
@@ -37,7 +39,7 @@ unsafe extern "C-unwind" fn changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) 
 }
 
 #[pgrx::pg_guard]
-unsafe extern "C-unwind" fn function_changed(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
+unsafe extern "C-unwind" fn catalog_changed(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
     LISTENERS.with_borrow(|listeners| listeners.iter().for_each(|listener| listener(None)));
 }
 

@@ -36,6 +36,27 @@ pub fn may_read_all(role: pg_sys::Oid, relation: pg_sys::Oid) -> bool {
     }
 }
 
+/// True if `role` may read these columns, by attribute number, of every row of `relation`.
+pub fn may_read_columns(role: pg_sys::Oid, relation: pg_sys::Oid, columns: &[i16]) -> bool {
+    if may_read_all(role, relation) {
+        return true;
+    }
+    // SAFETY: as in `may_read_all`; a column that is gone is an error that the server raises.
+    unsafe {
+        pg_sys::get_rel_relkind(relation) != 0
+            && pg_sys::check_enable_rls(relation, role, true)
+                != pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+            && columns.iter().all(|column| {
+                pg_sys::pg_attribute_aclcheck(
+                    relation,
+                    *column,
+                    role,
+                    pg_sys::ACL_SELECT as pg_sys::AclMode,
+                ) == pg_sys::AclResult::ACLCHECK_OK
+            })
+    }
+}
+
 struct Switch {
     role: pg_sys::Oid,
     context: c_int,

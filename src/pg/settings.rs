@@ -5,7 +5,8 @@
 //! every session, so it is turned under these settings and no other.
 
 use pgrx::pg_sys;
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, CString, c_int};
+use std::time::Duration;
 
 const PINNED: &[(&CStr, &CStr)] = &[
     (c"search_path", c"pg_catalog, pg_temp"),
@@ -25,6 +26,21 @@ pub fn pinned<T>(f: impl FnOnce() -> T) -> T {
     for (name, value) in PINNED {
         level.set(name, value);
     }
+    f()
+}
+
+/// Runs `f` with waits for locks bounded by `timeout`, or by the session's own `lock_timeout` where that
+/// is shorter.
+pub fn lock_timeout<T>(timeout: Duration, f: impl FnOnce() -> T) -> T {
+    // SAFETY: reads a global of the backend.
+    let own = unsafe { pg_sys::LockTimeout };
+    let wanted = i32::try_from(timeout.as_millis())
+        .unwrap_or(i32::MAX)
+        .max(1);
+    let millis = if own > 0 { own.min(wanted) } else { wanted };
+    let value = CString::new(millis.to_string()).expect("digits hold no NUL");
+    let level = Level::open();
+    level.set(c"lock_timeout", &value);
     f()
 }
 

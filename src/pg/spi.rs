@@ -5,9 +5,11 @@
 //! snapshot taken after it. Results are mapped to owned values while the SPI
 //! connection is open, so nothing outlives its memory.
 
+use super::alloc;
 use super::memory::Scratch;
-use pgrx::datum::DatumWithOid;
-use pgrx::{FromDatum, Spi, pg_sys};
+use pgrx::datum::{DatumWithOid, Interval, TimestampWithTimeZone};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{FromDatum, PgSqlErrorCode, Spi, pg_sys};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_int};
@@ -23,33 +25,98 @@ pub enum Snapshot {
     Latest,
 }
 
-/// One result row; `get` and `datum` count columns from 0.
+/// One row; `get` and `datum` count columns from 0.
 pub struct Row<'a> {
     values: &'a [pg_sys::Datum],
     nulls: &'a [bool],
+    columns: &'a [pg_sys::FormData_pg_attribute],
     /// The transaction that wrote it, where it is a row of a table.
     pub writer: pg_sys::TransactionId,
 }
 
+/// A Rust type that columns of some types can be read as; one with a lifetime borrows from the row.
+pub trait Column<'r>: FromDatum + 'r {
+    const TYPES: &'static [pg_sys::Oid];
+}
+
+macro_rules! columns {
+    ($($rust:ty: $($oid:ident),+;)+) => {$(
+        impl<'r> Column<'r> for $rust {
+            const TYPES: &'static [pg_sys::Oid] = &[$(pg_sys::$oid),+];
+        }
+    )+};
+}
+
+columns! {
+    bool: BOOLOID;
+    i16: INT2OID;
+    i32: INT4OID;
+    i64: INT8OID;
+    f64: FLOAT8OID;
+    pg_sys::Oid: OIDOID, REGCLASSOID;
+    String: TEXTOID;
+    &'r str: TEXTOID;
+    Vec<u8>: BYTEAOID;
+    &'r [u8]: BYTEAOID;
+    Vec<String>: TEXTARRAYOID;
+    Vec<Option<String>>: TEXTARRAYOID;
+    Vec<i16>: INT2ARRAYOID, INT2VECTOROID;
+    pgrx::Array<'r, &'r [u8]>: BYTEAARRAYOID;
+    Interval: INTERVALOID;
+    TimestampWithTimeZone: TIMESTAMPTZOID;
+}
+
 impl<'a> Row<'a> {
-    pub fn new(values: &'a [pg_sys::Datum], nulls: &'a [bool]) -> Row<'a> {
-        Row {
-            values,
-            nulls,
-            writer: pg_sys::InvalidTransactionId,
+    /// The row that a slot holds.
+    ///
+    /// # Safety
+    /// The slot must be filled, and stay as it is while the row is in use.
+    pub unsafe fn of_slot(slot: *mut pg_sys::TupleTableSlot) -> Row<'a> {
+        // SAFETY: once all attributes are there, a slot has as many values as its descriptor.
+        unsafe {
+            let descriptor = (*slot).tts_tupleDescriptor;
+            let width = (*descriptor).natts as usize;
+            // What the executor computed is all there; what it only passed on may not be.
+            if usize::from((*slot).tts_nvalid as u16) < width {
+                pg_sys::slot_getallattrs(slot);
+            }
+            Row {
+                values: std::slice::from_raw_parts((*slot).tts_values, width),
+                nulls: std::slice::from_raw_parts((*slot).tts_isnull, width),
+                columns: (*descriptor).attrs.as_slice(width),
+                writer: pg_sys::InvalidTransactionId,
+            }
         }
     }
 
     /// The column as a Rust value; `None` for NULL.
-    pub fn get<T: FromDatum>(&self, column: usize) -> Option<T> {
-        // SAFETY: the statement's author pairs column and type; the datum lives as long as the row.
+    ///
+    /// # Panics
+    /// If the column is of another type: the statement is wrong.
+    pub fn get<'r, T: Column<'r>>(&'r self, column: usize) -> Option<T> {
+        let found = self.columns[column].atttypid;
+        assert!(
+            T::TYPES.contains(&found),
+            "column {column} has type {found}, and is read as {}",
+            std::any::type_name::<T>()
+        );
+        // SAFETY: the type is one that `T` reads; what is borrowed lives as long as the row.
         unsafe { T::from_datum(self.values[column], self.nulls[column]) }
     }
 
-    /// A column declared NOT NULL.
-    pub fn required<T: FromDatum>(&self, column: usize) -> T {
-        self.get(column)
-            .unwrap_or_else(|| panic!("column {column} of a catalog row is NULL"))
+    /// A column declared NOT NULL; raises an error if it is NULL all the same.
+    pub fn required<'r, T: Column<'r>>(&'r self, column: usize) -> T {
+        self.get(column).unwrap_or_else(|| {
+            let problem = format!("column {column} of a row that merkle_log needs is NULL");
+            ErrorReport::new(
+                PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+                problem,
+                "merkle_log",
+            )
+            .set_hint("Run verify_log, and look for changes of the extension's tables by hand.")
+            .report(pgrx::PgLogLevel::ERROR);
+            unreachable!("an error report does not return")
+        })
     }
 
     /// The raw datum, valid while the row is; `None` for NULL.
@@ -170,7 +237,10 @@ impl Cursor {
     /// `take` returns.
     pub fn fetch(&mut self, count: i64, mut take: impl FnMut(&Row)) -> u64 {
         let mut scratch = Scratch::new();
-        let mut take = |row: &Row| scratch.reuse(|| take(row));
+        let mut take = |row: &Row| {
+            alloc::check();
+            scratch.reuse(|| take(row));
+        };
         let mut take: &mut dyn FnMut(&Row) = &mut take;
         let mut receiver = Receiver {
             interface: pg_sys::DestReceiver {
@@ -209,15 +279,7 @@ unsafe extern "C-unwind" fn receive(
 ) -> bool {
     // SAFETY: called by the executor with a filled slot and the receiver that `fetch` made.
     unsafe {
-        let width = (*(*slot).tts_tupleDescriptor).natts as usize;
-        // What the executor computed is all there; what it only passed on may not be.
-        if usize::from((*slot).tts_nvalid as u16) < width {
-            pg_sys::slot_getallattrs(slot);
-        }
-        let row = Row::new(
-            std::slice::from_raw_parts((*slot).tts_values, width),
-            std::slice::from_raw_parts((*slot).tts_isnull, width),
-        );
+        let row = Row::of_slot(slot);
         (*(*receiver.cast::<Receiver>()).take)(&row);
     }
     true
@@ -250,18 +312,28 @@ fn take_rows<T>(mut map: impl FnMut(&Row) -> T) -> Vec<T> {
         return Vec::new();
     };
     let tupdesc = table.tupdesc;
-    // SAFETY: a tuple table always has a descriptor.
-    let width = unsafe { (*tupdesc).natts } as usize;
+    // SAFETY: a tuple table always has a descriptor, which describes as many attributes as it says.
+    let (width, columns) = unsafe {
+        let width = (*tupdesc).natts as usize;
+        (width, (*tupdesc).attrs.as_slice(width))
+    };
     let mut values = vec![pg_sys::Datum::from(0); width];
     let mut nulls = vec![true; width];
-    let mut rows = Vec::with_capacity(table.numvals as usize);
+    let mut rows = Vec::new();
+    alloc::reserve(&mut rows, table.numvals as usize);
     for i in 0..table.numvals as usize {
+        alloc::check();
         // SAFETY: `i` is below numvals; both arrays have one slot a column.
         unsafe {
             let tuple = *table.vals.add(i);
             pg_sys::heap_deform_tuple(tuple, tupdesc, values.as_mut_ptr(), nulls.as_mut_ptr());
         }
-        rows.push(map(&Row::new(&values, &nulls)));
+        rows.push(map(&Row {
+            values: &values,
+            nulls: &nulls,
+            columns,
+            writer: pg_sys::InvalidTransactionId,
+        }));
     }
     // SAFETY: the table belongs to the open connection and no row refers to it any more.
     unsafe { pg_sys::SPI_freetuptable(table) };

@@ -1,7 +1,7 @@
 //! Code that may fail without taking its surroundings down.
 
 use super::parallel;
-use pgrx::pg_sys::panic::CaughtError;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 use std::panic::AssertUnwindSafe;
 
@@ -60,6 +60,21 @@ pub fn run<T>(f: impl FnOnce() -> T) -> Result<T, Failure> {
 }
 
 impl Failure {
+    /// True if what was read made it fail: not locks, limits, rights, or who cancelled it.
+    pub fn is_about_content(&self) -> bool {
+        let code = self.sqlstate as i32;
+        // Five characters of six bits each; the first two are the class.
+        let class = [code & 0x3f, code >> 6 & 0x3f].map(|c| (c as u8 + b'0') as char);
+        !matches!(class, ['4', '0'] | ['5', _])
+    }
+
+    /// Raises it again.
+    pub fn raise(self) -> ! {
+        let report = ErrorReport::new(self.sqlstate, self.message, "merkle_log");
+        report.report(pgrx::PgLogLevel::ERROR);
+        unreachable!("an error report does not return")
+    }
+
     pub fn of(caught: &CaughtError) -> Failure {
         let report = match caught {
             CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,

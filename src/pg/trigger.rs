@@ -1,8 +1,9 @@
-//! A trigger's call: which table, which operation, and the rows as they were stored.
+//! A trigger's call: which table, which operation, and the row versions as they are stored.
 
 use super::spi::Row;
 use pgrx::pg_sys;
 use pgrx::trigger_support::PgTrigger;
+use serde::{Deserialize, Serialize};
 use std::ffi::CStr;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,135 +64,109 @@ impl<'a> Firing<'a> {
         }
     }
 
-    /// True for a statement that changed no row.
-    pub fn is_empty(&self) -> bool {
-        let store = match self.operation() {
-            Operation::Delete => self.0.tg_oldtable,
-            _ => self.0.tg_newtable,
-        };
-        // SAFETY: the store lives as long as the call.
-        !store.is_null() && unsafe { pg_sys::tuplestore_tuple_count(store) } == 0
-    }
-
-    /// The rows before an UPDATE or DELETE.
-    pub fn old_rows(&self) -> Rows {
+    /// The row version that an UPDATE or DELETE ended, for a row-level trigger that fires afterwards.
+    pub fn old(&self) -> Option<Stored<'_>> {
         match self.operation() {
-            Operation::Update | Operation::Delete if self.for_each_row() => {
-                Rows::one(self.0.tg_trigslot)
-            }
-            _ => self.table(self.0.tg_oldtable),
+            Operation::Update | Operation::Delete => self.stored(self.0.tg_trigslot),
+            Operation::Insert | Operation::Truncate => None,
         }
     }
 
-    /// The rows after an INSERT or UPDATE.
-    pub fn new_rows(&self) -> Rows {
+    /// The row version that an INSERT or UPDATE made, for a row-level trigger that fires afterwards.
+    pub fn new(&self) -> Option<Stored<'_>> {
         match self.operation() {
-            Operation::Insert if self.for_each_row() => Rows::one(self.0.tg_trigslot),
-            Operation::Update if self.for_each_row() => Rows::one(self.0.tg_newslot),
-            _ => self.table(self.0.tg_newtable),
+            Operation::Insert => self.stored(self.0.tg_trigslot),
+            Operation::Update => self.stored(self.0.tg_newslot),
+            Operation::Delete | Operation::Truncate => None,
         }
     }
 
-    fn table(&self, store: *mut pg_sys::Tuplestorestate) -> Rows {
-        if store.is_null() {
-            return Rows::one(std::ptr::null_mut());
-        }
-        // SAFETY: the store lives as long as the call, and keeps a read pointer of our own; its
-        // tuples have the table's row type, and are stored as minimal tuples.
-        unsafe {
-            Rows {
-                store,
-                pointer: pg_sys::tuplestore_alloc_read_pointer(
-                    store,
-                    pg_sys::EXEC_FLAG_REWIND as i32,
-                ),
-                slot: pg_sys::MakeSingleTupleTableSlot(
-                    (*self.0.tg_relation).rd_att,
-                    &pg_sys::TTSOpsMinimalTuple,
-                ),
-                read: false,
-            }
-        }
-        .rewound()
-    }
-}
-
-/// Rows of a transition table, or the one row of a row-level trigger.
-pub struct Rows {
-    store: *mut pg_sys::Tuplestorestate,
-    pointer: i32,
-    slot: *mut pg_sys::TupleTableSlot,
-    read: bool,
-}
-
-impl Rows {
-    fn one(slot: *mut pg_sys::TupleTableSlot) -> Rows {
-        Rows {
-            store: std::ptr::null_mut(),
-            pointer: 0,
-            slot,
-            read: false,
-        }
-    }
-
-    fn rewound(mut self) -> Rows {
-        self.rewind();
-        self
-    }
-
-    /// Starts again from the first row.
-    pub fn rewind(&mut self) {
-        self.read = false;
-        if !self.store.is_null() {
-            // SAFETY: as in `next`.
-            unsafe {
-                pg_sys::tuplestore_select_read_pointer(self.store, self.pointer);
-                pg_sys::tuplestore_rescan(self.store);
-            }
-        }
-    }
-
-    /// The next row, by attribute number from 0.
-    pub fn next(&mut self) -> Option<Row<'_>> {
-        if self.slot.is_null() {
+    /// `None` where the trigger fires before the change or has no row, and for tables that are stored in
+    /// another way than as heaps.
+    fn stored(&self, slot: *mut pg_sys::TupleTableSlot) -> Option<Stored<'_>> {
+        let after =
+            self.0.tg_event & pg_sys::TRIGGER_EVENT_TIMINGMASK == pg_sys::TRIGGER_EVENT_AFTER;
+        if !self.for_each_row() || !after || slot.is_null() {
             return None;
         }
-        // SAFETY: the read pointer is this value's own; a filled slot has as many values as its
-        // descriptor has attributes, which live until the slot is filled again.
+        // SAFETY: after the change the server has fetched the version from its table into the slot, which
+        // stays filled during the call; a slot with these operations holds a tuple of a heap.
         unsafe {
-            if self.store.is_null() {
-                if std::mem::replace(&mut self.read, true) {
-                    return None;
-                }
-            } else {
-                pg_sys::tuplestore_select_read_pointer(self.store, self.pointer);
-                if !pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot) {
-                    return None;
-                }
+            if !std::ptr::eq((*slot).tts_ops, &raw const pg_sys::TTSOpsBufferHeapTuple) {
+                return None;
             }
-            pg_sys::slot_getallattrs(self.slot);
-            let slot = &*self.slot;
-            let width = (*slot.tts_tupleDescriptor).natts as usize;
-            Some(Row::new(
-                std::slice::from_raw_parts(slot.tts_values, width),
-                std::slice::from_raw_parts(slot.tts_isnull, width),
-            ))
+            let tuple = (*slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple;
+            if tuple.is_null() {
+                return None;
+            }
+            Some(Stored {
+                row: Row::of_slot(slot),
+                tuple: &*tuple,
+                relation: self.relation().to_u32(),
+            })
         }
     }
 }
 
-impl Drop for Rows {
-    fn drop(&mut self) {
-        // While an error unwinds, the slot goes with its memory context.
-        if !self.store.is_null() && !std::thread::panicking() {
-            // SAFETY: made by `Firing::table`, dropped only here.
-            unsafe { pg_sys::ExecDropSingleTupleTableSlot(self.slot) };
-        }
+/// Which tuple of which table, and which command of the running transaction made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TupleId {
+    relation: u32,
+    block: u32,
+    line: u16,
+    command: u32,
+}
+
+impl TupleId {
+    /// The command that made it.
+    pub fn command(self) -> u32 {
+        self.command
     }
 }
 
-/// True in a process that applies what logical replication brings.
-pub fn in_logical_worker() -> bool {
-    // SAFETY: reads a global of the process.
-    unsafe { pg_sys::IsLogicalWorker() }
+/// A row version that the running transaction made or ended.
+pub struct Stored<'a> {
+    row: Row<'a>,
+    tuple: &'a pg_sys::HeapTupleData,
+    relation: u32,
+}
+
+impl<'a> Stored<'a> {
+    /// Its values, by attribute number from 0.
+    pub fn row(&self) -> &Row<'a> {
+        &self.row
+    }
+
+    /// The tuple, and in it the command that made it. Only of a version that an INSERT or UPDATE of this
+    /// transaction made.
+    pub fn made(&self) -> (u32, TupleId) {
+        // SAFETY: the tuple's header is live; its inserting transaction is the running one.
+        let command = unsafe { pg_sys::HeapTupleHeaderGetCmin(self.tuple.t_data) };
+        (command, self.id(command))
+    }
+
+    /// The command that ended it, and which tuple it was, where that was of the running transaction too.
+    /// Only of a version that an UPDATE or DELETE of this transaction ended.
+    pub fn ended(&self) -> (u32, Option<TupleId>) {
+        let header = self.tuple.t_data;
+        // SAFETY: the tuple's header is live, and its deleting transaction is the running one; the command
+        // that made it is asked for only where its inserting transaction is, too.
+        unsafe {
+            let command = pg_sys::HeapTupleHeaderGetCmax(header);
+            let writer = pg_sys::htup::HeapTupleHeaderGetXmin(header);
+            let ours = pg_sys::TransactionIdIsCurrentTransactionId(writer);
+            let made_by = ours.then(|| pg_sys::HeapTupleHeaderGetCmin(header));
+            (command, made_by.map(|command| self.id(command)))
+        }
+    }
+
+    fn id(&self, command: u32) -> TupleId {
+        let place = self.tuple.t_self;
+        TupleId {
+            relation: self.relation,
+            block: u32::from(place.ip_blkid.bi_hi) << 16 | u32::from(place.ip_blkid.bi_lo),
+            line: place.ip_posid,
+            command,
+        }
+    }
 }

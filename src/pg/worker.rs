@@ -1,5 +1,6 @@
 //! Being a background worker: signals, connections, transactions, the end.
 
+use super::raw::{SignalHandlerForConfigReload, die};
 use super::subtransaction::Failure;
 use pgrx::bgworkers::BackgroundWorkerBuilder;
 use pgrx::{PgTryBuilder, pg_sys};
@@ -37,6 +38,25 @@ pub fn start(name: &str, kind: &str, function: &str, database: pg_sys::Oid) -> b
         .is_ok()
 }
 
+/// What ALTER DATABASE and ALTER ROLE may not change for a worker.
+const OWN_SETTINGS: &[(&CStr, &CStr)] = &[
+    (c"role", c"none"),
+    (c"search_path", c"pg_catalog, pg_temp"),
+    (c"row_security", c"off"),
+    (c"default_transaction_read_only", c"off"),
+    (c"default_transaction_isolation", c"read committed"),
+    (c"default_transaction_deferrable", c"off"),
+    (c"session_replication_role", c"origin"),
+    (c"statement_timeout", c"0"),
+    (c"idle_in_transaction_session_timeout", c"0"),
+    // Who locks a table of the extension's stops the log that is run, for so long, and not the worker.
+    (c"lock_timeout", c"10s"),
+    (c"standard_conforming_strings", c"on"),
+    (c"transform_null_equals", c"off"),
+    (c"array_nulls", c"on"),
+    (c"xmloption", c"content"),
+];
+
 /// Takes signals as a session does: a shutdown is heard wherever interrupts are looked for, a running
 /// statement or a wait for a lock included. Connects to `database`, or to none, as the server itself.
 pub fn begin(database: Option<pg_sys::Oid>) {
@@ -54,13 +74,24 @@ pub fn begin(database: Option<pg_sys::Oid>) {
             }
         }
     }
+    // Some settings are checked against the catalogs.
+    if let Err(failure) = transaction(own_settings) {
+        pgrx::log!("merkle_log: a setting of the worker's: {}", failure.message);
+    }
 }
 
-unsafe extern "C-unwind" {
-    /// `tcop/tcopprot.h` and `postmaster/interrupt.h`, as signal handlers: without the guard that
-    /// the generated bindings put round a call.
-    fn die(signal: i32);
-    fn SignalHandlerForConfigReload(signal: i32);
+fn own_settings() {
+    for (name, value) in OWN_SETTINGS {
+        // SAFETY: both strings are NUL-terminated; the setting is the session's from now on.
+        unsafe {
+            pg_sys::SetConfigOption(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+            );
+        }
+    }
 }
 
 /// Calls `leave` when the process ends, however it does, while shared memory is still there.

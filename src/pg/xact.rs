@@ -1,8 +1,10 @@
 //! The running transaction: who and when, and what is to be done once it has committed.
 
 use pgrx::pg_sys;
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_void};
+use std::rc::Rc;
 
 type Action = Box<dyn FnOnce()>;
 
@@ -14,12 +16,50 @@ thread_local! {
     static REGISTERED: Cell<bool> = const { Cell::new(false) };
 }
 
+/// What a module does at the borders of transactions.
+pub struct Borders {
+    /// All that the transaction does is done, its deferred triggers included, and it is about to be
+    /// committed or prepared. It may fail and write.
+    pub before_commit: fn(),
+    /// The transaction was committed, rolled back or prepared. It must not fail.
+    pub ended: fn(),
+    /// A subtransaction was rolled back. It must not fail.
+    pub rolled_back: fn(pg_sys::SubTransactionId),
+    /// A subtransaction was committed: what it did is its parent's, the second one. It must not fail.
+    pub merged: fn(pg_sys::SubTransactionId, pg_sys::SubTransactionId),
+}
+
+thread_local! {
+    static WATCHERS: RefCell<Vec<&'static Borders>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Calls `watcher` at the borders of this and all later transactions.
+pub fn watch(watcher: &'static Borders) {
+    register();
+    WATCHERS.with_borrow_mut(|watchers| watchers.push(watcher));
+}
+
+fn watchers() -> Vec<&'static Borders> {
+    WATCHERS.with_borrow(Clone::clone)
+}
+
+/// The innermost subtransaction that is running.
+pub fn subtransaction() -> pg_sys::SubTransactionId {
+    // SAFETY: reads a global of the backend.
+    unsafe { pg_sys::GetCurrentSubTransactionId() }
+}
+
+/// The number of the running command; the next that writes has it or a later one.
+pub fn command() -> pg_sys::CommandId {
+    // SAFETY: reads a global of the backend.
+    unsafe { pg_sys::GetCurrentCommandId(false) }
+}
+
 /// Runs `action` once the transaction has committed; never if it, or the subtransaction that asks
 /// now, is rolled back, or if it is prepared. The action must not fail: there is nothing left to undo.
 pub fn after_commit(action: impl FnOnce() + 'static) {
     register();
-    // SAFETY: reads a global of the backend.
-    let asked_by = unsafe { pg_sys::GetCurrentSubTransactionId() };
+    let asked_by = subtransaction();
     ACTIONS.with_borrow_mut(|actions| actions.push((asked_by, Box::new(action))));
 }
 
@@ -48,6 +88,16 @@ fn register() {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn transaction_ended(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
+    use pg_sys::XactEvent as Event;
+    match event {
+        Event::XACT_EVENT_PRE_COMMIT | Event::XACT_EVENT_PRE_PREPARE => {
+            watchers().iter().for_each(|w| (w.before_commit)());
+        }
+        Event::XACT_EVENT_COMMIT | Event::XACT_EVENT_ABORT | Event::XACT_EVENT_PREPARE => {
+            watchers().iter().for_each(|w| (w.ended)());
+        }
+        _ => {}
+    }
     match event {
         pg_sys::XactEvent::XACT_EVENT_COMMIT => {
             let actions = ACTIONS.take();
@@ -73,6 +123,13 @@ unsafe extern "C-unwind" fn subtransaction_ended(
     parent: pg_sys::SubTransactionId,
     _arg: *mut c_void,
 ) {
+    for watcher in watchers() {
+        match event {
+            pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => (watcher.rolled_back)(ended),
+            pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => (watcher.merged)(ended, parent),
+            _ => {}
+        }
+    }
     ACTIONS.with_borrow_mut(|actions| match event {
         pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => actions.retain(|(by, _)| *by != ended),
         pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => actions
@@ -109,7 +166,7 @@ pub fn now() -> pg_sys::TimestampTz {
 
 thread_local! {
     /// The session's user by number and name, until any role changes.
-    static SESSION_USER: RefCell<Option<(pg_sys::Oid, String)>> = const { RefCell::new(None) };
+    static SESSION_USER: RefCell<Option<(pg_sys::Oid, Rc<str>)>> = const { RefCell::new(None) };
     static ROLES_WATCHED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -119,7 +176,7 @@ unsafe extern "C-unwind" fn role_changed(_arg: pg_sys::Datum, _cache: i32, _hash
 }
 
 /// The name of the session's user.
-pub fn session_user() -> String {
+pub fn session_user() -> Rc<str> {
     // SAFETY: reads a global of the backend; the callback lives as long as the process.
     let user = unsafe {
         if !ROLES_WATCHED.replace(true) {
@@ -132,7 +189,7 @@ pub fn session_user() -> String {
     if let Some((_, name)) = known.filter(|(oid, _)| *oid == user) {
         return name;
     }
-    let name = role_name(user);
+    let name: Rc<str> = role_name(user).into();
     SESSION_USER.set(Some((user, name.clone())));
     name
 }
@@ -151,14 +208,12 @@ fn role_name(role: pg_sys::Oid) -> String {
     }
 }
 
-/// The session's `application_name`.
-pub fn application_name() -> String {
-    // SAFETY: a C string, or null before settings are loaded.
-    unsafe {
+/// Hands the session's `application_name` to `f`.
+pub fn application_name<T>(f: impl FnOnce(Cow<str>) -> T) -> T {
+    // SAFETY: a C string, or null before settings are loaded; it stays as it is while `f` runs.
+    let name = unsafe {
         let name = pg_sys::application_name;
-        if name.is_null() {
-            return String::new();
-        }
-        CStr::from_ptr(name).to_string_lossy().into_owned()
-    }
+        (!name.is_null()).then(|| CStr::from_ptr(name))
+    };
+    f(name.map_or(Cow::Borrowed(""), CStr::to_string_lossy))
 }

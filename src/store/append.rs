@@ -1,10 +1,13 @@
 //! Appending to a log: entries in bulk, each tile written once, one tree head at the end.
 
 use super::leaves::Statement;
+use super::metadata::{self, Metadata};
 use super::order_index::{self, Mark};
+use super::redacted;
 use super::tree::{TreeReader, tree_error, tree_size};
-use super::{heads, heads::Head};
+use super::{heads, heads::Head, key_index};
 use crate::cache;
+use crate::capture::key_equality::KeyEquality;
 use crate::capture::order::SortKey;
 use crate::capture::scan::Leaf;
 use crate::catalog::logs::Log;
@@ -13,6 +16,7 @@ use crate::error::Error;
 use crate::pg::bulk::{BulkInsert, Column};
 use crate::pg::memory::Scratch;
 use crate::pg::spi::Snapshot;
+use crate::pg::xact;
 use crate::session::Session;
 use crate::settings;
 use merkle_tree::{Frontier, Hash};
@@ -86,9 +90,14 @@ pub struct Appender<'a> {
     marked: HashMap<i32, i64>,
     /// The source and tile of the last of these.
     last_marked: (i32, i64),
+    /// The source of the last entry with a key hash, and when its keys are equal.
+    keyed: (i32, Rc<KeyEquality>),
     /// Runs of entries and the statements that made them: first index, number, statement.
     runs: Vec<(i64, i32, Rc<Statement>)>,
+    metadata: Metadata,
     scratch: Scratch,
+    /// Some entry was salted, and so can be redacted.
+    salted: bool,
 }
 
 /// Rows of a table, which is opened with the first.
@@ -148,8 +157,11 @@ impl<'a> Appender<'a> {
             marks: Rows::of(c"merkle_order_index"),
             marked: order_index::marked_since(session, log, start),
             last_marked: (OF_LOG, 0),
+            keyed: (OF_LOG, Rc::default()),
             runs: Vec::new(),
+            metadata: Metadata::default(),
             scratch: Scratch::new(),
+            salted: false,
         })
     }
 
@@ -183,6 +195,7 @@ impl<'a> Appender<'a> {
                 self.marks.push(session, mark.row())?;
             }
         }
+        self.salted |= entry.salt.is_some();
         if entry.salt.is_some() || entry.leaf_data.is_some() {
             self.kept.push(
                 session,
@@ -191,9 +204,23 @@ impl<'a> Appender<'a> {
                     Column::Int8(index),
                     entry.salt.map_or(Column::Null, Column::Bytes),
                     entry.leaf_data.map_or(Column::Null, Column::Bytes),
+                    Column::Null,
                 ],
             )?;
         }
+        let order = entry.order;
+        self.metadata
+            .entry(index, entry.source_id, entry.key, order);
+        if let Some(salt) = entry.salt {
+            self.metadata.salt(index, salt);
+        }
+        let key_hash = match order {
+            None => Column::Null,
+            Some(_) => Column::Int8(
+                self.equality(entry.source_id)
+                    .hash(entry.source_id, entry.key),
+            ),
+        };
         self.entries.push(
             session,
             [
@@ -203,9 +230,20 @@ impl<'a> Appender<'a> {
                 Column::Text(entry.key),
                 entry.order.map_or(Column::Null, Column::Text),
                 Column::Bytes(entry.hash.as_bytes()),
+                key_hash,
             ],
         )?;
         Ok(index)
+    }
+
+    /// When two texts are one key of a source.
+    fn equality(&mut self, source_id: i32) -> &KeyEquality {
+        let (of, equality) = &mut self.keyed;
+        if *of != source_id {
+            *of = source_id;
+            *equality = key_index::equality(self.session, self.log, source_id);
+        }
+        equality
     }
 
     /// The entries from `first` on were made by `statement`.
@@ -243,6 +281,12 @@ impl<'a> Appender<'a> {
     /// Writes what is left, and a tree head if anything was appended.
     pub fn finish(mut self) -> Result<Appended, Error> {
         self.flush();
+        if self.salted {
+            for redaction in redacted::erase_logged(self.session, self.log, self.start)? {
+                self.push(&redaction.entry())?;
+            }
+            self.flush();
+        }
         self.write_runs();
         let entries = self.entries();
         if entries == 0 {
@@ -254,7 +298,14 @@ impl<'a> Appender<'a> {
         for rows in [self.entries, self.kept, self.marks] {
             rows.close();
         }
-        let head = heads::insert(self.session, self.log, size, root, self.began.elapsed());
+        let created_at = xact::now();
+        self.metadata.head(size, created_at);
+        let written = heads::Written {
+            created_at,
+            duration: self.began.elapsed(),
+            metadata: metadata::bytes(&self.metadata.sum()),
+        };
+        let head = heads::insert(self.session, self.log, size, root, written);
         cache::learn_after_commit(self.session, self.log, self.frontier.peaks());
         if settings::notify() {
             heads::notify(self.session, self.log, &head);
@@ -271,9 +322,13 @@ impl<'a> Appender<'a> {
             session,
             log,
             runs,
+            metadata,
             scratch,
             ..
         } = self;
+        for (first, entries, statement) in runs.iter() {
+            metadata.statement(*first, *entries, statement);
+        }
         for runs in std::mem::take(runs).chunks(CHUNK) {
             let of =
                 |f: fn(&Statement) -> String| runs.iter().map(|(.., s)| f(s)).collect::<Vec<_>>();

@@ -1,9 +1,9 @@
 //! `merkle_log`: entries by position and by source row.
 //!
 //! An entry without an order value has its key in its place, and stands in the order of its source's
-//! keys: it is found through `merkle_order_index`. All others are in the index on the key.
+//! keys: it is found through `merkle_order_index`. All others are in the index on the key's hash.
 
-use super::order_index;
+use super::{key_index, order_index};
 use crate::capture::order::SortKey;
 use crate::capture::row_key::RowKey;
 use crate::capture::scan::Leaf;
@@ -25,6 +25,8 @@ pub struct Entry {
     /// Text form of its order value; `None` where that is the key, and the entry is in its order.
     pub order: Option<String>,
     pub leaf_hash: Vec<u8>,
+    /// The hash that it is found by; `None` where it is found through the order index.
+    pub key_hash: Option<i64>,
 }
 
 /// The table, for reading by leaf index.
@@ -34,7 +36,7 @@ pub fn open(session: &Session) -> Result<Index, Error> {
 
 /// Hands the entries `from .. to` of a log to `take`, in order, as rows of the table.
 fn scan(
-    entries: &Index,
+    entries: &mut Index,
     snapshot: Snapshot,
     log: &Log,
     from: i64,
@@ -59,21 +61,29 @@ fn from_row(row: &Row) -> Entry {
         key: row.required(3),
         order: row.get(4),
         leaf_hash: row.required(5),
+        key_hash: row.get(6),
     }
 }
 
 /// The entries `from .. to`, in order, as the calling statement sees them.
 pub fn between(session: &Session, log: &Log, from: i64, to: i64) -> Result<Vec<Entry>, Error> {
     let mut found = Vec::with_capacity((to - from).max(0) as usize);
-    scan(&open(session)?, Snapshot::Statement, log, from, to, |row| {
-        found.push(from_row(row));
-    });
+    scan(
+        &mut open(session)?,
+        Snapshot::Statement,
+        log,
+        from,
+        to,
+        |row| {
+            found.push(from_row(row));
+        },
+    );
     Ok(found)
 }
 
 /// The leaf hashes of `count` entries from `first` on, as many as there are without a gap.
 pub fn leaf_hashes(
-    entries: &Index,
+    entries: &mut Index,
     snapshot: Snapshot,
     log: &Log,
     first: i64,
@@ -122,34 +132,36 @@ pub fn at(
     }
     check_not_pruned(log, index)?;
     let mut found = None;
-    scan(&open(session)?, snapshot, log, index, index + 1, |row| {
-        found = Some(from_row(row));
-    });
+    scan(
+        &mut open(session)?,
+        snapshot,
+        log,
+        index,
+        index + 1,
+        |row| {
+            found = Some(from_row(row));
+        },
+    );
     found.ok_or_else(out_of_range)
 }
 
 /// The leaf indexes of a source row's entries, oldest first.
 pub fn of_row(
     session: &Session,
+    snapshot: Snapshot,
     log: &Log,
     source_id: i32,
     key: &RowKey,
 ) -> Result<Vec<i64>, Error> {
-    let mut found = session.read(
-        "SELECT m.leaf_index FROM @extschema@.merkle_log m
-          WHERE m.order_value IS NOT NULL
-            AND (m.source_key = $1 AND m.source_id = $2 AND m.log_id = $3
-                 OR m.source_key = $4 AND m.source_id = $5 AND m.log_id = $3)",
-        &[
-            key.text.as_str().into(),
-            source_id.into(),
-            log.id.into(),
-            truncation_key(source_id).into(),
-            OF_LOG.into(),
-        ],
-        |row| row.required(0),
-    );
-    found.extend(in_order(session, Snapshot::Statement, log, source_id, key)?);
+    let find = |source_id: i32, key: String| {
+        key_index::find(session, snapshot, log, source_id, &[key])
+            .into_iter()
+            .map(|(_, index)| index)
+    };
+    let mut found: Vec<i64> = find(source_id, key.text.clone())
+        .chain(find(OF_LOG, truncation_key(source_id)))
+        .collect();
+    found.extend(in_order(session, snapshot, log, source_id, key)?);
     found.sort_unstable();
     Ok(found)
 }
@@ -168,11 +180,12 @@ fn in_order(
     let Some((mark, to)) = order_index::before(session, snapshot, source_id, order)? else {
         return Ok(None);
     };
-    let entries = open(session)?;
+    let mut entries = open(session)?;
+    let equality = key_index::equality(session, log, source_id);
     let is_it = |row: &Row| {
         let same = row.required::<i32>(1) == source_id
             && row.datum(4).is_none()
-            && row.required::<&str>(3) == key.text;
+            && equality.same(row.required(3), &key.text);
         same.then(|| row.required::<i64>(2))
     };
     // Where keys are numbers without a gap, it is as far behind the mark as its key is.
@@ -186,10 +199,51 @@ fn in_order(
         }
     }
     let mut found = None;
-    scan(&entries, snapshot, log, mark.leaf_index, to, |row| {
+    scan(&mut entries, snapshot, log, mark.leaf_index, to, |row| {
         found = found.or_else(|| is_it(row));
     });
     Ok(found)
+}
+
+/// The leaf index behind the last entry of a log, as the calling statement sees it.
+pub fn end(session: &Session, log: &Log) -> i64 {
+    let last = session.read_one(
+        "SELECT pg_catalog.max(m.leaf_index) FROM @extschema@.merkle_log m WHERE m.log_id = $1",
+        &[log.id.into()],
+        |row| row.get::<i64>(0),
+    );
+    last.flatten().map_or(0, |index| index.saturating_add(1))
+}
+
+/// That none of `keys`, of rows whose entries were not found, is that of an entry that look-ups do not find: such
+/// a row must not be logged a second time.
+///
+/// # Errors
+/// Names the first such entry.
+pub fn check_unlogged(
+    session: &Session,
+    log: &Log,
+    source_id: i32,
+    keys: Vec<String>,
+) -> Result<(), Error> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    // Entries with an order value are in the index on the key, so those without one are what is left.
+    let hidden = session.fresh_one(
+        "SELECT m.source_key, m.leaf_index FROM @extschema@.merkle_log m
+          WHERE m.log_id = $1 AND m.source_id = $2 AND m.order_value IS NULL AND m.source_key = ANY ($3)
+          ORDER BY m.leaf_index LIMIT 1",
+        &[log.id.into(), source_id.into(), keys.into()],
+        |row| (row.required::<String>(0), row.required::<i64>(1)),
+    );
+    match hidden {
+        None => Ok(()),
+        Some((key, index)) => Err(Error::Damaged {
+            log: log.name.clone(),
+            problem: format!("row {key} has entry {index}, which is not found by its key"),
+        }),
+    }
 }
 
 pub fn check_not_pruned(log: &Log, index: i64) -> Result<(), Error> {
@@ -211,11 +265,14 @@ pub fn latest_of(
     source_id: i32,
     key: &RowKey,
 ) -> Result<Option<i64>, Error> {
-    let by_key = session.index(c"merkle_log", c"merkle_log_source_key")?;
-    let keys = [Key::text(1, &key.text), Key::int4(2, source_id)];
+    let equality = key_index::equality(session, log, source_id);
+    let mut by_key = session.index(c"merkle_log", c"merkle_log_key_hash")?;
+    let keys = [Key::int8(1, equality.hash(source_id, &key.text))];
     let mut found = in_order(session, snapshot, log, source_id, key)?;
     by_key.scan(snapshot, &keys, Direction::Forward, |row| {
-        found = found.max(Some(row.required(2)));
+        if row.required::<i32>(1) == source_id && equality.same(row.required(3), &key.text) {
+            found = found.max(Some(row.required(2)));
+        }
         true
     });
     Ok(found)
@@ -230,60 +287,46 @@ pub fn live(
     source_id: i32,
     keys: Vec<String>,
 ) -> HashMap<String, i64> {
-    let truncated = truncated_at(session, snapshot, log, source_id);
-    latest(session, snapshot, log, source_id, keys)
+    let truncated = of_log(session, snapshot, log, &truncation_key(source_id));
+    let mut latest: HashMap<usize, i64> = HashMap::with_capacity(keys.len());
+    for (place, index) in key_index::find(session, snapshot, log, source_id, &keys) {
+        let known = latest.entry(place).or_insert(index);
+        *known = index.max(*known);
+    }
+    let deletions = deletions(session, snapshot, log, latest.values().copied().collect());
+    let mut keys: Vec<Option<String>> = keys.into_iter().map(Some).collect();
+    latest
         .into_iter()
-        .filter(|(_, (index, kind))| {
-            kind.as_deref() != Some("delete") && truncated.is_none_or(|at| *index > at)
-        })
-        .map(|(key, (index, _))| (key, index))
+        .filter(|(_, index)| !deletions.contains(index) && truncated.is_none_or(|at| *index > at))
+        .filter_map(|(place, index)| Some((keys[place].take()?, index)))
         .collect()
 }
 
-/// The latest entry of each of `keys`, and what its statement did, where one made it.
-fn latest(
-    session: &Session,
-    snapshot: Snapshot,
-    log: &Log,
-    source_id: i32,
-    keys: Vec<String>,
-) -> HashMap<String, (i64, Option<String>)> {
+/// Those of `indexes` that were made by a DELETE.
+fn deletions(session: &Session, snapshot: Snapshot, log: &Log, indexes: Vec<i64>) -> HashSet<i64> {
     session
         .query(
             snapshot,
-            "SELECT k.source_key, k.leaf_index, s.kind
-               FROM (SELECT m.source_key, max(m.leaf_index) AS leaf_index
-                       FROM @extschema@.merkle_log m
-                      WHERE m.source_id = $1 AND m.source_key = ANY ($2)
-                        AND m.order_value IS NOT NULL GROUP BY m.source_key) k
-               LEFT JOIN LATERAL (SELECT t.kind, t.from_leaf_index + t.entries AS upto
-                                    FROM @extschema@.merkle_statement t
-                                   WHERE t.log_id = $3 AND t.from_leaf_index <= k.leaf_index
-                                   ORDER BY t.from_leaf_index DESC LIMIT 1) s ON k.leaf_index < s.upto",
-            &[source_id.into(), keys.into(), log.id.into()],
-            |row| (row.required(0), (row.required(1), row.get(2))),
+            "SELECT k.leaf_index
+               FROM pg_catalog.unnest($1) k (leaf_index)
+               CROSS JOIN LATERAL (SELECT t.kind, t.from_leaf_index + t.entries AS upto
+                                     FROM @extschema@.merkle_statement t
+                                    WHERE t.log_id = $2 AND t.from_leaf_index <= k.leaf_index
+                                    ORDER BY t.from_leaf_index DESC LIMIT 1) s
+              WHERE k.leaf_index < s.upto AND s.kind = 'delete'",
+            &[indexes.into(), log.id.into()],
+            |row| row.required(0),
         )
         .into_iter()
         .collect()
-}
-
-/// The leaf index at which the source was truncated last.
-fn truncated_at(session: &Session, snapshot: Snapshot, log: &Log, source_id: i32) -> Option<i64> {
-    of_log(session, snapshot, log, &truncation_key(source_id))
 }
 
 /// The latest of the log's own entries under `key`.
 pub fn of_log(session: &Session, snapshot: Snapshot, log: &Log, key: &str) -> Option<i64> {
-    session
-        .query(
-            snapshot,
-            "SELECT max(m.leaf_index) FROM @extschema@.merkle_log m
-              WHERE m.source_key = $1 AND m.source_id = $2 AND m.log_id = $3 AND m.order_value IS NOT NULL",
-            &[key.into(), OF_LOG.into(), log.id.into()],
-            |row| row.get(0),
-        )
-        .pop()
-        .flatten()
+    key_index::find(session, snapshot, log, OF_LOG, &[key.to_owned()])
+        .into_iter()
+        .map(|(_, index)| index)
+        .max()
 }
 
 /// Those of a source's rows, given in order, that have an entry: their keys.
@@ -294,27 +337,23 @@ pub fn logged(
     source_id: i32,
     rows: &[Leaf],
 ) -> Result<HashSet<String>, Error> {
-    let mut found = HashSet::with_capacity(rows.len());
+    let mut in_order = key_index::equality(session, log, source_id).map([]);
     let ordered: Vec<SortKey> = rows.iter().filter_map(|r| r.place).collect();
     if let (Some(first), Some(last)) = (ordered.iter().min(), ordered.iter().max())
         && let Some((from, to)) = order_index::span(session, snapshot, source_id, first, last)?
     {
-        scan(&open(session)?, snapshot, log, from, to, |row| {
+        scan(&mut open(session)?, snapshot, log, from, to, |row| {
             if row.required::<i32>(1) == source_id && row.datum(4).is_none() {
-                found.insert(row.required(3));
+                in_order.insert(row.required(3), ());
             }
         });
     }
-    let others = rows.iter().map(|r| &r.key).filter(|k| !found.contains(*k));
-    let others: Vec<String> = others.cloned().collect();
+    let keys = rows.iter().map(|r| r.key.clone());
+    let (found, others): (Vec<String>, Vec<String>) = keys.partition(|key| in_order.contains(key));
+    let mut found = HashSet::from_iter(found);
     if !others.is_empty() {
-        found.extend(session.query(
-            snapshot,
-            "SELECT m.source_key FROM @extschema@.merkle_log m
-              WHERE m.source_id = $1 AND m.source_key = ANY ($2) AND m.order_value IS NOT NULL",
-            &[source_id.into(), others.into()],
-            |row| row.required::<String>(0),
-        ));
+        let by_hash = key_index::find(session, snapshot, log, source_id, &others);
+        found.extend(by_hash.into_iter().map(|(place, _)| others[place].clone()));
     }
     Ok(found)
 }

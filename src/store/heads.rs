@@ -1,5 +1,7 @@
 //! `merkle_tree_head`: one row a batch.
 
+use super::leaves;
+use super::metadata::{self, Metadata};
 use super::tree::{TreeReader, hashes, tree_error, tree_size};
 use crate::catalog::logs::Log;
 use crate::error::Error;
@@ -23,8 +25,11 @@ pub struct Head {
     pub created_at: Option<TimestampWithTimeZone>,
 }
 
+/// Entries that are read at once.
+const CHUNK: i64 = 8192;
+
 impl Head {
-    const EMPTY: Head = Head {
+    pub const EMPTY: Head = Head {
         tree_size: 0,
         root: EMPTY_ROOT,
         created_at: None,
@@ -126,6 +131,94 @@ pub fn between(session: &Session, log: &Log, from: i64, to: i64, limit: i64) -> 
     )
 }
 
+/// A head with what was stored beside its root.
+pub struct Recorded {
+    pub tree_size: i64,
+    /// Microseconds since 2000-01-01 00:00 UTC.
+    pub created_at: i64,
+    /// `None` of a head that a version before 0.4.0 wrote.
+    pub metadata: Option<Vec<u8>>,
+}
+
+/// The heads of the batches that entries `from .. to` are of, smallest first, and the size of the tree before
+/// the first of them.
+pub fn of_entries(
+    session: &Session,
+    snapshot: Snapshot,
+    log: &Log,
+    from: i64,
+    to: i64,
+) -> (i64, Vec<Recorded>) {
+    let before = session.query(
+        snapshot,
+        "SELECT pg_catalog.max(h.tree_size) FROM @extschema@.merkle_tree_head h
+          WHERE h.log_id = $1 AND h.tree_size <= $2",
+        &[log.id.into(), from.into()],
+        |row| row.get(0),
+    );
+    let heads = session.query(
+        snapshot,
+        "(SELECT h.tree_size, h.created_at, h.metadata FROM @extschema@.merkle_tree_head h
+           WHERE h.log_id = $1 AND h.tree_size > $2 AND h.tree_size < $3)
+         UNION ALL
+         (SELECT h.tree_size, h.created_at, h.metadata FROM @extschema@.merkle_tree_head h
+           WHERE h.log_id = $1 AND h.tree_size >= $3 ORDER BY h.tree_size LIMIT 1)
+          ORDER BY tree_size",
+        &[log.id.into(), from.into(), to.into()],
+        |row| Recorded {
+            tree_size: row.required(0),
+            created_at: row.datum(1).map_or(0, |d| d.value() as i64),
+            metadata: row.get(2),
+        },
+    );
+    (before.into_iter().flatten().next().unwrap_or(0), heads)
+}
+
+/// Takes what entries before `upto` record out of the digest of the batch that is pruned in part. The caller
+/// holds the log's lock, and has not deleted anything yet.
+pub fn cut(session: &Session, log: &Log, upto: i64) {
+    let (before, heads) = of_entries(session, Snapshot::Fresh, log, upto - 1, upto);
+    let cut = heads.into_iter().find(|head| head.tree_size > upto);
+    let Some((size, stored)) = cut.and_then(|head| Some((head.tree_size, head.metadata?))) else {
+        return;
+    };
+    let mut metadata = Metadata::default();
+    let mut from = before.max(log.pruned_to);
+    while from < upto {
+        pgrx::check_for_interrupts!();
+        let to = upto.min(from + CHUNK);
+        session.fresh(
+            "SELECT m.leaf_index, m.source_id, m.source_key, m.order_value, d.salt, d.erased_salt
+               FROM @extschema@.merkle_log m LEFT JOIN @extschema@.merkle_leaf_data d USING (log_id, leaf_index)
+              WHERE m.log_id = $1 AND m.leaf_index >= $2 AND m.leaf_index < $3",
+            &[log.id.into(), from.into(), to.into()],
+            |row| {
+                let (index, order): (i64, Option<String>) = (row.required(0), row.get(3));
+                let key: String = row.required(2);
+                metadata.entry(index, row.required(1), &key, order.as_deref());
+                if let Some(salt) = row.get::<Vec<u8>>(4) {
+                    metadata.salt(index, &salt);
+                }
+                if let Some(erased) = row.get::<Vec<u8>>(5) {
+                    metadata.erased_salt(&erased);
+                }
+            },
+        );
+        from = to;
+    }
+    for (first, entries, statement) in leaves::runs(session, Snapshot::Fresh, log, before, upto) {
+        if first + entries <= upto {
+            metadata.statement(first, entries as i32, &statement);
+        }
+    }
+    if let Some(rest) = metadata::without(&stored, &metadata.sum()) {
+        session.execute(
+            "UPDATE @extschema@.merkle_tree_head SET metadata = $3 WHERE log_id = $1 AND tree_size = $2",
+            &[log.id.into(), size.into(), rest.into()],
+        );
+    }
+}
+
 /// A size up to the log's, its own if none is asked for, and the root there: the stored one where that
 /// is the latest, else computed.
 pub fn at(
@@ -154,26 +247,43 @@ pub fn at(
     Ok((size, root))
 }
 
-/// Commits the tree to a new size, after a batch that took `duration`.
-pub fn insert(
-    session: &Session,
-    log: &Log,
-    tree_size: i64,
-    root: Hash,
-    duration: Duration,
-) -> Head {
+/// Size and root of the latest head, as stored, whatever they are.
+pub fn last_stored(session: &Session, log: &Log) -> Option<(i64, Vec<u8>)> {
+    session.read_one(
+        "SELECT h.tree_size, h.root_hash FROM @extschema@.merkle_tree_head h
+          WHERE h.log_id = $1 ORDER BY h.tree_size DESC LIMIT 1",
+        &[log.id.into()],
+        |row| (row.required(0), row.get(1).unwrap_or_default()),
+    )
+}
+
+/// What a batch stores with its head.
+pub struct Written {
+    /// Microseconds since 2000-01-01 00:00 UTC.
+    pub created_at: i64,
+    /// How long the batch took.
+    pub duration: Duration,
+    pub metadata: Vec<u8>,
+}
+
+/// Commits the tree to a new size.
+pub fn insert(session: &Session, log: &Log, tree_size: i64, root: Hash, written: Written) -> Head {
     if let Some(counters) = shared::get().and_then(|s| s.counters(session, log.id)) {
         counters.head_changes();
         xact::at_end(|| counters.head_changed());
     }
     let created_at = session.fresh_one(
-        "INSERT INTO @extschema@.merkle_tree_head (log_id, tree_size, root_hash, duration)
-         VALUES ($1, $2, $3, $4) RETURNING created_at",
+        "INSERT INTO @extschema@.merkle_tree_head (log_id, tree_size, root_hash, duration, created_at, metadata)
+         VALUES ($1, $2, $3, $4, $5, $6) RETURNING created_at",
         &[
             log.id.into(),
             tree_size.into(),
             root.as_bytes().as_slice().into(),
-            Interval::from_micros(duration.as_micros() as i64).into(),
+            Interval::from_micros(written.duration.as_micros() as i64).into(),
+            TimestampWithTimeZone::try_from(written.created_at)
+                .ok()
+                .into(),
+            written.metadata.into(),
         ],
         |row| row.required(0),
     );

@@ -2,7 +2,7 @@
 //! statements that made them (`merkle_statement`).
 
 use crate::catalog::logs::Log;
-use crate::pg::spi::Row;
+use crate::pg::spi::{Row, Snapshot};
 use crate::session::Session;
 use leaf_format::{Kind, Origin};
 use pgrx::datum::DatumWithOid;
@@ -27,6 +27,8 @@ pub struct Annex {
     pub statement: Option<Rc<Statement>>,
     pub salt: Option<Vec<u8>>,
     pub leaf_data: Option<Vec<u8>>,
+    /// Of a salt that was destroyed, its part of the batch's digest.
+    pub erased_salt: Option<Vec<u8>>,
 }
 
 impl Annex {
@@ -49,7 +51,7 @@ impl Annex {
 }
 
 const RUN: &str = "t.from_leaf_index, t.entries, t.source_id, t.kind, t.transaction_id::pg_catalog.text,
-    t.user_name, t.application_name, (EXTRACT(epoch FROM t.statement_at) * 1000000)::pg_catalog.int8";
+    t.user_name, t.application_name, LEAST(GREATEST(EXTRACT(epoch FROM t.statement_at) * 1000000, -9223372036854775808), 9223372036854775807)::pg_catalog.int8";
 
 fn run(row: &Row) -> (i64, i64, Rc<Statement>) {
     let statement = Statement {
@@ -63,9 +65,27 @@ fn run(row: &Row) -> (i64, i64, Rc<Statement>) {
     let from: i64 = row.required(0);
     (
         from,
-        from + i64::from(row.required::<i32>(1)),
+        from.saturating_add(row.required::<i32>(1).into()),
         Rc::new(statement),
     )
+}
+
+/// The runs that begin among the entries `from .. to`: first entry, number of entries, statement.
+pub fn runs(
+    session: &Session,
+    snapshot: Snapshot,
+    log: &Log,
+    from: i64,
+    to: i64,
+) -> Vec<(i64, i64, Rc<Statement>)> {
+    let sql = format!(
+        "SELECT {RUN} FROM @extschema@.merkle_statement t
+          WHERE t.log_id = $1 AND t.from_leaf_index >= $2 AND t.from_leaf_index < $3"
+    );
+    let args = [log.id.into(), from.into(), to.into()];
+    let runs = session.query(snapshot, &sql, &args, run);
+    let counted = |(first, end, statement)| (first, end - first, statement);
+    runs.into_iter().map(counted).collect()
 }
 
 /// What the entries `from .. to` say beside their rows, as the calling statement sees it; those that
@@ -74,7 +94,7 @@ pub fn annexes(session: &Session, log: &Log, from: i64, to: i64) -> HashMap<i64,
     let args: [DatumWithOid; 3] = [log.id.into(), from.into(), to.into()];
     let mut annexes: HashMap<i64, Annex> = session
         .read(
-            "SELECT d.leaf_index, d.salt, d.leaf_data FROM @extschema@.merkle_leaf_data d
+            "SELECT d.leaf_index, d.salt, d.leaf_data, d.erased_salt FROM @extschema@.merkle_leaf_data d
               WHERE d.log_id = $1 AND d.leaf_index >= $2 AND d.leaf_index < $3",
             &args,
             |row| {
@@ -82,6 +102,7 @@ pub fn annexes(session: &Session, log: &Log, from: i64, to: i64) -> HashMap<i64,
                     statement: None,
                     salt: row.get(1),
                     leaf_data: row.get(2),
+                    erased_salt: row.get(3),
                 };
                 (row.required(0), annex)
             },

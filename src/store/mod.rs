@@ -3,7 +3,11 @@
 pub mod append;
 pub mod entries;
 pub mod heads;
+pub mod key_index;
+pub mod late;
 pub mod leaves;
+pub mod metadata;
 pub mod order_index;
+pub mod redacted;
 pub mod tiles;
 pub mod tree;

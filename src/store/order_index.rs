@@ -114,8 +114,8 @@ pub fn marked_since(session: &Session, log: &Log, size: i64) -> HashMap<i32, i64
 
 /// Those of `wanted` that are not stored as they should be.
 pub fn missing(session: &Session, wanted: impl Iterator<Item = Mark>) -> Result<Vec<Mark>, Error> {
-    let marks = open(session)?;
-    let stored = |mark: &Mark| {
+    let mut marks = open(session)?;
+    let mut stored = |mark: &Mark| {
         let keys = [
             Key::int4(1, mark.source_id),
             Key::bytes_at_most(2, &mark.key),
@@ -126,15 +126,13 @@ pub fn missing(session: &Session, wanted: impl Iterator<Item = Mark>) -> Result<
     Ok(wanted.filter(|m| !stored(m)).collect())
 }
 
-/// How many marks there are of the first `size` entries of a log, as the calling statement sees it.
-pub fn count(session: &Session, log: &Log, size: i64) -> i64 {
-    session
-        .read_one(
-            "SELECT pg_catalog.count(*) FROM @extschema@.merkle_order_index o
-               JOIN @extschema@.verification_sources s USING (source_id)
-              WHERE s.log_id = $1 AND o.leaf_index < $2",
-            &[log.id.into(), size.into()],
-            |row| row.required(0),
-        )
-        .unwrap_or(0)
+/// Hands each mark of some sources, source and leaf index, to `take`, as the calling statement sees them.
+pub fn each(session: &Session, sources: &[i32], mut take: impl FnMut(i32, i64)) {
+    for source_id in sources {
+        let sql =
+            "SELECT i.leaf_index FROM @extschema@.merkle_order_index i WHERE i.source_id = $1";
+        session.read(sql, &[(*source_id).into()], |row| {
+            take(*source_id, row.required(0))
+        });
+    }
 }

@@ -4,9 +4,12 @@
 //! cannot go on after an error, such as a key that is no value of its type makes: then the entries are
 //! checked again by this process, which can.
 
+use super::batches::Batches;
+use super::finding::{Finding, Kind};
+use super::orders::OrderNotes;
 use super::rows::Notes;
 use super::walk::Stray;
-use super::{CHUNK, Checked, Finding, Kind, PENDING, Verification};
+use super::{CHUNK, Checked, PENDING, Verification};
 use crate::error::Error;
 use crate::pg::parallel::{self, Helper};
 use crate::pg::spi::Snapshot;
@@ -52,6 +55,8 @@ struct Outcome {
     strays: Vec<Stray>,
     checked: Checked,
     notes: Notes,
+    orders: OrderNotes,
+    batches: Batches,
 }
 
 impl Verification {
@@ -113,6 +118,8 @@ impl Verification {
         self.strays.extend(outcome.strays);
         self.checked.add(&outcome.checked);
         self.rows.absorb(outcome.notes);
+        self.orders.absorb(outcome.orders, &self.rows.shapes());
+        self.batches.absorb(outcome.batches);
     }
 
     /// The helper's side.
@@ -129,6 +136,7 @@ impl Verification {
         while self.next < self.end {
             pgrx::check_for_interrupts!();
             let findings = self.entries(session)?;
+            self.batches.note(&findings);
             self.progress.done(self.checked.entries);
             if !findings.is_empty() && !say(Answer::Found(findings)) {
                 return Ok(());
@@ -145,6 +153,8 @@ impl Verification {
                 .collect(),
             strays: self.strays,
             checked: self.checked,
+            orders: self.orders.notes(),
+            batches: self.batches,
             notes: self.rows.notes(),
         })));
         Ok(())

@@ -1,7 +1,8 @@
 //! What is left of pruned entries: tiles that must fit together, and the tree heads they lead to.
 
+use super::finding::{Finding, Kind};
 use super::tiles::{stored_tile, tile_mismatch};
-use super::{Finding, Kind, Stage, Verification};
+use super::{Stage, Verification};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;

@@ -1,11 +1,16 @@
 //! Entries against the source rows as they are now.
 
-use super::walk::{Covered, Range, Stray, Walked, walk};
-use super::{Finding, Kind as Finds};
+use super::configuration::{Record, bound_here};
+use super::finding::{Finding, Kind as Finds};
+use super::walk::{Covered, Facts, Range, Stray, Walked, walk};
+use crate::administration;
+use crate::capture::key_equality::{ByKey, KeyEquality};
+use crate::capture::partitions::Partitions;
 use crate::capture::queue;
 use crate::capture::row_key;
 use crate::capture::scan::{Leaf as SourceRow, Scan};
 use crate::capture::shape::Shape;
+use crate::capture::state::{self, State};
 use crate::capture::statement;
 use crate::capture::trigger::truncation_key;
 use crate::catalog::logs::Log;
@@ -18,6 +23,7 @@ use crate::session::Session;
 use crate::store::entries::{self, Entry};
 use crate::store::leaves::{self, Annex};
 use crate::store::order_index::{self, Mark};
+use crate::store::redacted;
 use leaf_format::{Kind, Leaf};
 use merkle_tree::{Hash, leaf_hash};
 use serde::{Deserialize, Serialize};
@@ -31,8 +37,14 @@ pub enum Row {
     /// The hash of the leaf data that the log keeps.
     Kept(Hash),
     Gone,
+    /// What must be kept of it beside its hash is not there: what.
+    Erased(String),
     /// Its salt and leaf data were destroyed, which is on record: why.
     Redacted(String),
+    /// It went with a partition that left the table.
+    Detached(String),
+    /// Its key was redacted, and it was not.
+    Unredacted,
     /// Not to be had: the source was removed or dropped, or its columns changed too much.
     Unknown,
     /// No row can have this key, or there is no such source.
@@ -49,15 +61,18 @@ type Unchecked = (u64, i64, String);
 #[derive(Serialize, Deserialize)]
 pub struct Notes {
     unchecked: Vec<(Versioned, Unchecked)>,
+    departed: Vec<(i32, (u64, i64))>,
     covered: HashMap<i32, Covered>,
 }
 
 enum Source {
     Here(Box<Shape>),
-    /// Removed from the log: its table may change as it likes.
+    /// Removed from the log: its table may change as it likes, and whether it did is still told.
     Removed {
         name: String,
         salted: bool,
+        /// The table, where it can still be read and was not to be changed.
+        shape: Option<Box<Shape>>,
     },
     /// The table cannot be read any more.
     Unreadable {
@@ -76,6 +91,15 @@ impl Source {
         }
     }
 
+    /// The table, where it can be read.
+    fn shape(&self) -> Option<&Shape> {
+        match self {
+            Source::Here(shape) => Some(shape),
+            Source::Removed { shape, .. } => shape.as_deref(),
+            Source::Unreadable { .. } => None,
+        }
+    }
+
     fn salted(&self) -> bool {
         match self {
             Source::Here(shape) => shape.source.salted,
@@ -87,48 +111,100 @@ impl Source {
 /// All sources that ever fed the log, and what could not be checked about them.
 pub struct Rows {
     sources: HashMap<i32, Source>,
+    /// How each is set up.
+    settings: HashMap<i32, sources::Source>,
+    /// By leaf index, what the rows looked up last say about their order.
+    facts: HashMap<i64, Facts>,
+    /// What is kept of the entries looked up last.
+    annexes: HashMap<i64, Annex>,
     unchecked: BTreeMap<Versioned, Unchecked>,
+    /// By removed source: how many of its entries are not what its table holds now, and the first.
+    departed: BTreeMap<i32, (u64, i64)>,
+    /// By source: its partitions, where it has or had some on record.
+    partitions: HashMap<i32, Partitions>,
     /// By source: which rows were read along with the entries.
     covered: HashMap<i32, Covered>,
     /// Rows without an entry that were come across.
     unlogged: Vec<Stray>,
     /// The first entries to come are those of the whole log.
     from_start: bool,
+    redacted: HashSet<(i32, String)>,
 }
 
 impl Rows {
-    pub fn load(session: &Session, log: &Log, from_start: bool) -> Result<Rows, Error> {
+    /// The sources as they were put on record, so that a setting that was altered is one finding, not one a row.
+    /// `which`: the sources to look at.
+    pub fn load(
+        session: &Session,
+        log: &Log,
+        record: &Record,
+        from_start: bool,
+        which: impl Fn(&sources::Source) -> bool,
+    ) -> Result<Rows, Error> {
         let mut loaded = HashMap::new();
-        for source in sources::all(session, log) {
+        let stored = sources::all(session, log);
+        let replay = record.replay.as_ref();
+        let recorded = replay.map(|r| r.sources(log, &stored)).unwrap_or_default();
+        // A source that is not on record is a finding, and nothing more is said about it.
+        let mut all: Vec<sources::Source> = match replay {
+            Some(_) => recorded.into_values().collect(),
+            None => stored,
+        };
+        for source in &mut all {
+            if let Some(table) = bound_here(session, &source.bound_to) {
+                source.relation = table;
+            }
+        }
+        let settings = all.iter().map(|s| (s.id, s.clone())).collect();
+        for source in all.into_iter().filter(which) {
             let (name, salted) = (source.name.clone(), source.salted);
             let state = if source.removed {
-                Source::Removed { name, salted }
+                let shape = match source.by_trigger() {
+                    true => None,
+                    false => state::open(session, log, &source).ok().map(Box::new),
+                };
+                Source::Removed {
+                    name,
+                    salted,
+                    shape,
+                }
             } else {
-                match Shape::locked(session, log, &source) {
+                let recorded = replay.map(|r| r.versions(source.id)).unwrap_or_default();
+                match state::open_versions(session, log, &source, recorded) {
                     Ok(shape) => Source::Here(Box::new(shape)),
-                    Err(error @ Error::SourceGone { .. }) => Source::Unreadable {
+                    Err(problem) => Source::Unreadable {
                         name,
                         salted,
-                        kind: Finds::Deleted,
-                        reason: error.to_string(),
+                        kind: match problem.state {
+                            State::TableGone => Finds::Deleted,
+                            State::Damaged => Finds::Unreadable,
+                            _ => Finds::SchemaChanged,
+                        },
+                        reason: format!("{}. {}", problem.detail, problem.mend),
                     },
-                    Err(error @ Error::KeyDropped { .. }) => Source::Unreadable {
-                        name,
-                        salted,
-                        kind: Finds::SchemaChanged,
-                        reason: error.to_string(),
-                    },
-                    Err(error) => return Err(error),
                 }
             };
             loaded.insert(source.id, state);
         }
+        let partitions = loaded
+            .iter()
+            .filter_map(|(id, source)| match source {
+                Source::Here(shape) => Some((*id, Partitions::load(session, shape))),
+                _ => None,
+            })
+            .collect();
         Ok(Rows {
             sources: loaded,
+            settings,
+            facts: HashMap::new(),
+            annexes: HashMap::new(),
             unchecked: BTreeMap::new(),
+            departed: BTreeMap::new(),
+            partitions,
             covered: HashMap::new(),
             unlogged: Vec::new(),
             from_start,
+            redacted: redacted::keys(session, Snapshot::Statement, log),
         })
     }
 
@@ -144,6 +220,50 @@ impl Rows {
             .collect();
         shapes.sort_by_key(|s| s.source.id);
         shapes
+    }
+
+    /// Why entries of a source cannot be recomputed, where some could not.
+    pub fn obstacles(&self, source_id: i32) -> Option<String> {
+        let of_source = |((id, _), (.., why)): (&Versioned, &Unchecked)| {
+            (*id == source_id).then(|| why.clone())
+        };
+        self.unchecked.iter().find_map(of_source)
+    }
+
+    /// How a source is set up.
+    pub fn source(&self, source_id: i32) -> Option<&sources::Source> {
+        self.settings.get(&source_id)
+    }
+
+    /// The ids of all sources that ever fed the log.
+    pub fn ids(&self) -> Vec<i32> {
+        let mut ids: Vec<i32> = self.settings.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// A source that can be read.
+    pub fn shape(&self, source_id: i32) -> Option<&Shape> {
+        match self.sources.get(&source_id) {
+            Some(Source::Here(shape)) => Some(shape),
+            _ => None,
+        }
+    }
+
+    pub fn set_watermark(&mut self, source_id: i32, watermark: Option<Vec<String>>) {
+        if let Some(Source::Here(shape)) = self.sources.get_mut(&source_id) {
+            shape.source.watermark = watermark;
+        }
+    }
+
+    /// What the rows that were looked up last say about their order, by leaf index.
+    pub fn take_facts(&mut self) -> HashMap<i64, Facts> {
+        std::mem::take(&mut self.facts)
+    }
+
+    /// What is kept of the entries that were looked up last, by leaf index.
+    pub fn take_annexes(&mut self) -> HashMap<i64, Annex> {
+        std::mem::take(&mut self.annexes)
     }
 
     /// The rows of a source that were not read along with the entries.
@@ -168,6 +288,7 @@ impl Rows {
     pub fn notes(self) -> Notes {
         Notes {
             unchecked: self.unchecked.into_iter().collect(),
+            departed: self.departed.into_iter().collect(),
             covered: self.covered,
         }
     }
@@ -176,6 +297,9 @@ impl Rows {
     pub fn absorb(&mut self, notes: Notes) {
         for (at, (count, first, why)) in notes.unchecked {
             self.unchecked.entry(at).or_insert((0, first, why)).0 += count;
+        }
+        for (source_id, (count, first)) in notes.departed {
+            self.departed.entry(source_id).or_insert((0, first)).0 += count;
         }
         for (source_id, covered) in notes.covered {
             self.covered.entry(source_id).or_default().append(covered);
@@ -193,6 +317,7 @@ impl Rows {
         &mut self,
         session: &Session,
         log: &Log,
+        record: &Record,
         entries: &[Entry],
     ) -> Result<Vec<Row>, Error> {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
@@ -214,20 +339,40 @@ impl Rows {
                 }
                 (Some(hash), _) if entry.source_id == OF_LOG => Row::Kept(hash),
                 (None, _) if entry.source_id == OF_LOG => {
-                    Row::Impossible("what the log recorded about itself is gone".to_owned())
+                    Row::Erased("what the log recorded about itself is gone".to_owned())
                 }
                 (_, None) => Row::Impossible(format!("there is no source {}", entry.source_id)),
+                (_, Some(source))
+                    if source.salted()
+                        && annex(entry).salt.is_some()
+                        && self
+                            .redacted
+                            .contains(&(entry.source_id, entry.key.clone())) =>
+                {
+                    Row::Unredacted
+                }
                 (_, Some(source)) if source.salted() && annex(entry).salt.is_none() => {
                     match redaction::on_record(session, log, entry) {
                         Some(reason) => Row::Redacted(reason),
-                        None => Row::Impossible(
+                        None => Row::Erased(
                             "its salt is gone, and no redaction is on record".to_owned(),
                         ),
                     }
                 }
-                (_, Some(Source::Here(shape)))
-                    if !shape.source.by_trigger() || latest.contains(&entry.leaf_index) =>
+                (None, _)
+                    if record.replay.as_ref().is_some_and(|r| {
+                        let captured = annex(entry).statement.is_some();
+                        r.keeps(entry.source_id, entry.leaf_index, captured)
+                    }) =>
                 {
+                    Row::Erased("its leaf data are gone, which its source keeps".to_owned())
+                }
+                (_, Some(source))
+                    if source.shape().is_some_and(|shape| {
+                        !shape.source.by_trigger() || latest.contains(&entry.leaf_index)
+                    }) =>
+                {
+                    let shape = source.shape().expect("looked for above");
                     let version = shape.version_of(entry.leaf_index).number;
                     let group = groups.entry((entry.source_id, version)).or_default();
                     group.push(place);
@@ -238,9 +383,13 @@ impl Rows {
             };
         }
         for ((source_id, version), places) in groups {
-            let Some(Source::Here(shape)) = self.sources.get(&source_id) else {
+            let Some(source) = self.sources.get(&source_id) else {
                 continue;
             };
+            let Some(shape) = source.shape() else {
+                continue;
+            };
+            let removed = matches!(source, Source::Removed { .. });
             let members: Vec<(&Entry, &Annex)> = places
                 .iter()
                 .map(|p| (&entries[*p], annex(&entries[*p])))
@@ -248,7 +397,7 @@ impl Rows {
             let mut scan = scan_of(log, shape, version, &members)?;
             let obstacle = obstacle(&scan);
             let mut walked = Walked::default();
-            if !shape.source.by_trigger() {
+            if !shape.source.by_trigger() && !removed {
                 let entries: Vec<&Entry> = members.iter().map(|(entry, _)| *entry).collect();
                 let covered = self.covered.entry(source_id).or_default();
                 let start = self.from_start;
@@ -261,12 +410,25 @@ impl Rows {
                 };
                 self.unlogged.extend(walked.unlogged.drain(..).map(stray));
             }
-            let mut found = recompute(shape, &mut scan, &members, &walked.hashes);
+            let (mut found, facts) = recompute(shape, &mut scan, &members, &walked.hashes);
+            for (place, facts) in walked.facts.drain(..).chain(facts) {
+                let entry = &entries[places[place]];
+                self.facts.insert(entry.leaf_index, facts);
+            }
             if shape.source.by_trigger() {
                 excuse_queued(session, shape, &members, &mut found);
             }
+            if let Some(partitions) = self.partitions.get(&source_id) {
+                excuse_detached(shape, partitions, &members, &mut found);
+            }
             for (place, row) in places.into_iter().zip(found) {
                 let entry = &entries[place];
+                if removed && differs(&row, entry) {
+                    let note = self.departed.entry(source_id);
+                    note.or_insert((0, entry.leaf_index)).0 += 1;
+                    rows[place] = Row::Unknown;
+                    continue;
+                }
                 let differs =
                     matches!(&row, Row::Is(hash) if hash.as_bytes().as_slice() != entry.leaf_hash);
                 rows[place] = match &obstacle {
@@ -283,6 +445,7 @@ impl Rows {
                 };
             }
         }
+        self.annexes = annexes;
         Ok(rows)
     }
 
@@ -294,7 +457,13 @@ impl Rows {
             return true;
         };
         if leaf.kind == Kind::Redact {
-            return !redaction::is_of(&leaf, &entry.key);
+            let row = redacted::row_of(&leaf);
+            return !redacted::is_of(&leaf, &entry.key)
+                || row.is_some_and(|row| !self.redacted.contains(&row));
+        }
+        if leaf.kind == Kind::Administration {
+            return administration::listing::Listed::new(&leaf)
+                .is_none_or(|l| l.key() != entry.key);
         }
         if entry.source_id == OF_LOG {
             let truncated = |(id, source): (&i32, &Source)| {
@@ -387,7 +556,14 @@ impl Rows {
                 ..Finding::of_log(Finds::SchemaChanged, Some(*first), detail)
             }
         });
-        unreadable.chain(unchecked).collect()
+        let departed = self.departed.iter().map(|(source_id, (count, first))| {
+            let detail = format!("the table was removed from the log; {count} of its entries are not what it holds now, which may have come before or after that");
+            Finding {
+                source_table: self.name_of(*source_id),
+                ..Finding::of_log(Finds::SourceRemoved, Some(*first), detail)
+            }
+        });
+        unreadable.chain(unchecked).chain(departed).collect()
     }
 }
 
@@ -401,11 +577,11 @@ fn scan_of(
     let of_number = shape.versions.iter().find(|v| v.number == version);
     let mut scan = Scan::new(log, shape, of_number.unwrap_or(shape.current()))?;
     let says_something = |annex: &Annex| annex.statement.is_some() || annex.salt.is_some();
-    scan.annexes = entries
+    let annexes = entries
         .iter()
         .filter(|(_, annex)| says_something(annex))
-        .map(|(entry, annex)| (entry.key.clone(), (*annex).clone()))
-        .collect();
+        .map(|(entry, annex)| (entry.key.clone(), (*annex).clone()));
+    scan.annexes = KeyEquality::of(&shape.key).map(annexes);
     Ok(scan)
 }
 
@@ -416,15 +592,16 @@ fn recompute(
     scan: &mut Scan,
     entries: &[(&Entry, &Annex)],
     known: &[Option<Hash>],
-) -> Vec<Row> {
+) -> (Vec<Row>, Vec<(usize, Facts)>) {
+    let equality = KeyEquality::of(&shape.key);
     let mut read = |keys: &[Vec<String>]| {
         subtransaction::run(|| {
             let statement = statement::rows_by_key(shape, scan.attributes(), keys);
             match scan.all(Snapshot::Statement, &statement) {
-                Ok(leaves) => leaves
-                    .into_iter()
-                    .map(|l| (l.key, l.hash))
-                    .collect::<HashMap<_, _>>(),
+                Ok(leaves) => equality.map(leaves.into_iter().map(|l| {
+                    let facts = Facts::of(&l);
+                    (l.key, (l.hash, facts))
+                })),
                 Err(error) => error.raise(),
             }
         })
@@ -441,31 +618,70 @@ fn recompute(
     let others: Vec<usize> = (0..entries.len())
         .filter(|place| known(*place).is_none())
         .collect();
+    let mut facts = Vec::new();
     if others.is_empty() {
-        return rows;
+        return (rows, facts);
     }
     let keys: Vec<Vec<String>> = others.iter().map(|p| parts(entries[*p].0)).collect();
-    let by_hash = |found: &HashMap<String, Hash>, entry: &Entry| match found.get(&entry.key) {
-        Some(hash) => Row::Is(*hash),
-        None => Row::Gone,
-    };
+    let mut by_key =
+        |found: &ByKey<(Hash, Facts)>, place: usize| match found.get(&entries[place].0.key) {
+            Some((hash, of_row)) => {
+                facts.push((place, of_row.clone()));
+                Row::Is(*hash)
+            }
+            None => Row::Gone,
+        };
     match read(&keys) {
         Ok(found) => {
             for place in others {
-                rows[place] = by_hash(&found, entries[place].0);
+                rows[place] = by_key(&found, place);
             }
         }
         // One of the keys is no key at all: ask one by one.
         Err(_) => {
             for (place, key) in others.into_iter().zip(&keys) {
                 rows[place] = match read(std::slice::from_ref(key)) {
-                    Ok(found) => by_hash(&found, entries[place].0),
+                    Ok(found) => by_key(&found, place),
                     Err(failure) => Row::Impossible(failure.message),
                 };
             }
         }
     }
-    rows
+    (rows, facts)
+}
+
+/// A row that went with a partition which left the table was not deleted.
+fn excuse_detached(
+    shape: &Shape,
+    partitions: &Partitions,
+    entries: &[(&Entry, &Annex)],
+    found: &mut [Row],
+) {
+    let gone: Vec<(usize, (i64, Vec<String>))> = found
+        .iter()
+        .enumerate()
+        .filter(|(_, row)| **row == Row::Gone)
+        .filter_map(|(place, _)| {
+            let entry = entries[place].0;
+            let parts = row_key::parts(shape, &entry.key).ok()?;
+            Some((place, (entry.leaf_index, parts)))
+        })
+        .collect();
+    if gone.is_empty() {
+        return;
+    }
+    let (places, keys): (Vec<usize>, Vec<_>) = gone.into_iter().unzip();
+    for (place, partition) in partitions.left_with(shape, &keys) {
+        found[places[place]] = Row::Detached(partition);
+    }
+}
+
+/// True if the row is not what the entry says, or is not there.
+fn differs(row: &Row, entry: &Entry) -> bool {
+    match row {
+        Row::Is(hash) => hash.as_bytes().as_slice() != entry.leaf_hash,
+        row => *row == Row::Gone,
+    }
 }
 
 /// A row that differs from its latest entry is no finding while the queue has changes of it.
@@ -475,11 +691,10 @@ fn excuse_queued(
     entries: &[(&Entry, &Annex)],
     found: &mut [Row],
 ) {
-    let differs = |(row, (entry, _)): &(&Row, &(&Entry, &Annex))| match row {
-        Row::Is(hash) => hash.as_bytes().as_slice() != entry.leaf_hash,
-        row => **row == Row::Gone,
-    };
-    let suspects = found.iter().zip(entries).filter(differs);
+    let suspects = found
+        .iter()
+        .zip(entries)
+        .filter(|(row, (entry, _))| differs(row, entry));
     let keys: Vec<String> = suspects.map(|(_, (entry, _))| entry.key.clone()).collect();
     if keys.is_empty() {
         return;

@@ -1,13 +1,13 @@
 //! Entries against the tree above them, a tile at a time.
 
+use super::finding::{Finding, Kind};
 use super::rows::Row;
-use super::{CHUNK, Finding, Kind, PENDING, Verification};
+use super::{CHUNK, PENDING, Verification};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use crate::store::entries::{self, Entry};
 use crate::store::heads;
-use crate::store::order_index;
 use crate::store::tree::{TreeReader, hashes};
 use merkle_tree::{EMPTY_ROOT, Frontier, Hash, TILE_WIDTH, TileId, root, tile_hash};
 
@@ -47,10 +47,13 @@ impl Verification {
         let (start, end) = (self.next, self.end.min(upto));
         self.next = end;
         let entries = entries::between(session, &self.log, start, end)?;
-        let rows = self.rows.look_up(session, &self.log, &entries)?;
+        let rows = self
+            .rows
+            .look_up(session, &self.log, &self.record, &entries)?;
         self.checked.entries += entries.len() as u64;
         self.checked.rows += rows.iter().filter(|r| matches!(r, Row::Is(_))).count() as u64;
-        let unmarked = self.order_index(session, &entries)?;
+        self.sum_up(session, start, end, &entries);
+        let unmarked = self.orders(session, &entries, &rows)?;
         let mut findings = Vec::new();
         let mut slots = slots(start, end, entries, rows);
         let stored = self.stored_hashes(session, start, end)?;
@@ -195,8 +198,9 @@ impl Verification {
                 Some(now),
                 logged,
             ),
+            Row::Erased(why) => finding(Kind::LeafDataAltered, why.clone(), logged, None),
             Row::Kept(kept) if logged != Some(kept) => finding(
-                Kind::EntryAltered,
+                Kind::LeafDataAltered,
                 "the entry's stored leaf data were altered: they are not what was hashed".into(),
                 logged,
                 Some(kept),
@@ -204,6 +208,18 @@ impl Verification {
             Row::Redacted(reason) => finding(
                 Kind::Redacted,
                 format!("the entry was redacted: {reason}"),
+                logged,
+                None,
+            ),
+            Row::Detached(partition) => finding(
+                Kind::Detached,
+                format!("the row went with partition {partition}, which left the table"),
+                logged,
+                None,
+            ),
+            Row::Unredacted => finding(
+                Kind::Unredacted,
+                "the row's key was redacted, and the entry still has what it was made from".into(),
                 logged,
                 None,
             ),
@@ -312,15 +328,8 @@ impl Verification {
                 format!("{beyond} entries are not covered by the last tree head, of size {size}");
             findings.push(Finding::of_log(Kind::HeadMismatch, Some(size), detail));
         }
-        let marks = order_index::count(session, &self.log, size);
-        let wanted = self.checked.marks;
-        if marks > wanted as i64 {
-            let detail = format!(
-                "the order index has {} marks of entries that are not there",
-                marks - wanted as i64
-            );
-            findings.push(Finding::of_log(Kind::TileMismatch, None, detail));
-        }
+        findings.extend(self.surplus_marks(session));
+        findings.extend(self.surplus_rows(session));
         let surplus = session.read(
             "SELECT t.level, t.tile_index FROM @extschema@.merkle_tile t
               WHERE t.log_id = $1
@@ -337,6 +346,40 @@ impl Verification {
             Finding::of_log(Kind::TileMismatch, None, detail)
         }));
         Ok(findings)
+    }
+
+    /// Kept leaf data and statements of entries that are not there.
+    fn surplus_rows(&self, session: &Session) -> Vec<Finding> {
+        let args = [
+            self.log.id.into(),
+            self.head.tree_size.into(),
+            self.log.pruned_to.into(),
+        ];
+        let kept = session.read(
+            "SELECT d.leaf_index FROM @extschema@.merkle_leaf_data d
+              WHERE d.log_id = $1 AND (d.leaf_index < $3 OR d.leaf_index >= $2)",
+            &args,
+            |row| row.required::<i64>(0),
+        );
+        let statements = session.read(
+            "SELECT t.from_leaf_index FROM @extschema@.merkle_statement t
+              WHERE t.log_id = $1 AND (t.from_leaf_index < 0 OR t.from_leaf_index >= $2
+                    OR t.from_leaf_index + t.entries::pg_catalog.int8 <= $3)",
+            &args,
+            |row| row.required::<i64>(0),
+        );
+        let of = |kind, what: &'static str| {
+            move |index| Finding::of_log(kind, Some(index), what.to_owned())
+        };
+        let kept = kept.into_iter().map(of(
+            Kind::LeafDataAltered,
+            "leaf data are stored of an entry that is not there",
+        ));
+        let statements = statements.into_iter().map(of(
+            Kind::MetadataAltered,
+            "a statement is stored of entries that are not there",
+        ));
+        kept.chain(statements).collect()
     }
 
     /// The stored hashes of the level-0 tiles from `start` to `end`, as many as there are.

@@ -1,18 +1,18 @@
 //! Rows that should have an entry and have none: slipped in behind the watermark; and entries that
 //! cannot be found by their keys.
 
+use super::finding::{Finding, Kind};
 use super::walk::Stray;
-use super::{CHUNK, Finding, Kind, Stage, Verification};
+use super::{CHUNK, Stage, Verification};
 use crate::capture::queue;
 use crate::capture::scan::Scan;
 use crate::capture::statement::{self, Rows};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
-use crate::store::entries::{self, Entry};
-use crate::store::order_index;
+use crate::store::entries;
 use merkle_tree::Hash;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 impl Verification {
     /// Looks up the next rows at or behind the watermark of the `source`-th readable source, of those
@@ -49,6 +49,7 @@ impl Verification {
                 watermark: shape.source.watermark.as_deref(),
                 pruned: shape.source.pruned_order.as_deref(),
                 upto: range.upto.as_deref(),
+                ceiling: None,
             },
         };
         let after = after.or_else(|| range.after.clone());
@@ -112,48 +113,25 @@ impl Verification {
             }
             return explained;
         }
-        let detail = match by_trigger {
-            true => "the row is not in the log: it came past the triggers",
-            false => "the row lies behind the watermark and is not in the log",
+        let (kind, detail) = match by_trigger {
+            _ if self.batches.entries_damaged() => (
+                Kind::EntryMissing,
+                "no entry of the row can be found, and entries were altered or are missing",
+            ),
+            true => (
+                Kind::Unlogged,
+                "the row is not in the log: it came past the triggers",
+            ),
+            false => (
+                Kind::Unlogged,
+                "the row lies behind the watermark and is not in the log",
+            ),
         };
         vec![Finding {
             source_table: Some(row.source_table),
             source_key: Some(row.key),
             actual: Some(row.hash),
-            ..Finding::of_log(Kind::Unlogged, None, detail.into())
+            ..Finding::of_log(kind, None, detail.into())
         }]
-    }
-
-    /// Checks that the order index leads to those of `entries`, which begin at a tile's border, that are
-    /// to be found through it.
-    pub(super) fn order_index(
-        &mut self,
-        session: &Session,
-        entries: &[Entry],
-    ) -> Result<Vec<Finding>, Error> {
-        let mut marked = HashMap::new();
-        let mut wanted = Vec::new();
-        for entry in entries.iter().filter(|e| e.order.is_none()) {
-            let tile = order_index::tile_of(entry.leaf_index);
-            if marked.insert(entry.source_id, tile) != Some(tile) {
-                wanted.push(entry);
-            }
-        }
-        self.checked.marks += wanted.len() as u64;
-        let missing = self.rows.unmarked(session, wanted)?;
-        Ok(missing
-            .into_iter()
-            .filter(|entry| self.asked_for(entry.leaf_index))
-            .map(|entry| Finding {
-                source_table: self.rows.name_of(entry.source_id),
-                source_key: Some(entry.key.clone()),
-                ..Finding::of_log(
-                    Kind::EntryAltered,
-                    Some(entry.leaf_index),
-                    "the order index does not lead to the entry: its key or the index was altered"
-                        .into(),
-                )
-            })
-            .collect())
     }
 }

@@ -5,6 +5,8 @@
 //! entry without its row in the range is looked up by its key, and a row without its entry in the run by
 //! whatever finds entries. So it does not matter for any finding whether a range was read, or which.
 
+use crate::capture::key_equality::KeyEquality;
+use crate::capture::order::OrderValue;
 use crate::capture::scan::{self, Leaf, Scan};
 use crate::capture::shape::Shape;
 use crate::capture::statement::{self, Rows};
@@ -85,9 +87,28 @@ pub struct Stray {
     pub hash: Vec<u8>,
 }
 
+/// What a row says about its order.
+#[derive(Clone)]
+pub struct Facts {
+    pub order: OrderValue,
+    /// `None` where the key is the order value.
+    pub order_text: Option<String>,
+}
+
+impl Facts {
+    pub fn of(leaf: &Leaf) -> Facts {
+        Facts {
+            order: leaf.order.clone(),
+            order_text: leaf.order_text.clone(),
+        }
+    }
+}
+
 /// What a walk has found out.
 #[derive(Default)]
 pub struct Walked {
+    /// By place among the entries, what the row says about its order.
+    pub facts: Vec<(usize, Facts)>,
     /// By place among the entries, where it was found: the leaf hash of the row that the entry is about.
     pub hashes: Vec<Option<Hash>>,
     /// Rows without an entry anywhere.
@@ -146,9 +167,11 @@ fn read(
     let mut cursor = scan.open(Snapshot::Statement, &statement);
     let mut walked = Walked {
         hashes: vec![None; entries.len()],
+        facts: Vec::new(),
         unlogged: Vec::new(),
     };
     let (mut next, mut rows) = (0, 0);
+    let equality = KeyEquality::of(&shape.key);
     loop {
         pgrx::check_for_interrupts!();
         let leaves = scan.fetch(&mut cursor, FETCH)?;
@@ -159,9 +182,10 @@ fn read(
         let mut strays = Vec::new();
         for leaf in leaves {
             let window = &entries[next..entries.len().min(next + WINDOW)];
-            match window.iter().position(|e| e.key == leaf.key) {
+            match window.iter().position(|e| equality.same(&e.key, &leaf.key)) {
                 Some(passed) => {
                     walked.hashes[next + passed] = Some(leaf.hash);
+                    walked.facts.push((next + passed, Facts::of(&leaf)));
                     next += passed + 1;
                 }
                 None => strays.push(leaf),

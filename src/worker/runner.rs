@@ -3,7 +3,8 @@
 //! A log that fails is put on record and tried again ever more rarely; the others go on. A log that is
 //! behind is run again without a pause, in turn with the others.
 
-use crate::batch;
+use crate::batch::{self, Scope};
+use crate::capture::fence::Fence;
 use crate::capture::queue;
 use crate::catalog::logs::{self, Scheduled};
 use crate::error::Error;
@@ -33,8 +34,11 @@ const PATIENCE: u32 = 9;
 const FIRST_PAUSE: Duration = Duration::from_millis(600);
 /// After a search for late rows, so many times as long without one.
 const RECONCILE_REST: u32 = 9;
-/// How long a batch waits at a fence at first; each time-out doubles it, up to the setting.
-const FENCE: Duration = Duration::from_millis(250);
+/// How soon rows that came late, or were set aside, are looked for near the watermarks.
+const RECENT: Duration = Duration::from_secs(5);
+/// How soon a fence that was not crossed is tried again at first; each time doubles it, up to the last.
+const RETRY: Duration = Duration::from_millis(10);
+const LAST_RETRY: Duration = Duration::from_millis(500);
 
 #[pgrx::pg_guard]
 #[unsafe(no_mangle)]
@@ -87,7 +91,15 @@ struct State {
     reconcile_at: Option<Instant>,
     reconcile_every: Option<Duration>,
     failures: u32,
-    fence: Duration,
+    /// When the rows near the watermarks are looked through again, and how often each source had been
+    /// written to when they were.
+    recent_at: Instant,
+    written: HashMap<i32, i64>,
+    /// Another held the log's lock when the log was run last.
+    busy: bool,
+    /// A fence that was drawn and not crossed yet: the worker waits for none in place.
+    fence: Option<Fence>,
+    retry: Duration,
     counters: Option<&'static LogCounters>,
 }
 
@@ -171,7 +183,11 @@ impl Runner {
                 reconcile_at: None,
                 reconcile_every: None,
                 failures: 0,
-                fence: FENCE,
+                busy: false,
+                recent_at: now + RECENT,
+                written: HashMap::new(),
+                fence: None,
+                retry: RETRY,
                 counters,
             });
             if counters.is_some_and(LogCounters::take_wish) {
@@ -217,21 +233,21 @@ impl Runner {
         let healthy = state.failures == 0;
         let mut behind = false;
         if state.run_at <= now || queued && log.arrival && healthy {
-            let fence = state.fence.min(settings::fence_timeout());
-            let outcome = run_batch(log, fence);
+            let outcome = run_batch(log, &mut state.fence, state.busy);
             let state = self.logs.get_mut(&log.id).expect("not removed meanwhile");
             behind = matches!(outcome, Ok(Ran { full: true, .. }));
             match outcome {
                 Ok(ran) => {
                     state.failures = 0;
-                    state.fence = match ran.blocked {
-                        true => (state.fence * 2).min(settings::fence_timeout().max(FENCE)),
-                        false => FENCE,
+                    state.busy = ran.busy;
+                    let pause = match (behind, ran.blocked) {
+                        (true, _) => Duration::ZERO,
+                        (_, true) => state.retry.min(log.run_interval),
+                        _ => log.run_interval,
                     };
-                    let pause = if behind {
-                        Duration::ZERO
-                    } else {
-                        log.run_interval
+                    state.retry = match ran.blocked {
+                        true => (state.retry * 2).min(LAST_RETRY),
+                        false => RETRY,
                     };
                     state.run_at = Instant::now() + pause;
                 }
@@ -241,11 +257,28 @@ impl Runner {
         let state = self.logs.get_mut(&log.id).expect("not removed meanwhile");
         if state.failures == 0 && state.reconcile_at.is_some_and(|at| at <= Instant::now()) {
             let began = Instant::now();
-            let outcome = reconcile(log);
+            let outcome = reconcile(log, Scope::All);
             // A sweep that takes long comes more rarely: batches go first.
             let rest = began.elapsed() * RECONCILE_REST;
             let next = |every: Duration| Instant::now() + every.max(rest);
-            state.reconcile_at = log.reconcile_interval.map(next);
+            state.reconcile_at = match outcome {
+                Ok(false) => Some(Instant::now() + RECENT),
+                _ => log.reconcile_interval.map(next),
+            };
+            if let Err(failure) = outcome {
+                state.failed(log, &failure);
+            }
+        }
+        let state = self.logs.get_mut(&log.id).expect("not removed meanwhile");
+        let recent = !log.arrival && log.reconcile_interval.is_some();
+        if recent && state.failures == 0 && !behind && state.recent_at <= Instant::now() {
+            let began = Instant::now();
+            let outcome = reconcile(log, Scope::Recent(&mut state.written));
+            state.recent_at = Instant::now() + RECENT.max(began.elapsed() * RECONCILE_REST);
+            // Of what was not looked through to the end nothing is known.
+            if !matches!(outcome, Ok(true)) {
+                state.written.clear();
+            }
             if let Err(failure) = outcome {
                 state.failed(log, &failure);
             }
@@ -276,6 +309,7 @@ impl State {
 
     fn failed(&mut self, log: &Scheduled, failure: &Failure) {
         self.failures = self.failures.saturating_add(1);
+        self.fence = None;
         if let Some(counters) = self.counters {
             counters.errors.fetch_add(1, SeqCst);
         }
@@ -309,44 +343,68 @@ impl State {
 }
 
 /// What a batch of the worker's did.
+#[derive(Default)]
 struct Ran {
     full: bool,
+    /// It gave up waiting at the fence.
     blocked: bool,
+    /// Another held the log's lock.
+    busy: bool,
 }
 
-fn run_batch(log: &Scheduled, fence: Duration) -> Result<Ran, Failure> {
+/// `busy`: another held the log's lock the last time too, so it is no batch that has just begun.
+fn run_batch(log: &Scheduled, fence: &mut Option<Fence>, busy: bool) -> Result<Ran, Failure> {
     worker::report(Some(&format!("batch of log \"{}\"", log.name)));
     worker::transaction(|| {
-        let outcome = Session::enter(|session| batch::run(session, &log.name, false, fence));
+        let outcome = Session::enter(|session| {
+            let batch = batch::run(session, &log.name, false, Instant::now(), fence)?;
+            if batch.is_none()
+                && busy
+                && let Some(by) = logs::writer(session, log.id)?
+            {
+                logs::record_writer(session, &log.name, &by);
+            }
+            Ok(batch)
+        });
         match outcome {
-            // Someone else runs one: it will do.
             Ok(None) => Ran {
-                full: false,
-                blocked: false,
+                busy: true,
+                ..Ran::default()
             },
             Ok(Some(batch)) => Ran {
                 full: batch.full,
                 blocked: batch.waiting_for.is_some(),
+                busy: false,
             },
             Err(report) => Error::raise_report(report),
         }
     })
 }
 
-fn reconcile(log: &Scheduled) -> Result<(), Failure> {
+/// False if another was writing the log, or keeps a source locked: then later.
+fn reconcile(log: &Scheduled, scope: Scope) -> Result<bool, Failure> {
     worker::report(Some(&format!("reconcile of log \"{}\"", log.name)));
     worker::transaction(|| {
-        let timeout = settings::fence_timeout();
-        let late = Session::enter(|session| batch::reconcile(session, &log.name, timeout));
+        let late = Session::enter(|session| {
+            match batch::reconcile(session, &log.name, Duration::ZERO, scope) {
+                Err(Error::Busy { .. } | Error::Blocked { .. }) => Ok(None),
+                late => late.map(Some),
+            }
+        });
         match late {
-            Ok(late) if late.is_empty() => {}
-            Ok(late) => pgrx::log!(
-                "merkle_log: log \"{}\": {} late rows were logged, the first of them row {} of {}",
-                log.name,
-                late.len(),
-                late[0].key,
-                late[0].source_table
-            ),
+            Ok(Some(late)) => {
+                if let Some(first) = late.first() {
+                    pgrx::log!(
+                        "merkle_log: log \"{}\": {} late rows were logged, the first of them row {} of {}",
+                        log.name,
+                        late.len(),
+                        first.key,
+                        first.source_table
+                    );
+                }
+                true
+            }
+            Ok(None) => false,
             Err(report) => Error::raise_report(report),
         }
     })

@@ -272,6 +272,29 @@ fn a_view_moves_along_one_log_only() {
     assert_eq!(view.head(), &log.head(12));
 }
 
+/// The proof of the only entry of a log holds, whatever bytes the server chose to hash.
+#[test]
+fn an_entry_in_other_bytes_than_the_canonical_ones_is_refused() {
+    let canonical = log_of(1).0.remove(0);
+    assert_eq!(canonical[..2], [0x84, 0x01], "four elements, format 1");
+    let mut without_length = vec![0x9f];
+    without_length.extend(&canonical[1..]);
+    without_length.push(0xff);
+    let mut longer_number = vec![0x84, 0x18, 0x01];
+    longer_number.extend(&canonical[2..]);
+    let mut empty_context = canonical.clone();
+    empty_context[0] = 0x85;
+    empty_context.push(0xa0);
+    for bytes in [without_length, longer_number, empty_context] {
+        let proof = Log(vec![bytes]).proof(0);
+        assert!(
+            matches!(proof.verify_message(&message(0)), Err(Error::Leaf(_))),
+            "{:02x?}",
+            proof.leaf_data
+        );
+    }
+}
+
 proptest! {
     #[test]
     fn a_proof_with_any_bit_flipped_is_refused(n in 1u64..40, at in any::<prop::sample::Index>(), bit in 0..8) {

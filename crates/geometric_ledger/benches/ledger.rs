@@ -316,7 +316,7 @@ fn get(directory: &Path) {
                                 black_box(ledger.get_many(some).unwrap());
                             }
                             false => some.iter().for_each(|key| {
-                                black_box(ledger.get(key));
+                                black_box(ledger.get(key).unwrap());
                             }),
                         }
                         at += 2_000;

@@ -16,7 +16,8 @@ pub struct Account {
     /// How many transfers have debited the account.
     pub nonce: u64,
     pub flags: Flags,
-    /// The application's own number: a currency, a kind, a tenant.
+    /// The application's own number: a currency, a kind, a tenant. Only accounts with the same code
+    /// take part in one transfer.
     pub code: u32,
     /// The application's own bytes.
     pub data: [u8; 24],
@@ -30,7 +31,7 @@ impl Flags {
     pub const NONE: Flags = Flags(0);
     /// The balance may go below zero: an issuer's account, a credit line.
     pub const OVERDRAFT: Flags = Flags(1);
-    /// The account takes part in no transfer.
+    /// Nothing of the account changes but its flags.
     pub const FROZEN: Flags = Flags(2);
 
     pub fn contains(self, flags: Flags) -> bool {
@@ -52,6 +53,10 @@ impl std::ops::BitOr for Flags {
 }
 
 impl Account {
+    /// The most that a balance may be above or below zero: 2^107. The sum of all balances has 128 bits,
+    /// so it takes a million accounts of this size before it has no room for others.
+    pub const MAX_BALANCE: i128 = 1 << 107;
+
     /// An account that holds `balance` and nothing else.
     pub fn with_balance(balance: i128) -> Self {
         Account {

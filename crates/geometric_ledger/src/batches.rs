@@ -5,12 +5,15 @@
 //! and the totals after the batch, minted and burned as 16 bytes, big-endian. Batch `n` is leaf
 //! `n - 1`. The file `batches` has a row of 160 bytes for each; the files `tree-1` and on have the
 //! hashes above the leaves, level by level, as C2SP tiles count them. Both are written lazily, since
-//! recovery makes them again from the write-ahead log.
+//! recovery makes them again from the write-ahead log. Rows have checksums; hashes above them have
+//! none, so what is read of them is checked against the root that is kept in memory, and where it is
+//! wrong or missing they are made again from the rows.
 
-use crate::disk::{Disk, DiskFile, existing};
+use crate::disk::{Disk, DiskFile, Nothing, existing};
 use crate::error::Error;
 use crate::record::Totals;
 use crate::seal::{Place, Purpose, Seal};
+use crate::superblock::Superblock;
 use merkle_tree::{Frontier, HASH_SIZE, Hash, HashReader, LeafIndex, TileId, TreeSize};
 use serde::Serialize;
 use serde_cbor::value::Value;
@@ -164,14 +167,31 @@ struct Inner {
 }
 
 impl Batches {
-    /// The first `count` batches of the files.
+    /// The batches that a checkpoint has left in the files. Also says whether the hashes above them had
+    /// to be made again.
     pub fn open(
         disk: Arc<dyn Disk>,
         seal: Arc<Seal>,
-        count: u64,
+        block: &Superblock,
         writable: bool,
-    ) -> Result<Self, Error> {
-        let rows = disk.open("batches", true).map_err(Error::io("batches"))?;
+    ) -> Result<(Self, bool), Error> {
+        let damaged = |what: &str| {
+            let what = format!("{what}; restore a snapshot");
+            Error::damaged("batches", "the file", what)
+        };
+        let rows = match existing(&*disk, "batches").map_err(Error::io("batches"))? {
+            Some(rows) => rows,
+            None if block.sequence > 0 => return Err(damaged("it is missing")),
+            None if writable => disk.open("batches", true).map_err(Error::io("batches"))?,
+            None => Arc::new(Nothing),
+        };
+        let size = rows.size().map_err(Error::io("batches"))?;
+        if size < block.sequence * ROW as u64 {
+            return Err(damaged("rows are missing at its end"));
+        }
+        if block.checkpoint == 0 && size > 0 {
+            return Err(damaged("it has rows, but the ledger is new"));
+        }
         let mut levels = vec![None];
         while let Some(file) =
             existing(&*disk, &level_name(levels.len())).map_err(Error::io("tree"))?
@@ -182,16 +202,31 @@ impl Batches {
             disk,
             rows,
             levels,
-            written: count,
+            written: block.sequence,
             tail: Vec::new(),
             frontier: Frontier::default(),
             tiles: Vec::new(),
             seal,
             unwritten: (!writable).then(HashMap::new),
         };
-        let size = TreeSize::new(count).map_err(|error| Error::Format(error.to_string()))?;
-        inner.frontier = Frontier::load(&mut inner, size).map_err(tree_error)?;
-        Ok(Batches(Mutex::new(inner)))
+        let size =
+            TreeSize::new(block.sequence).map_err(|error| Error::Format(error.to_string()))?;
+        let frontier = Frontier::load(&mut inner, size);
+        let rebuilt = match frontier {
+            Ok(frontier) if frontier.root().as_bytes() == &block.root => {
+                inner.frontier = frontier;
+                false
+            }
+            Err(merkle_tree::Error::Read(error @ Error::Io { .. })) => return Err(error),
+            _ => {
+                inner.frontier = inner.rebuild()?;
+                true
+            }
+        };
+        if inner.frontier.root().as_bytes() != &block.root {
+            return Err(damaged("its root is not the checkpoint's"));
+        }
+        Ok((Batches(Mutex::new(inner)), rebuilt))
     }
 
     pub fn push(&self, batch: &Batch, epoch: u32) -> Result<(), Error> {
@@ -223,14 +258,10 @@ impl Batches {
 
     /// The root of the first `size` batches.
     pub fn root_at(&self, size: TreeSize) -> Result<Hash, Error> {
-        let mut inner = self.0.lock().unwrap();
-        inner.write()?;
-        merkle_tree::root(&mut *inner, size).map_err(tree_error)
+        self.checked(|inner| inner.root_at(size))
     }
 
     pub fn prove(&self, sequence: u64, size: TreeSize) -> Result<BatchProof, Error> {
-        let mut inner = self.0.lock().unwrap();
-        inner.write()?;
         let index = sequence
             .checked_sub(1)
             .and_then(|index| LeafIndex::new(index).ok())
@@ -238,25 +269,80 @@ impl Batches {
             .ok_or_else(|| {
                 Error::Tree(format!("batch {sequence} is not among the first {size}"))
             })?;
-        let (batch, _) = inner.row(index.get())?;
-        let proof = BatchProof {
-            leaf_data: batch.leaf_data(),
-            leaf_index: index,
-            tree_size: size,
-            path: merkle_tree::inclusion_proof(&mut *inner, index, size).map_err(tree_error)?,
-            root: merkle_tree::root(&mut *inner, size).map_err(tree_error)?,
-        };
-        let damaged = |error: merkle_tree::VerifyError| {
-            Error::damaged("tree", format!("batch {sequence}"), error.to_string())
-        };
-        proof.verify().map_err(damaged)?;
-        Ok(proof)
+        self.checked(|inner| {
+            let (batch, _) = inner.row(index.get())?;
+            let proof = BatchProof {
+                leaf_data: batch.leaf_data(),
+                leaf_index: index,
+                tree_size: size,
+                path: merkle_tree::inclusion_proof(&mut *inner, index, size).map_err(tree_error)?,
+                root: inner.root_at(size)?,
+            };
+            proof.verify().map_err(wrong_hashes)?;
+            Ok(proof)
+        })
     }
 
     pub fn prove_consistency(&self, old: TreeSize, new: TreeSize) -> Result<Vec<Hash>, Error> {
+        self.checked(|inner| inner.consistency(old, new).map(|(path, ..)| path))
+    }
+
+    /// Does something with the tree. Where its hashes turn out to be wrong, they are made again from the
+    /// rows, and it is done once more.
+    fn checked<T>(&self, mut each: impl FnMut(&mut Inner) -> Result<T, Error>) -> Result<T, Error> {
         let mut inner = self.0.lock().unwrap();
         inner.write()?;
-        merkle_tree::consistency_proof(&mut *inner, old, new).map_err(tree_error)
+        match each(&mut inner) {
+            Err(Error::Damaged { file, .. }) if file.starts_with(TREE) => {
+                let frontier = inner.rebuild()?;
+                if frontier.root() != inner.frontier.root() {
+                    let what = "they do not lead to the root that was committed";
+                    return Err(Error::damaged("batches", "its rows", what));
+                }
+                each(&mut inner)
+            }
+            result => result,
+        }
+    }
+
+    /// Reads every row and every hash above them. Returns what is wrong, by file and row or hash.
+    pub fn verify(&self) -> Result<Vec<(String, u64, &'static str)>, Error> {
+        let mut inner = self.0.lock().unwrap();
+        inner.write()?;
+        let (mut findings, mut frontier) = (Vec::new(), Frontier::default());
+        for index in 0..inner.size() {
+            match inner.row(index) {
+                Ok((batch, leaf)) if batch.leaf_hash() == leaf => {
+                    let pushed = frontier.push(leaf);
+                    pushed.map_err(|error| Error::Tree(error.to_string()))?;
+                }
+                Ok(_) => findings.push(("batches".into(), index, "the leaf hash is another one")),
+                Err(Error::Damaged { .. }) => {
+                    findings.push(("batches".into(), index, "the row's checksum is wrong"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if !findings.is_empty() {
+            return Ok(findings);
+        }
+        if frontier.root() != inner.frontier.root() {
+            let what = "they do not lead to the root that was committed";
+            findings.push(("batches".into(), 0, what));
+        }
+        for (tile, hashes) in frontier.take_tiles() {
+            let found = inner.read(tile, 0, hashes.len() as u16);
+            let place = tile.index * 256;
+            match found {
+                Ok(found) if found == hashes => {}
+                Ok(_) => findings.push((level_name(tile.level.into()), place, "a hash is wrong")),
+                Err(Error::Damaged { file, .. }) => {
+                    findings.push((file, place, "hashes are missing"))
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(findings)
     }
 
     /// Writes and syncs all rows and hashes.
@@ -278,6 +364,50 @@ impl Batches {
 }
 
 impl Inner {
+    /// The root of the first `size` batches, checked against the one that is kept in memory.
+    fn root_at(&mut self, size: TreeSize) -> Result<Hash, Error> {
+        let now = self.frontier.size();
+        if size == now {
+            return Ok(self.frontier.root());
+        }
+        let root = merkle_tree::root(self, size).map_err(tree_error)?;
+        let path = merkle_tree::consistency_proof(self, size, now).map_err(tree_error)?;
+        merkle_tree::verify_consistency(size, now, &root, &self.frontier.root(), &path)
+            .map_err(wrong_hashes)?;
+        Ok(root)
+    }
+
+    /// The proof that `new` batches begin with `old`, and the roots of both.
+    fn consistency(
+        &mut self,
+        old: TreeSize,
+        new: TreeSize,
+    ) -> Result<(Vec<Hash>, Hash, Hash), Error> {
+        let path = merkle_tree::consistency_proof(self, old, new).map_err(tree_error)?;
+        let (old_root, new_root) = (self.root_at(old)?, self.root_at(new)?);
+        merkle_tree::verify_consistency(old, new, &old_root, &new_root, &path)
+            .map_err(wrong_hashes)?;
+        Ok((path, old_root, new_root))
+    }
+
+    /// Makes all hashes above the rows again. Returns what the rows lead to.
+    fn rebuild(&mut self) -> Result<Frontier, Error> {
+        tracing::warn!(
+            "the tree's hashes are missing or damaged, and are made again from the batches"
+        );
+        let mut frontier = Frontier::default();
+        for index in 0..self.size() {
+            let leaf = self.row(index)?.1;
+            let pushed = frontier.push(leaf);
+            pushed.map_err(|error| Error::Tree(error.to_string()))?;
+            if frontier.pending_tiles() >= TAIL {
+                self.put_tiles(frontier.take_tiles())?;
+            }
+        }
+        self.put_tiles(frontier.take_tiles())?;
+        Ok(frontier)
+    }
+
     fn size(&self) -> u64 {
         self.written + self.tail.len() as u64
     }
@@ -302,9 +432,9 @@ impl Inner {
         if self.tail.is_empty() {
             return Ok(());
         }
-        if let Some(tiles) = &mut self.unwritten {
-            tiles.extend(self.frontier.take_tiles());
-            return Ok(());
+        if self.unwritten.is_some() {
+            let tiles = self.frontier.take_tiles();
+            return self.put_tiles(tiles);
         }
         let mut bytes = Vec::with_capacity(self.tail.len() * ROW);
         for (batch, leaf, epoch) in &self.tail {
@@ -313,7 +443,22 @@ impl Inner {
         self.rows
             .write_at(&bytes, self.written * ROW as u64)
             .map_err(Error::io("batches"))?;
-        self.tiles.extend(self.frontier.take_tiles());
+        let tiles = self.frontier.take_tiles();
+        self.put_tiles(tiles)?;
+        self.written += self.tail.len() as u64;
+        self.tail.clear();
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Writes tiles, and those whose writing failed before.
+    fn put_tiles(&mut self, tiles: Vec<(TileId, Vec<Hash>)>) -> Result<(), Error> {
+        if let Some(unwritten) = &mut self.unwritten {
+            unwritten.extend(tiles);
+            return Ok(());
+        }
+        self.tiles.extend(tiles);
         for (tile, hashes) in &self.tiles {
             let level = usize::from(tile.level);
             while self.levels.len() <= level {
@@ -327,8 +472,6 @@ impl Inner {
             }
         }
         self.tiles.clear();
-        self.written += self.tail.len() as u64;
-        self.tail.clear();
         Ok(())
     }
 }
@@ -366,8 +509,15 @@ impl HashReader for Inner {
     }
 }
 
+/// What the names of files of hashes begin with.
+const TREE: &str = "tree-";
+
 fn level_name(level: usize) -> String {
-    format!("tree-{level}")
+    format!("{TREE}{level}")
+}
+
+fn wrong_hashes(error: merkle_tree::VerifyError) -> Error {
+    Error::damaged(&format!("{TREE}1"), "its hashes", error.to_string())
 }
 
 fn tree_error(error: merkle_tree::Error<Error>) -> Error {

@@ -15,7 +15,7 @@
 use crate::disk::{Disk, DiskFile, existing};
 use crate::error::Error;
 use crate::ledger::Core;
-use crate::record::{HEADER, Header, RecordKind};
+use crate::record::RecordKind;
 use crate::region::{PAGE, Page};
 use crate::shard::Shard;
 use crate::superblock::Superblock;
@@ -49,6 +49,10 @@ impl Checkpointer {
     pub fn write(&mut self) -> Result<(), Error> {
         self.block.write(&self.file)
     }
+
+    pub fn file(&self) -> &Arc<dyn DiskFile> {
+        &self.file
+    }
 }
 
 impl Core {
@@ -63,6 +67,7 @@ impl Core {
             block.checkpoint += 1;
             block.sequence = writer.sequence;
             block.position = self.wal.appended();
+            block.segment = self.wal.present().unwrap_or((block.position, 0));
             block.time = writer.time;
             block.accounts = writer.totals.accounts;
             block.minted = writer.totals.minted.to_le_bytes();
@@ -70,6 +75,7 @@ impl Core {
             block.root = *self.batches.root().1.as_bytes();
             block.shards = self.shards.iter().map(Shard::state).collect();
             for shard in &self.shards {
+                shard.set_stamp(block.checkpoint);
                 shard.index.freeze();
                 shard.slots.freeze();
             }
@@ -146,7 +152,7 @@ impl Core {
                 }
                 let mut bytes = Vec::with_capacity(pages.len() * ENTRY);
                 for (page, image) in &pages {
-                    bytes.extend(u64::from(shard.number).to_le_bytes());
+                    bytes.extend(u64::from(shard.identity.number).to_le_bytes());
                     bytes.extend(page.to_le_bytes());
                     bytes.extend(&image[..]);
                 }
@@ -202,7 +208,7 @@ impl Core {
             });
             written
                 .and_then(|()| write(&mut runs, &bytes))
-                .map_err(Error::io(format!("the slots of shard {}", shard.number)))?;
+                .map_err(Error::io(shard.identity.slots_name()))?;
         }
         Ok(count)
     }
@@ -239,20 +245,8 @@ impl Core {
         if appended == said || self.wal.durable() != appended {
             return Ok(());
         }
-        let mut header = Header {
-            kind: RecordKind::Mark,
-            epoch: writer.epoch,
-            attempt: 0,
-            items: 0,
-            body: 0,
-            updates: 0,
-            position: self.wal.place(HEADER as u64)?,
-            sequence: writer.sequence,
-            durable: 0,
-            time: crate::commit::now(),
-            tag: [0; 16],
-        };
-        self.wal.append(&mut header, &self.seal, &mut [])?;
+        let mut header = self.header(&writer, RecordKind::Mark, 0)?;
+        self.wal.append(&mut header, &self.seal, &mut Vec::new())?;
         *marked = header.end();
         drop(writer);
         self.wal.sync_to(header.end())

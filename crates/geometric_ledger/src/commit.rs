@@ -11,7 +11,8 @@ use crate::error::{Error, Refusal};
 use crate::ledger::{Core, GeometricLedger};
 use crate::look_up::{AHEAD, Order, Piece};
 use crate::options::Durability;
-use crate::record::{HEADER, Header, RecordKind, TOTALS, Totals};
+use crate::record::{HEADER, Header, RecordKind, TOTALS, Totals, record_len};
+use crate::region::PAGE;
 use crate::seal::Seal;
 use crate::shard::KeyHash;
 use crate::slot::{Kind, Slot, Words};
@@ -41,6 +42,11 @@ pub(crate) struct Writer {
     pub checkpoint_position: u64,
     /// Where each shard is next looked at for slots to reclaim.
     pub hand: (usize, u64),
+    /// Where receipts are next looked at, and how many there are when that is next done.
+    pub receipts_hand: u64,
+    pub receipts_due: u64,
+    /// Items until memory is next looked at.
+    unchecked: u64,
     body: Vec<u8>,
 }
 
@@ -49,6 +55,8 @@ pub(crate) struct Writer {
 pub(crate) enum Rule {
     /// What balances rise by is minted, what they fall by is burned.
     Mint,
+    /// As `Mint`, whatever the accounts' flags say.
+    Import,
     /// Balances rise by what others fall by.
     Transfer,
     /// As another ledger did it, with this digest.
@@ -121,6 +129,9 @@ impl GeometricLedger {
     /// Sets accounts, all or none. Of several updates of one key the last counts. What balances rise
     /// by is minted, what they fall by is burned.
     ///
+    /// The rules of transfers hold: a balance may be below zero only with [`Flags::OVERDRAFT`], and of an
+    /// account with [`Flags::FROZEN`] only the flags may change, which is how it is released.
+    ///
     /// When it returns, the batch is as durable as [`Options::durability`](crate::Options) says, and
     /// every reader sees it.
     ///
@@ -128,15 +139,26 @@ impl GeometricLedger {
     /// [`Error::Item`] or [`Error::Io`]: nothing was done. [`Error::Stopped`]: whether the batch was
     /// done is known after opening the ledger again.
     pub fn update_batch(&self, updates: &[(Key, Account)]) -> Result<Batch, Error> {
-        self.core.commit(updates)
+        self.core.commit(updates, Rule::Mint)
     }
 
-    /// Sets and deletes accounts, all or none. Otherwise as [`GeometricLedger::update_batch`].
+    /// Sets and deletes accounts, all or none. Otherwise as [`GeometricLedger::update_batch`]; a frozen
+    /// account cannot be deleted.
     ///
     /// # Errors
     /// As [`GeometricLedger::update_batch`].
     pub fn apply(&self, updates: &[Update]) -> Result<Batch, Error> {
-        self.core.commit(updates)
+        self.core.commit(updates, Rule::Mint)
+    }
+
+    /// As [`GeometricLedger::apply`], for accounts that come from elsewhere: they are set as they are,
+    /// frozen or below zero, over whatever was there. Balances keep within
+    /// [`Account::MAX_BALANCE`](crate::Account::MAX_BALANCE).
+    ///
+    /// # Errors
+    /// As [`GeometricLedger::update_batch`].
+    pub fn import(&self, updates: &[Update]) -> Result<Batch, Error> {
+        self.core.commit(updates, Rule::Import)
     }
 }
 
@@ -149,6 +171,9 @@ impl Writer {
             epoch: block.epoch,
             checkpoint_position: block.position,
             hand: (0, 0),
+            receipts_hand: 0,
+            receipts_due: 0,
+            unchecked: 0,
             body: Vec::new(),
         }
     }
@@ -170,11 +195,11 @@ impl Writer {
 }
 
 impl Core {
-    pub fn commit<I: Items + ?Sized>(&self, items: &I) -> Result<Batch, Error> {
+    pub fn commit<I: Items + ?Sized>(&self, items: &I, rule: Rule) -> Result<Batch, Error> {
         let start = Instant::now();
         let order = self.order(items);
         let writer = self.write()?;
-        let (batch, end) = self.append(writer, items, &order, Rule::Mint)?;
+        let (batch, end) = self.append(writer, items, &order, rule)?;
         self.wait(batch.sequence, end)?;
         telemetry::committed(&batch, start.elapsed());
         Ok(batch)
@@ -191,15 +216,16 @@ impl Core {
     /// As [`Core::write`], of a ledger that only follows another as well.
     pub fn write_always(&self) -> Result<MutexGuard<'_, Writer>, Error> {
         loop {
-            let writer = self.writer.lock().unwrap();
+            let mut writer = self.writer.lock().unwrap();
             self.wal.check()?;
             let since = self.wal.appended() - writer.checkpoint_position;
             let limit = self.options.checkpoint_bytes;
-            if since > limit {
+            let full = self.is_memory_full(&mut writer);
+            if since > limit || full {
                 self.signal.raise();
             }
             // A checkpoint that cannot keep up is waited for, gently at first.
-            if since < 2 * limit {
+            if since < 2 * limit && !full {
                 if since > limit + limit / 2 {
                     std::thread::sleep(Duration::from_micros(500));
                 }
@@ -208,6 +234,42 @@ impl Core {
             drop(writer);
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Whether `dirty_bytes` are reached. Asks for a checkpoint when half of it is.
+    fn is_memory_full(&self, writer: &mut Writer) -> bool {
+        if writer.unchecked > 0 {
+            return false;
+        }
+        let limit = self.options.dirty_bytes;
+        if self.dirty() > limit / 2 {
+            self.signal.raise();
+        }
+        let full = self.unwritten() > limit;
+        if !full {
+            // An item writes to a few pages at the most.
+            writer.unchecked = (limit / PAGE as u64 / 16).clamp(1, PIECE as u64);
+        }
+        full
+    }
+
+    /// The header of a record that comes next, with a body of so many bytes.
+    pub fn header(&self, writer: &Writer, kind: RecordKind, body: u64) -> Result<Header, Error> {
+        let encrypted = self.seal.encrypts();
+        Ok(Header {
+            kind,
+            epoch: writer.epoch,
+            attempt: 0,
+            items: 0,
+            encrypted,
+            body,
+            updates: 0,
+            position: self.wal.place(record_len(body, encrypted))?,
+            sequence: writer.sequence,
+            durable: 0,
+            time: now().max(writer.time),
+            tag: [0; 16],
+        })
     }
 
     /// Makes a batch durable and visible.
@@ -227,26 +289,17 @@ impl Core {
         order: &Order,
         rule: Rule,
     ) -> Result<(Batch, u64), Error> {
-        let mut pieces = self.look_up(items, order)?;
+        self.reclaim_receipts(&mut writer)?;
+        let mut pieces = self.look_up(items, order, rule)?;
         let totals = sum_up(writer.totals, &pieces, rule)?;
         self.allot(&mut pieces)?;
         let mut body = std::mem::take(&mut writer.body);
         let (updates, digest) = assemble(&pieces, totals, &mut body);
-        let mut header = Header {
-            kind: RecordKind::Batch,
-            epoch: writer.epoch,
-            attempt: 0,
-            items: pieces.iter().map(|piece| piece.changes.len() as u32).sum(),
-            body: body.len() as u64,
-            updates: updates as u64,
-            position: self
-                .wal
-                .place((HEADER + body.len().next_multiple_of(8)) as u64)?,
-            sequence: writer.sequence + 1,
-            durable: 0,
-            time: now().max(writer.time),
-            tag: [0; 16],
-        };
+        let mut header = self.header(&writer, RecordKind::Batch, body.len() as u64)?;
+        header.sequence += 1;
+        header.updates = updates as u64;
+        header.items = pieces.iter().map(|piece| piece.changes.len() as u32).sum();
+        writer.unchecked = writer.unchecked.saturating_sub(header.items.into());
         if let Rule::Follow(_, then, theirs) = rule {
             header.time = then;
             if theirs != digest {
@@ -257,13 +310,13 @@ impl Core {
         self.wal.append(&mut header, &self.seal, &mut body)?;
         writer.body = body;
         // From here on the batch is in the log: what fails now is for recovery to mend.
-        let applied = self.apply_all(items, &mut pieces, &header).and_then(|()| {
-            writer.advance(&header, totals);
-            let batch = writer.batch(&header, digest);
-            self.batches.push(&batch, header.epoch)?;
-            Ok(batch)
-        });
-        let batch = applied.inspect_err(|error| self.wal.stop(&error.to_string()))?;
+        writer.advance(&header, totals);
+        let batch = writer.batch(&header, digest);
+        // A reader who finds a slot of the batch looks for the batch's row.
+        let pushed = self.batches.push(&batch, header.epoch);
+        pushed
+            .and_then(|()| self.apply_all(items, &mut pieces, &header))
+            .inspect_err(|error| self.wal.stop(&error.to_string()))?;
         self.put_back(pieces);
         if self.durability() != Durability::Sync {
             self.visible.fetch_max(batch.sequence, Ordering::AcqRel);
@@ -393,12 +446,8 @@ impl Core {
                     shard.prefetch_line(ahead.hash.tag());
                 }
                 if change.number != state.slots {
-                    let place = format!("shard {}", shard.number);
-                    return Err(Error::damaged(
-                        "the write-ahead log",
-                        place,
-                        "slots are missing",
-                    ));
+                    let name = shard.identity.slots_name();
+                    return Err(Error::damaged(&name, "its end", "slots are missing"));
                 }
                 let words = change.seal(items, header, &self.seal);
                 shard.add(&mut state, change.hash.tag(), &words)?;
@@ -426,33 +475,38 @@ impl Change {
     }
 }
 
-/// The totals after a batch.
+/// The totals after a batch. What was minted and burned counts modulo 2^128, so that it can go on for
+/// ever; the difference, which is the sum of all balances, has to fit.
 fn sum_up(mut totals: Totals, pieces: &[Piece], rule: Rule) -> Result<Totals, Error> {
-    let overflow = Error::Item {
+    let overflow = || Error::Item {
         item: 0,
         reason: Refusal::TotalOverflow,
     };
+    let (mut minted, mut burned) = (0u128, 0u128);
     for piece in pieces {
         totals.accounts = totals.accounts.wrapping_add_signed(piece.created);
-        if matches!(rule, Rule::Mint) {
-            // Of each at most as much as a balance holds, so that their difference does as well.
-            let add = |total: u128, more| {
-                total
-                    .checked_add(more)
-                    .filter(|sum| *sum <= i128::MAX as u128)
-            };
-            let sums = add(totals.minted, piece.minted).zip(add(totals.burned, piece.burned));
-            match sums {
-                Some(sums) => (totals.minted, totals.burned) = sums,
-                None => return Err(overflow),
-            }
-        }
+        minted = minted.checked_add(piece.minted).ok_or_else(overflow)?;
+        burned = burned.checked_add(piece.burned).ok_or_else(overflow)?;
     }
-    if let Rule::Follow(theirs, ..) = rule {
-        (totals.minted, totals.burned) = (theirs.minted, theirs.burned);
-        if totals != theirs {
-            let what = "the number of accounts differs from the ledger followed";
-            return Err(Error::Follow(what.into()));
+    match rule {
+        Rule::Mint | Rule::Import => {
+            let rises = minted >= burned;
+            let by = i128::try_from(minted.abs_diff(burned)).map_err(|_| overflow())?;
+            let sum = match rises {
+                true => totals.balances().checked_add(by),
+                false => totals.balances().checked_sub(by),
+            };
+            sum.ok_or_else(overflow)?;
+            totals.minted = totals.minted.wrapping_add(minted);
+            totals.burned = totals.burned.wrapping_add(burned);
+        }
+        Rule::Transfer => {}
+        Rule::Follow(theirs, ..) => {
+            (totals.minted, totals.burned) = (theirs.minted, theirs.burned);
+            if totals != theirs {
+                let what = "the number of accounts differs from the ledger followed";
+                return Err(Error::Follow(what.into()));
+            }
         }
     }
     Ok(totals)

@@ -4,6 +4,7 @@
 //! that is mapped is private, and never reaches a file by itself. So a simulated disk sees all that
 //! a crash can tear, reorder or lose.
 
+use crate::error::Error;
 use memmap2::{MmapMut, MmapOptions};
 use rustix::fs::{FallocateFlags, FlockOperation};
 use std::fs::{self, File, OpenOptions};
@@ -11,6 +12,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A directory of files.
 pub trait Disk: Send + Sync {
@@ -25,7 +27,18 @@ pub trait Disk: Send + Sync {
 }
 
 /// One file. All calls may come from several threads at once.
-pub trait DiskFile: Send + Sync {
+///
+/// # Safety
+/// What [`DiskFile::map`] returns is memory of exactly the length that was asked for, from an address
+/// that is a multiple of 4,096 on, which nobody else writes to. The ledger checks the length and the
+/// address, and relies on the rest.
+///
+/// ```compile_fail
+/// # use geometric_ledger::disk::DiskFile;
+/// # struct Memory;
+/// impl DiskFile for Memory {} // an implementation has to be `unsafe`
+/// ```
+pub unsafe trait DiskFile: Send + Sync {
     /// Fills `buffer`, or says `UnexpectedEof`.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
@@ -36,35 +49,75 @@ pub trait DiskFile: Send + Sync {
     fn grow(&self, len: u64) -> io::Result<()>;
     /// Gives back the space of a range, which then reads as zeros.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
-    /// Maps a range privately: what is written to the memory stays in it. The range may reach
-    /// beyond the end of the file, but is touched only where the file has grown to.
-    fn map(&self, offset: u64, len: usize) -> io::Result<MmapMut>;
+    /// Maps a range privately: what is written to the memory stays in it, and memory that is let go reads
+    /// as the file. The range may reach beyond the end of the file, but is touched only where the file
+    /// has grown to.
+    ///
+    /// # Safety
+    /// While the memory is in use, the file does not become shorter, and nothing is written to the
+    /// range but through this trait, of bytes that the memory holds already or that are accessed only
+    /// as atomics.
+    unsafe fn map(&self, offset: u64, len: usize) -> io::Result<MmapMut>;
 }
 
-/// A directory of the file system, locked against a second writer.
+/// A directory of the file system, locked against a second writer by its file `ledger`.
 pub struct Directory {
     path: PathBuf,
     read_only: bool,
     _lock: Option<File>,
 }
 
+/// How often a lock is tried for: a follower holds it for a moment, to see whether somebody else does.
+const TRIES: u32 = 20;
+const TRY_AGAIN: Duration = Duration::from_millis(5);
+
 impl Directory {
     /// Opens a directory for one writer, creating it (mode 0700) if it is not there.
     ///
     /// # Errors
-    /// `WouldBlock` if another process has it open for writing.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    /// [`Error::Locked`] if another process has it open, [`Error::Damaged`] if there are files of a
+    /// ledger without the file `ledger`.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let io = || Error::io(path.display().to_string());
         let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(path)?;
-        Self::locked(path, false)
+        builder
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(io())?;
+        if !path.join(LEDGER).try_exists().map_err(io())? {
+            not_without_ledger(&Self::watch(path).list().map_err(io())?)?;
+        }
+        let lock = Self::lock_file(path, true)
+            .map_err(io())?
+            .ok_or(Error::Locked)?;
+        Ok(Directory {
+            path: path.to_owned(),
+            read_only: false,
+            _lock: Some(lock),
+        })
     }
 
     /// Opens a directory for reading only; any number may, while nobody writes.
     ///
     /// # Errors
-    /// `WouldBlock` if another process has it open for writing, `NotFound` if it is not there.
-    pub fn open_read_only(path: &Path) -> io::Result<Self> {
-        Self::locked(path, true)
+    /// [`Error::Locked`] if another process has it open for writing, [`Error::Format`] if there is no
+    /// ledger, [`Error::Damaged`] if there are files of a ledger without the file `ledger`.
+    pub fn open_read_only(path: &Path) -> Result<Self, Error> {
+        let io = || Error::io(path.display().to_string());
+        if !path.join(LEDGER).try_exists().map_err(io())? {
+            not_without_ledger(&Self::watch(path).list().map_err(io())?)?;
+            let what = format!("{} is no ledger: it has no file `{LEDGER}`", path.display());
+            return Err(Error::Format(what));
+        }
+        let lock = Self::lock_file(path, false)
+            .map_err(io())?
+            .ok_or(Error::Locked)?;
+        Ok(Directory {
+            path: path.to_owned(),
+            read_only: true,
+            _lock: Some(lock),
+        })
     }
 
     /// Opens a directory for reading only, though another process may be writing to it.
@@ -76,24 +129,56 @@ impl Directory {
         }
     }
 
-    fn locked(path: &Path, read_only: bool) -> io::Result<Self> {
-        let lock = OpenOptions::new()
+    /// Whether nobody has the directory open for writing, this moment.
+    pub(crate) fn is_free(path: &Path) -> io::Result<bool> {
+        let file = File::open(path.join(LEDGER))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// `None` if somebody else has the lock.
+    fn lock_file(path: &Path, write: bool) -> io::Result<Option<File>> {
+        let file = OpenOptions::new()
             .read(true)
-            .write(!read_only)
-            .create(!read_only)
+            .write(write)
+            .create(write)
             .truncate(false)
             .mode(0o600)
-            .open(path.join("LOCK"))?;
-        let operation = match read_only {
-            true => FlockOperation::NonBlockingLockShared,
-            false => FlockOperation::NonBlockingLockExclusive,
+            .open(path.join(LEDGER))?;
+        let operation = match write {
+            true => FlockOperation::NonBlockingLockExclusive,
+            false => FlockOperation::NonBlockingLockShared,
         };
-        rustix::fs::flock(&lock, operation)?;
-        Ok(Directory {
-            path: path.to_owned(),
-            read_only,
-            _lock: Some(lock),
-        })
+        for _ in 0..TRIES {
+            match rustix::fs::flock(&file, operation) {
+                Ok(()) => return Ok(Some(file)),
+                Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(TRY_AGAIN),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The file that has the superblock, and the lock.
+const LEDGER: &str = "ledger";
+
+/// Fails if there are files of a ledger: one whose superblock is gone must not be taken for a new one.
+pub(crate) fn not_without_ledger(names: &[String]) -> Result<(), Error> {
+    let parts = ["shard-", "receipts.", "wal-", "tree-"];
+    let ours = |name: &&String| {
+        parts.iter().any(|part| name.starts_with(part))
+            || ["batches", "journal"].contains(&name.as_str())
+    };
+    match names.iter().find(ours) {
+        None => Ok(()),
+        Some(name) => {
+            let what = format!("it is missing or empty, but there is {name}; restore a snapshot");
+            Err(Error::damaged(LEDGER, "the file", what))
+        }
     }
 }
 
@@ -106,7 +191,7 @@ impl Disk for Directory {
             .truncate(false)
             .mode(0o600)
             .open(self.path.join(name))?;
-        Ok(Arc::new(file))
+        Ok(Arc::new(OpenFile(file)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -128,21 +213,25 @@ impl Disk for Directory {
     }
 }
 
-impl DiskFile for File {
+/// A file of the file system.
+pub(crate) struct OpenFile(pub File);
+
+// SAFETY: a mapping has the length that was asked for, begins with a page, and is private.
+unsafe impl DiskFile for OpenFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        FileExt::read_exact_at(self, buffer, offset)
+        self.0.read_exact_at(buffer, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        FileExt::write_all_at(self, bytes, offset)
+        self.0.write_all_at(bytes, offset)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.sync_data()
+        self.0.sync_data()
     }
 
     fn size(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+        Ok(self.0.metadata()?.len())
     }
 
     fn grow(&self, len: u64) -> io::Result<()> {
@@ -150,27 +239,26 @@ impl DiskFile for File {
         if len <= old {
             return Ok(());
         }
-        match rustix::fs::fallocate(self, FallocateFlags::empty(), old, len - old) {
+        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), old, len - old) {
             // Some file systems cannot reserve space: theirs is found to be missing when written.
-            Err(rustix::io::Errno::OPNOTSUPP) => self.set_len(len),
+            Err(rustix::io::Errno::OPNOTSUPP) => self.0.set_len(len),
             result => Ok(result?),
         }
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(self, flags, offset, len) {
+        match rustix::fs::fallocate(&self.0, flags, offset, len) {
             Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
             result => Ok(result?),
         }
     }
 
-    fn map(&self, offset: u64, len: usize) -> io::Result<MmapMut> {
+    unsafe fn map(&self, offset: u64, len: usize) -> io::Result<MmapMut> {
         let mut options = MmapOptions::new();
         options.offset(offset).len(len).no_reserve_swap();
-        // SAFETY: the directory is locked, so no other process of ours changes the file under the
-        // mapping; this one writes to it only bytes that the mapping already holds.
-        unsafe { options.map_copy(self) }
+        // SAFETY: the caller sees to it that the file changes only as the mapping allows.
+        unsafe { options.map_copy(&self.0) }
     }
 }
 
@@ -180,5 +268,42 @@ pub(crate) fn existing(disk: &dyn Disk, name: &str) -> io::Result<Option<Arc<dyn
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// A file that is missing, to be read only.
+pub(crate) struct Nothing;
+
+// SAFETY: there is nothing to map.
+unsafe impl DiskFile for Nothing {
+    fn read_at(&self, buffer: &mut [u8], _: u64) -> io::Result<()> {
+        match buffer.is_empty() {
+            true => Ok(()),
+            false => Err(ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        Err(ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    fn grow(&self, _: u64) -> io::Result<()> {
+        Err(ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn punch(&self, _: u64, _: u64) -> io::Result<()> {
+        Err(ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    unsafe fn map(&self, _: u64, _: usize) -> io::Result<MmapMut> {
+        Err(ErrorKind::NotFound.into())
     }
 }

@@ -4,6 +4,7 @@ use crate::account::{Hex, Key};
 use std::io;
 
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The disk said no. Nothing of the batch was done, and the ledger can be used on.
     #[error("{what}: {source}")]
@@ -22,6 +23,12 @@ pub enum Error {
     ReadOnly,
     #[error("not a ledger that this version can read: {0}")]
     Format(String),
+    /// A log is replayed in memory only where nothing may be written.
+    #[error(
+        "replaying the write-ahead log takes more memory than the {0} bytes of `dirty_bytes`; open the \
+         ledger for writing once, or allow more"
+    )]
+    TooMuchToReplay(u64),
     /// Stored bytes are not what was written.
     #[error("{file} is damaged at {place}: {what}; restore a snapshot, or verify to see all")]
     Damaged {
@@ -60,6 +67,7 @@ pub enum Error {
 
 /// Why an item of a batch is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Refusal {
     #[error("account {} is not there", Hex(.0))]
     UnknownAccount(Key),
@@ -74,10 +82,28 @@ pub enum Refusal {
         balance: i128,
         amount: u128,
     },
+    /// Beyond [`Account::MAX_BALANCE`](crate::Account::MAX_BALANCE) in either direction, or a nonce
+    /// that cannot be counted up.
     #[error("account {} would overflow", Hex(.0))]
     Overflow(Key),
-    #[error("the sum of what was minted would overflow")]
+    #[error("the sum of all balances would overflow")]
     TotalOverflow,
+    #[error(
+        "account {} would have {balance}, and may not be below zero without the flag OVERDRAFT",
+        Hex(key)
+    )]
+    Overdrawn { key: Key, balance: i128 },
+    #[error(
+        "account {} has code {debit}, and account {} has code {credit}",
+        Hex(debit_key),
+        Hex(credit_key)
+    )]
+    OtherCode {
+        debit_key: Key,
+        debit: u32,
+        credit_key: Key,
+        credit: u32,
+    },
     #[error("a transfer of nothing")]
     Nothing,
     #[error("the key was used for another batch")]

@@ -3,7 +3,9 @@
 //!
 //! The follower makes each batch again as its own, and checks that digest, totals and so the leaf are
 //! the same. Its files are its own. It takes only what the first one's log says is durable there, so
-//! it is never ahead of what a crash leaves of the first. Choosing a new first one is for people, or
+//! it is never ahead of what a crash leaves of the first. When no process has the first one open any
+//! more, all whole records of its log are what opening it would recover, and the follower takes them as
+//! well: so it has whatever a killed process had acknowledged. Choosing a new first one is for people, or
 //! for what people run for this; there is no consensus here.
 
 use crate::account::Account;
@@ -15,7 +17,7 @@ use crate::options::Options;
 use crate::record::{Header, RecordKind, TOTALS, Totals, take_update};
 use crate::seal::{Seal, Secret};
 use crate::superblock::Superblock;
-use crate::wal::Wal;
+use crate::wal::{Next, Wal};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +30,18 @@ pub struct Follower {
     key: Option<Secret>,
     /// Where the next record is looked for, once it is known.
     position: Option<u64>,
+    /// The source is a copy, which says nothing of whether the ledger is open where it is written.
+    copy: bool,
+}
+
+/// A follower that has become a ledger of its own.
+#[non_exhaustive]
+pub struct Promotion {
+    pub ledger: GeometricLedger,
+    /// The last batch that was taken over.
+    pub sequence: u64,
+    /// Why it is not known that this was all that the source had acknowledged, if it is not.
+    pub missing: Option<Error>,
 }
 
 /// Records that are read before those that are known to be durable are applied.
@@ -52,7 +66,16 @@ impl Follower {
             source: source.as_ref().to_owned(),
             key,
             position: None,
+            copy: false,
         })
+    }
+
+    /// Says that the source is a copy of a ledger's files that something else renews, and not the
+    /// directory that the ledger is open in. What the log does not say is durable is then taken by
+    /// [`Follower::promote`] only.
+    pub fn of_copy(mut self) -> Self {
+        self.copy = true;
+        self
     }
 
     /// The ledger, which refuses to be written to.
@@ -66,19 +89,37 @@ impl Follower {
     /// [`Error::Follow`] if the source's log does not go back to the follower's last batch, or the
     /// two have different pasts.
     pub fn catch_up(&mut self) -> Result<u64, Error> {
+        let last = !self.copy && self.is_source_free()?;
+        self.take(last)
+    }
+
+    fn is_source_free(&self) -> Result<bool, Error> {
+        Directory::is_free(&self.source).map_err(Error::io("the source"))
+    }
+
+    /// Takes over all batches that are durable in the source; with `all`, because nobody has the source
+    /// open, also those that no later record vouches for.
+    fn take(&mut self, all: bool) -> Result<u64, Error> {
         let disk: Arc<dyn Disk> = Arc::new(Directory::watch(&self.source));
         let file = disk
             .open("ledger", false)
             .map_err(Error::io("the source"))?;
-        let Some(block) = Superblock::read(&file)? else {
-            return Ok(0);
+        let Some(block) = Superblock::read(&file)?.newest else {
+            return match file.size().map_err(Error::io("the source"))? {
+                0 => Ok(0),
+                _ => Err(Error::damaged(
+                    "the source's superblock",
+                    "both copies",
+                    "no copy is whole",
+                )),
+            };
         };
         let (seal, _) = keys(&block, self.key.as_ref())?;
         let wal = Wal::open(disk, 1 << 16)?;
         let mut position = match self.position {
             Some(position) if position >= wal.oldest() => position,
             // The first time, or when the source has let go of what comes next.
-            _ => self.find(&wal, &seal)?,
+            _ => self.find(&wal, &seal, &block)?,
         };
         // What a checkpoint has brought to the files was durable in the log before.
         let (mut waiting, mut durable, mut applied) = (VecDeque::new(), block.position, 0);
@@ -94,8 +135,9 @@ impl Follower {
                     None => more = false,
                 }
             }
+            // Somebody may have opened the source again meanwhile, in a new epoch.
             while let Some((header, _)) = waiting.front()
-                && header.end() <= durable
+                && (header.end() <= durable || all && header.epoch <= block.epoch)
             {
                 let (header, body) = waiting.pop_front().expect("there is a front");
                 applied += u64::from(self.apply(&header, &body)?);
@@ -107,7 +149,7 @@ impl Follower {
     }
 
     /// Where the record after the follower's last batch begins in the source's log.
-    fn find(&self, wal: &Wal, seal: &Seal) -> Result<u64, Error> {
+    fn find(&self, wal: &Wal, seal: &Seal, block: &Superblock) -> Result<u64, Error> {
         let ours = self.ledger.view().sequence();
         let mut from = None;
         for start in wal.starts() {
@@ -118,8 +160,12 @@ impl Follower {
                 _ => {}
             }
         }
-        let nothing = || Error::Follow("the source's log has no record".into());
-        let mut position = from.ok_or_else(nothing)?;
+        let mut position = match from {
+            Some(position) => position,
+            // The source is new, and nothing was written to it yet.
+            None if (ours, block.sequence) == (0, 0) => return Ok(wal.oldest()),
+            None => return Err(Error::Follow("the source's log has no record".into())),
+        };
         let mut first = true;
         while let Some((header, body)) = next(wal, position, seal)? {
             let batch = header.kind == RecordKind::Batch;
@@ -192,10 +238,60 @@ impl Follower {
         Ok(true)
     }
 
-    /// Makes the follower a ledger of its own, to be written to. See that the source is not any more.
-    pub fn promote(self) -> GeometricLedger {
+    /// Makes the follower a ledger of its own, to be written to, after a last look at the source: a copy
+    /// is believed to be the last one. What the source had and the follower could not take is said.
+    ///
+    /// # Errors
+    /// [`Error::Follow`] if a process still has the source open for writing. The follower goes on then
+    /// when it is opened again.
+    pub fn promote(mut self) -> Result<Promotion, Error> {
+        if matches!(self.is_source_free(), Ok(false)) {
+            let what =
+                "the source is still open for writing; stop it before its follower is promoted";
+            return Err(Error::Follow(what.into()));
+        }
+        let taken = self.take(true);
+        let missing = taken.and_then(|_| self.nothing_left()).err();
         self.ledger.core.following.store(false, Ordering::Release);
-        self.ledger
+        let sequence = self.ledger.view().sequence();
+        Ok(Promotion {
+            ledger: self.ledger,
+            sequence,
+            missing,
+        })
+    }
+
+    /// Fails if the source has acknowledged more than the follower has.
+    fn nothing_left(&self) -> Result<(), Error> {
+        let disk: Arc<dyn Disk> = Arc::new(Directory::watch(&self.source));
+        let file = disk
+            .open("ledger", false)
+            .map_err(Error::io("the source"))?;
+        let Some(block) = Superblock::read(&file)?.newest else {
+            return Ok(());
+        };
+        let ours = self.ledger.view().sequence();
+        if block.sequence > ours {
+            let what = format!("batches {} to {} of the source", ours + 1, block.sequence);
+            return Err(Error::Follow(format!("{what} are missing here")));
+        }
+        let wal = Wal::open(disk, 1 << 16)?;
+        wal.must_have(block.segment.0, block.segment.1)?;
+        let (seal, _) = keys(&block, self.key.as_ref())?;
+        let Some(position) = self.position else {
+            return Ok(());
+        };
+        // Damage is told from the end of the log as in recovery.
+        match wal.next(position, ours, 0, &seal)? {
+            Next::End => Ok(()),
+            Next::Record(header, _) => {
+                let what = format!(
+                    "the source has batch {}, which is missing here",
+                    header.sequence
+                );
+                Err(Error::Follow(what))
+            }
+        }
     }
 }
 

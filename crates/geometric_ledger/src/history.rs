@@ -9,11 +9,12 @@ use crate::account::{Account, Key};
 use crate::error::Error;
 use crate::ledger::{Core, GeometricLedger};
 use crate::look_up::Guesses;
-use crate::record::{HEADER, LONGEST_UNDO, take_undo};
-use crate::shard::{Found, Guess, KeyHash};
+use crate::record::{Before, LONGEST_UNDO, take_undo};
+use crate::shard::{Found, Guess, KeyHash, Shard};
 use crate::slot::{Kind, Slot};
 use crate::telemetry;
 use std::collections::BinaryHeap;
+use std::io::ErrorKind;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,24 +27,18 @@ pub struct View {
 }
 
 impl GeometricLedger {
-    /// The account of a key; `None` if there is none, or if it is damaged, which
-    /// [`GeometricLedger::try_get`] tells apart. Damage is also counted and logged.
-    pub fn get(&self, key: &Key) -> Option<Account> {
-        self.try_get(key).ok().flatten()
-    }
-
     /// The account of a key, if there is one.
     ///
     /// # Errors
     /// [`Error::DamagedAccount`] or [`Error::Damaged`] if the bytes on disk are not what was written.
-    pub fn try_get(&self, key: &Key) -> Result<Option<Account>, Error> {
+    pub fn get(&self, key: &Key) -> Result<Option<Account>, Error> {
         self.core.get_visible(None, self.core.hash(key), key)
     }
 
     /// The accounts of many keys, which takes less time than one after another.
     ///
     /// # Errors
-    /// As [`GeometricLedger::try_get`].
+    /// As [`GeometricLedger::get`].
     pub fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Account>>, Error> {
         self.core.get_many(keys, |guess, hash, key| {
             self.core.get_visible(guess, hash, key)
@@ -118,7 +113,7 @@ impl View {
     /// The account of a key.
     ///
     /// # Errors
-    /// As [`GeometricLedger::try_get`].
+    /// As [`GeometricLedger::get`].
     pub fn get(&self, key: &Key) -> Result<Option<Account>, Error> {
         self.core
             .get_at(None, self.core.hash(key), key, self.sequence)
@@ -127,7 +122,7 @@ impl View {
     /// The accounts of many keys, which takes less time than one after another.
     ///
     /// # Errors
-    /// As [`GeometricLedger::try_get`].
+    /// As [`GeometricLedger::get`].
     pub fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Account>>, Error> {
         self.core.get_many(keys, |guess, hash, key| {
             self.core.get_at(guess, hash, key, self.sequence)
@@ -136,7 +131,7 @@ impl View {
 
     /// All accounts, shard by shard, in no order of keys.
     pub fn iter(&self) -> impl Iterator<Item = Result<(Key, Account), Error>> + '_ {
-        self.slots()
+        self.account_slots()
             .filter(|slot| !matches!(slot, Ok(slot) if slot.kind() != Kind::Account))
             .map(|slot| slot.map(|slot| (slot.key(), slot.account())))
     }
@@ -145,7 +140,7 @@ impl View {
     /// order, so this reads all of them, in memory for `limit`.
     ///
     /// # Errors
-    /// As [`GeometricLedger::try_get`].
+    /// As [`GeometricLedger::get`].
     pub fn range(
         &self,
         keys: impl RangeBounds<Key>,
@@ -188,19 +183,39 @@ impl View {
             .collect())
     }
 
-    /// Every slot that was there, as it was: accounts, tombstones, receipts.
+    /// Every slot that was there, as it was: accounts, tombstones, receipts. A receipt that has become
+    /// too old meanwhile may be left out, and one that has moved may come twice.
     pub(crate) fn slots(&self) -> impl Iterator<Item = Result<Slot, Error>> + '_ {
-        self.core.shards.iter().flat_map(move |shard| {
+        // Receipts never change, and move only from the end to the front: so from the end to the front
+        // none is missed.
+        let shard = self.core.receipts();
+        let receipts = (0..shard.count()).rev().filter_map(move |number| {
+            let slot = self.slot(shard, number);
+            let there = |slot: &Slot| slot.sequence() <= self.sequence;
+            slot.map(|slot| Some(slot).filter(there)).transpose()
+        });
+        self.account_slots().chain(receipts)
+    }
+
+    /// The slots of accounts, tombstones included.
+    fn account_slots(&self) -> impl Iterator<Item = Result<Slot, Error>> + '_ {
+        self.core.account_shards().iter().flat_map(move |shard| {
             (0..shard.count()).filter_map(move |number| {
-                let Some(mut slot) = shard.slot(number, &self.core.seal) else {
-                    telemetry::damaged();
-                    let place = format!("slot {number}");
-                    let name = crate::shard::slots_name(shard.number);
-                    return Some(Err(Error::damaged(&name, place, "its checksum is wrong")));
-                };
-                let there = self.core.go_back(&mut slot, self.sequence);
-                there.map(|there| there.then_some(slot)).transpose()
+                let slot = self.slot(shard, number);
+                let as_it_was = slot.and_then(|mut slot| {
+                    let there = self.core.go_back(&mut slot, self.sequence)?;
+                    Ok(there.then_some(slot))
+                });
+                as_it_was.transpose()
             })
+        })
+    }
+
+    fn slot(&self, shard: &Shard, number: u64) -> Result<Slot, Error> {
+        shard.slot(number, &self.core.seal).ok_or_else(|| {
+            telemetry::damaged();
+            let place = format!("slot {number}");
+            Error::damaged(&shard.identity.slots_name(), place, "its checksum is wrong")
         })
     }
 }
@@ -278,9 +293,10 @@ impl Core {
     }
 
     /// What there was of a key after a batch.
-    pub(crate) fn find(&self, key: &Key, sequence: u64) -> Result<Option<Slot>, Error> {
+    pub(crate) fn find(&self, key: &Key, kind: Kind, sequence: u64) -> Result<Option<Slot>, Error> {
         let mut found = Found::default();
-        let there = self.find_at(None, self.hash(key), key, sequence, &mut found)?;
+        let hash = self.hash_of(key, kind);
+        let there = self.find_at(None, hash, key, sequence, &mut found)?;
         Ok(there.then_some(found.slot))
     }
 
@@ -295,39 +311,46 @@ impl Core {
         Ok(true)
     }
 
-    fn undo(&self, slot: &Slot) -> Result<Option<crate::record::Before>, Error> {
-        let gone = || Error::History {
-            asked: slot.sequence() - 1,
-            oldest: self.oldest.load(Ordering::Acquire),
-            newest: self.visible.load(Ordering::Acquire),
+    /// What a slot was before its last change.
+    fn undo(&self, slot: &Slot) -> Result<Option<Before>, Error> {
+        let bytes = match self.read_undo(slot) {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => None,
+            result => result?,
         };
-        let bytes = if self.seal.encrypts() {
-            let batch = self.batches.get(slot.sequence())?.ok_or_else(gone)?;
-            let record = self.wal.record_at(batch.position, &self.seal)?;
-            let (header, mut body) = record.ok_or_else(gone)?;
-            let from = slot.undo() - header.position - HEADER as u64;
-            body.split_off((from as usize).min(body.len()))
-        } else {
-            let read = self.wal.read_some(slot.undo(), LONGEST_UNDO);
-            read.map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => gone(),
-                _ => Error::io("the write-ahead log")(error),
-            })?
-        };
-        let undo = take_undo(&mut &bytes[..], &slot.key(), slot.words());
-        if undo.is_none() {
-            // After a failed sync, what should undo the batch may be gone as well.
-            self.wal.check()?;
-            // And what was let go while it was looked for may have been written over.
-            if slot.sequence() <= self.oldest.load(Ordering::Acquire) {
-                return Err(gone());
-            }
+        let undo = bytes.and_then(|bytes| take_undo(&mut &bytes[..], &slot.key(), slot.words()));
+        if let Some(undo) = undo {
+            return Ok(undo.before);
         }
-        let undo = undo.ok_or_else(|| {
-            telemetry::damaged();
-            let place = format!("position {}", slot.undo());
-            Error::damaged("the write-ahead log", place, "an undo cannot be read")
-        })?;
-        Ok(undo.before)
+        // After a failed sync, what should undo the batch may be gone as well.
+        self.wal.check()?;
+        // And what was let go while it was looked for may have been written over.
+        let oldest = self.oldest.load(Ordering::Acquire);
+        if slot.sequence() <= oldest {
+            return Err(Error::History {
+                asked: slot.sequence() - 1,
+                oldest,
+                newest: self.visible.load(Ordering::Acquire),
+            });
+        }
+        telemetry::damaged();
+        let place = format!("position {}", slot.undo());
+        let what = "an undo cannot be read";
+        Err(Error::damaged("the write-ahead log", place, what))
+    }
+
+    /// The bytes of the log that begin with a slot's undo, as far as they can be read.
+    fn read_undo(&self, slot: &Slot) -> Result<Option<Vec<u8>>, Error> {
+        let io = Error::io("the write-ahead log");
+        if !self.seal.encrypts() {
+            let read = self.wal.read_some(slot.undo(), LONGEST_UNDO);
+            return read.map(Some).map_err(io);
+        }
+        let Some(batch) = self.batches.get(slot.sequence())? else {
+            return Ok(None);
+        };
+        let read = self
+            .wal
+            .read_encrypted(batch.position, slot.undo(), LONGEST_UNDO, &self.seal);
+        read.map_err(io)
     }
 }

@@ -9,6 +9,7 @@
 //! Changes are made under the shard's lock and inside [`Version::change`]; the caller's reads are
 //! right if the version has not moved.
 
+use crate::disk::DiskFile;
 use crate::region::Region;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -17,6 +18,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub const LINE: usize = 8;
 const GROUP: u64 = 7;
+/// The first overflow line, which no bucket uses: it says which checkpoint the file is of.
+const STAMP: u64 = GROUP;
 /// Entries per bucket: above it the table grows by a bucket, below a quarter of it shrinks by one.
 const LOAD: u64 = 4;
 /// The fewest buckets.
@@ -185,11 +188,20 @@ pub fn prefetch(region: &Region, buckets: u64, tag: u32) -> Option<&[AtomicU64; 
 impl Table {
     /// An empty table.
     pub fn create(region: &Region) -> io::Result<Self> {
-        let mut table = Table::default();
+        let mut table = Table {
+            // That of the stamp.
+            overflow: 1,
+            ..Table::default()
+        };
         for _ in 0..LEAST {
             table.open_bucket(region)?;
         }
         Ok(table)
+    }
+
+    /// Bytes of the file that the table uses.
+    pub fn bytes(&self) -> u64 {
+        self.groups * 8 * LINE as u64 * 8
     }
 
     /// Makes room for one more insertion: all that can fail of it for want of space.
@@ -338,6 +350,27 @@ impl Table {
     }
 }
 
+/// Puts a stamp into the file's first group.
+pub fn set_stamp(region: &Region, stamp: &[u64; LINE - 1]) {
+    let mut line = [0; LINE];
+    line[1..].copy_from_slice(stamp);
+    store(region, STAMP, line);
+}
+
+/// The stamp, if it is what was written.
+pub fn stamp(region: &Region) -> Option<[u64; LINE - 1]> {
+    load(region, STAMP).ok()?[1..].try_into().ok()
+}
+
+/// The stamp in a file that is not mapped.
+pub fn stamp_in(file: &dyn DiskFile) -> Option<[u64; LINE - 1]> {
+    let mut bytes = [0; LINE * 8];
+    file.read_at(&mut bytes, STAMP * (LINE as u64) * 8).ok()?;
+    let mut line = [0; LINE];
+    crate::slot::read_words(&bytes, &mut line);
+    (line[0] & 0xffff_ffff == check(STAMP, &line)).then_some(line[1..].try_into().ok()?)
+}
+
 /// Every entry of a table, as (hash, slot), and the lines that are damaged.
 pub fn entries(region: &Region, table: &Table) -> (Vec<(u32, u64)>, Vec<u64>) {
     let (mut found, mut damaged) = (Vec::new(), Vec::new());
@@ -372,7 +405,7 @@ mod tests {
 
     fn region() -> Region {
         Region::open(
-            Arc::new(tempfile::tempfile().unwrap()),
+            Arc::new(crate::disk::OpenFile(tempfile::tempfile().unwrap())),
             crate::region::Memory::Mapped,
         )
         .unwrap()

@@ -122,7 +122,7 @@ fn log(core: &Core) {
 fn checkpoint(core: &Core) {
     let due = |writer: &Writer| {
         let since = core.wal.appended() - writer.checkpoint_position;
-        since > core.options.checkpoint_bytes
+        since > core.options.checkpoint_bytes || core.dirty() > core.options.dirty_bytes / 2
     };
     while !core.signal.wait(SAMPLE, true) && core.wal.check().is_ok() {
         let writer = core.writer.lock().unwrap();
@@ -132,9 +132,9 @@ fn checkpoint(core: &Core) {
             core.wal.stop(&format!("a checkpoint failed: {error}"));
         }
         // Reclaiming writes to the log: what waits for a checkpoint of this thread comes first.
-        let writer = core.writer.lock().unwrap();
+        let mut writer = core.writer.lock().unwrap();
         if !due(&writer)
-            && let Err(error) = core.reclaim_some(writer, 1_024)
+            && let Err(error) = core.reclaim_some(&mut writer, 1_024)
         {
             tracing::warn!(%error, "slots could not be reclaimed");
         }

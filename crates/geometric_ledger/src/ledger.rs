@@ -4,7 +4,7 @@ use crate::account::Key;
 use crate::batches::Batches;
 use crate::checkpoint::{self, Checkpointer};
 use crate::commit::Writer;
-use crate::disk::Disk;
+use crate::disk::{self, Disk, DiskFile, Nothing};
 use crate::error::Error;
 use crate::keeper::Keeper;
 use crate::look_up::Piece;
@@ -12,13 +12,14 @@ use crate::options::{Durability, Options};
 use crate::recovery::Recovery;
 use crate::region::{Memory, PAGE, Region};
 use crate::seal::{Seal, Secret, unwrap, wrap};
-use crate::shard::{KeyHash, Shard, index_name, slots_name};
-use crate::slot::MAX_EPOCH;
+use crate::shard::{Expected, Identity, KeyHash, Shard, State};
+use crate::slot::{Kind, MAX_EPOCH};
 use crate::superblock::{FORMAT, Superblock};
 use crate::telemetry;
 use crate::wal::Wal;
 use siphasher::sip::SipHasher13;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
@@ -101,7 +102,7 @@ impl GeometricLedger {
         Info {
             id: block.id,
             format: block.format,
-            shards: self.core.shards.len() as u16,
+            shards: self.core.account_shards().len() as u16,
             encrypted: self.core.seal.encrypts(),
             opened: block.epoch,
             checkpoint: block.sequence,
@@ -146,18 +147,40 @@ impl GeometricLedger {
     pub(crate) fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Self, Error> {
         let start = Instant::now();
         let writable = !options.read_only;
-        let file = disk.open("ledger", writable).map_err(Error::io("ledger"))?;
-        let found = Superblock::read(&file)?;
-        if writable && found.is_some() {
-            // What a killed process had not synced yet must not be built upon.
-            file.sync().map_err(Error::io("ledger"))?;
+        let names = disk.list().map_err(Error::io("the ledger's directory"))?;
+        if !names.iter().any(|name| name == "ledger") {
+            disk::not_without_ledger(&names)?;
         }
-        let created = found.is_none();
-        let mut block = match found {
-            Some(block) => block,
-            None if writable => create(&options)?,
-            None => return Err(Error::Format("it was never written to".into())),
+        let file = disk.open("ledger", writable).map_err(Error::io("ledger"))?;
+        let copies = Superblock::read(&file)?;
+        let mut repaired = !copies.dead.is_empty();
+        let block = match copies.newest {
+            Some(block) => {
+                for copy in &copies.dead {
+                    tracing::warn!(copy, "a copy of the superblock is damaged");
+                }
+                if writable && (repaired || copies.differ) {
+                    block.repair(&file, &copies.dead)?;
+                }
+                if writable {
+                    // What a killed process had not synced yet must not be built upon.
+                    file.sync().map_err(Error::io("ledger"))?;
+                }
+                block
+            }
+            None => {
+                repaired = false;
+                disk::not_without_ledger(&names)?;
+                if !writable {
+                    return Err(Error::Format("it was never written to".into()));
+                }
+                create(&options, &*disk, &file)?
+            }
         };
+        let created = block.checkpoint == 0;
+        if created && !writable {
+            return Err(Error::Format("it was never written to".into()));
+        }
         if block.epoch >= MAX_EPOCH {
             return Err(Error::Format(
                 "it was opened too often; restore it from a snapshot".into(),
@@ -165,27 +188,17 @@ impl GeometricLedger {
         }
         let (seal, hash_secret) = keys(&block, options.key.as_ref())?;
         let seal = Arc::new(seal);
-        let count = match created {
-            true => options.shards as usize,
-            false => block.shards.len(),
-        };
-        let (shards, pages) = open_shards(&*disk, &mut block, &options, count)?;
+        let mut block = block;
+        let (shards, pages) = open_shards(&*disk, &mut block, &options)?;
         let wal = Wal::open(disk.clone(), options.segment_bytes)?;
         if created && wal.record_at(wal.oldest(), &seal)?.is_some() {
             return Err(Error::damaged(
                 "ledger",
                 "the file",
-                "it is missing, but there are batches",
+                "it is of a ledger without batches, but there are some",
             ));
         }
-        let batches = Batches::open(disk.clone(), seal.clone(), block.sequence, writable)?;
-        if batches.root().1.as_bytes() != &block.root {
-            return Err(Error::damaged(
-                "batches",
-                "their root",
-                "it is not the checkpoint's",
-            ));
-        }
+        let (batches, tree_rebuilt) = Batches::open(disk.clone(), seal.clone(), &block, writable)?;
         let writer = Writer::new(&block);
         let core = Core {
             visible: AtomicU64::new(0),
@@ -206,9 +219,11 @@ impl GeometricLedger {
         };
         let mut recovery = core.recover(&block)?;
         recovery.pages = pages;
+        recovery.superblock_repaired = repaired;
+        recovery.tree_rebuilt = tree_rebuilt;
         if writable {
             block.epoch += 1;
-            core.begin(block.epoch, created)?;
+            core.begin(block.epoch, created || recovery.indexes_rebuilt > 0)?;
         }
         if core.options.huge_pages {
             core.promote(usize::MAX);
@@ -254,68 +269,115 @@ fn open_shards(
     disk: &dyn Disk,
     block: &mut Superblock,
     options: &Options,
-    count: usize,
 ) -> Result<(Vec<Shard>, u64), Error> {
     let writable = !options.read_only;
+    let created = block.checkpoint == 0;
     let memory = match writable {
         true => Memory::Mapped,
         false => Memory::Fixed,
     };
-    let open = |name: &str| disk.open(name, true).map_err(Error::io(name));
-    let known = |shard: u16| match usize::from(shard) < count {
-        true => Ok(index_name(shard)),
-        false => Err(Error::damaged(
-            "journal",
-            "its pages",
-            format!("there is no shard {shard}"),
-        )),
+    let last = block.shards.len().saturating_sub(1);
+    let identities: Vec<_> = (0..=last)
+        .map(|number| Identity {
+            ledger: block.id,
+            number: number as u16,
+            receipts: number == last,
+        })
+        .collect();
+    // Only an index can be made again, and a new ledger has nothing yet.
+    let open = |name: &str, create: bool| match disk.open(name, create && writable) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let what = "it is missing; restore a snapshot";
+            Err(Error::damaged(name, "the file", what))
+        }
+        result => result.map_err(Error::io(name)),
     };
-    let mut pages = 0;
+    let known = |shard: u16| match identities.get(usize::from(shard)) {
+        Some(identity) => Ok(identity.index_name()),
+        None => {
+            let what = format!("there is no shard {shard}");
+            Err(Error::damaged("journal", "its pages", what))
+        }
+    };
+    let mut pages = Ok(0);
+    // The journal sets pages of the index that the checkpoint before left, and of no other.
+    let mut rebuild = vec![false; identities.len()];
+    if block.journal && block.checkpoint > 1 {
+        for (identity, rebuild) in identities.iter().zip(&mut rebuild) {
+            let name = identity.index_name();
+            let file = disk::existing(disk, &name).map_err(Error::io(&name))?;
+            let stamped = file.is_some_and(|file| identity.stamped(&*file, block.checkpoint));
+            *rebuild = !stamped;
+        }
+    }
     if block.journal && writable {
         pages = checkpoint::read_journal(disk, block.checkpoint, |shard, page, image| {
             let name = known(shard)?;
             let offset = page * PAGE as u64;
-            open(&name)?
+            open(&name, true)?
                 .write_at(image, offset)
                 .map_err(Error::io(name))
-        })?;
-        for name in (0..count as u16).map(index_name) {
-            open(&name)?.sync().map_err(Error::io(name))?;
+        });
+        for name in identities.iter().map(Identity::index_name) {
+            open(&name, true)?.sync().map_err(Error::io(name))?;
         }
     }
-    let region = |name: String| Region::open(open(&name)?, memory).map_err(Error::io(name));
-    let regions = (0..count as u16)
-        .map(|number| Ok((region(slots_name(number))?, region(index_name(number))?)))
+    let region = |name: String, create: bool| {
+        let file = match open(&name, create) {
+            Err(Error::Damaged { .. }) if create => Ok(Arc::new(Nothing) as Arc<dyn DiskFile>),
+            result => result,
+        };
+        Region::open(file?, memory).map_err(Error::io(name))
+    };
+    let regions = identities
+        .iter()
+        .map(|identity| {
+            let slots = region(identity.slots_name(), created)?;
+            Ok((slots, region(identity.index_name(), true)?))
+        })
         .collect::<Result<Vec<_>, Error>>()?;
     if block.journal && !writable {
         pages = checkpoint::read_journal(disk, block.checkpoint, |shard, page, image| {
             known(shard)?;
             let (_, index) = &regions[usize::from(shard)];
             index.restore(page, image).map_err(Error::io("journal"))
-        })?;
+        });
     }
     block.journal &= !writable;
-    let shards = regions
+    if let Err(error) = &pages {
+        tracing::warn!(%error, "the journal is damaged, so all indexes are made again");
+    }
+    let shards = identities
         .into_iter()
+        .zip(regions)
         .enumerate()
-        .map(|(number, (slots, index))| {
-            let state = block.shards.get(number).copied();
-            Shard::open(number as u16, slots, index, state)
+        .map(|(number, (identity, (slots, index)))| {
+            let expected = Expected {
+                state: block.shards[number],
+                checkpoint: block.checkpoint,
+                rebuild: pages.is_err() || rebuild[number],
+            };
+            Shard::open(identity, slots, index, expected)
         })
         .collect::<Result<Vec<_>, _>>()?;
-    Ok((shards, pages))
+    Ok((shards, pages.unwrap_or(0)))
 }
 
-fn create(options: &Options) -> Result<Superblock, Error> {
+/// Begins a ledger: its superblock is durable before there is any other file, so that the other files
+/// without it are always those of a ledger that lost it.
+fn create(
+    options: &Options,
+    disk: &dyn Disk,
+    file: &Arc<dyn DiskFile>,
+) -> Result<Superblock, Error> {
     let random = Secret::random()?.0;
     let data_keys = match &options.key {
         Some(key) => vec![(0, wrap(&Secret::random()?, key)?)],
         None => Vec::new(),
     };
-    Ok(Superblock {
+    let mut block = Superblock {
         format: FORMAT,
-        // The first copy to be written is the first of the file.
-        generation: 1,
+        generation: 0,
         id: random[..16].try_into().unwrap(),
         hash_secret: match data_keys.is_empty() {
             true => random[16..].try_into().unwrap(),
@@ -328,14 +390,18 @@ fn create(options: &Options) -> Result<Superblock, Error> {
         journal: false,
         sequence: 0,
         position: 0,
+        segment: (0, 0),
         time: 0,
         oldest: 0,
         accounts: 0,
         minted: [0; 16],
         burned: [0; 16],
         root: *merkle_tree::EMPTY_ROOT.as_bytes(),
-        shards: Vec::new(),
-    })
+        shards: vec![State::default(); usize::from(options.shards) + 1],
+    };
+    block.write(file)?;
+    disk.sync().map_err(Error::io("the ledger's directory"))?;
+    Ok(block)
 }
 
 pub(crate) fn keys(block: &Superblock, key: Option<&Secret>) -> Result<(Seal, [u8; 16]), Error> {
@@ -360,26 +426,45 @@ pub(crate) fn keys(block: &Superblock, key: Option<&Secret>) -> Result<(Seal, [u
 }
 
 impl Core {
+    /// The hash of an account's key.
+    #[inline]
     pub fn hash(&self, key: &Key) -> KeyHash {
-        KeyHash::new(&self.hasher, key)
+        KeyHash::account(&self.hasher, key)
     }
 
+    #[inline]
+    pub fn hash_of(&self, key: &Key, kind: Kind) -> KeyHash {
+        KeyHash::new(&self.hasher, key, kind)
+    }
+
+    #[inline]
     pub fn shard(&self, hash: KeyHash) -> &Shard {
         &self.shards[hash.shard(self.shards.len())]
     }
 
-    /// Starts writing in a new epoch.
-    fn begin(&self, epoch: u32, created: bool) -> Result<(), Error> {
+    /// The shards of accounts.
+    pub fn account_shards(&self) -> &[Shard] {
+        &self.shards[..self.shards.len() - 1]
+    }
+
+    /// The shard of receipts.
+    pub fn receipts(&self) -> &Shard {
+        self.shards.last().expect("there is one")
+    }
+
+    /// Starts writing in a new epoch; with a checkpoint, if memory has what the files do not.
+    fn begin(&self, epoch: u32, checkpoint: bool) -> Result<(), Error> {
         // What a crash left half written after the last whole record is never read again.
         self.wal.forget_after(self.wal.segment_end())?;
+        if self.wal.present().is_none() {
+            self.wal.prepare_next()?;
+        }
         self.writer.lock().unwrap().epoch = epoch;
         let mut checkpointer = self.checkpointer.lock().unwrap();
         checkpointer.block.epoch = epoch;
         checkpointer.block.clean = false;
-        if created {
+        if checkpoint {
             drop(checkpointer);
-            self.wal.prepare_next()?;
-            self.checkpointer.lock().unwrap().block.epoch = epoch;
             return self.checkpoint(false);
         }
         checkpointer.write()

@@ -15,7 +15,7 @@
 //!
 //! let pay = Transfer { debit: alice, credit: bob, amount: 30 };
 //! let receipt = ledger.transfer_batch(b"idempotency key!", &[pay])?;
-//! assert_eq!(ledger.get(&bob).unwrap().balance, 30);
+//! assert_eq!(ledger.get(&bob)?.unwrap().balance, 30);
 //! assert_eq!(ledger.get_at(&bob, receipt.sequence - 1)?.unwrap().balance, 0);
 //! assert_eq!(ledger.audit()?.balances, 100);
 //!
@@ -70,7 +70,7 @@ pub use account::{Account, Flags, Key};
 pub use batches::{Batch, BatchProof};
 pub use commit::Update;
 pub use error::{Error, Refusal};
-pub use follow::Follower;
+pub use follow::{Follower, Promotion};
 pub use history::View;
 pub use ledger::{GeometricLedger, Info};
 pub use options::{Durability, Options};
@@ -80,6 +80,6 @@ pub use record::Totals;
 pub use recovery::Recovery;
 pub use seal::Secret;
 pub use snapshot::SnapshotInfo;
-pub use stats::{Audit, Finding, LedgerStats, ShardStats};
+pub use stats::{Audit, Finding, LedgerStats, Place, ShardStats};
 pub use telemetry::describe as describe_metrics;
 pub use transfer::{Receipt, Transfer};

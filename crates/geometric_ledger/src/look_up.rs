@@ -1,8 +1,8 @@
 //! The first half of a batch's path: which items count, where their accounts are, and what the record
 //! says of them. In pieces, on as many processors as there are; nothing is changed yet.
 
-use crate::account::WORDS;
-use crate::commit::{Change, Items};
+use crate::account::{Account, Flags, Key, WORDS};
+use crate::commit::{Change, Items, Rule};
 use crate::error::{Error, Refusal};
 use crate::index::LINE;
 use crate::ledger::Core;
@@ -123,7 +123,10 @@ impl Piece {
 impl Core {
     /// Which items of a batch count.
     pub fn order<I: Items + ?Sized>(&self, items: &I) -> Order {
-        let hash = |item| self.hash(items.get(item).0);
+        let hash = |item| {
+            let (key, _, kind) = items.get(item);
+            self.hash_of(key, kind)
+        };
         let hashes: Vec<KeyHash> = match workers::for_items(items.len()) {
             Some(pool) => pool.install(|| {
                 let numbers = (0..items.len()).into_par_iter();
@@ -142,8 +145,9 @@ impl Core {
         &self,
         items: &I,
         order: &Order,
+        rule: Rule,
     ) -> Result<Vec<Piece>, Error> {
-        let piece = |chunk: &[u32]| self.look_up_piece(items, &order.hashes, chunk);
+        let piece = |chunk: &[u32]| self.look_up_piece(items, &order.hashes, chunk, rule);
         match workers::for_items(order.items.len()) {
             Some(pool) => pool.install(|| order.items.par_chunks(PIECE).map(piece).collect()),
             None => Ok(vec![piece(&order.items)?]),
@@ -174,6 +178,7 @@ impl Core {
         items: &I,
         hashes: &[KeyHash],
         order: &[u32],
+        rule: Rule,
     ) -> Result<Piece, Error> {
         let mut probes = [0; telemetry::DEPTHS];
         let mut piece = self.spare.lock().unwrap().pop().unwrap_or_default();
@@ -197,6 +202,11 @@ impl Core {
             let first = piece.changes.len();
             for (item, (found, there)) in burst.iter().zip(found.iter().zip(there)) {
                 let found = there.then_some(found);
+                let (_, account, kind) = items.get(*item as usize);
+                check(account, kind, found, rule).map_err(|refused| {
+                    let key = *items.get(*item as usize).0;
+                    refused.error(*item as usize, key, account.balance)
+                })?;
                 self.encode(&mut piece, items, *item, hashes[*item as usize], found)?;
             }
             piece.complete_undos(items, first);
@@ -248,6 +258,56 @@ impl Core {
             .undos
             .push(|bytes| put_undo(bytes, shard, number, before, &words));
         Ok(())
+    }
+}
+
+/// Why an account may not become another.
+enum Refused {
+    Overflow,
+    Frozen,
+    Overdrawn,
+}
+
+impl Refused {
+    #[cold]
+    fn error(self, item: usize, key: Key, balance: i128) -> Error {
+        let reason = match self {
+            Refused::Overflow => Refusal::Overflow(key),
+            Refused::Frozen => Refusal::Frozen(key),
+            Refused::Overdrawn => Refusal::Overdrawn { key, balance },
+        };
+        Error::Item { item, reason }
+    }
+}
+
+/// The rules that hold for every account, whichever call writes it; those of its flags do not for an
+/// import. A ledger that follows another takes what that one has accepted.
+#[inline]
+fn check(account: &Account, kind: Kind, found: Option<&Found>, rule: Rule) -> Result<(), Refused> {
+    if kind == Kind::Receipt || matches!(rule, Rule::Follow(..)) {
+        return Ok(());
+    }
+    if account.balance.unsigned_abs() > Account::MAX_BALANCE as u128 {
+        return Err(Refused::Overflow);
+    }
+    // A transfer has seen to it that payers may pay; who is below zero may be paid.
+    if matches!(rule, Rule::Import | Rule::Transfer) {
+        return Ok(());
+    }
+    if account.balance < 0 && !account.flags.contains(Flags::OVERDRAFT) {
+        return Err(Refused::Overdrawn);
+    }
+    let before = found
+        .filter(|found| found.slot.kind() == Kind::Account)
+        .map(|found| found.slot.account())
+        .filter(|before| before.flags.contains(Flags::FROZEN));
+    let allowed = |before: Account| {
+        let flags = account.flags;
+        kind == Kind::Account && *account == Account { flags, ..before }
+    };
+    match before.is_none_or(allowed) {
+        true => Ok(()),
+        false => Err(Refused::Frozen),
     }
 }
 

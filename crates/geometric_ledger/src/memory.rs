@@ -1,7 +1,8 @@
 //! How much memory the ledger has of its own beside the page cache, and in what pages.
 //!
 //! Pages that were written are in memory twice, in the page cache and here, and stay so up to
-//! `resident_bytes`. Within these, what every look-up reads (the index) and what is written for the
+//! `resident_bytes`. Those that are not in the files yet are bounded by `dirty_bytes` beside. Within
+//! `resident_bytes`, what every look-up reads (the index) and what is written for the
 //! most part is brought into huge pages little by little.
 
 use crate::huge_page::HugePage;
@@ -64,6 +65,16 @@ impl Core {
 
     fn regions(&self) -> impl Iterator<Item = &Region> {
         self.indexes().chain(self.slots())
+    }
+
+    /// Bytes that were written since the last checkpoint began.
+    pub fn dirty(&self) -> u64 {
+        PAGE as u64 * self.regions().map(Region::dirty).sum::<u64>()
+    }
+
+    /// Bytes that are not in the files yet.
+    pub fn unwritten(&self) -> u64 {
+        PAGE as u64 * self.regions().map(Region::unwritten).sum::<u64>()
     }
 
     /// Pages of its own.

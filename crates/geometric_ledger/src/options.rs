@@ -4,7 +4,6 @@ use crate::disk::{Directory, Disk};
 use crate::error::Error;
 use crate::ledger::GeometricLedger;
 use crate::seal::Secret;
-use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +32,7 @@ pub struct Options {
     pub(crate) history_bytes: u64,
     pub(crate) segment_bytes: u64,
     pub(crate) resident_bytes: u64,
+    pub(crate) dirty_bytes: u64,
     pub(crate) receipts: u64,
     pub(crate) key: Option<Secret>,
     pub(crate) read_only: bool,
@@ -48,6 +48,7 @@ impl Default for Options {
             history_bytes: 256 << 20,
             segment_bytes: 64 << 20,
             resident_bytes: 4 << 30,
+            dirty_bytes: 2 << 30,
             receipts: 1_000_000,
             key: None,
             read_only: false,
@@ -100,6 +101,14 @@ impl Options {
         self
     }
 
+    /// Memory for pages that were written and are not in the files yet, beside
+    /// [`Options::resident_bytes`]. At half of it a checkpoint is made, also while a crash is recovered
+    /// from; at all of it, writers wait. One batch may go beyond it. Default: 2 GiB.
+    pub fn dirty_bytes(mut self, bytes: u64) -> Self {
+        self.dirty_bytes = bytes.max(1 << 20);
+        self
+    }
+
     /// A retried batch of transfers is recognised among at least so many batches before it.
     /// Default: 1,000,000.
     pub fn receipts(mut self, batches: u64) -> Self {
@@ -123,7 +132,7 @@ impl Options {
     }
 
     /// Opens without writing anything: several may, while nobody writes. What a crash left in the
-    /// write-ahead log is replayed in memory.
+    /// write-ahead log is replayed in memory, within [`Options::dirty_bytes`].
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
         self
@@ -139,11 +148,7 @@ impl Options {
         let directory = match self.read_only {
             true => Directory::open_read_only(path),
             false => Directory::open(path),
-        };
-        let directory = directory.map_err(|error| match error.kind() {
-            ErrorKind::WouldBlock => Error::Locked,
-            _ => Error::io(path.display().to_string())(error),
-        })?;
+        }?;
         let mut ledger = self.open_on(Arc::new(directory))?;
         ledger.directory = Some(path.to_owned());
         Ok(ledger)

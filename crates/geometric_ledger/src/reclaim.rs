@@ -5,42 +5,76 @@
 use crate::commit::Writer;
 use crate::error::Error;
 use crate::ledger::Core;
-use crate::record::{HEADER, Header, Reclaimed, RecordKind, push_reclaimed};
+use crate::record::{Reclaimed, RecordKind, push_reclaimed};
 use crate::region::PAGE;
 use crate::shard::Shard;
-use crate::slot::{Kind, SLOT, Slot};
+use crate::slot::{Kind, Slot};
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
+/// Receipts that are added before those that are too old are looked for, and how many are looked at for
+/// each: so there are never many more than are kept.
+const RECEIPTS: u64 = 256;
+const LOOKED_AT: u64 = 4;
+
 impl Core {
-    /// Looks at so many slots, and gives those to others that nobody can ask for any more.
-    pub fn reclaim_some(
-        &self,
-        mut writer: MutexGuard<'_, Writer>,
-        slots: u64,
-    ) -> Result<u64, Error> {
+    /// Looks at so many slots of accounts, and gives those to others that nobody can ask for any more.
+    pub fn reclaim_some(&self, writer: &mut Writer, slots: u64) -> Result<u64, Error> {
         // A scan goes from slot to slot: none may move while there is one.
         let pins = self.pins.lock().unwrap();
         if !pins.is_empty() {
             return Ok(0);
         }
         let oldest = self.oldest.load(Ordering::Acquire);
-        let receipts = oldest.min(writer.sequence.saturating_sub(self.options.receipts));
-        let gone = |slot: &Slot| match slot.kind() {
-            Kind::Account => false,
-            Kind::Tombstone => slot.sequence() <= oldest,
-            Kind::Receipt => slot.sequence() <= receipts,
-        };
+        let gone = |slot: &Slot| slot.kind() == Kind::Tombstone && slot.sequence() <= oldest;
         let (number, from) = writer.hand;
-        let shard = &self.shards[number];
+        let shard = &self.account_shards()[number];
         let end = (from + slots).min(shard.count());
-        let found = self.find_gone(shard, from..end, gone);
-        writer.hand = match end == shard.count() {
-            true => ((number + 1) % self.shards.len(), 0),
+        let reclaimed = self.reclaim_range(writer, shard, from..end, gone)?;
+        writer.hand = match end >= shard.count() {
+            true => ((number + 1) % self.account_shards().len(), 0),
             false => (number, end),
         };
+        Ok(reclaimed)
+    }
+
+    /// Lets receipts go that are older than was promised, in step with those that are added. A view
+    /// needs none of them, and a scan of receipts goes against the direction that they move in.
+    pub fn reclaim_receipts(&self, writer: &mut Writer) -> Result<(), Error> {
+        let shard = self.receipts();
+        if shard.count() < writer.receipts_due {
+            return Ok(());
+        }
+        self.reclaim_some_receipts(writer, RECEIPTS * LOOKED_AT)?;
+        writer.receipts_due = shard.count() + RECEIPTS.min(self.options.receipts.max(1));
+        Ok(())
+    }
+
+    /// Looks at so many receipts.
+    pub fn reclaim_some_receipts(&self, writer: &mut Writer, slots: u64) -> Result<u64, Error> {
+        let shard = self.receipts();
+        let oldest = writer.sequence.saturating_sub(self.options.receipts);
+        let from = match writer.receipts_hand {
+            hand if hand < shard.count() => hand,
+            _ => 0,
+        };
+        let end = (from + slots).min(shard.count());
+        writer.receipts_hand = match end == shard.count() {
+            true => 0,
+            false => end,
+        };
+        self.reclaim_range(writer, shard, from..end, |slot| slot.sequence() <= oldest)
+    }
+
+    fn reclaim_range(
+        &self,
+        writer: &mut Writer,
+        shard: &Shard,
+        range: Range<u64>,
+        gone: impl Fn(&Slot) -> bool,
+    ) -> Result<u64, Error> {
+        let found = self.find_gone(shard, range, gone);
         if found.is_empty() {
             return Ok(0);
         }
@@ -48,21 +82,8 @@ impl Core {
         found
             .iter()
             .for_each(|reclaimed| push_reclaimed(&mut body, reclaimed));
-        let mut header = Header {
-            kind: RecordKind::Reclaim,
-            epoch: writer.epoch,
-            attempt: 0,
-            items: found.len() as u32,
-            body: body.len() as u64,
-            updates: 0,
-            position: self
-                .wal
-                .place((HEADER + body.len().next_multiple_of(8)) as u64)?,
-            sequence: writer.sequence,
-            durable: 0,
-            time: crate::commit::now(),
-            tag: [0; 16],
-        };
+        let mut header = self.header(writer, RecordKind::Reclaim, body.len() as u64)?;
+        header.items = found.len() as u32;
         self.wal.append(&mut header, &self.seal, &mut body)?;
         found
             .iter()
@@ -101,13 +122,13 @@ impl Core {
                         break;
                     };
                     last.insert(place, words);
-                    Some((self.hash(&slot.key()).tag(), words))
+                    Some((self.hash_of(&slot.key(), slot.kind()).tag(), words))
                 }
             };
             found.push(Reclaimed {
-                shard: shard.number,
+                shard: shard.identity.number,
                 slot: place,
-                tag: self.hash(&slot.key()).tag(),
+                tag: self.hash_of(&slot.key(), slot.kind()).tag(),
                 moved,
             });
         }
@@ -118,11 +139,11 @@ impl Core {
     pub fn punch(&self) -> Result<(), Error> {
         for shard in &self.shards {
             let _writer = self.writer.lock().unwrap();
-            let used = (shard.count() * SLOT as u64 * 8).next_multiple_of(PAGE as u64);
+            let used = shard.slots_bytes().next_multiple_of(PAGE as u64);
             let there = shard.slots.bytes();
             if there > used {
                 let punched = shard.slots.file().punch(used, there - used);
-                punched.map_err(Error::io(format!("the slots of shard {}", shard.number)))?;
+                punched.map_err(Error::io(shard.identity.slots_name()))?;
             }
         }
         Ok(())

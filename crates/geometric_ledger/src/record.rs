@@ -1,4 +1,5 @@
-//! A record of the write-ahead log: a header, and a body that is sealed.
+//! A record of the write-ahead log: a header, and a body that is sealed. An encrypted body is sealed in
+//! chunks, so that one undo can be read without the rest of its batch.
 //!
 //! A batch's body is its totals and digest, the *updates* (what the digest is over: nothing in them
 //! depends on where anything is stored), and for each update an *undo*: the slot it went to and the
@@ -7,13 +8,30 @@
 use crate::account::{Key, WORDS};
 use crate::seal::{Place, Purpose, Seal, Tag, checksum};
 use crate::slot::{Kind, SLOT, Slot, Words, read_words, write_words};
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 pub const HEADER: usize = 88;
 const MAGIC: u32 = u32::from_le_bytes(*b"GLR1");
 /// Bytes of a batch's body before its updates.
 pub const TOTALS: usize = 72;
+/// Bytes of an encrypted body that are sealed together.
+pub const CHUNK: usize = 4096;
+const TAG: usize = size_of::<Tag>();
+
+/// Bytes that a record takes in the log.
+pub fn record_len(body: u64, encrypted: bool) -> u64 {
+    HEADER as u64 + stored_len(body, encrypted)
+}
+
+/// Bytes that a body takes in the log: padded, and followed by the tags of its chunks.
+fn stored_len(body: u64, encrypted: bool) -> u64 {
+    let tags = match encrypted {
+        true => body.div_ceil(CHUNK as u64) * TAG as u64,
+        false => 0,
+    };
+    body.next_multiple_of(8) + tags
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -23,16 +41,20 @@ pub enum RecordKind {
     Reclaim = 2,
     /// Says only how far the log is durable.
     Mark = 3,
+    /// The last record of a segment: the log goes on in the next one, which is there.
+    Continue = 4,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     pub kind: RecordKind,
     pub epoch: u32,
-    /// How often a record was begun at this position in this epoch.
+    /// How many records of this epoch could not be written before this one.
     pub attempt: u16,
     pub items: u32,
-    /// Bytes of the body, and of the updates in it.
+    pub encrypted: bool,
+    /// Bytes of the body, and of the updates in it. Of [`RecordKind::Continue`], which has no body,
+    /// `updates` is the length of the next segment.
     pub body: u64,
     pub updates: u64,
     /// Where in the log the record begins.
@@ -51,6 +73,7 @@ impl Header {
         let mut bytes = [0; HEADER];
         bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());
         bytes[4] = self.kind as u8;
+        bytes[5] = u8::from(self.encrypted);
         bytes[6..8].copy_from_slice(&self.attempt.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.epoch.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.items.to_le_bytes());
@@ -76,9 +99,15 @@ impl Header {
         }
         let mut words = [0; 6];
         read_words(&bytes[16..64], &mut words);
-        let kinds = [RecordKind::Batch, RecordKind::Reclaim, RecordKind::Mark];
+        let kinds = [
+            RecordKind::Batch,
+            RecordKind::Reclaim,
+            RecordKind::Mark,
+            RecordKind::Continue,
+        ];
         Some(Header {
             kind: kinds.into_iter().find(|kind| *kind as u8 == bytes[4])?,
+            encrypted: bytes[5] != 0,
             attempt: u16::from_le_bytes(bytes[6..8].try_into().unwrap()),
             epoch: u32::from_le_bytes(bytes[8..12].try_into().unwrap()),
             items: u32::from_le_bytes(bytes[12..16].try_into().unwrap()),
@@ -92,34 +121,94 @@ impl Header {
         })
     }
 
+    /// Bytes of the body in the log, with its padding and the tags of its chunks.
+    pub fn stored(&self) -> u64 {
+        stored_len(self.body, self.encrypted)
+    }
+
     /// The position after the record.
     pub fn end(&self) -> u64 {
-        self.position + HEADER as u64 + self.body.next_multiple_of(8)
+        self.position + HEADER as u64 + self.stored()
     }
 
-    pub fn seal(&mut self, seal: &Seal, body: &mut [u8]) {
-        self.tag = seal.seal(Purpose::Record, self.place(), &self.bound(), body);
+    /// Encrypts a body, and adds the tags of its chunks to it.
+    pub fn encrypt(&mut self, seal: &Seal, body: &mut Vec<u8>) {
+        let bound = self.bound();
+        self.tag = seal.seal(Purpose::Record, self.place(self.position), &bound, &mut []);
+        let mut tags = Vec::new();
+        for (number, chunk) in body.chunks_mut(CHUNK).enumerate() {
+            let place = self.chunk_place(number as u64);
+            tags.extend(seal.seal(Purpose::Record, place, &bound, chunk));
+        }
+        body.resize(body.len().next_multiple_of(8), 0);
+        body.extend(tags);
     }
 
-    /// The tag that [`Header::seal`] gives without a key.
+    /// The tag of a body that is not encrypted.
     pub fn check(&self, body: &[u8]) -> Tag {
         checksum(&self.bound(), body)
     }
 
-    pub fn open(&self, seal: &Seal, body: &mut [u8]) -> bool {
-        seal.open(
-            Purpose::Record,
-            self.place(),
-            &self.bound(),
-            body,
-            &self.tag,
-        )
+    /// Makes the stored form of a body, as long as [`Header::stored`] says, the body; false if it is
+    /// not what was written.
+    pub fn open(&self, seal: &Seal, stored: &mut Vec<u8>) -> bool {
+        if self.encrypted != seal.encrypts() || stored.len() as u64 != self.stored() {
+            return false;
+        }
+        let bound = self.bound();
+        let len = self.body as usize;
+        if !self.encrypted {
+            stored.truncate(len);
+            return checksum(&bound, stored) == self.tag;
+        }
+        let tags = stored.split_off(len.next_multiple_of(8));
+        stored.truncate(len);
+        let place = self.place(self.position);
+        let whole = seal.open(Purpose::Record, place, &bound, &mut [], &self.tag);
+        whole && self.open_chunks(seal, 0, stored, &tags)
     }
 
-    fn place(&self) -> Place {
+    /// The bytes of an encrypted record that have `longest` bytes of the body from `offset` on, or as
+    /// many as there are: the range of whole chunks, and that of their tags. Both count from the
+    /// record's beginning.
+    pub fn chunks(&self, offset: u64, longest: usize) -> Option<(Range<u64>, Range<u64>)> {
+        if offset >= self.body {
+            return None;
+        }
+        let end = self.body.min(offset + longest as u64);
+        let (first, last) = (offset / CHUNK as u64, end.div_ceil(CHUNK as u64));
+        let body = first * CHUNK as u64..self.body.min(last * CHUNK as u64);
+        let tags = HEADER as u64 + self.body.next_multiple_of(8);
+        let tag = |number: u64| tags + number * TAG as u64;
+        let place = |at: u64| HEADER as u64 + at;
+        Some((place(body.start)..place(body.end), tag(first)..tag(last)))
+    }
+
+    /// Decrypts chunks of a body, from the one of number `first` on.
+    pub fn open_chunks(&self, seal: &Seal, first: u64, chunks: &mut [u8], tags: &[u8]) -> bool {
+        let bound = self.bound();
+        let tags = tags.chunks_exact(TAG);
+        chunks.len().div_ceil(CHUNK) == tags.len()
+            && chunks
+                .chunks_mut(CHUNK)
+                .zip(tags)
+                .enumerate()
+                .all(|(number, (chunk, tag))| {
+                    let place = self.chunk_place(first + number as u64);
+                    let tag = tag.try_into().expect("as long as a tag");
+                    seal.open(Purpose::Record, place, &bound, chunk, tag)
+                })
+    }
+
+    /// Positions never come again, and each chunk is sealed at its own.
+    fn chunk_place(&self, number: u64) -> Place {
+        self.place(self.position + HEADER as u64 + number * CHUNK as u64)
+    }
+
+    fn place(&self, position: u64) -> Place {
         Place {
             epoch: self.epoch,
-            major: self.position,
+            major: position,
             minor: u32::from(self.attempt),
         }
     }
@@ -137,13 +226,18 @@ impl Header {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     pub accounts: u64,
-    /// The sum of all that balances rose by outside of transfers.
+    /// The sum of all that balances rose by outside of transfers, modulo 2^128.
     pub minted: u128,
-    /// The sum of all that balances fell by outside of transfers.
+    /// The sum of all that balances fell by outside of transfers, modulo 2^128.
     pub burned: u128,
 }
 
 impl Totals {
+    /// The sum of all balances: what was minted and not burned.
+    pub fn balances(&self) -> i128 {
+        self.minted.wrapping_sub(self.burned) as i128
+    }
+
     pub fn encode(&self, digest: &[u8; 32]) -> [u8; TOTALS] {
         let mut bytes = [0; TOTALS];
         bytes[..8].copy_from_slice(&self.accounts.to_le_bytes());
@@ -445,32 +539,73 @@ mod tests {
         }
     }
 
-    #[test]
-    fn any_flipped_bit_of_a_record_is_found() {
-        let seal = Seal::plain();
-        let mut body = vec![5; 300];
-        let mut header = Header {
+    fn header(encrypted: bool, body: u64) -> Header {
+        Header {
             kind: RecordKind::Batch,
             epoch: 1,
             attempt: 0,
             items: 1,
-            body: 300,
+            encrypted,
+            body,
             updates: 40,
             position: 4_096,
             sequence: 9,
             durable: 4_000,
             time: 1,
             tag: [0; 16],
-        };
-        header.seal(&seal, &mut body);
-        let bytes = [&header.encode()[..], &body].concat();
-        for bit in 0..bytes.len() * 8 {
-            let mut changed = bytes.clone();
-            changed[bit / 8] ^= 1 << (bit % 8);
-            let intact = Header::decode(&changed)
-                .is_some_and(|header| header.open(&seal, &mut changed[HEADER..].to_vec()));
-            // Three bytes of padding in the header are covered by its checksum all the same.
-            assert!(!intact, "bit {bit}");
         }
+    }
+
+    #[test]
+    fn any_flipped_bit_of_a_record_is_found() {
+        for encrypted in [false, true] {
+            let seal = match encrypted {
+                true => Seal::encrypted(vec![(0, crate::seal::Secret::new([1; 32]))]),
+                false => Seal::plain(),
+            };
+            let mut body = vec![5; 304];
+            let mut header = header(encrypted, 304);
+            match encrypted {
+                true => header.encrypt(&seal, &mut body),
+                false => header.tag = header.check(&body),
+            }
+            let bytes = [&header.encode()[..], &body].concat();
+            assert_eq!(bytes.len() as u64, header.end() - header.position);
+            let open = |bytes: &[u8]| {
+                let mut body = bytes[HEADER..].to_vec();
+                let header = Header::decode(bytes)?;
+                (header.body < 10_000 && header.open(&seal, &mut body)).then_some(body)
+            };
+            assert_eq!(open(&bytes), Some(vec![5; 304]));
+            for bit in 0..bytes.len() * 8 {
+                let mut changed = bytes.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                // Padding in the header is covered by its checksum all the same.
+                assert_eq!(open(&changed), None, "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_of_an_encrypted_body_is_read_by_itself() {
+        let seal = Seal::encrypted(vec![(0, crate::seal::Secret::new([1; 32]))]);
+        let plain: Vec<u8> = (0..3 * CHUNK + 100).map(|at| (at % 251) as u8).collect();
+        let mut header = header(true, plain.len() as u64);
+        let mut body = plain.clone();
+        header.encrypt(&seal, &mut body);
+        let bytes = [&header.encode()[..], &body].concat();
+        for offset in [0, 1, CHUNK - 3, CHUNK, 2 * CHUNK + 7, plain.len() - 1] {
+            let (chunks, tags) = header.chunks(offset as u64, 88).unwrap();
+            assert!(chunks.end - chunks.start <= 2 * CHUNK as u64);
+            let first = (chunks.start - HEADER as u64) / CHUNK as u64;
+            let mut part = bytes[chunks.start as usize..chunks.end as usize].to_vec();
+            let tags = &bytes[tags.start as usize..tags.end as usize];
+            assert!(header.open_chunks(&seal, first, &mut part, tags));
+            let from = offset - first as usize * CHUNK;
+            let len = 88.min(plain.len() - offset);
+            assert_eq!(part[from..from + len], plain[offset..offset + len]);
+            assert!(!header.open_chunks(&seal, first + 1, &mut part, tags));
+        }
+        assert_eq!(header.chunks(plain.len() as u64, 1), None);
     }
 }

@@ -8,6 +8,7 @@ use crate::ledger::Core;
 use crate::record::{
     HEADER, Header, Reclaimed, RecordKind, TOTALS, Totals, take_reclaimed, take_undo, take_update,
 };
+use crate::shard::Shard;
 use crate::slot::Kind;
 use crate::superblock::Superblock;
 use crate::wal::Next;
@@ -25,6 +26,15 @@ pub struct Recovery {
     pub bytes: u64,
     /// Pages of the index that were set from the checkpoint's journal.
     pub pages: u64,
+    /// Checkpoints that were made meanwhile, to stay within `dirty_bytes`.
+    pub checkpoints: u64,
+    /// A copy of the superblock was damaged. It is whole again, unless the ledger is open for reading
+    /// only.
+    pub superblock_repaired: bool,
+    /// Indexes that were missing or damaged, and were made again from the slots.
+    pub indexes_rebuilt: u64,
+    /// Hashes of the tree were missing or damaged, and were made again from the batches.
+    pub tree_rebuilt: bool,
     pub duration: Duration,
 }
 
@@ -35,7 +45,7 @@ struct Record {
 }
 
 enum Content {
-    Mark,
+    Nothing,
     Reclaim(Vec<Reclaimed>),
     Batch {
         totals: Totals,
@@ -47,49 +57,85 @@ enum Content {
 
 impl Core {
     pub fn recover(&self, block: &Superblock) -> Result<Recovery, Error> {
-        let mut writer = self.writer.lock().unwrap();
-        let writer = &mut *writer;
         let mut recovery = Recovery {
             clean: block.clean,
             ..Recovery::default()
         };
-        // After a clean end the log has nothing that could be read, or looked for in vain.
-        let mut next = match block.clean {
-            true => None,
-            false => self.read(block.position, writer.sequence, 0)?,
-        };
         let mut position = block.position;
+        if block.checkpoint > 0 {
+            self.wal.must_have(block.segment.0, block.segment.1)?;
+        }
+        self.wal.end_at(position, position);
+        // The log is read even where the superblock says that there is nothing: an older copy of it may
+        // have been put back. A whole record proves that; the search for parts of one is left out.
+        let mut next = match block.clean {
+            true => self.read_whole(position, block.sequence)?,
+            false => self.read(position, block.sequence, 0)?,
+        };
+        recovery.clean &= next.is_none();
         while let Some(record) = next {
             let header = record.header;
             recovery.batches += u64::from(header.kind == RecordKind::Batch);
-            recovery.bytes += header.end() - position;
-            position = header.end();
+            recovery.bytes += header.end() - header.position;
+            position = self.wal.after(&header);
             let (done, following) = workers::both(
                 usize::MAX,
-                || self.replay(writer, record),
+                || self.replay(&mut self.writer.lock().unwrap(), record),
                 || self.read(position, header.sequence, header.epoch),
             );
             done?;
             next = following?;
+            self.wal.end_at(position, self.wal.durable());
+            recovery.checkpoints += self.bound_replay()?;
         }
-        self.wal.end_at(position, block.position);
         if !self.options.read_only {
             // A process that was killed leaves what the disk does not have yet. Readers are about to see
             // it, and records to come say that it is durable.
             self.wal.sync_to(position)?;
         }
-        self.visible.store(writer.sequence, Ordering::Release);
+        for shard in &self.shards {
+            recovery.indexes_rebuilt += u64::from(shard.replayed(&self.seal, &self.hasher)?);
+        }
+        let sequence = self.writer.lock().unwrap().sequence;
+        self.visible.store(sequence, Ordering::Release);
         Ok(recovery)
+    }
+
+    /// Keeps replay within `dirty_bytes`. Returns how many checkpoints that took.
+    fn bound_replay(&self) -> Result<u64, Error> {
+        let limit = self.options.dirty_bytes;
+        if self.dirty() <= limit / 2 {
+            return Ok(0);
+        }
+        match self.options.read_only {
+            true if self.dirty() > limit => Err(Error::TooMuchToReplay(limit)),
+            // An index that is yet to be made again is in no state that a checkpoint could keep.
+            false if !self.shards.iter().any(Shard::is_incomplete) => {
+                self.checkpoint(false)?;
+                Ok(1)
+            }
+            _ => Ok(0),
+        }
+    }
+
+    /// The record at the end of a ledger that was closed, if there is one.
+    fn read_whole(&self, position: u64, sequence: u64) -> Result<Option<Record>, Error> {
+        let next = self.wal.continues(position, sequence, 0, &self.seal)?;
+        self.take_apart(next)
     }
 
     /// The record that continues the log.
     fn read(&self, position: u64, sequence: u64, epoch: u32) -> Result<Option<Record>, Error> {
         let next = self.wal.next(position, sequence, epoch, &self.seal)?;
+        self.take_apart(next)
+    }
+
+    fn take_apart(&self, next: Next) -> Result<Option<Record>, Error> {
         let Next::Record(header, body) = next else {
             return Ok(None);
         };
         let content = match header.kind {
-            RecordKind::Mark => Some(Content::Mark),
+            RecordKind::Mark | RecordKind::Continue => Some(Content::Nothing),
             RecordKind::Reclaim => reclaimed(&header, &body),
             RecordKind::Batch => self.changes(&header, &body),
         };
@@ -114,7 +160,7 @@ impl Core {
             let position = end - undos.len() as u64;
             let undo = take_undo(&mut undos, &key, &words)?;
             changes.push(Change {
-                hash: self.hash(&key),
+                hash: self.hash_of(&key, kind),
                 given: item,
                 item,
                 number: undo.slot,
@@ -134,7 +180,7 @@ impl Core {
     fn replay(&self, writer: &mut Writer, record: Record) -> Result<(), Error> {
         let header = record.header;
         match record.content {
-            Content::Mark => Ok(()),
+            Content::Nothing => Ok(()),
             Content::Reclaim(slots) => slots.iter().try_for_each(|slot| self.reclaim(slot)),
             Content::Batch {
                 totals,

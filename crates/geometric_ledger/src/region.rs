@@ -48,6 +48,10 @@ pub struct Region {
     saved: Mutex<Vec<(u64, Box<Page>)>>,
     /// Pages of which there is a copy here beside the file's.
     private: AtomicU64,
+    /// Pages that were written since the region was frozen, and pages of the frozen state that nobody
+    /// has taken.
+    dirty: AtomicU64,
+    frozen: AtomicU64,
     memory: Memory,
     file: Arc<dyn DiskFile>,
 }
@@ -82,6 +86,8 @@ impl Region {
             }),
             saved: Mutex::default(),
             private: AtomicU64::new(0),
+            dirty: AtomicU64::new(0),
+            frozen: AtomicU64::new(0),
             file,
             memory,
         };
@@ -142,7 +148,13 @@ impl Region {
         let there = self.file.size()?.saturating_sub(offset).min(bytes as u64);
         let whole = there == bytes as u64;
         if self.memory == Memory::Mapped || (self.memory == Memory::Fixed && whole) {
-            return self.file.map(offset, bytes);
+            // SAFETY: the directory is locked, so no other ledger changes the file. This one makes it no
+            // shorter, writes to it only what the mapping holds, and reads the mapping as atomics.
+            let map = unsafe { self.file.map(offset, bytes) }?;
+            if map.len() != bytes || !map.as_ptr().addr().is_multiple_of(PAGE) {
+                return Err(io::Error::other("a file is not mapped as it was asked for"));
+            }
+            return Ok(map);
         }
         let mut map = MmapMut::map_anon(bytes)?;
         self.file.read_at(&mut map[..there as usize], offset)?;
@@ -211,9 +223,22 @@ impl Region {
     }
 
     fn written(&self, chunk: &Chunk, bit: u64) {
-        if set(&chunk.dirty, bit) && set(&chunk.private, bit) {
-            self.private.fetch_add(1, Ordering::Relaxed);
+        if set(&chunk.dirty, bit) {
+            self.dirty.fetch_add(1, Ordering::Relaxed);
+            if set(&chunk.private, bit) {
+                self.private.fetch_add(1, Ordering::Relaxed);
+            }
         }
+    }
+
+    /// How many pages were written since the region was frozen.
+    pub fn dirty(&self) -> u64 {
+        self.dirty.load(Ordering::Relaxed)
+    }
+
+    /// How many pages are not in the file yet.
+    pub fn unwritten(&self) -> u64 {
+        self.dirty() + self.frozen.load(Ordering::Relaxed)
     }
 
     /// How many pages there is a copy of here beside the file's.
@@ -230,6 +255,8 @@ impl Region {
     /// Declares the present state the frozen one. Nobody may write meanwhile: who has written a cell and
     /// found its page dirty has done so by then, and who does so from then on finds that it is not.
     pub fn freeze(&self) {
+        let dirty = self.dirty.swap(0, Ordering::Relaxed);
+        self.frozen.fetch_add(dirty, Ordering::Relaxed);
         for chunk in self.chunks.iter().filter_map(OnceLock::get) {
             for (dirty, frozen) in chunk.dirty.iter().zip(&chunk.frozen) {
                 if dirty.load(Ordering::Relaxed) != 0 {
@@ -242,6 +269,12 @@ impl Region {
     /// At most about `count` pages of the frozen state, as they were, those saved before they were
     /// overwritten included. Empty when there are none left. Nobody may write meanwhile.
     pub fn take_frozen(&self, count: usize) -> Vec<(u64, Box<Page>)> {
+        let pages = self.frozen_pages(count);
+        self.frozen.fetch_sub(pages.len() as u64, Ordering::Relaxed);
+        pages
+    }
+
+    fn frozen_pages(&self, count: usize) -> Vec<(u64, Box<Page>)> {
         let mut pages = std::mem::take(&mut *self.saved.lock().unwrap());
         for (number, chunk) in self.chunks.iter().enumerate() {
             let Some(chunk) = chunk.get() else { break };
@@ -267,6 +300,12 @@ impl Region {
         longest: u64,
         mut each: impl FnMut(Range<u64>) -> io::Result<()>,
     ) -> io::Result<()> {
+        let mut each = |run: Range<u64>| -> io::Result<()> {
+            let pages = run.end - run.start;
+            each(run)?;
+            self.frozen.fetch_sub(pages, Ordering::Relaxed);
+            Ok(())
+        };
         let mut run = 0..0;
         for (number, chunk) in self.chunks.iter().enumerate() {
             let Some(chunk) = chunk.get() else { break };
@@ -468,6 +507,7 @@ fn clear(bits: &[AtomicU64], bit: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::OpenFile;
 
     #[test]
     fn each_page_is_in_one_chunk() {
@@ -484,7 +524,7 @@ mod tests {
     #[test]
     fn a_frozen_page_is_given_as_it_was() {
         let file = tempfile::tempfile().unwrap();
-        let region = Region::open(Arc::new(file), Memory::Mapped).unwrap();
+        let region = Region::open(Arc::new(OpenFile(file)), Memory::Mapped).unwrap();
         region.ensure(10 * PAGE as u64).unwrap();
         let write = |cell: u64, word| {
             region.touch::<8>(cell);
@@ -508,7 +548,7 @@ mod tests {
     #[test]
     fn a_block_comes_into_a_huge_page_while_it_is_read_and_stays_what_it_was() {
         let file = tempfile::tempfile().unwrap();
-        let region = Region::open(Arc::new(file), Memory::Mapped).unwrap();
+        let region = Region::open(Arc::new(OpenFile(file)), Memory::Mapped).unwrap();
         let pages = 3 * BLOCK + 10;
         region.ensure(pages * PAGE as u64).unwrap();
         let cells = region.bytes() / 64;
@@ -564,7 +604,7 @@ mod tests {
     #[test]
     fn what_is_written_while_a_checkpoint_writes_is_in_the_next_one_as_well() {
         let file = tempfile::tempfile().unwrap();
-        let region = Region::open(Arc::new(file), Memory::Mapped).unwrap();
+        let region = Region::open(Arc::new(OpenFile(file)), Memory::Mapped).unwrap();
         region.ensure(10 * PAGE as u64).unwrap();
         let pages = || {
             let mut pages = Vec::new();

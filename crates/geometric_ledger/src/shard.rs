@@ -1,30 +1,57 @@
 //! A shard: slots and the table that finds them, written by one thread and read by any.
+//!
+//! The first slot and one line of the index hold the shard's *stamp*: which ledger and shard it is, and
+//! the checkpoint that last wrote the file. So a file that is put back from an older copy is noticed. An
+//! index that is missing or not the checkpoint's is made again from the slots.
 
 use crate::account::{Hex, Key};
+use crate::disk::DiskFile;
 use crate::error::Error;
 use crate::index::{self, ChangeError, DamagedLine, LEAST, LINE, Table};
 use crate::region::Region;
 use crate::seal::Seal;
 use crate::seqlock::{self, Version};
-use crate::slot::{Cell, SLOT, Slot, Words};
+use crate::slot::{Cell, Kind, SLOT, Slot, Words, read_words};
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use xxhash_rust::xxh3::xxh3_64;
+use zerocopy::IntoBytes;
 
-/// A key's hash under the ledger's secret, so that nobody can choose keys that collide.
+/// A key's hash under the ledger's secret, so that nobody can choose keys that collide. Accounts and
+/// receipts have hashes of their own, and are never in one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyHash(u64);
 
+/// Set in the hash of a receipt, and in no other.
+const RECEIPT: u64 = 1 << 63;
+
 impl KeyHash {
     #[inline]
-    pub fn new(hasher: &SipHasher13, key: &Key) -> Self {
-        KeyHash(hasher.hash(key))
+    pub fn account(hasher: &SipHasher13, key: &Key) -> Self {
+        KeyHash(hasher.hash(key) & !RECEIPT)
     }
 
-    /// The shard, of a power of two.
+    #[inline]
+    pub fn new(hasher: &SipHasher13, key: &Key, kind: Kind) -> Self {
+        match kind {
+            Kind::Account | Kind::Tombstone => Self::account(hasher, key),
+            Kind::Receipt => {
+                let mut bytes = [kind as u8; 33];
+                bytes[..32].copy_from_slice(key);
+                KeyHash(hasher.hash(&bytes) | RECEIPT)
+            }
+        }
+    }
+
+    /// The shard, of a power of two for accounts and one more for receipts.
+    #[inline]
     pub fn shard(self, shards: usize) -> usize {
-        (self.0 >> 48) as usize & (shards - 1)
+        match self.0 & RECEIPT {
+            0 => (self.0 >> 48) as usize & (shards - 2),
+            _ => shards - 1,
+        }
     }
 
     /// What the shard's table goes by.
@@ -37,6 +64,65 @@ impl KeyHash {
     }
 }
 
+/// Which ledger and which of its shards a file belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    pub ledger: [u8; 16],
+    pub number: u16,
+    pub receipts: bool,
+}
+
+impl Identity {
+    pub fn slots_name(&self) -> String {
+        format!("{}.slots", self.name())
+    }
+
+    pub fn index_name(&self) -> String {
+        format!("{}.index", self.name())
+    }
+
+    fn name(&self) -> String {
+        match self.receipts {
+            true => "receipts".into(),
+            false => format!("shard-{}", Hex(&[self.number as u8])),
+        }
+    }
+
+    /// What the index's stamp says after a checkpoint, and with a checksum the slots'.
+    fn stamp(&self, checkpoint: u64) -> [u64; LINE - 1] {
+        let mut stamp = [0; LINE - 1];
+        read_words(&self.ledger, &mut stamp[..2]);
+        stamp[2] = u64::from(self.number) | u64::from(self.receipts) << 16;
+        stamp[3] = checkpoint;
+        stamp
+    }
+
+    /// Whether an index's file is of a checkpoint or of the one before.
+    pub fn stamped(&self, file: &dyn DiskFile, checkpoint: u64) -> bool {
+        let stamp = index::stamp_in(file);
+        [checkpoint - 1, checkpoint]
+            .iter()
+            .any(|it| stamp == Some(self.stamp(*it)))
+    }
+
+    fn slots_stamp(&self, checkpoint: u64) -> Words {
+        let mut words = [0; SLOT];
+        words[1..LINE].copy_from_slice(&self.stamp(checkpoint));
+        words[15] = xxh3_64(words[..15].as_bytes());
+        words
+    }
+}
+
+/// What the superblock says of a shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    pub state: State,
+    /// The checkpoint that left the state; 0 for a shard that is new.
+    pub checkpoint: u64,
+    /// The index may have to be made again, because the journal of the checkpoint is damaged.
+    pub rebuild: bool,
+}
+
 /// The state of a shard, as a checkpoint keeps it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
@@ -45,9 +131,13 @@ pub struct State {
 }
 
 pub struct Shard {
-    pub number: u16,
+    pub identity: Identity,
     pub slots: Region,
     pub index: Region,
+    /// The index is not right, and is made again when all slots are: nothing is changed in it until then.
+    rebuild: AtomicBool,
+    /// The write-ahead log is being replayed, so an index that is not right may be made again.
+    replaying: AtomicBool,
     version: Version,
     buckets: AtomicU64,
     count: AtomicU64,
@@ -70,29 +160,28 @@ pub struct Guess<'a> {
 
 impl Shard {
     pub fn open(
-        number: u16,
+        identity: Identity,
         slots: Region,
         index: Region,
-        state: Option<State>,
+        expected: Expected,
     ) -> Result<Self, Error> {
-        let state = match state {
-            Some(state) => state,
-            None => State {
-                slots: 0,
-                table: Table::create(&index).map_err(Error::io(format!("shard {number}")))?,
-            },
-        };
-        if state.table.buckets < LEAST {
-            return Err(Error::damaged(
-                "ledger",
-                format!("shard {number}"),
-                "no table",
-            ));
+        let new = expected.checkpoint == 0;
+        let mut state = expected.state;
+        let mut rebuild = expected.rebuild;
+        if new {
+            state = State::default();
+            state.table = Table::create(&index).map_err(Error::io(identity.index_name()))?;
+        } else {
+            check_slots(&identity, &slots, &expected)?;
+            let whole = index.bytes() >= state.table.bytes() && state.table.buckets >= LEAST;
+            rebuild |= !whole || index::stamp(&index) != Some(identity.stamp(expected.checkpoint));
         }
         let shard = Shard {
-            number,
+            identity,
             slots,
             index,
+            rebuild: AtomicBool::new(rebuild),
+            replaying: AtomicBool::new(true),
             version: Version::new(),
             buckets: AtomicU64::new(state.table.buckets),
             count: AtomicU64::new(state.slots),
@@ -100,6 +189,52 @@ impl Shard {
         };
         shard.reserve(0)?;
         Ok(shard)
+    }
+
+    /// Says that the log is replayed. Makes the index again if that is needed, which it says.
+    pub fn replayed(&self, seal: &Seal, hasher: &SipHasher13) -> Result<bool, Error> {
+        self.replaying.store(false, Ordering::Relaxed);
+        if !self.rebuild.swap(false, Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let name = self.identity.index_name();
+        tracing::warn!(index = %name, "the index is damaged, and is made again from the slots");
+        let mut state = self.lock();
+        state.table = Table::create(&self.index).map_err(Error::io(&name))?;
+        for number in 0..state.slots {
+            let slot = self.slot(number, seal).ok_or_else(|| {
+                let what = format!("its checksum is wrong, and {name} cannot be made without it");
+                Error::damaged(&self.identity.slots_name(), format!("slot {number}"), what)
+            })?;
+            let hash = KeyHash::new(hasher, &slot.key(), slot.kind());
+            state
+                .table
+                .reserve(&self.index, 1)
+                .map_err(Error::io(&name))?;
+            self.change(&mut state, |table| {
+                table.insert(&self.index, hash.tag(), number)
+            })?;
+        }
+        Ok(true)
+    }
+
+    /// Whether the index is yet to be made again.
+    pub fn is_incomplete(&self) -> bool {
+        self.rebuild.load(Ordering::Relaxed)
+    }
+
+    /// Says in both files, from the next checkpoint on, which one it is. Nobody may write meanwhile.
+    pub fn set_stamp(&self, checkpoint: u64) {
+        index::set_stamp(&self.index, &self.identity.stamp(checkpoint));
+        let cell = self.slots.cell::<SLOT>(0);
+        let words = self.identity.slots_stamp(checkpoint);
+        seqlock::write(cell.expect("a shard has room for its stamp"), &words);
+        self.slots.mark::<SLOT>(0);
+    }
+
+    /// Bytes of the slots' file that are in use.
+    pub fn slots_bytes(&self) -> u64 {
+        cell_of(self.count()) * SLOT as u64 * 8
     }
 
     pub fn state(&self) -> State {
@@ -120,12 +255,14 @@ impl Shard {
         let state = self.lock();
         if state.slots + more > u64::from(u32::MAX) {
             let full = std::io::Error::other("the shard has four billion slots");
-            return Err(Error::io(format!("shard {}", self.number))(full));
+            return Err(Error::io(self.identity.slots_name())(full));
         }
-        self.slots
-            .ensure((state.slots + more) * SLOT as u64 * 8)
+        let slots = self
+            .slots
+            .ensure(cell_of(state.slots + more) * SLOT as u64 * 8);
+        slots
             .and_then(|()| state.table.reserve(&self.index, more))
-            .map_err(Error::io(format!("shard {} cannot grow", self.number)))
+            .map_err(Error::io(format!("{} cannot grow", self.identity.name())))
     }
 
     /// The line of the table that a hash is probably in, which is asked for.
@@ -137,14 +274,14 @@ impl Shard {
     /// Asks for a slot's memory.
     #[inline]
     pub fn prefetch(&self, slot: u64) {
-        self.slots.prefetch::<SLOT>(slot);
+        self.slots.prefetch::<SLOT>(cell_of(slot));
     }
 
     /// The slot that a hash is in by a line of the table, which is asked for.
     #[inline]
     pub fn guess(&self, line: &[AtomicU64; LINE], tag: u32) -> Option<Guess<'_>> {
         let number = index::guess(line, tag)?;
-        let cell = self.slots.prefetch(number)?;
+        let cell = self.slots.prefetch(cell_of(number))?;
         Some(Guess { number, cell })
     }
 
@@ -184,7 +321,7 @@ impl Shard {
             let (mut hit, mut damaged, mut slots) = (false, None, 0);
             let lines = index::candidates(&self.index, buckets, hash.tag(), |number| {
                 slots += 1;
-                let cell = self.slots.cell(number);
+                let cell = self.slots.cell(cell_of(number));
                 if !cell.is_some_and(|cell| found.slot.read(cell, seal)) {
                     damaged = Some(number);
                     return false;
@@ -204,7 +341,7 @@ impl Shard {
                 (Err(DamagedLine(line)), _) => Err(self.damaged_line(line)),
                 (_, Some(slot)) => Err(Error::DamagedAccount {
                     key: *key,
-                    shard: self.number,
+                    shard: self.identity.number,
                     slot,
                 }),
                 (Ok(lines), None) => Ok((false, lines + slots)),
@@ -215,15 +352,16 @@ impl Shard {
     /// A slot, if its tag is right.
     pub fn slot(&self, number: u64, seal: &Seal) -> Option<Slot> {
         let mut slot = Slot::default();
-        slot.read(self.slots.cell(number)?, seal).then_some(slot)
+        slot.read(self.slots.cell(cell_of(number))?, seal)
+            .then_some(slot)
     }
 
     /// Writes a slot that has been there.
     #[inline]
     pub fn put(&self, number: u64, words: &Words) {
-        let cell = self.slots.cell::<SLOT>(number);
+        let cell = self.slots.cell::<SLOT>(cell_of(number));
         seqlock::write(cell.expect("the slot is there"), words);
-        self.slots.mark::<SLOT>(number);
+        self.slots.mark::<SLOT>(cell_of(number));
     }
 
     /// Adds a slot after the last one.
@@ -247,12 +385,16 @@ impl Shard {
         let last = state.slots - 1;
         self.change(state, |table| {
             table.remove(&self.index, tag, slot)?;
-            if let Some((tag, words)) = moved {
+            if let Some((tag, _)) = moved {
                 table.replace(&self.index, tag, last, slot)?;
-                self.put(slot, words);
             }
+            // Readers who saw the old table look again.
+            moved.iter().for_each(|(_, words)| self.put(slot, words));
             Ok(())
         })?;
+        if let Some((_, words)) = moved.filter(|_| self.rebuild.load(Ordering::Relaxed)) {
+            self.put(slot, words);
+        }
         state.slots = last;
         self.count.store(last, Ordering::Release);
         Ok(())
@@ -263,16 +405,24 @@ impl Shard {
         state: &mut State,
         change: impl FnOnce(&mut Table) -> Result<(), ChangeError>,
     ) -> Result<(), Error> {
+        if self.rebuild.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let result = self.version.change(|| {
             let result = change(&mut state.table);
             self.buckets.store(state.table.buckets, Ordering::Release);
             result
         });
-        result.map_err(|error| match error {
-            ChangeError::Io(error) => Error::io(format!("shard {}", self.number))(error),
-            ChangeError::Line(DamagedLine(line)) => self.damaged_line(line),
+        result.or_else(|error| match error {
+            ChangeError::Io(error) => Err(Error::io(self.identity.index_name())(error)),
+            _ if self.replaying.load(Ordering::Relaxed) => {
+                self.rebuild.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            ChangeError::Line(DamagedLine(line)) => Err(self.damaged_line(line)),
             ChangeError::Missing => {
-                Error::damaged(&index_name(self.number), "its table", "an entry is missing")
+                let name = self.identity.index_name();
+                Err(Error::damaged(&name, "its table", "an entry is missing"))
             }
         })
     }
@@ -280,22 +430,54 @@ impl Shard {
     /// The raw words of a slot, as they are moved. Nobody may write meanwhile.
     pub fn raw(&self, number: u64) -> Option<Words> {
         let mut words = [0; SLOT];
-        seqlock::read(self.slots.cell(number)?, &mut words).then_some(words)
+        seqlock::read(self.slots.cell(cell_of(number))?, &mut words).then_some(words)
     }
 
     fn damaged_line(&self, line: u64) -> Error {
         Error::damaged(
-            &index_name(self.number),
+            &self.identity.index_name(),
             format!("line {line}"),
             "its checksum is wrong",
         )
     }
 }
 
-pub fn slots_name(shard: u16) -> String {
-    format!("shard-{}.slots", Hex(&[shard as u8]))
+/// Where a slot is: after the stamp.
+#[inline(always)]
+fn cell_of(slot: u64) -> u64 {
+    slot + 1
 }
 
-pub fn index_name(shard: u16) -> String {
-    format!("shard-{}.index", Hex(&[shard as u8]))
+/// Fails if the slots are not those of the checkpoint, or of the one that was interrupted after it.
+fn check_slots(identity: &Identity, slots: &Region, expected: &Expected) -> Result<(), Error> {
+    let damaged = |what: String| {
+        let what = format!("{what}; restore a snapshot");
+        Error::damaged(&identity.slots_name(), "the file", what)
+    };
+    let needed = cell_of(expected.state.slots) * SLOT as u64 * 8;
+    if slots.bytes() < needed {
+        let there = slots.bytes();
+        return Err(damaged(format!(
+            "{needed} bytes of it are in use, and it has {there}"
+        )));
+    }
+    let mut words = [0; SLOT];
+    let cell = slots.cell(0).expect("there are bytes");
+    let read = seqlock::read(cell, &mut words);
+    if !read || words[15] != xxh3_64(words[..15].as_bytes()) {
+        // Every slot has a tag of its own, and the next checkpoint writes the stamp again.
+        tracing::warn!(file = %identity.slots_name(), "the file's stamp is damaged");
+        return Ok(());
+    }
+    let now = expected.checkpoint;
+    if ![now, now + 1]
+        .map(|it| identity.slots_stamp(it))
+        .contains(&words)
+    {
+        let theirs = words[4];
+        return Err(damaged(format!(
+            "it is of checkpoint {theirs} of some ledger, and not of checkpoint {now} of this one"
+        )));
+    }
+    Ok(())
 }

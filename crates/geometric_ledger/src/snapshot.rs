@@ -15,10 +15,11 @@ use crate::seal::{Place, Purpose, Seal, Secret, Tag};
 use crate::shard::Found;
 use crate::slot::Slot;
 use crate::superblock::{FORMAT, Superblock};
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -64,13 +65,15 @@ impl GeometricLedger {
     ///
     /// # Errors
     /// [`Error::History`] if `since` is too long ago to tell what was deleted; then a full one is
-    /// needed. [`Error::Damaged`] if an account cannot be read. No file is left then.
+    /// needed. [`Error::Damaged`] if an account cannot be read. [`Error::Snapshot`] if another one is
+    /// being written to the same path. No file is left then.
     pub fn snapshot_to(
         &self,
         path: impl AsRef<Path>,
         since: Option<u64>,
     ) -> Result<SnapshotInfo, Error> {
         let path = path.as_ref();
+        let _alone = Alone::at(path)?;
         let partial = beside(path, "partial");
         let result = self.write_snapshot(&partial, since.unwrap_or(0));
         match result {
@@ -149,6 +152,7 @@ impl GeometricLedger {
     ) -> Result<Self, Error> {
         let path = path.as_ref();
         let name = || path.display().to_string();
+        let _alone = Alone::at(path)?;
         if path.exists() {
             return Err(Error::Snapshot(format!(
                 "there is something at {} already",
@@ -159,8 +163,7 @@ impl GeometricLedger {
         if partial.exists() {
             fs::remove_dir_all(&partial).map_err(Error::io(partial.display().to_string()))?;
         }
-        let directory =
-            Directory::open(&partial).map_err(Error::io(partial.display().to_string()))?;
+        let directory = Directory::open(&partial)?;
         let ledger = options.clone().open_on(Arc::new(directory))?;
         let mut last: Option<SnapshotInfo> = None;
         for file in snapshots {
@@ -252,7 +255,7 @@ impl Core {
                 let slot = take_slot(&mut rest, epoch, item);
                 let slot = slot.ok_or_else(|| blocks.damaged("an account cannot be read"))?;
                 item += 1;
-                let hash = self.hash(&slot.key());
+                let hash = self.hash_of(&slot.key(), slot.kind());
                 let shard = self.shard(hash);
                 let words = slot.seal(&self.seal);
                 let mut found = Found::default();
@@ -303,6 +306,48 @@ fn take_slot(bytes: &mut &[u8], epoch: u32, item: u32) -> Option<Slot> {
     let mut slot = Slot::new(&key, &words, kind);
     slot.commit(u64::from_le_bytes(*sequence), 0, epoch, item);
     Some(slot)
+}
+
+/// The right to write something at a path, which one process and thread has at a time: a lock on a
+/// file beside it, which goes with the right.
+struct Alone {
+    lock: PathBuf,
+    _file: File,
+}
+
+impl Alone {
+    fn at(path: &Path) -> Result<Self, Error> {
+        let lock = beside(path, "lock");
+        let io = || Error::io(lock.display().to_string());
+        loop {
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&lock)
+                .map_err(io())?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    let what = format!("something else is being written to {}", path.display());
+                    return Err(Error::Snapshot(what));
+                }
+                Err(error) => return Err(io()(error.into())),
+            }
+            // Who had it before may have removed the file after it was opened here.
+            let ours = file.metadata().map_err(io())?.ino();
+            if fs::metadata(&lock).is_ok_and(|there| there.ino() == ours) {
+                return Ok(Alone { lock, _file: file });
+            }
+        }
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.lock);
+    }
 }
 
 /// A snapshot being written.

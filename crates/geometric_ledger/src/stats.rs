@@ -4,8 +4,11 @@ use crate::error::Error;
 use crate::index;
 use crate::ledger::{Core, GeometricLedger};
 use crate::record::Totals;
+use crate::shard::Shard;
 use crate::slot::Kind;
+use crate::superblock::Superblock;
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::atomic::Ordering;
 
 /// Numbers of a ledger.
@@ -22,13 +25,18 @@ pub struct LedgerStats {
     pub wal_bytes: u64,
     /// What a crash would have to replay.
     pub since_checkpoint_bytes: u64,
+    /// Memory that is written and not in the files yet.
+    pub dirty_bytes: u64,
+    /// Receipts of batches of transfers.
+    pub receipts: u64,
+    /// The shards of accounts.
     pub shards: Vec<ShardStats>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShardStats {
     pub number: u16,
-    /// Slots in use, those of deleted accounts and of receipts included.
+    /// Slots in use, those of deleted accounts included.
     pub slots: u64,
     pub buckets: u64,
     /// Entries per place in the buckets' first lines.
@@ -38,11 +46,35 @@ pub struct ShardStats {
 /// One thing that is not as it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    pub shard: u16,
-    /// The slot, or the line of the index.
-    pub slot: Option<u64>,
-    pub line: Option<u64>,
+    pub file: String,
+    pub place: Option<Place>,
     pub what: &'static str,
+}
+
+/// Where in a file something is not as it must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A copy of the superblock.
+    Copy(u64),
+    Slot(u64),
+    /// A line of an index.
+    Line(u64),
+    /// A row of `batches`, or a hash of the tree above.
+    Row(u64),
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file)?;
+        match self.place {
+            Some(Place::Copy(number)) => write!(f, ", copy {number}")?,
+            Some(Place::Slot(number)) => write!(f, ", slot {number}")?,
+            Some(Place::Line(number)) => write!(f, ", line {number}")?,
+            Some(Place::Row(number)) => write!(f, ", row {number}")?,
+            None => {}
+        }
+        write!(f, ": {}", self.what)
+    }
 }
 
 /// What [`GeometricLedger::audit`] summed up.
@@ -76,7 +108,7 @@ impl GeometricLedger {
             Some(batch) => batch.totals,
             None => Totals::default(),
         };
-        let expected = totals.minted.wrapping_sub(totals.burned) as i128;
+        let expected = totals.balances();
         if balances != expected || accounts != totals.accounts {
             return Err(Error::Unbalanced { balances, expected });
         }
@@ -88,49 +120,25 @@ impl GeometricLedger {
         })
     }
 
-    /// Reads every slot and every line of the index, and checks that each account is found where it
-    /// is. Writers wait for a shard at a time.
+    /// Reads both copies of the superblock, every slot, every line of the indexes, every batch's row and
+    /// every hash above them, and checks that each account is found where it is. Writers wait for a
+    /// shard at a time.
     ///
     /// # Errors
-    /// Only if the ledger is open for writing and has stopped; what is wrong is in the result.
+    /// If something cannot be read at all; what is wrong is in the result.
     pub fn verify(&self) -> Result<Vec<Finding>, Error> {
         let core = &self.core;
-        let mut findings = Vec::new();
+        let mut findings = core.verify_superblock()?;
         for shard in &core.shards {
             let _writer = core.writer.lock().unwrap();
-            let state = shard.state();
-            let mut find = |slot, line, what| {
-                findings.push(Finding {
-                    shard: shard.number,
-                    slot,
-                    line,
-                    what,
-                });
-            };
-            let (entries, damaged) = index::entries(&shard.index, &state.table);
-            for line in damaged {
-                find(None, Some(line), "the line's checksum is wrong");
-            }
-            let entries: HashSet<_> = entries.into_iter().collect();
-            if entries.len() as u64 != state.slots {
-                find(None, None, "the index has not one entry for each slot");
-            }
-            for number in 0..state.slots {
-                match shard.slot(number, &core.seal) {
-                    None => find(Some(number), None, "the slot's checksum is wrong"),
-                    Some(slot) => {
-                        let hash = core.hash(&slot.key());
-                        if core.shard(hash).number != shard.number {
-                            find(Some(number), None, "the account belongs to another shard");
-                        } else if !entries.contains(&(hash.tag(), number)) {
-                            find(Some(number), None, "the index does not lead to the slot");
-                        } else if slot.kind() == Kind::Account && slot.sequence() == 0 {
-                            find(Some(number), None, "no batch made the account");
-                        }
-                    }
-                }
-            }
+            core.verify_shard(shard, &mut findings);
         }
+        let rows = core.batches.verify()?.into_iter();
+        findings.extend(rows.map(|(file, row, what)| Finding {
+            file,
+            place: Some(Place::Row(row)),
+            what,
+        }));
         Ok(findings)
     }
 
@@ -142,16 +150,16 @@ impl GeometricLedger {
     pub fn compact(&self) -> Result<u64, Error> {
         self.checkpoint()?;
         let mut reclaimed = 0;
-        let mut left: u64 = self
-            .core
-            .shards
-            .iter()
-            .map(|shard| shard.count() / STEP + 2)
-            .sum();
+        let accounts = self.core.account_shards().iter();
+        let mut left: u64 = accounts.map(|shard| shard.count() / STEP + 2).sum();
         while left > 0 {
-            let writer = self.core.write_always()?;
-            reclaimed += self.core.reclaim_some(writer, STEP)?;
+            let mut writer = self.core.write_always()?;
+            reclaimed += self.core.reclaim_some(&mut writer, STEP)?;
             left -= 1;
+        }
+        for _ in 0..self.core.receipts().count() / STEP + 2 {
+            let mut writer = self.core.write_always()?;
+            reclaimed += self.core.reclaim_some_receipts(&mut writer, STEP)?;
         }
         // The next recovery must not find what the space is taken from.
         self.checkpoint()?;
@@ -164,6 +172,53 @@ impl GeometricLedger {
 const STEP: u64 = 4_096;
 
 impl Core {
+    fn verify_superblock(&self) -> Result<Vec<Finding>, Error> {
+        let checkpointer = self.checkpointer.lock().unwrap();
+        let copies = Superblock::read(checkpointer.file())?;
+        let dead = copies.dead.into_iter().map(|copy| Finding {
+            file: "ledger".into(),
+            place: Some(Place::Copy(copy as u64)),
+            what: "this copy of the superblock cannot be read",
+        });
+        Ok(dead.collect())
+    }
+
+    fn verify_shard(&self, shard: &Shard, findings: &mut Vec<Finding>) {
+        let state = shard.state();
+        let identity = &shard.identity;
+        let mut find = |index: bool, place, what| {
+            let file = match index {
+                true => identity.index_name(),
+                false => identity.slots_name(),
+            };
+            findings.push(Finding { file, place, what });
+        };
+        let (entries, damaged) = index::entries(&shard.index, &state.table);
+        for line in damaged {
+            let what = "the line's checksum is wrong";
+            find(true, Some(Place::Line(line)), what);
+        }
+        let entries: HashSet<_> = entries.into_iter().collect();
+        if entries.len() as u64 != state.slots {
+            find(true, None, "the index has not one entry for each slot");
+        }
+        for number in 0..state.slots {
+            let place = Some(Place::Slot(number));
+            let Some(slot) = shard.slot(number, &self.seal) else {
+                find(false, place, "the slot's checksum is wrong");
+                continue;
+            };
+            let hash = self.hash_of(&slot.key(), slot.kind());
+            if self.shard(hash).identity.number != identity.number {
+                find(false, place, "the account belongs to another shard");
+            } else if !entries.contains(&(hash.tag(), number)) {
+                find(false, place, "the index does not lead to the slot");
+            } else if slot.kind() == Kind::Account && slot.sequence() == 0 {
+                find(false, place, "no batch made the account");
+            }
+        }
+    }
+
     pub fn stats(&self) -> LedgerStats {
         let (totals, since) = {
             let writer = self.writer.lock().unwrap();
@@ -174,12 +229,12 @@ impl Core {
             (writer.totals, since)
         };
         let shards: Vec<_> = self
-            .shards
+            .account_shards()
             .iter()
             .map(|shard| {
                 let state = shard.state();
                 ShardStats {
-                    number: shard.number,
+                    number: shard.identity.number,
                     slots: state.slots,
                     buckets: state.table.buckets,
                     load: state.table.entries as f64 / (state.table.buckets * 7) as f64,
@@ -194,6 +249,8 @@ impl Core {
             index_bytes: self.shards.iter().map(|shard| shard.index.bytes()).sum(),
             wal_bytes: self.wal.bytes(),
             since_checkpoint_bytes: since,
+            dirty_bytes: self.unwritten(),
+            receipts: self.receipts().count(),
             shards,
         }
     }

@@ -1,17 +1,20 @@
 //! The file `ledger`: what the ledger is, and the state that its last checkpoint left.
 //!
-//! Two copies of 64 KiB are written in turn, so that one is whole at any time; the one of the higher
-//! generation counts. A copy is a BLAKE3 hash, a length, and CBOR.
+//! There are two copies of 64 KiB. Each write puts the same content into both, one after the other, and
+//! syncs each. So whatever was built upon a write is described by both copies: one that is damaged
+//! changes nothing, and only an interrupted write leaves copies that differ. A copy is a BLAKE3 hash, a
+//! length, and CBOR.
 
 use crate::disk::DiskFile;
 use crate::error::Error;
 use crate::record::Totals;
 use crate::shard::State;
 use serde::{Deserialize, Serialize};
+use std::io;
 use std::sync::Arc;
 
-/// The format of all files of a ledger. A later version of the program opens every earlier one.
-pub const FORMAT: u32 = 1;
+/// The format of all files of a ledger.
+pub const FORMAT: u32 = 2;
 const COPY: usize = 64 << 10;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,12 +30,15 @@ pub struct Superblock {
     pub epoch: u32,
     /// Whether nothing was written after the checkpoint.
     pub clean: bool,
+    /// Counts checkpoints; 0 while the ledger is being created and has no batch.
     pub checkpoint: u64,
     /// Whether pages of this checkpoint may still have to be copied from the journal.
     pub journal: bool,
     pub sequence: u64,
     /// Where in the write-ahead log what follows the checkpoint begins.
     pub position: u64,
+    /// The segment of the write-ahead log that has this position: its start and its length.
+    pub segment: (u64, u64),
     pub time: i64,
     /// No earlier state than after this batch can be asked for.
     pub oldest: u64,
@@ -41,7 +47,23 @@ pub struct Superblock {
     pub burned: [u8; 16],
     /// The root of the batches so far.
     pub root: [u8; 32],
+    /// The shards of accounts, and after them that of receipts.
     pub shards: Vec<State>,
+}
+
+/// The two copies as they are on disk.
+pub struct Copies {
+    pub newest: Option<Superblock>,
+    /// Which copies cannot be read.
+    pub dead: Vec<usize>,
+    /// Both copies are whole, and an interrupted write left them different.
+    pub differ: bool,
+}
+
+/// What every format has.
+#[derive(Deserialize)]
+struct Version {
+    format: u32,
 }
 
 impl Superblock {
@@ -53,62 +75,88 @@ impl Superblock {
         }
     }
 
-    /// The newest whole copy; `None` if the file is empty.
-    pub fn read(file: &Arc<dyn DiskFile>) -> Result<Option<Self>, Error> {
-        let io = Error::io("ledger");
-        let len = match file.size() {
-            Ok(len) => len,
-            Err(error) => return Err(io(error)),
-        };
-        if len == 0 {
-            return Ok(None);
-        }
-        let copies = [0, COPY as u64].map(|offset| Self::copy(file, offset));
-        let newest = copies
-            .into_iter()
-            .flatten()
-            .max_by_key(|copy| copy.generation);
-        match newest {
-            Some(block) if block.format != FORMAT => {
-                Err(Error::Format(format!("its format is {}", block.format)))
+    /// Reads both copies; the whole one of the higher generation counts.
+    pub fn read(file: &Arc<dyn DiskFile>) -> Result<Copies, Error> {
+        let size = file.size().map_err(Error::io("ledger"))?;
+        let (mut whole, mut dead) = (Vec::new(), Vec::new());
+        for copy in 0..2 {
+            let mut bytes = vec![0; COPY];
+            let offset = (copy * COPY) as u64;
+            // The last copy may end where its content does.
+            let len = size.saturating_sub(offset).min(COPY as u64) as usize;
+            if len > 0 {
+                file.read_at(&mut bytes[..len], offset)
+                    .map_err(Error::io("ledger"))?;
             }
-            Some(block) => Ok(Some(block)),
-            // A ledger that was being created has nothing else yet.
-            None if len < 2 * COPY as u64 => Ok(None),
-            None => Err(Error::damaged("ledger", "both copies", "no copy is whole")),
+            match decode(&bytes)? {
+                Some(block) => whole.push(block),
+                None => dead.push(copy),
+            }
         }
+        let differ = matches!(&whole[..], [one, other] if one != other);
+        let newest = whole.into_iter().max_by_key(|block| block.generation);
+        Ok(Copies {
+            newest,
+            dead,
+            differ,
+        })
     }
 
-    fn copy(file: &Arc<dyn DiskFile>, offset: u64) -> Option<Self> {
-        let mut bytes = vec![0; COPY];
-        file.read_at(&mut bytes, offset).ok()?;
-        decode(&bytes)
-    }
-
-    /// Writes the next generation in place of the older copy, durably.
+    /// Writes the next generation into both copies, durably.
     pub fn write(&mut self, file: &Arc<dyn DiskFile>) -> Result<(), Error> {
         self.generation += 1;
+        [0, 1]
+            .into_iter()
+            .try_for_each(|copy| self.write_copy(file, copy))
+    }
+
+    /// Makes both copies the same again. Those that cannot be read are written first: the last whole
+    /// one is not touched before there is another.
+    pub fn repair(&self, file: &Arc<dyn DiskFile>, dead: &[usize]) -> Result<(), Error> {
+        let others = (0..2).filter(|copy| !dead.contains(copy));
+        dead.iter()
+            .copied()
+            .chain(others)
+            .try_for_each(|copy| self.write_copy(file, copy))
+    }
+
+    fn write_copy(&self, file: &Arc<dyn DiskFile>, copy: usize) -> Result<(), Error> {
         let cbor = serde_cbor::to_vec(self).map_err(|error| Error::Format(error.to_string()))?;
-        let mut bytes = vec![0; COPY];
         if cbor.len() > COPY - 36 {
             return Err(Error::Format("there are too many shards".into()));
         }
+        let mut bytes = vec![0; COPY];
         bytes[32..36].copy_from_slice(&(cbor.len() as u32).to_le_bytes());
         bytes[36..36 + cbor.len()].copy_from_slice(&cbor);
         let hash = blake3::hash(&bytes[32..36 + cbor.len()]);
         bytes[..32].copy_from_slice(hash.as_bytes());
-        let offset = self.generation % 2 * COPY as u64;
+        let offset = (copy * COPY) as u64;
+        let mut read_back = vec![0; COPY];
         file.write_at(&bytes, offset)
             .and_then(|()| file.sync())
+            .and_then(|()| file.read_at(&mut read_back, offset))
+            .and_then(|()| match read_back == bytes {
+                true => Ok(()),
+                false => Err(io::Error::other("what was written is not what is read")),
+            })
             .map_err(Error::io("ledger"))
     }
 }
 
-fn decode(bytes: &[u8]) -> Option<Superblock> {
-    let len = u32::from_le_bytes(bytes.get(32..36)?.try_into().unwrap()) as usize;
-    let content = bytes.get(32..36usize.checked_add(len)?)?;
+/// A copy's content; `None` if it is not whole.
+fn decode(bytes: &[u8]) -> Result<Option<Superblock>, Error> {
+    let len = u32::from_le_bytes(bytes[32..36].try_into().unwrap()) as usize;
+    let Some(content) = bytes.get(32..36 + len) else {
+        return Ok(None);
+    };
     if blake3::hash(content).as_bytes()[..] != bytes[..32] {
-        return None;
+        return Ok(None);
     }
-    serde_cbor::from_slice(&content[4..]).ok()
+    match serde_cbor::from_slice::<Version>(&content[4..]) {
+        Ok(Version { format }) if format != FORMAT => Err(Error::Format(format!(
+            "its files are of format {format}, and this version reads format {FORMAT} only; export the \
+             accounts with the version that wrote them, and import them into a new ledger"
+        ))),
+        _ => Ok(serde_cbor::from_slice(&content[4..]).ok()),
+    }
 }

@@ -29,8 +29,8 @@ pub struct Receipt {
 }
 
 impl GeometricLedger {
-    /// Moves amounts, all or none, one after another. Both accounts must be there; a balance may not
-    /// go below zero unless the account has [`Flags::OVERDRAFT`]. Nothing is minted or burned.
+    /// Moves amounts, all or none, one after another. Both accounts must be there and have the same
+    /// [`Account::code`], and none may have [`Flags::FROZEN`]; a balance may not go below zero unless the account has [`Flags::OVERDRAFT`]. Nothing is minted or burned.
     ///
     /// The idempotency key, 16 random bytes say, makes the batch happen once however often it is
     /// sent: the same key with the same transfers is answered with the first one's receipt.
@@ -56,8 +56,7 @@ impl Core {
         let writer = self.write()?;
         let newest = writer.sequence;
         let (key, digest) = receipt(idempotency_key, transfers);
-        let done = self.find(&key, newest)?;
-        if let Some(slot) = done.filter(|slot| slot.kind() == Kind::Receipt) {
+        if let Some(slot) = self.find(&key, Kind::Receipt, newest)? {
             let end = self.wal.appended();
             drop(writer);
             if slot.words()[4..] != digest {
@@ -74,7 +73,7 @@ impl Core {
         for (item, transfer) in transfers.iter().enumerate() {
             for key in [transfer.debit, transfer.credit] {
                 if let Entry::Vacant(place) = accounts.entry(key) {
-                    let slot = self.find(&key, newest)?;
+                    let slot = self.find(&key, Kind::Account, newest)?;
                     let slot = slot.filter(|slot| slot.kind() == Kind::Account);
                     let unknown = || refuse(item, Refusal::UnknownAccount(key));
                     place.insert(slot.ok_or_else(unknown)?.account());
@@ -113,11 +112,19 @@ impl Transfer {
                 return Err(Refusal::Frozen(key));
             }
         }
+        let (debit, credit) = (accounts[&self.debit].code, accounts[&self.credit].code);
+        if debit != credit {
+            return Err(Refusal::OtherCode {
+                debit_key: self.debit,
+                debit,
+                credit_key: self.credit,
+                credit,
+            });
+        }
+        let within = |balance: &i128| balance.unsigned_abs() <= Account::MAX_BALANCE as u128;
         let payer = accounts.get_mut(&self.debit).expect("it was looked up");
-        let left = payer
-            .balance
-            .checked_sub(amount)
-            .ok_or(Refusal::Overflow(self.debit))?;
+        let left = payer.balance.checked_sub(amount).filter(within);
+        let left = left.ok_or(Refusal::Overflow(self.debit))?;
         if left < 0 && !payer.flags.contains(Flags::OVERDRAFT) {
             return Err(Refusal::InsufficientFunds {
                 key: self.debit,
@@ -126,12 +133,11 @@ impl Transfer {
             });
         }
         payer.balance = left;
-        payer.nonce = payer.nonce.wrapping_add(1);
+        let nonce = payer.nonce.checked_add(1);
+        payer.nonce = nonce.ok_or(Refusal::Overflow(self.debit))?;
         let payee = accounts.get_mut(&self.credit).expect("it was looked up");
-        payee.balance = payee
-            .balance
-            .checked_add(amount)
-            .ok_or(Refusal::Overflow(self.credit))?;
+        let sum = payee.balance.checked_add(amount).filter(within);
+        payee.balance = sum.ok_or(Refusal::Overflow(self.credit))?;
         Ok(())
     }
 }
@@ -140,9 +146,11 @@ fn refuse(item: usize, reason: Refusal) -> Error {
     Error::Item { item, reason }
 }
 
-/// Where the receipt of a batch is kept, and what it says of its contents.
+/// What the receipt of a batch is kept under, and what it says of its contents. Receipts have a shard
+/// of their own, so that no account's key leads to one.
 fn receipt(idempotency_key: &[u8; 16], transfers: &[Transfer]) -> (Key, [u64; 3]) {
-    let key = blake3::derive_key("geometric_ledger 2026-11-21 receipt", idempotency_key);
+    let mut key = [0; 32];
+    key[..16].copy_from_slice(idempotency_key);
     let mut hasher = blake3::Hasher::new();
     for transfer in transfers {
         hasher.update(&transfer.debit);

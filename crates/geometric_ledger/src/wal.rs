@@ -1,17 +1,22 @@
 //! The write-ahead log: records one after another, in segment files that each begin where the one
 //! before ends. A position is a number of bytes since the log began, and never comes again.
 //!
+//! The last record of a segment says that the next segment exists, and how long it is; the superblock
+//! says so of the segment that holds the last checkpoint's position. So a segment that is gone is
+//! noticed, although nothing that was in it can be read.
+//!
 //! Records are appended by one thread at a time. Any number may wait for them to be on disk: one of
 //! them syncs for all. The next segment is made ready before it is needed, its blocks written, so
 //! that a sync has no file system metadata to write.
 
 use crate::disk::{Disk, DiskFile, existing};
 use crate::error::Error;
-use crate::record::{HEADER, Header, RecordKind};
+use crate::record::{CHUNK, HEADER, Header, RecordKind};
 use crate::seal::Seal;
 use crate::workers;
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -26,7 +31,8 @@ pub struct Wal {
     making: Mutex<()>,
     stopped: AtomicBool,
     reason: Mutex<String>,
-    attempt: AtomicU64,
+    /// Records that could not be written since the log was opened.
+    failures: AtomicU64,
     /// Where the last record ends that has no sequence of its own, and is missed by nobody.
     unnumbered: AtomicU64,
     pub synced_bytes: AtomicU64,
@@ -95,7 +101,7 @@ impl Wal {
             making: Mutex::default(),
             stopped: AtomicBool::new(false),
             reason: Mutex::default(),
-            attempt: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
             unnumbered: AtomicU64::new(0),
             synced_bytes: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
@@ -171,10 +177,7 @@ impl Wal {
 
     /// The record at a position, or at the start of the segment after it, if it continues the log:
     /// a batch has the sequence after `sequence`, and no epoch is before `epoch`.
-    ///
-    /// # Errors
-    /// [`Error::Damaged`] if there is none, though one that was acknowledged must have been.
-    pub fn next(
+    pub fn continues(
         &self,
         position: u64,
         sequence: u64,
@@ -188,9 +191,30 @@ impl Wal {
             if let Some((header, body)) = self.record_at(at, seal)? {
                 let expected = sequence + u64::from(header.kind == RecordKind::Batch);
                 if header.sequence == expected && header.epoch >= epoch {
+                    if header.kind == RecordKind::Continue {
+                        self.must_have(self.after(&header), header.updates)?;
+                    }
                     return Ok(Next::Record(header, body));
                 }
             }
+        }
+        Ok(Next::End)
+    }
+
+    /// As [`Wal::continues`], and sees to it that the log may end where it does.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if there is no record, though one that was acknowledged must have been.
+    pub fn next(
+        &self,
+        position: u64,
+        sequence: u64,
+        epoch: u32,
+        seal: &Seal,
+    ) -> Result<Next, Error> {
+        let next = self.continues(position, sequence, epoch, seal)?;
+        if matches!(next, Next::Record(..)) {
+            return Ok(next);
         }
         match self.acknowledged_after(position, epoch)? {
             Some(later) => Err(Error::damaged(
@@ -200,6 +224,31 @@ impl Wal {
             )),
             None => Ok(Next::End),
         }
+    }
+
+    /// Where the log goes on after a record.
+    pub fn after(&self, header: &Header) -> u64 {
+        match header.kind {
+            RecordKind::Continue => self.end_of(header.position).unwrap_or(header.end()),
+            _ => header.end(),
+        }
+    }
+
+    /// Fails if a segment is missing, or is shorter than it was.
+    pub fn must_have(&self, start: u64, len: u64) -> Result<(), Error> {
+        let there = self.segments.read().unwrap().get(&start).map(|it| it.len);
+        let what = match there {
+            Some(there) if there >= len => return Ok(()),
+            Some(there) => format!("it had {len} bytes and has {there}"),
+            None => "it is missing".into(),
+        };
+        Err(Error::damaged(&name(start), "the segment", what))
+    }
+
+    /// The start and the length of the segment that the next record goes to.
+    pub fn present(&self) -> Option<(u64, u64)> {
+        let segment = self.segment(self.appended())?;
+        Some((segment.start, segment.len))
     }
 
     /// The whole, intact record at a position.
@@ -227,13 +276,52 @@ impl Wal {
         {
             return Ok(None);
         }
-        let mut body = vec![0; header.body as usize];
+        let mut body = vec![0; header.stored() as usize];
         let at = offset + HEADER as u64;
         segment
             .file
             .read_at(&mut body, at)
             .map_err(Error::io(&segment.name))?;
         Ok(header.open(seal, &mut body).then_some((header, body)))
+    }
+
+    /// As much as there is of `longest` bytes at position `at`, of the body of the encrypted record at
+    /// `record`; `None` if they are not what was written there.
+    pub fn read_encrypted(
+        &self,
+        record: u64,
+        at: u64,
+        longest: usize,
+        seal: &Seal,
+    ) -> io::Result<Option<Vec<u8>>> {
+        let segment = self.segment(record).ok_or(io::ErrorKind::NotFound)?;
+        let read = |range: Range<u64>| {
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            let from = record - segment.start + range.start;
+            segment.file.read_at(&mut bytes, from).map(|()| bytes)
+        };
+        if record + HEADER as u64 > segment.end() {
+            return Ok(None);
+        }
+        let header = Header::decode(&read(0..HEADER as u64)?);
+        let there = |header: &Header| {
+            header.position == record && header.encrypted && header.body <= segment.len
+        };
+        let Some(header) = header.filter(there).filter(|it| it.end() <= segment.end()) else {
+            return Ok(None);
+        };
+        let offset = at.checked_sub(record + HEADER as u64);
+        let Some((chunks, tags)) = offset.and_then(|offset| header.chunks(offset, longest)) else {
+            return Ok(None);
+        };
+        let start = record + chunks.start;
+        let first = (chunks.start - HEADER as u64) / CHUNK as u64;
+        let (mut bytes, tags) = (read(chunks)?, read(tags)?);
+        if !header.open_chunks(seal, first, &mut bytes, &tags) {
+            return Ok(None);
+        }
+        bytes.drain(..(at - start) as usize);
+        Ok(Some(bytes))
     }
 
     /// The position of a record after `position` that says that the log was durable beyond it.
@@ -263,6 +351,8 @@ impl Wal {
     pub fn place(&self, len: u64) -> Result<u64, Error> {
         self.check()?;
         let position = self.appended();
+        // There is always room left for the record that leads to the next segment.
+        let len = len + HEADER as u64;
         let following = match self.segment(position) {
             Some(segment) if position + len <= segment.end() => return Ok(position),
             Some(segment) => segment.end(),
@@ -302,25 +392,28 @@ impl Wal {
 
     /// Makes the segment after the present one ready, with all its blocks written.
     pub fn prepare_next(&self) -> Result<(), Error> {
-        let start = self.segment_end();
-        let ready = || self.segments.read().unwrap().contains_key(&start);
-        if ready() {
-            return Ok(());
-        }
-        let name = name(start);
-        let what = || format!("{name} cannot be made");
-        if self.spare().map_err(Error::io(what()))?.is_none() {
-            self.make_spare(start).map_err(Error::io(what()))?;
-        }
-        let _one = self.making.lock().unwrap();
-        let spare = self.spare().map_err(Error::io(what()))?;
-        // The appending thread may have been faster, and a checkpoint may want no spares.
-        let Some((spare, file)) = spare.filter(|_| !ready()) else {
+        let missing = || {
+            let start = self.segment_end();
+            let there = self.segments.read().unwrap().contains_key(&start);
+            (!there).then_some(start)
+        };
+        let Some(start) = missing() else {
             return Ok(());
         };
-        self.disk.rename(&spare, &name).map_err(Error::io(what()))?;
+        let failed = || Error::io("the write-ahead log's next segment");
+        if self.spare().map_err(failed())?.is_none() {
+            self.make_spare(start).map_err(failed())?;
+        }
+        let _one = self.making.lock().unwrap();
+        // The appending thread may have been faster, and far ahead; a checkpoint may want no spares.
+        let spare = self.spare().map_err(failed())?;
+        let Some((start, (spare, file))) = missing().zip(spare) else {
+            return Ok(());
+        };
+        let name = name(start);
+        self.disk.rename(&spare, &name).map_err(failed())?;
         // What is in a segment is not durable while its name is not.
-        self.disk.sync().map_err(Error::io(what()))?;
+        self.disk.sync().map_err(failed())?;
         let len = self.segment_size;
         let segment = Arc::new(Segment {
             start,
@@ -364,21 +457,59 @@ impl Wal {
         self.disk.rename(making, &format!("{SPARE}{start:016x}"))
     }
 
-    /// Appends a record where [`Wal::place`] said.
-    pub fn append(&self, header: &mut Header, seal: &Seal, body: &mut [u8]) -> Result<(), Error> {
+    /// Appends a record where [`Wal::place`] said. A body that is encrypted is its stored form then.
+    pub fn append(
+        &self,
+        header: &mut Header,
+        seal: &Seal,
+        body: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         if header.position != self.appended() {
-            // In the next segment: recovery would go on there though what comes before were lost.
-            self.sync_to(self.unnumbered.load(Ordering::Relaxed))?;
+            self.lead_on(header, seal)?;
         }
+        self.write(header, seal, body)?;
+        self.appended.store(header.end(), Ordering::Release);
+        if header.kind == RecordKind::Reclaim {
+            self.unnumbered.store(header.end(), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Ends the present segment, because the next record goes to the one after it.
+    fn lead_on(&self, next: &Header, seal: &Seal) -> Result<(), Error> {
+        // Recovery would go on in the next segment though what comes before were lost.
+        self.sync_to(self.unnumbered.load(Ordering::Relaxed))?;
+        let position = self.appended();
+        let segment = self.segment(next.position);
+        if let (Some(segment), true) = (segment, self.segment(position).is_some()) {
+            let mut header = Header {
+                kind: RecordKind::Continue,
+                items: 0,
+                body: 0,
+                updates: segment.len,
+                position,
+                sequence: next.sequence - u64::from(next.kind == RecordKind::Batch),
+                ..*next
+            };
+            self.write(&mut header, seal, &mut Vec::new())?;
+        }
+        self.appended.store(next.position, Ordering::Release);
+        Ok(())
+    }
+
+    fn write(&self, header: &mut Header, seal: &Seal, body: &mut Vec<u8>) -> Result<(), Error> {
         header.durable = self.durable();
-        header.attempt = self.attempt.fetch_add(1, Ordering::Relaxed) as u16;
+        // No two ciphertexts may be made with one nonce, and what failed may be on disk in part.
+        let failures = self.failures.load(Ordering::Relaxed);
+        header.attempt = u16::try_from(failures)
+            .map_err(|_| Error::Stopped("writing to the log failed too often".into()))?;
         let segment = self
             .segment(header.position)
             .ok_or_else(|| Error::Stopped("no segment".into()))?;
         let offset = header.position - segment.start;
         let write = |body: &[u8]| segment.file.write_at(body, offset + HEADER as u64);
         let written = if seal.encrypts() {
-            header.seal(seal, body);
+            header.encrypt(seal, body);
             write(body)
         } else {
             // A checksum changes nothing of what it is over.
@@ -389,13 +520,10 @@ impl Wal {
         };
         written
             .and_then(|()| segment.file.write_at(&header.encode(), offset))
-            .map_err(Error::io(format!("{} cannot be written", segment.name)))?;
-        self.attempt.store(0, Ordering::Relaxed);
-        self.appended.store(header.end(), Ordering::Release);
-        if header.kind == RecordKind::Reclaim {
-            self.unnumbered.store(header.end(), Ordering::Relaxed);
-        }
-        Ok(())
+            .map_err(|error| {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                Error::io(format!("{} cannot be written", segment.name))(error)
+            })
     }
 
     /// Waits until everything before `position` is on disk, and sees to it if nobody else does.
@@ -514,40 +642,77 @@ impl Wal {
 mod tests {
     use super::*;
     use crate::disk::Directory;
+    use crate::record::record_len;
+
+    fn open(directory: &tempfile::TempDir) -> Wal {
+        let disk = Arc::new(Directory::open(directory.path()).unwrap());
+        Wal::open(disk, 1 << 16).unwrap()
+    }
+
+    fn append(wal: &Wal, kind: RecordKind, len: usize) -> u64 {
+        let mut body = vec![7; len];
+        let mut header = Header {
+            kind,
+            epoch: 1,
+            attempt: 0,
+            items: 0,
+            encrypted: false,
+            body: len as u64,
+            updates: 0,
+            position: wal.place(record_len(len as u64, false)).unwrap(),
+            sequence: 1,
+            durable: 0,
+            time: 0,
+            tag: [0; 16],
+        };
+        wal.append(&mut header, &Seal::plain(), &mut body).unwrap();
+        header.end()
+    }
 
     #[test]
     fn what_no_sequence_counts_is_durable_before_the_next_segment_begins() {
         let directory = tempfile::tempdir().unwrap();
-        let disk = Arc::new(Directory::open(directory.path()).unwrap());
-        let wal = Wal::open(disk, 1 << 16).unwrap();
-        let append = |kind, len: usize| {
-            let mut body = vec![7; len];
-            let mut header = Header {
-                kind,
-                epoch: 1,
-                attempt: 0,
-                items: 0,
-                body: len as u64,
-                updates: 0,
-                position: wal
-                    .place((HEADER + len.next_multiple_of(8)) as u64)
-                    .unwrap(),
-                sequence: 1,
-                durable: 0,
-                time: 0,
-                tag: [0; 16],
-            };
-            wal.append(&mut header, &Seal::plain(), &mut body).unwrap();
-            header.end()
-        };
-        append(RecordKind::Batch, 60_000);
-        let end = append(RecordKind::Reclaim, 1_000);
-        append(RecordKind::Batch, 1_000);
+        let wal = open(&directory);
+        append(&wal, RecordKind::Batch, 60_000);
+        let end = append(&wal, RecordKind::Reclaim, 1_000);
+        append(&wal, RecordKind::Batch, 1_000);
         assert_eq!(wal.durable(), 0);
-        append(RecordKind::Batch, 60_000);
+        append(&wal, RecordKind::Batch, 60_000);
         assert!(wal.durable() >= end);
         let durable = wal.durable();
-        append(RecordKind::Batch, 60_000);
+        append(&wal, RecordKind::Batch, 60_000);
         assert_eq!(wal.durable(), durable, "only where it must be");
+    }
+
+    #[test]
+    fn segments_are_let_go_and_taken_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let wal = open(&directory);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..1_000 {
+                    append(&wal, RecordKind::Batch, 60_000);
+                }
+                done.store(true, Ordering::Relaxed);
+            });
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    wal.prepare_next().unwrap();
+                }
+            });
+            for round in 0.. {
+                wal.trim(wal.appended(), round % 3).unwrap();
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        wal.trim(wal.appended(), 0).unwrap();
+        let names = wal.disk.list().unwrap();
+        assert!(
+            names.iter().all(|name| !name.starts_with(SPARE)),
+            "{names:?}"
+        );
     }
 }

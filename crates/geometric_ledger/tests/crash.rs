@@ -24,6 +24,7 @@ fn batch(random: &mut Random, keys: u64, longest: u64) -> Vec<Update> {
                     Account {
                         balance: i128::from(random.below(1 << 40)) - (1 << 39),
                         nonce: random.below(1 << 50),
+                        flags: Flags::OVERDRAFT,
                         ..Account::default()
                     },
                 ),
@@ -182,7 +183,7 @@ fn no_fault_of_the_disk_loses_what_was_acknowledged() {
                 // Readers never see what was not acknowledged.
                 let state = &model.states[acknowledged as usize];
                 let number = key(random.below(200));
-                match ledger.try_get(&number) {
+                match ledger.get(&number) {
                     Ok(account) => assert_eq!(account, state.get(&number).copied()),
                     Err(Error::Stopped(_)) => assert!(unsure),
                     Err(error) => panic!("{error}"),

@@ -66,10 +66,17 @@ fn five_hundred_kills_lose_nothing_acknowledged() {
     for round in 0..500 {
         let mut child = start(&path);
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        // Killed at once, or after some batches; in between, or while it recovers.
+        // Killed at once, in between, or while it recovers; or after some batches, however long these
+        // take.
         let life = Duration::from_micros(random.below(40_000));
+        let mut batches = random.below(24);
+        let by_time = round % 2 == 0;
+        let (kill, killed) = std::sync::mpsc::channel::<()>();
         let killer = std::thread::spawn(move || {
-            std::thread::sleep(life);
+            match by_time {
+                true => std::thread::sleep(life),
+                false => killed.recv().unwrap_or_default(),
+            }
             child.kill().unwrap();
             child.wait().unwrap();
         });
@@ -78,6 +85,10 @@ fn five_hundred_kills_lose_nothing_acknowledged() {
             if let Some(sequence) = line.strip_prefix("acknowledged ") {
                 // A line cut short by the kill was not said.
                 acknowledged = acknowledged.max(sequence.parse().unwrap_or(0));
+                batches = batches.saturating_sub(1);
+                if batches == 0 {
+                    let _ = kill.send(());
+                }
             }
             assert!(!line.contains("panicked"), "round {round}: {line}");
         }

@@ -5,7 +5,7 @@
 
 use crate::key::{hex, unhex};
 use crate::{Failure, bar};
-use geometric_ledger::{Account, Flags, GeometricLedger, Key};
+use geometric_ledger::{Account, Flags, GeometricLedger, Key, Update};
 use parquet::basic::Compression;
 use parquet::data_type::{
     ByteArray, FixedLenByteArray, FixedLenByteArrayType, Int32Type, Int64Type,
@@ -100,17 +100,7 @@ fn write_group(
     accounts: &[(Key, Account)],
 ) -> Result<(), Failure> {
     let fixed = |bytes: &[u8]| FixedLenByteArray::from(ByteArray::from(bytes.to_vec()));
-    let most = 10i128.pow(38) - 1;
-    if let Some((key, _)) = accounts
-        .iter()
-        .find(|(_, account)| !(-most..=most).contains(&account.balance))
-    {
-        let what = format!(
-            "the balance of {} has more than 38 digits; export as CSV",
-            hex(key)
-        );
-        return Err(Failure::new(what));
-    }
+    // A balance has 33 digits at the most.
     let mut group = writer.next_row_group()?;
     let mut number = 0;
     while let Some(mut column) = group.next_column()? {
@@ -160,9 +150,9 @@ pub fn import(ledger: &GeometricLedger, file: &Path, batch: usize) -> Result<(),
     let mut count = 0u64;
     let mut put = |account: Option<(Key, Account)>| -> Result<(), Failure> {
         let last = account.is_none();
-        accounts.extend(account);
+        accounts.extend(account.map(|(key, account)| Update::Put(key, account)));
         if accounts.len() == batch || (last && !accounts.is_empty()) {
-            ledger.update_batch(&accounts)?;
+            ledger.import(&accounts)?;
             count += accounts.len() as u64;
             accounts.clear();
         }

@@ -81,6 +81,9 @@ enum Command {
         /// The directory of the ledger to follow, or a copy of its files
         #[arg(long)]
         from: PathBuf,
+        /// The source is a copy of the ledger's files, not the directory that the ledger is open in
+        #[arg(long)]
+        copy: bool,
         /// Catch up and end
         #[arg(long)]
         once: bool,
@@ -179,13 +182,15 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Follow {
             at,
             from,
+            copy,
             once,
             metrics,
         } => {
             if let Some(address) = metrics {
                 serve_metrics(address)?;
             }
-            let mut follower = Follower::open(&at.ledger, &from, options)?;
+            let follower = Follower::open(&at.ledger, &from, options)?;
+            let mut follower = if copy { follower.of_copy() } else { follower };
             loop {
                 let taken = follower.catch_up()?;
                 if once {
@@ -262,6 +267,16 @@ fn inspect(ledger: &GeometricLedger) -> Result<(), Failure> {
             recovery.batches, recovery.bytes, recovery.duration
         ),
     }
+    if recovery.superblock_repaired {
+        println!("superblock   one of its two copies is damaged; opening for writing repairs it");
+    }
+    if recovery.indexes_rebuilt > 0 {
+        let count = recovery.indexes_rebuilt;
+        println!("indexes      {count} were missing or damaged, and are made again from the slots");
+    }
+    if recovery.tree_rebuilt {
+        println!("tree         its hashes were missing or damaged, and are made again");
+    }
     Ok(())
 }
 
@@ -289,12 +304,7 @@ fn stats(ledger: &GeometricLedger) {
 fn verify(ledger: &GeometricLedger) -> Result<ExitCode, Failure> {
     let findings = ledger.verify()?;
     for finding in &findings {
-        let place = match (finding.slot, finding.line) {
-            (Some(slot), _) => format!(", slot {slot}"),
-            (_, Some(line)) => format!(", index line {line}"),
-            _ => String::new(),
-        };
-        println!("shard {}{place}: {}", finding.shard, finding.what);
+        println!("{finding}");
     }
     let (size, root) = ledger.root()?;
     for sequence in 1..=size.get() {

@@ -33,16 +33,17 @@ fn fill(ledger: &GeometricLedger) {
     let accounts: Vec<_> = (0..5_000)
         .map(|number| {
             let account = Account {
-                balance: i128::from(number) * 10i128.pow(30) - 10i128.pow(33),
+                balance: i128::from(number) * 10i128.pow(28) - 10i128.pow(31),
                 nonce: u64::MAX - number,
                 flags: Flags(number as u32 % 4),
                 code: u32::MAX - number as u32,
                 data: [number as u8; 24],
             };
-            (key(number), account)
+            Update::Put(key(number), account)
         })
         .collect();
-    ledger.update_batch(&accounts).unwrap();
+    // Some are frozen, some are below zero.
+    ledger.import(&accounts).unwrap();
     ledger.apply(&[Update::Delete(key(17))]).unwrap();
 }
 
@@ -106,7 +107,7 @@ fn a_ledger_is_looked_at_snapshotted_restored_and_followed() {
     says(&["compact", "ledger"], at);
     let ledger = GeometricLedger::new(at.join("ledger")).unwrap();
     ledger
-        .update_batch(&[(key(2), Account::with_balance(5))])
+        .update_batch(&[(key(4), Account::with_balance(5))])
         .unwrap();
     ledger.close().unwrap();
     assert!(says(&["follow", "restored", "--from", "ledger", "--once"], at).contains("at batch 4"));
@@ -154,6 +155,7 @@ fn a_restore_that_is_killed_leaves_nothing_and_can_be_done_again() {
     }
     assert!(left > 5, "only {left} were killed half way");
     says(&["restore", "restored", "snapshot"], at);
+    assert!(!at.join("restored.lock").exists());
     assert_eq!(all(&at.join("restored")), all_of(&ledger));
 }
 
@@ -166,13 +168,14 @@ fn verify_names_the_slot_and_fails() {
     ledger.close().unwrap();
     let file = at.join("ledger/shard-05.slots");
     let mut bytes = std::fs::read(&file).unwrap();
-    bytes[3 * 128 + 50] ^= 4;
+    // The first 128 bytes are the file's stamp.
+    bytes[4 * 128 + 50] ^= 4;
     std::fs::write(&file, bytes).unwrap();
     let output = run(&["verify", "ledger"], at);
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        said.contains("shard 5, slot 3: the slot's checksum is wrong"),
+        said.contains("shard-05.slots, slot 3: the slot's checksum is wrong"),
         "{said}"
     );
 }

@@ -1,6 +1,6 @@
 //! Leaf data taken apart again, for those who keep it.
 
-use crate::{Error, Kind, MAX_LEAF_DATA};
+use crate::{Error, Kind, MAX_LEAF_DATA, canonical};
 use serde_cbor::Value as Cbor;
 use std::collections::BTreeMap;
 
@@ -34,8 +34,8 @@ pub struct Leaf {
 
 impl Leaf {
     /// # Errors
-    /// If the bytes are not leaf data of format 1. (That they are the *canonical* form is not checked
-    /// here: the leaf hash does that.)
+    /// If the bytes are not leaf data of format 1, or not its one canonical form: two different byte
+    /// strings never decode to the same entry.
     pub fn decode(leaf_data: &[u8]) -> Result<Leaf, Error> {
         let not = |what: &str| Error::NotLeafData(what.to_owned());
         if leaf_data.len() > MAX_LEAF_DATA {
@@ -43,6 +43,7 @@ impl Leaf {
         }
         let value: Cbor =
             serde_cbor::from_slice(leaf_data).map_err(|e| Error::NotLeafData(e.to_string()))?;
+        canonical::check(leaf_data, &value)?;
         let Cbor::Array(elements) = value else {
             return Err(not("no array"));
         };
@@ -62,6 +63,7 @@ impl Leaf {
         };
         let mut context = match next() {
             None => BTreeMap::new(),
+            Some(Cbor::Map(map)) if map.is_empty() => return Err(not("the context is empty")),
             Some(Cbor::Map(map)) => texts(map)?,
             Some(_) => return Err(not("the context is no map")),
         };

@@ -25,6 +25,8 @@ pub enum Kind {
     Hash,
     /// An earlier entry's salt and leaf data were destroyed.
     Redact,
+    /// Something was done to a log or a source.
+    Administration,
 }
 
 impl Kind {
@@ -36,6 +38,7 @@ impl Kind {
             Kind::Truncate => "truncate",
             Kind::Hash => "hash",
             Kind::Redact => "redact",
+            Kind::Administration => "administration",
         }
     }
 }
@@ -51,6 +54,7 @@ impl TryFrom<&str> for Kind {
             Kind::Truncate,
             Kind::Hash,
             Kind::Redact,
+            Kind::Administration,
         ]
         .into_iter()
         .find(|kind| kind.as_str() == name)
@@ -159,22 +163,27 @@ impl Encoder {
         }
         leaf_data.clear();
         leaf_data.extend_from_slice(&self.header);
+        let start = leaf_data.len();
+        let mut map = Map::new(leaf_data);
         let present = values.iter().filter(|v| **v != Value::Null).count();
-        write_map_header(leaf_data, present);
+        map.write_head(present);
         for (place, key) in &self.columns {
             if values[*place] != Value::Null {
-                leaf_data.extend_from_slice(key);
-                write(leaf_data, &values[*place])?;
+                map.feed(key);
+                write(&mut map, &values[*place])?;
             }
         }
+        let digest = map.finish();
         let end_of_map = leaf_data.len();
         if !context.is_empty() {
             leaf_data[0] = WITH_CONTEXT;
             context.write(leaf_data)?;
         }
-        if leaf_data.len() > MAX_LEAF_DATA {
-            let start = self.header.len();
-            let digest = Sha256::digest(&leaf_data[start..end_of_map]);
+        let digest = digest.or_else(|| {
+            let too_long = leaf_data.len() > MAX_LEAF_DATA;
+            too_long.then(|| Sha256::digest(&leaf_data[start..end_of_map]).into())
+        });
+        if let Some(digest) = digest {
             let replaced = [0x58, 32].into_iter().chain(digest);
             leaf_data.splice(start..end_of_map, replaced);
         }
@@ -182,7 +191,62 @@ impl Encoder {
     }
 }
 
-fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<(), Error> {
+/// Takes the encoded map, whatever its length, in bounded memory: one that is too long for leaf data is
+/// hashed as it comes and not kept.
+struct Map<'a> {
+    leaf_data: &'a mut Vec<u8>,
+    start: usize,
+    /// Of all of the map so far, once it is too long.
+    digest: Option<Sha256>,
+}
+
+impl<'a> Map<'a> {
+    /// What is written goes to the end of `leaf_data`.
+    fn new(leaf_data: &'a mut Vec<u8>) -> Map<'a> {
+        let start = leaf_data.len();
+        Map {
+            leaf_data,
+            start,
+            digest: None,
+        }
+    }
+
+    fn write_head(&mut self, length: usize) {
+        write_map_header(self.leaf_data, length);
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        match &mut self.digest {
+            Some(digest) => digest.update(bytes),
+            None if self.leaf_data.len() + bytes.len() <= MAX_LEAF_DATA => {
+                self.leaf_data.extend_from_slice(bytes);
+            }
+            None => {
+                let before = &self.leaf_data[self.start..];
+                self.digest = Some(Sha256::new_with_prefix(before).chain_update(bytes));
+                self.leaf_data.truncate(self.start);
+            }
+        }
+    }
+
+    /// The map's SHA-256, if it was too long to be kept.
+    fn finish(self) -> Option<[u8; 32]> {
+        self.digest.map(|digest| digest.finalize().into())
+    }
+}
+
+impl std::io::Write for Map<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.feed(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write<W: std::io::Write, T: Serialize + ?Sized>(out: &mut W, value: &T) -> Result<(), Error> {
     value
         .serialize(&mut serde_cbor::Serializer::new(IoWrite::new(out)))
         .map_err(|error| Error::Value(error.to_string()))

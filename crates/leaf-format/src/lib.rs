@@ -15,6 +15,7 @@
 //! # Ok::<(), leaf_format::Error>(())
 //! ```
 
+mod canonical;
 mod decimal;
 mod decode;
 mod encode;
@@ -43,4 +44,6 @@ pub enum Error {
     Value(String),
     #[error("not leaf data of format 1: {0}")]
     NotLeafData(String),
+    #[error("not the canonical form of leaf data: {0}")]
+    NotCanonical(&'static str),
 }

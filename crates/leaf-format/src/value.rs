@@ -7,11 +7,11 @@ use serde::{Serialize, Serializer};
 use serde_cbor::tags::Tagged;
 use std::borrow::Cow;
 
-const TAG_POSITIVE_BIGNUM: u64 = 2;
-const TAG_NEGATIVE_BIGNUM: u64 = 3;
-const TAG_DECIMAL_FRACTION: u64 = 4;
-const TAG_UUID: u64 = 37;
-const TAG_ARRAY: u64 = 40;
+pub(crate) const TAG_POSITIVE_BIGNUM: u64 = 2;
+pub(crate) const TAG_NEGATIVE_BIGNUM: u64 = 3;
+pub(crate) const TAG_DECIMAL_FRACTION: u64 = 4;
+pub(crate) const TAG_UUID: u64 = 37;
+pub(crate) const TAG_ARRAY: u64 = 40;
 
 /// A column's value.
 #[derive(Clone, Debug, PartialEq)]

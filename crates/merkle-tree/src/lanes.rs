@@ -210,3 +210,89 @@ const K: [u32; 64] = [
     0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What hashes messages, and its name.
+    type Way = (
+        &'static str,
+        fn(&mut dyn Iterator<Item = Message<'_>>) -> Vec<[u8; HASH_SIZE]>,
+    );
+
+    /// Every way there is on this machine, whichever of them `digests` would choose.
+    fn ways() -> Vec<Way> {
+        let mut ways: Vec<Way> = vec![("in lanes", |messages| {
+            let mut all = Vec::new();
+            in_lanes(messages, |digest| all.push(digest));
+            all
+        })];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            ways.push(("in AVX2 lanes", |messages| {
+                let mut all = Vec::new();
+                // SAFETY: the processor has what the function is compiled for.
+                unsafe { in_avx2_lanes(messages, |digest| all.push(digest)) };
+                all
+            }));
+        }
+        ways.push(("chosen", |messages| {
+            let mut all = Vec::new();
+            digests(messages, |digest| all.push(digest));
+            all
+        }));
+        ways
+    }
+
+    /// NIST's examples for SHA-256 (FIPS 180-2 appendix B), sixteen times each: nothing but lanes.
+    #[test]
+    fn lanes_give_the_digests_of_the_standard() {
+        for (message, digest) in [
+            (
+                "abc",
+                "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            ),
+            (
+                "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+                "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1",
+            ),
+        ] {
+            let (first, rest) = message.as_bytes().split_at(1);
+            let message = Message {
+                prefix: first[0],
+                parts: [&rest[..1], &rest[1..]],
+            };
+            for (name, way) in ways() {
+                let digests = way(&mut std::iter::repeat_n(message, WIDTH));
+                assert_eq!(digests.len(), WIDTH);
+                for hash in digests {
+                    let hex: String = hash.iter().map(|b| format!("{b:02x}")).collect();
+                    assert_eq!(hex, digest, "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_way_gives_the_digests_of_sha2_for_all_lengths_and_numbers_of_messages() {
+        let bytes: Vec<u8> = (0..1000u32).map(|i| (i * 7 % 251) as u8).collect();
+        // Around the borders of blocks, and lanes of different lengths side by side.
+        let lengths = (0..=200).chain([247, 248, 255, 256, 500, 999]);
+        let message = |length: usize, cut: usize| Message {
+            prefix: (length % 3) as u8,
+            parts: [&bytes[..cut.min(length)], &bytes[cut.min(length)..length]],
+        };
+        let all: Vec<Message> = lengths.map(|n| message(n, n * 5 % 77)).collect();
+        for (name, way) in ways() {
+            for count in (0..=3 * WIDTH + 1).chain([all.len()]) {
+                for from in [0, 40, 100] {
+                    let some = &all[from.min(all.len() - count)..][..count];
+                    let expected: Vec<_> = some.iter().map(Message::digest).collect();
+                    let digests = way(&mut some.iter().copied());
+                    assert!(digests == expected, "{name}: {count} messages from {from}");
+                }
+            }
+        }
+    }
+}

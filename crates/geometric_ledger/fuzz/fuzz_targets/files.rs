@@ -39,7 +39,7 @@ fuzz_target!(|input: (u8, u32, &[u8])| {
     let _ = ledger.audit();
     let _ = ledger.root();
     for number in 0..300 {
-        if let Ok(Some(account)) = ledger.try_get(&key(number)) {
+        if let Ok(Some(account)) = ledger.get(&key(number)) {
             assert_eq!(account, Account::with_balance(1));
         }
         let _ = ledger.get_at(&key(number), 30);

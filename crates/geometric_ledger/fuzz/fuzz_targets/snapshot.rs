@@ -42,7 +42,7 @@ fuzz_target!(|input: (Option<u16>, &[u8])| {
     assert_eq!(restored.is_ok(), path.exists());
     if let Ok(ledger) = restored {
         assert_eq!(ledger.stats().accounts, ACCOUNTS);
-        assert_eq!(ledger.get(&key(0)), Some(Account::with_balance(1)));
+        assert_eq!(ledger.get(&key(0)).unwrap(), Some(Account::with_balance(1)));
         assert_eq!(ledger.verify().unwrap(), []);
     }
 });

@@ -94,7 +94,7 @@ impl Model {
         }
         assert_eq!(&found, expected);
         for (key, account) in expected {
-            assert_eq!(ledger.try_get(key).unwrap(), Some(*account));
+            assert_eq!(ledger.get(key).unwrap(), Some(*account));
         }
         assert_eq!(ledger.verify().unwrap(), []);
         let audit = ledger.audit().unwrap();

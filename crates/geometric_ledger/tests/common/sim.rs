@@ -35,6 +35,7 @@ struct State {
     full: bool,
     pub dead: bool,
     pub faults: u64,
+    read: u64,
 }
 
 #[derive(Clone)]
@@ -63,6 +64,7 @@ impl SimDisk {
             full: false,
             dead: false,
             faults: 0,
+            read: 0,
         })))
     }
 
@@ -73,6 +75,11 @@ impl SimDisk {
 
     pub fn faults(&self) -> u64 {
         self.0.lock().unwrap().faults
+    }
+
+    /// Bytes that were read from files, those that were mapped left out.
+    pub fn bytes_read(&self) -> u64 {
+        self.0.lock().unwrap().read
     }
 
     /// The disk as a crash may leave it. The old one does nothing any more.
@@ -118,6 +125,7 @@ impl SimDisk {
             full: false,
             dead: false,
             faults: 0,
+            read: 0,
         })))
     }
 
@@ -145,6 +153,26 @@ impl SimDisk {
     pub fn content(&self, name: &str) -> Vec<u8> {
         let state = self.0.lock().unwrap();
         state.files[state.names[name]].now.clone()
+    }
+
+    /// Takes a file away.
+    pub fn delete(&self, name: &str) {
+        let mut state = self.0.lock().unwrap();
+        state.names.remove(name);
+        state.durable_names.remove(name);
+    }
+
+    /// Puts other content in the place of a file's, or a new file.
+    pub fn replace(&self, name: &str, content: Vec<u8>) {
+        let mut state = self.0.lock().unwrap();
+        let file = state.files.len();
+        state.files.push(Content {
+            durable: content.clone(),
+            now: content,
+            written: Vec::new(),
+        });
+        state.names.insert(name.to_owned(), file);
+        state.durable_names.insert(name.to_owned(), file);
     }
 
     /// A copy that changes nothing of this one.
@@ -294,10 +322,12 @@ impl Disk for SimDisk {
     }
 }
 
-impl DiskFile for SimFile {
+// SAFETY: what is mapped is memory of its own, of the length that was asked for.
+unsafe impl DiskFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let state = self.disk.0.lock().unwrap();
+        let mut state = self.disk.0.lock().unwrap();
         state.alive()?;
+        state.read += buffer.len() as u64;
         let content = &state.files[self.file].now;
         let range = offset as usize..offset as usize + buffer.len();
         buffer.copy_from_slice(content.get(range).ok_or(ErrorKind::UnexpectedEof)?);
@@ -377,7 +407,7 @@ impl DiskFile for SimFile {
         self.write_at(&zeros, offset)
     }
 
-    fn map(&self, offset: u64, len: usize) -> io::Result<MmapMut> {
+    unsafe fn map(&self, offset: u64, len: usize) -> io::Result<MmapMut> {
         let state = self.disk.0.lock().unwrap();
         state.alive()?;
         let content = &state.files[self.file].now;

@@ -1,0 +1,406 @@
+//! No one holds up others: whoever waits, sleeps or fails keeps at most its own log.
+
+use server_tests::*;
+use std::time::{Duration, Instant};
+
+const AUDIT: &str =
+    "CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text);
+    SELECT create_log('audit'); SELECT add_source('audit', 'orders', order_column => 'id');";
+
+fn batch(client: &mut Client) -> (i64, Option<String>) {
+    let row = client
+        .query_one(
+            "SELECT entries, waiting_for FROM process_next_batch('audit')",
+            &[],
+        )
+        .unwrap();
+    (row.get(0), row.get(1))
+}
+
+#[test]
+fn no_advisory_lock_of_any_role_stops_a_log() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, AUDIT);
+    run(&mut a, "CREATE ROLE intruder LOGIN");
+    let mut intruder = cluster.client_as("postgres", "intruder");
+    run(
+        &mut intruder,
+        "SELECT pg_advisory_lock(c.oid::int, log_id) FROM pg_class c, generate_series(1, 20) log_id
+          WHERE c.relname ~ '^(verification|merkle)_';
+         SELECT pg_advisory_lock((c.oid::bigint << 32) + log_id) FROM pg_class c, generate_series(1, 20) log_id
+          WHERE c.relname ~ '^(verification|merkle)_'",
+    );
+    run(
+        &mut a,
+        "INSERT INTO orders DEFAULT VALUES; SET merkle_log.fence_timeout = '200ms'",
+    );
+    assert_eq!(batch(&mut a), (1, None));
+}
+
+#[test]
+fn who_may_not_write_a_log_cannot_take_its_lock() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, AUDIT);
+    run(&mut a, "CREATE ROLE intruder LOGIN");
+    let mut intruder = cluster.client_as("postgres", "intruder");
+    for sql in [
+        "SELECT * FROM process_next_batch('audit')",
+        "SELECT * FROM reconcile('audit')",
+        "SELECT remove_source('audit', 'orders')",
+        "SELECT alter_log('audit', batch_size => 1)",
+        "SELECT drop_log('audit', true)",
+        "SELECT redact('audit', 0, 'why')",
+        "SELECT prune_log('audit', 256)",
+        "BEGIN; LOCK TABLE verification_logs IN ACCESS EXCLUSIVE MODE",
+        "SELECT log_id FROM verification_logs FOR UPDATE",
+    ] {
+        assert!(error(&mut intruder, sql).starts_with("42501"), "{sql}");
+        run(&mut intruder, "ROLLBACK");
+    }
+}
+
+#[test]
+fn who_waits_for_a_logs_lock_waits_a_bounded_time_and_is_told_for_whom() {
+    let cluster = Cluster::start();
+    let (mut a, mut b) = (cluster.client("postgres"), cluster.client("postgres"));
+    run(&mut a, AUDIT);
+    run(&mut a, "INSERT INTO orders DEFAULT VALUES");
+    run(&mut a, "BEGIN; SELECT process_next_batch('audit')");
+    let pid: i32 = one(&mut a, "SELECT pg_backend_pid()");
+    run(&mut b, "SET merkle_log.fence_timeout = '200ms'");
+    let started = Instant::now();
+    let holder = format!("pid {pid}, which is writing the log");
+    assert_eq!(batch(&mut b), (0, Some(holder.clone())));
+    let refused = error(&mut b, "SELECT alter_log('audit', batch_size => 7)");
+    assert!(refused.starts_with("55P03"), "{refused}");
+    assert!(refused.contains(&holder), "{refused}");
+    assert!(started.elapsed() < Duration::from_secs(3));
+    // Without waiting there is no row, and that at once.
+    let rows = b
+        .query(
+            "SELECT * FROM process_next_batch('audit', wait => false)",
+            &[],
+        )
+        .unwrap();
+    assert!(rows.is_empty());
+    // Readers do not wait.
+    run(
+        &mut b,
+        "SELECT merkle_root('audit'); SELECT * FROM verify_log('audit')",
+    );
+    // A wait that ends in time goes on.
+    run(&mut b, "SET merkle_log.fence_timeout = '60s'");
+    let waiting = std::thread::spawn(move || batch(&mut b));
+    let mut c = cluster.client("postgres");
+    until(
+        &mut c,
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'object' AND NOT granted)",
+    );
+    run(&mut a, "COMMIT");
+    assert_eq!(waiting.join().unwrap(), (0, None));
+}
+
+#[test]
+fn a_prepared_transaction_that_holds_a_log_is_named_across_a_restart() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, AUDIT);
+    run(&mut a, "INSERT INTO orders DEFAULT VALUES");
+    run(
+        &mut a,
+        "SET merkle_log.notify = off; BEGIN; SELECT process_next_batch('audit'); PREPARE TRANSACTION 'parked'",
+    );
+    drop(a);
+    cluster.stop();
+    cluster.restart();
+    let mut b = cluster.client("postgres");
+    run(&mut b, "SET merkle_log.fence_timeout = '100ms'");
+    let holder = "prepared transaction 'parked'";
+    assert_eq!(
+        batch(&mut b),
+        (0, Some(format!("{holder}, which is writing the log")))
+    );
+    let health: String = one(
+        &mut b,
+        "SELECT detail FROM merkle_log_health() WHERE check_name = 'writer' AND object = 'audit' AND NOT ok",
+    );
+    assert!(health.contains(holder), "{health}");
+    run(&mut b, "COMMIT PREPARED 'parked'");
+    assert_eq!(batch(&mut b), (0, None));
+    assert_eq!(one::<i64>(&mut b, "SELECT merkle_size('audit')"), 1);
+    assert!(one::<bool>(
+        &mut b,
+        "SELECT ok FROM merkle_log_health() WHERE check_name = 'writer'"
+    ));
+}
+
+#[test]
+fn a_session_that_sits_on_a_log_is_named_in_the_status_and_other_logs_go_on() {
+    let cluster = Cluster::preloaded();
+    let (mut a, mut b) = (cluster.client("postgres"), cluster.client("postgres"));
+    run(
+        &mut a,
+        "CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
+         CREATE TABLE other (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
+         SELECT create_log('audit', run_interval => '50 ms'), create_log('other', run_interval => '50 ms');
+         SELECT add_source('audit', 'orders', 'id'), add_source('other', 'other', 'id')",
+    );
+    run(&mut b, "BEGIN; SELECT alter_log('audit', batch_size => 77)");
+    let pid: i32 = one(&mut b, "SELECT pg_backend_pid()");
+    // The session holds the log's row too, so nothing may wait for that.
+    run(
+        &mut a,
+        "INSERT INTO orders DEFAULT VALUES; INSERT INTO other DEFAULT VALUES",
+    );
+    until(&mut a, "SELECT merkle_size('other') = 1");
+    run(
+        &mut b,
+        "ROLLBACK; BEGIN; SELECT process_next_batch('audit')",
+    );
+    until(
+        &mut a,
+        &format!(
+            "SELECT waiting_for = 'pid {pid}, which is writing the log' FROM merkle_log_status WHERE log_name = 'audit'"
+        ),
+    );
+    run(&mut b, "COMMIT");
+    until(
+        &mut a,
+        "SELECT waiting_for IS NULL AND tree_size = 1 FROM merkle_log_status WHERE log_name = 'audit'",
+    );
+}
+
+#[test]
+fn a_trigger_on_a_source_never_waits_for_the_logs_lock() {
+    let cluster = Cluster::start();
+    let (mut a, mut b) = (cluster.client("postgres"), cluster.client("postgres"));
+    run(&mut a, AUDIT);
+    run(
+        &mut a,
+        "CREATE FUNCTION log_it() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM process_next_batch('audit'); RETURN NULL; END$$;
+         CREATE TRIGGER log_it AFTER INSERT ON orders EXECUTE FUNCTION log_it()",
+    );
+    run(&mut b, "BEGIN; SELECT alter_log('audit', batch_size => 77)");
+    let started = Instant::now();
+    run(
+        &mut a,
+        "SET merkle_log.fence_timeout = '60s'; INSERT INTO orders DEFAULT VALUES",
+    );
+    assert!(started.elapsed() < Duration::from_secs(10));
+    run(&mut b, "ROLLBACK");
+}
+
+#[test]
+fn a_log_that_was_dropped_and_made_anew_while_one_waited_is_locked_as_the_new_one() {
+    let cluster = Cluster::start();
+    let (mut a, mut b) = (cluster.client("postgres"), cluster.client("postgres"));
+    run(&mut a, AUDIT);
+    run(
+        &mut a,
+        "BEGIN; SELECT drop_log('audit'); SELECT create_log('audit')",
+    );
+    run(
+        &mut a,
+        "SELECT add_source('audit', 'orders', order_column => 'id')",
+    );
+    let waiting = std::thread::spawn(move || {
+        let outcome = batch(&mut b);
+        (outcome, b)
+    });
+    let mut c = cluster.client("postgres");
+    until(
+        &mut c,
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'object' AND NOT granted)",
+    );
+    run(&mut a, "INSERT INTO orders DEFAULT VALUES; COMMIT");
+    let (outcome, mut b) = waiting.join().unwrap();
+    assert_eq!(outcome.1, None);
+    assert_eq!(outcome.0 + batch(&mut b).0, 1);
+    assert_eq!(findings(&mut b, "audit"), [""; 0]);
+}
+
+/// `count` logs with a source each, all of them idle.
+fn many_logs(client: &mut Client, count: i32) {
+    run(
+        client,
+        &format!(
+            "DO $$BEGIN FOR i IN 1..{count} LOOP
+               EXECUTE format('CREATE TABLE t%s (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY)', i);
+               PERFORM create_log('log' || i, run_interval => '50 ms');
+               PERFORM add_source('log' || i, ('t' || i)::regclass, 'id');
+             END LOOP; END$$"
+        ),
+    );
+}
+
+#[test]
+fn logs_that_wait_for_one_writer_wait_together() {
+    let cluster = Cluster::start();
+    let (mut a, mut b) = (cluster.client("postgres"), cluster.client("postgres"));
+    many_logs(&mut a, 12);
+    run(&mut b, "BEGIN");
+    for i in 1..=11 {
+        run(&mut b, &format!("INSERT INTO t{i} DEFAULT VALUES"));
+        run(&mut a, &format!("INSERT INTO t{i} DEFAULT VALUES"));
+    }
+    run(
+        &mut a,
+        "INSERT INTO t12 DEFAULT VALUES; SET merkle_log.fence_timeout = '1s'",
+    );
+    let all = "SELECT count(*) FILTER (WHERE entries > 0) || ' ' || count(waiting_for) FROM process_next_batch()";
+    let started = Instant::now();
+    assert_eq!(one::<String>(&mut a, all), "1 11");
+    let took = started.elapsed();
+    assert!(took > Duration::from_secs(1), "{took:?}");
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    // A wait that ends in time is over for all of them.
+    run(&mut a, "SET merkle_log.fence_timeout = '60s'");
+    let waiting = std::thread::spawn(move || one::<String>(&mut a, all));
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!waiting.is_finished());
+    run(&mut b, "COMMIT");
+    assert_eq!(waiting.join().unwrap(), "11 0");
+}
+
+#[test]
+fn the_worker_runs_a_log_at_once_however_many_others_wait() {
+    let cluster = Cluster::preloaded();
+    let (mut a, mut b) = (cluster.client("postgres"), cluster.client("postgres"));
+    many_logs(&mut a, 20);
+    run(&mut b, "BEGIN");
+    for i in 1..=19 {
+        run(&mut b, &format!("INSERT INTO t{i} DEFAULT VALUES"));
+        run(&mut a, &format!("INSERT INTO t{i} DEFAULT VALUES"));
+    }
+    until(
+        &mut a,
+        "SELECT count(*) FILTER (WHERE waiting_for LIKE 'pid %') = 19 FROM merkle_log_status",
+    );
+    for size in 1..=5 {
+        let started = Instant::now();
+        run(&mut a, "INSERT INTO t20 DEFAULT VALUES");
+        until(&mut a, &format!("SELECT merkle_size('log20') = {size}"));
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(3), "{took:?}");
+    }
+    run(&mut b, "COMMIT");
+    until(
+        &mut a,
+        "SELECT sum(tree_size) = 43 AND count(waiting_for) = 0 FROM merkle_log_status",
+    );
+}
+
+#[test]
+fn the_worker_crosses_its_fences_while_writers_come_and_go() {
+    let cluster = Cluster::preloaded();
+    let mut a = cluster.client("postgres");
+    many_logs(&mut a, 1);
+    // There is always one who writes, and never for long the same.
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let (mut client, stop) = (cluster.client("postgres"), stop.clone());
+            std::thread::spawn(move || {
+                while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                    run(
+                        &mut client,
+                        "BEGIN; INSERT INTO t1 DEFAULT VALUES; SELECT pg_sleep(0.2); COMMIT",
+                    );
+                }
+            })
+        })
+        .collect();
+    until(&mut a, "SELECT merkle_size('log1') > 30");
+    stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    writers.into_iter().for_each(|w| w.join().unwrap());
+    until(
+        &mut a,
+        "SELECT merkle_size('log1') = (SELECT count(*) FROM t1)",
+    );
+    assert_eq!(findings(&mut a, "log1"), [""; 0]);
+}
+
+#[test]
+fn monitoring_neither_waits_nor_fails_because_of_one_source() {
+    let cluster = Cluster::start();
+    let (mut a, mut b) = (cluster.client("postgres"), cluster.client("postgres"));
+    many_logs(&mut a, 3);
+    run(&mut a, "INSERT INTO t3 DEFAULT VALUES");
+    run(
+        &mut a,
+        "CREATE ROLE tenant; ALTER TABLE t2 OWNER TO tenant; GRANT USAGE, CREATE ON SCHEMA public TO tenant;
+         ALTER TABLE t2 ENABLE ROW LEVEL SECURITY; ALTER TABLE t2 FORCE ROW LEVEL SECURITY",
+    );
+    run(&mut b, "BEGIN; LOCK TABLE t1 IN ACCESS EXCLUSIVE MODE");
+    run(&mut a, "SET statement_timeout = '5s'");
+    let lag: Vec<Option<i64>> = column(
+        &mut a,
+        "SELECT lag_rows FROM merkle_log_status ORDER BY log_name",
+    );
+    assert_eq!(lag, [None, None, Some(1)]);
+    let late: Vec<String> = column(
+        &mut a,
+        "SELECT object FROM merkle_log_health() WHERE check_name = 'lag' AND detail LIKE 'cannot be told: %' ORDER BY 1",
+    );
+    assert_eq!(late, ["log1", "log2"]);
+    let pid: i32 = one(&mut b, "SELECT pg_backend_pid()");
+    let holes: Vec<String> = column(
+        &mut a,
+        "SELECT log_name || ': ' || problem FROM merkle_log_coverage ORDER BY 1",
+    );
+    assert_eq!(holes.len(), 2, "{holes:?}");
+    assert!(holes[0].contains(&format!("pid {pid}")), "{holes:?}");
+    let metrics: String = one(&mut a, "SELECT merkle_log_metrics()");
+    assert!(metrics.contains("merkle_log_lag_rows{log=\"log3\"} 1"));
+}
+
+#[test]
+fn the_worker_goes_on_whatever_its_database_and_its_role_have_set() {
+    let cluster = Cluster::preloaded();
+    let mut a = cluster.client("postgres");
+    run(&mut a, "CREATE ROLE nobody");
+    for setting in [
+        "default_transaction_read_only = on",
+        "default_transaction_isolation = 'serializable'",
+        "statement_timeout = '1ms'",
+        "lock_timeout = '1ms'",
+        "idle_in_transaction_session_timeout = '1ms'",
+        "search_path = ''",
+        "row_security = on",
+        "session_replication_role = replica",
+        "role = nobody",
+        "standard_conforming_strings = off",
+        "transform_null_equals = on",
+    ] {
+        run(&mut a, &format!("ALTER DATABASE postgres SET {setting}"));
+    }
+    run(
+        &mut a,
+        "CREATE TABLE w (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY);
+         SELECT create_log('w', run_interval => '20 ms'), create_log('c', run_interval => '20 ms');
+         SELECT add_source('w', 'w', 'id'), add_source('c', 'c', capture => 'trigger');
+         INSERT INTO w DEFAULT VALUES; INSERT INTO c VALUES (1)",
+    );
+    until(
+        &mut a,
+        "SELECT merkle_size('w') = 1 AND merkle_size('c') = 1",
+    );
+    let pid: i32 = one(
+        &mut a,
+        "SELECT worker_pid FROM merkle_log_status WHERE log_name = 'w'",
+    );
+    run(&mut a, &format!("SELECT pg_terminate_backend({pid})"));
+    run(
+        &mut a,
+        "INSERT INTO w DEFAULT VALUES; INSERT INTO c VALUES (2)",
+    );
+    until(
+        &mut a,
+        &format!(
+            "SELECT bool_and(tree_size = 2 AND worker_pid <> {pid} AND last_error IS NULL) FROM merkle_log_status"
+        ),
+    );
+    assert_eq!(findings(&mut a, "c"), [""; 0]);
+}

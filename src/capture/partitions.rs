@@ -1,0 +1,267 @@
+//! The partitions of a source, on record: which rows went when one of them leaves the table.
+//!
+//! DETACH and DROP of a partition take rows away by DDL, which no trigger sees. A partition is recorded while
+//! it is attached, with the condition that its rows fulfil. Every unique key of a partitioned table contains
+//! the columns that it is partitioned by, so the key of an entry tells whether its row was in the partition.
+//! That a partition left is an act of administration, so it cannot be denied; a row is `detached` only if
+//! it was logged before its partition left, and no partition that is attached would hold it.
+
+use super::shape::Shape;
+use super::table::Attribute;
+use crate::administration::{self, Act};
+use crate::catalog::sources::Source;
+use crate::pg::spi::{self, Row, Snapshot};
+use crate::pg::{datum, role, subtransaction};
+use crate::session::Session;
+use pgrx::pg_sys;
+use std::collections::{HashMap, HashSet};
+
+/// Keys that are held against a condition at once.
+const KEYS: usize = 500;
+
+/// A partition, a leaf of the tree of partitions.
+#[derive(Clone, Debug)]
+pub struct Partition {
+    pub relation: pg_sys::Oid,
+    pub name: String,
+    /// As `FOR VALUES` has it.
+    bound: String,
+    /// What its rows fulfil, as SQL over the columns of the key.
+    condition: String,
+    /// The names of the key's columns when the condition was recorded.
+    columns: Vec<String>,
+    /// Entries from this one on cannot be of its rows; `None` while it is attached.
+    to_leaf_index: Option<i64>,
+    from_leaf_index: i64,
+}
+
+fn recorded(session: &Session, snapshot: Snapshot, source_id: i32) -> Vec<Partition> {
+    session.query(
+        snapshot,
+        "SELECT p.relation::pg_catalog.oid, p.partition_name, p.bound, p.condition, p.key_columns,
+                p.to_leaf_index, p.from_leaf_index
+           FROM @extschema@.verification_source_partitions p WHERE p.source_id = $1 ORDER BY p.from_leaf_index",
+        &[source_id.into()],
+        |row: &Row| Partition {
+            relation: row.required(0),
+            name: row.required(1),
+            bound: row.required(2),
+            condition: row.required(3),
+            columns: row.required(4),
+            to_leaf_index: row.get(5),
+            from_leaf_index: row.required(6),
+        },
+    )
+}
+
+/// The partitions that the table has now.
+fn attached(session: &Session, snapshot: Snapshot, shape: &Shape) -> Vec<Partition> {
+    if !shape.table.partitioned {
+        return Vec::new();
+    }
+    let columns: Vec<String> = shape.key.iter().map(|a| a.name.clone()).collect();
+    session.query(
+        snapshot,
+        "SELECT c.oid, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),
+                pg_catalog.pg_get_expr(c.relpartbound, c.oid), pg_catalog.pg_get_partition_constraintdef(c.oid)
+           FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) t
+           JOIN pg_catalog.pg_class c ON c.oid = t.relid
+           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          WHERE t.isleaf AND c.oid <> $1 ORDER BY c.oid",
+        &[shape.source.relation.into()],
+        |row| Partition {
+            relation: row.required(0),
+            name: row.required(1),
+            bound: row.get(2).unwrap_or_default(),
+            // The only partition of a table, if it is the default one, has none.
+            condition: row.get(3).unwrap_or_else(|| "true".to_owned()),
+            columns: columns.clone(),
+            to_leaf_index: None,
+            from_leaf_index: 0,
+        },
+    )
+}
+
+impl Partition {
+    fn is(&self, other: &Partition) -> bool {
+        (self.relation, &self.bound) == (other.relation, &other.bound)
+    }
+}
+
+/// Puts on record which partitions came and which left. What is logged from now on, from leaf index `size`
+/// on, is of those that are attached.
+pub fn record(session: &Session, shape: &Shape, size: i64) {
+    let source = &shape.source;
+    let mut before = recorded(session, Snapshot::Fresh, source.id);
+    before.retain(|p| p.to_leaf_index.is_none());
+    if before.is_empty() && !shape.table.partitioned {
+        return;
+    }
+    let now = attached(session, Snapshot::Fresh, shape);
+    for gone in before.iter().filter(|p| !now.iter().any(|q| q.is(p))) {
+        session.execute(
+            "UPDATE @extschema@.verification_source_partitions
+                SET to_leaf_index = $4, detached_at = pg_catalog.clock_timestamp()
+              WHERE source_id = $1 AND partition_name = $2 AND from_leaf_index = $3 AND to_leaf_index IS NULL",
+            &[
+                source.id.into(),
+                gone.name.as_str().into(),
+                gone.from_leaf_index.into(),
+                size.into(),
+            ],
+        );
+        administration::record(
+            session,
+            Act::PartitionDetached {
+                source_id: source.id,
+                partition: gone.name.clone(),
+            },
+        );
+    }
+    for new in now.iter().filter(|p| !before.iter().any(|q| q.is(p))) {
+        session.execute(
+            "INSERT INTO @extschema@.verification_source_partitions
+                (source_id, partition_name, relation, bound, condition, key_columns, from_leaf_index)
+             VALUES ($1, $2, $3::pg_catalog.regclass, $4, $5, $6, $7)
+             ON CONFLICT (source_id, partition_name, from_leaf_index) DO UPDATE
+                SET relation = EXCLUDED.relation, bound = EXCLUDED.bound, condition = EXCLUDED.condition,
+                    key_columns = EXCLUDED.key_columns, to_leaf_index = NULL, detached_at = NULL",
+            &[
+                source.id.into(),
+                new.name.as_str().into(),
+                new.relation.into(),
+                new.bound.as_str().into(),
+                new.condition.as_str().into(),
+                new.columns.clone().into(),
+                size.into(),
+            ],
+        );
+        administration::record(
+            session,
+            Act::PartitionAttached {
+                source_id: source.id,
+                partition: new.name.clone(),
+            },
+        );
+    }
+}
+
+/// The sources among `sources` that are partitioned, or were.
+pub fn partitioned(session: &Session, log_id: i32, sources: &[Source]) -> Vec<Source> {
+    let ids: HashSet<i32> = session
+        .fresh(
+            "SELECT s.source_id FROM @extschema@.verification_sources s
+               JOIN pg_catalog.pg_class c ON c.oid = s.relation AND c.relkind = 'p'
+              WHERE s.log_id = $1 AND s.removed_at IS NULL",
+            &[log_id.into()],
+            |row| row.required::<i32>(0),
+        )
+        .into_iter()
+        .collect();
+    let of_them = sources.iter().filter(|s| ids.contains(&s.id));
+    of_them.cloned().collect()
+}
+
+/// The partitions that left a source, noticed by a batch or not yet, and those that are attached.
+pub struct Partitions {
+    left: Vec<Partition>,
+    attached: Vec<Partition>,
+}
+
+impl Partitions {
+    pub fn load(session: &Session, shape: &Shape) -> Partitions {
+        let recorded = recorded(session, Snapshot::Statement, shape.source.id);
+        if recorded.is_empty() {
+            return Partitions {
+                left: Vec::new(),
+                attached: Vec::new(),
+            };
+        }
+        let attached = attached(session, Snapshot::Statement, shape);
+        let left = recorded
+            .into_iter()
+            .filter(|p| p.to_leaf_index.is_some() || !attached.iter().any(|q| q.is(p)))
+            .collect();
+        Partitions { left, attached }
+    }
+
+    /// Of rows that are not there, given as the leaf indexes of their entries and the texts of their keys'
+    /// columns: the partition with which each went, by its place.
+    pub fn left_with(&self, shape: &Shape, gone: &[(i64, Vec<String>)]) -> HashMap<usize, String> {
+        let mut found = HashMap::new();
+        for partition in &self.left {
+            let before = |index: i64| partition.to_leaf_index.is_none_or(|to| index < to);
+            let places: Vec<usize> = (0..gone.len())
+                .filter(|n| !found.contains_key(n) && before(gone[*n].0))
+                .collect();
+            for place in fulfil(
+                shape,
+                &partition.columns,
+                &partition.condition,
+                &places,
+                gone,
+            ) {
+                found.insert(place, partition.name.clone());
+            }
+        }
+        // What an attached partition would hold is missing there. A default partition would hold anything.
+        let others = self.attached.iter().filter(|p| p.bound != "DEFAULT");
+        let conditions: Vec<String> = others.map(|p| format!("({})", p.condition)).collect();
+        if !found.is_empty() && !conditions.is_empty() {
+            let names: Vec<String> = shape.key.iter().map(|a| a.name.clone()).collect();
+            let places: Vec<usize> = found.keys().copied().collect();
+            for place in fulfil(shape, &names, &conditions.join(" OR "), &places, gone) {
+                found.remove(&place);
+            }
+        }
+        found
+    }
+}
+
+/// Those of `places` whose keys fulfil a condition over the key's columns, which went by `names`. A condition
+/// that cannot be evaluated any more is fulfilled by none.
+fn fulfil(
+    shape: &Shape,
+    names: &[String],
+    condition: &str,
+    places: &[usize],
+    keys: &[(i64, Vec<String>)],
+) -> Vec<usize> {
+    if names.len() != shape.key.len() {
+        return Vec::new();
+    }
+    let named: Vec<String> = names.iter().map(|name| quoted(name)).collect();
+    let mut found = Vec::new();
+    for places in places.chunks(KEYS) {
+        let mut args = Vec::new();
+        let mut rows = Vec::new();
+        for place in places {
+            let parts = shape.key.iter().zip(&keys[*place].1);
+            let values: Vec<String> = parts
+                .map(|(column, text): (&Attribute, &String)| {
+                    args.push(datum::input(column.base_type, text));
+                    format!("${}", args.len())
+                })
+                .collect();
+            rows.push(format!("({place}, {})", values.join(", ")));
+        }
+        let sql = format!(
+            "SELECT merkle_log_key.merkle_log_place FROM (VALUES {}) merkle_log_key (merkle_log_place, {}) WHERE {condition}",
+            rows.join(", "),
+            named.join(", "),
+        );
+        let fulfilled = subtransaction::run(|| {
+            role::as_table_owner(shape.table.owner, || {
+                spi::query(Snapshot::Statement, &sql, &args, |row| {
+                    row.required::<i32>(0) as usize
+                })
+            })
+        });
+        found.extend(fulfilled.unwrap_or_default());
+    }
+    found
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

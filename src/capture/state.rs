@@ -1,0 +1,282 @@
+//! The state of a source: whether its table can still be read and kept track of as the source promises,
+//! and if not, what happened to it and how to mend it.
+//!
+//! What `add_source` refuses can still come later, by DDL that nobody here is asked about. This is the only
+//! place that looks: batches pass over a source that is not ready and go on with the others of its log,
+//! `verify_log`, `merkle_log_coverage`, `merkle_log_health` and the views name the state.
+
+use super::guard;
+use super::shape::Shape;
+use crate::catalog::logs::Log;
+use crate::catalog::sources::Source;
+use crate::catalog::versions::Version;
+use crate::error::{Error, literal};
+use crate::pg::lock;
+use crate::pg::spi::Snapshot;
+use crate::session::Session;
+use pgrx::pg_sys;
+
+/// What can be wrong with a source, by the name that the views show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The table was dropped.
+    TableGone,
+    /// There is a view, a foreign table or something else in its place.
+    NotATable,
+    /// It became a temporary or unlogged table.
+    NotPermanent,
+    /// Others inherit from a captured table, so its triggers see rows that are not its own.
+    Inherited,
+    ForcedRowSecurity,
+    /// The owner lacks a privilege that reading its own table needs.
+    OwnerMayNotRead,
+    KeyDropped,
+    /// No unique index is on exactly the key columns any more, or one of them can be null.
+    KeyNotUnique,
+    KeyTypeChanged,
+    OrderTypeChanged,
+    OrderNullable,
+    OrderIndexMissing,
+    ColumnMissing,
+    TriggerMissing,
+    TriggerDisabled,
+    /// The same changes are captured twice.
+    TriggerTwice,
+    /// The extension's own record of it is damaged.
+    Damaged,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            State::TableGone => "table_gone",
+            State::NotATable => "not_a_table",
+            State::NotPermanent => "not_permanent",
+            State::Inherited => "inherited",
+            State::ForcedRowSecurity => "forced_row_security",
+            State::OwnerMayNotRead => "owner_may_not_read",
+            State::KeyDropped => "key_dropped",
+            State::KeyNotUnique => "key_not_unique",
+            State::KeyTypeChanged => "key_type_changed",
+            State::OrderTypeChanged => "order_type_changed",
+            State::OrderNullable => "order_nullable",
+            State::OrderIndexMissing => "order_index_missing",
+            State::ColumnMissing => "column_missing",
+            State::TriggerMissing => "trigger_missing",
+            State::TriggerDisabled => "trigger_disabled",
+            State::TriggerTwice => "trigger_twice",
+            State::Damaged => "damaged",
+        }
+    }
+
+    /// What kind of problem an error about the source's table is.
+    fn of(error: &Error) -> State {
+        match error {
+            Error::SourceGone { .. } => State::TableGone,
+            Error::NotATable { what, .. }
+                if what.contains("temporary") || what.contains("unlogged") =>
+            {
+                State::NotPermanent
+            }
+            Error::NotATable { what, .. } if what.contains("inherit") => State::Inherited,
+            Error::NotATable { .. } => State::NotATable,
+            Error::ForcedRowSecurity { .. } => State::ForcedRowSecurity,
+            Error::OwnerMayNotRead { .. } => State::OwnerMayNotRead,
+            Error::KeyDropped { .. } => State::KeyDropped,
+            Error::NotAKey { .. } | Error::NoKey { .. } => State::KeyNotUnique,
+            Error::KeyType { .. } => State::KeyTypeChanged,
+            Error::OrderType { .. } => State::OrderTypeChanged,
+            Error::OrderNullable { .. } => State::OrderNullable,
+            Error::OrderIndex { .. } => State::OrderIndexMissing,
+            Error::NoSuchColumn { .. } | Error::HashType { .. } => State::ColumnMissing,
+            _ => State::Damaged,
+        }
+    }
+}
+
+/// A problem of a source, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub state: State,
+    /// The source's table, or the partition of it that has the problem.
+    pub relation: pg_sys::Oid,
+    pub detail: String,
+    /// What to do about it.
+    pub mend: String,
+}
+
+impl Problem {
+    fn of_table(log: &Log, source: &Source, error: &Error) -> Problem {
+        let state = State::of(error);
+        let mend = match state {
+            State::TableGone => remove(log, source),
+            _ => error.hint().unwrap_or_default(),
+        };
+        Problem {
+            state,
+            relation: source.relation,
+            detail: error.to_string(),
+            mend,
+        }
+    }
+}
+
+/// The call that takes a source out of its log whose table has no name any more.
+fn remove(log: &Log, source: &Source) -> String {
+    format!(
+        "SELECT remove_source({}, {})",
+        literal(&log.name),
+        source.relation.to_u32()
+    )
+}
+
+/// The source bound to its table as it is now, which stays so until the end of the transaction; or why its
+/// rows cannot be read.
+pub fn open(session: &Session, log: &Log, source: &Source) -> Result<Shape, Problem> {
+    lock::access_share(source.relation);
+    open_locked(session, log, source)
+}
+
+/// As `open`, with the versions of the source's columns that the caller has; with those that are stored if
+/// it has none.
+pub fn open_versions(
+    session: &Session,
+    log: &Log,
+    source: &Source,
+    versions: Vec<Version>,
+) -> Result<Shape, Problem> {
+    lock::access_share(source.relation);
+    check(session, log, source, || match versions.is_empty() {
+        true => Shape::load(session, log, source),
+        false => Shape::of_versions(session, log, source, versions),
+    })
+}
+
+/// As `open`, where the table is locked already, or nothing is read of it.
+pub fn open_locked(session: &Session, log: &Log, source: &Source) -> Result<Shape, Problem> {
+    check(session, log, source, || Shape::load(session, log, source))
+}
+
+fn check(
+    session: &Session,
+    log: &Log,
+    source: &Source,
+    load: impl FnOnce() -> Result<Shape, Error>,
+) -> Result<Shape, Problem> {
+    let opened = || {
+        let shape = load()?;
+        shape.check(session, log)?;
+        shape.columns_now()?;
+        if source.by_trigger() {
+            shape.table.check_no_heirs(session)?;
+        }
+        Ok(shape)
+    };
+    opened().map_err(|error: Error| Problem::of_table(log, source, &error))
+}
+
+/// Everything that is wrong with a source now; empty if it is ready.
+pub fn problems(session: &Session, log: &Log, source: &Source) -> Vec<Problem> {
+    let table = open_locked(session, log, source).err();
+    if let Some(gone) = table.as_ref().filter(|p| p.state == State::TableGone) {
+        return vec![gone.clone()];
+    }
+    let repair = format!(
+        "SELECT repair_capture({}, {})",
+        literal(&log.name),
+        literal(&super::table::name_now(session, source))
+    );
+    let holes = guard::holes(session, source)
+        .into_iter()
+        .map(|hole| Problem {
+            state: hole.state,
+            relation: hole.relation,
+            detail: hole.detail,
+            mend: repair.clone(),
+        });
+    table.into_iter().chain(holes).collect()
+}
+
+/// Puts on record what keeps batches from reading a source, for the views; `None` if nothing does. The
+/// change is told to whoever runs the batch, once.
+pub fn record(session: &Session, log: &Log, source: &Source, problem: Option<&Problem>) {
+    let Some(problem) = problem else {
+        session.execute(
+            "DELETE FROM @extschema@.merkle_source_state s WHERE s.source_id = $1",
+            &[source.id.into()],
+        );
+        return;
+    };
+    let changed = session.fresh(
+        "INSERT INTO @extschema@.merkle_source_state AS s (source_id, state, detail, mend)
+         VALUES ($1, $2, $3, $4)
+         ON CONFLICT (source_id) DO UPDATE
+            SET state = EXCLUDED.state, detail = EXCLUDED.detail, mend = EXCLUDED.mend, since = pg_catalog.clock_timestamp()
+          WHERE (s.state, s.detail) IS DISTINCT FROM (EXCLUDED.state, EXCLUDED.detail)
+         RETURNING true",
+        &[
+            source.id.into(),
+            problem.state.name().into(),
+            problem.detail.as_str().into(),
+            problem.mend.as_str().into(),
+        ],
+        |_| (),
+    );
+    if !changed.is_empty() {
+        pgrx::warning!(
+            "log \"{}\" goes on without source \"{}\": {}",
+            log.name,
+            source.name,
+            problem.detail
+        );
+    }
+}
+
+/// The sources of a log that have a problem on record.
+pub fn on_record(session: &Session, log: &Log) -> Vec<i32> {
+    session.query(
+        Snapshot::Fresh,
+        "SELECT t.source_id FROM @extschema@.merkle_source_state t
+           JOIN @extschema@.verification_sources s USING (source_id) WHERE s.log_id = $1",
+        &[log.id.into()],
+        |row| row.required(0),
+    )
+}
+
+/// Opens those of `sources` that are ready; puts on record which are not, and which are again.
+pub fn open_ready(session: &Session, log: &Log, sources: &[Source]) -> Vec<Shape> {
+    let recorded = on_record(session, log);
+    let open = |source: &Source| match open_locked(session, log, source) {
+        Ok(shape) => {
+            if recorded.contains(&source.id) {
+                record(session, log, source, None);
+            }
+            Some(shape)
+        }
+        Err(problem) => {
+            record(session, log, source, Some(&problem));
+            None
+        }
+    };
+    sources.iter().filter_map(open).collect()
+}
+
+/// For logs whose batches read no source: looks at those whose tables have changed since they were ready,
+/// and those that are not. One statement finds them.
+pub fn look_for_changes(session: &Session, log: &Log, sources: &[Source]) {
+    let suspects: Vec<i32> = session.fresh(
+        "SELECT s.source_id FROM @extschema@.verification_sources s
+           LEFT JOIN pg_catalog.pg_class c ON c.oid = s.relation
+          WHERE s.log_id = $1 AND s.removed_at IS NULL
+            AND (c.oid IS NULL OR c.relkind NOT IN ('r', 'p') OR c.relpersistence <> 'p' OR c.relforcerowsecurity
+                 OR c.relkind = 'r' AND c.relhassubclass
+                 OR EXISTS (SELECT FROM @extschema@.merkle_source_state t WHERE t.source_id = s.source_id))",
+        &[log.id.into()],
+        |row| row.required(0),
+    );
+    for source in sources.iter().filter(|s| suspects.contains(&s.id)) {
+        if lock::try_access_share(source.relation) {
+            open_ready(session, log, std::slice::from_ref(source));
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! `merkle_database`: which database the logs are of.
+//!
+//! A dump that is restored, or a database made from another as its template, has the other's logs. If it
+//! went on by itself there would be two histories of one log. So whoever would write to a log first looks
+//! whether this is the database that wrote to it last, and otherwise holds until `adopt_database` says what
+//! it is. A standby that was promoted is the same database, on another timeline.
+
+use crate::catalog::logs;
+use crate::error::Error;
+use crate::pg::spi::{Row, Snapshot};
+use crate::session::Session;
+
+/// A database of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub system_identifier: i64,
+    pub database: u32,
+    pub name: String,
+    /// Which of the cluster's histories; a promotion or a point-in-time recovery begins a new one.
+    pub timeline: i32,
+}
+
+impl Identity {
+    fn is(&self, other: &Identity) -> bool {
+        (self.system_identifier, self.database) == (other.system_identifier, other.database)
+    }
+}
+
+/// What to make of a database that has the logs of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adoption {
+    /// It takes the other's place, which writes to the logs no more.
+    Continue,
+    /// The other goes on: the logs here are a copy of how they were.
+    Copy,
+}
+
+impl Adoption {
+    pub fn from_name(name: &str) -> Option<Adoption> {
+        match name {
+            "continue" => Some(Adoption::Continue),
+            "copy" => Some(Adoption::Copy),
+            _ => None,
+        }
+    }
+}
+
+fn from_row(row: &Row) -> Identity {
+    Identity {
+        system_identifier: row.required(0),
+        database: row.required::<i64>(1) as u32,
+        name: row.required(2),
+        timeline: row.required(3),
+    }
+}
+
+/// This database. On a standby the timeline is that of the last restart point.
+fn here(session: &Session) -> Identity {
+    session
+        .fresh_one(
+            "SELECT s.system_identifier, d.oid::pg_catalog.int8, d.datname::pg_catalog.text,
+                    CASE WHEN pg_catalog.pg_is_in_recovery() THEN c.timeline_id
+                         ELSE ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))
+                              ::pg_catalog.bit(32)::pg_catalog.int4 END
+               FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_checkpoint() c, pg_catalog.pg_database d
+              WHERE d.datname = pg_catalog.current_database()",
+            &[],
+            from_row,
+        )
+        .expect("the current database exists")
+}
+
+/// The databases that the logs are of: one, unless a dump of another was restored over it.
+fn recorded(session: &Session) -> Vec<Identity> {
+    session.query(
+        Snapshot::Fresh,
+        "SELECT i.system_identifier, i.database_oid::pg_catalog.int8, i.database_name, i.timeline
+           FROM @extschema@.merkle_database i WHERE i.left_at IS NULL ORDER BY i.since",
+        &[],
+        from_row,
+    )
+}
+
+/// The database whose logs these are, if that is another than this one.
+pub fn other(session: &Session) -> Option<Identity> {
+    let here = here(session);
+    recorded(session).into_iter().find(|known| !known.is(&here))
+}
+
+/// That this is the database whose logs these are; the first to ask is.
+///
+/// # Errors
+/// If it is a copy of another that nobody has adopted.
+pub fn check(session: &Session) -> Result<(), Error> {
+    let (here, known) = (here(session), recorded(session));
+    if let Some(other) = known.iter().find(|known| !known.is(&here)) {
+        return Err(Error::CopiedDatabase {
+            name: other.name.clone(),
+            system_identifier: other.system_identifier,
+            oid: other.database,
+        });
+    }
+    if !known.contains(&here) {
+        store(session, &here);
+    }
+    Ok(())
+}
+
+fn store(session: &Session, here: &Identity) {
+    session.execute(
+        "INSERT INTO @extschema@.merkle_database AS i (system_identifier, database_oid, database_name, timeline)
+         VALUES ($1, $2, $3, $4)
+         ON CONFLICT (system_identifier, database_oid) DO UPDATE
+            SET database_name = EXCLUDED.database_name, timeline = EXCLUDED.timeline,
+                since = pg_catalog.clock_timestamp(), left_at = NULL",
+        &[
+            here.system_identifier.into(),
+            pgrx::pg_sys::Oid::from(here.database).into(),
+            here.name.as_str().into(),
+            here.timeline.into(),
+        ],
+    );
+}
+
+/// Says what this database is, which has the logs of another; returns that in words. What is on record
+/// about the state of the other server is forgotten.
+pub fn adopt(session: &Session, adoption: Adoption) -> Result<String, Error> {
+    let here = here(session);
+    let other = other(session).ok_or_else(|| Error::NotACopy {
+        name: here.name.clone(),
+    })?;
+    session.execute(
+        "UPDATE @extschema@.merkle_database SET left_at = pg_catalog.clock_timestamp() WHERE left_at IS NULL",
+        &[],
+    );
+    store(session, &here);
+    logs::forget_state(session);
+    let said = match adoption {
+        Adoption::Continue => format!("takes the place of database \"{}\"", other.name),
+        Adoption::Copy => {
+            logs::disable_all(session);
+            format!(
+                "is a copy of database \"{}\": its logs are disabled",
+                other.name
+            )
+        }
+    };
+    session.logs_changed()?;
+    Ok(format!("database \"{}\" {said}", here.name))
+}

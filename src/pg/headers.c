@@ -1,0 +1,20 @@
+/*
+ * Compares the declarations of src/pg/raw.rs that the generated bindings leave out with the server's headers.
+ * Nothing is built from this file: scripts/headers.sh only lets the compiler look at it.
+ */
+#include "postgres.h"
+
+#include "commands/sequence.h"
+#include "utils/multirangetypes.h"
+#include "utils/rangetypes.h"
+
+#define DECLARED(function, type) \
+	_Static_assert(__builtin_types_compatible_p(__typeof__(&(function)), type), \
+				   #function " is declared otherwise in the server's headers")
+
+/* Rust's Oid, bool, i64 and i32 are these. */
+_Static_assert(sizeof(Oid) == 4 && sizeof(bool) == 1 && sizeof(int64) == 8 && sizeof(int32) == 4,
+			   "sizes of the types of arguments");
+
+DECLARED(nextval_internal, int64 (*) (Oid, bool));
+DECLARED(multirange_deserialize, void (*) (TypeCacheEntry *, const MultirangeType *, int32 *, RangeType ***));

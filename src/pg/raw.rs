@@ -1,0 +1,68 @@
+//! The server's functions that are declared here by hand, and what their declarations are checked against.
+//!
+//! Those that the generated bindings have are here without the guard that the bindings put round a call, for
+//! loops that have one guard for all calls, and for signal handlers; their types are compared with the
+//! bindings' when this is compiled. Those that the bindings leave out are compared with the server's headers
+//! by `headers.c` beside this file, which `make lint` compiles.
+
+use pgrx::pg_sys::{self, *};
+
+unsafe extern "C-unwind" {
+    pub fn ExecStoreVirtualTuple(slot: *mut TupleTableSlot) -> *mut TupleTableSlot;
+    pub fn heap_multi_insert(
+        relation: Relation,
+        slots: *mut *mut TupleTableSlot,
+        count: i32,
+        command: CommandId,
+        options: i32,
+        buffers: BulkInsertState,
+    );
+    pub fn ExecInsertIndexTuples(
+        table: *mut ResultRelInfo,
+        slot: *mut TupleTableSlot,
+        state: *mut EState,
+        update: bool,
+        no_duplicate_error: bool,
+        conflict: *mut bool,
+        arbiters: *mut List,
+    ) -> *mut List;
+    pub fn die(signal: i32);
+    pub fn SignalHandlerForConfigReload(signal: i32);
+}
+
+/// A function here, and the bindings' guarded one of the same name, are both of the type given.
+macro_rules! as_bound {
+    ($($name:ident: ($($argument:ty),*) -> $result:ty;)+) => {$(
+        const _: (
+            unsafe extern "C-unwind" fn($($argument),*) -> $result,
+            unsafe fn($($argument),*) -> $result,
+        ) = ($name, pg_sys::$name);
+    )+};
+}
+
+as_bound! {
+    ExecStoreVirtualTuple: (*mut TupleTableSlot) -> *mut TupleTableSlot;
+    heap_multi_insert: (Relation, *mut *mut TupleTableSlot, i32, CommandId, i32, BulkInsertState) -> ();
+    ExecInsertIndexTuples: (*mut ResultRelInfo, *mut TupleTableSlot, *mut EState, bool, bool, *mut bool, *mut List) -> *mut List;
+    die: (i32) -> ();
+    SignalHandlerForConfigReload: (i32) -> ();
+}
+
+/// The functions that `headers.c` checks.
+mod unbound {
+    use pgrx::pg_sys::{Oid, RangeType, TypeCacheEntry, varlena};
+
+    unsafe extern "C-unwind" {
+        /// `commands/sequence.h`.
+        pub fn nextval_internal(relation: Oid, check_permissions: bool) -> i64;
+        /// `utils/multirangetypes.h`. A multirange is a varlena, of which only a pointer is passed on.
+        pub fn multirange_deserialize(
+            range_type: *mut TypeCacheEntry,
+            multirange: *const varlena,
+            range_count: *mut i32,
+            ranges: *mut *mut *mut RangeType,
+        );
+    }
+}
+
+pub use unbound::*;

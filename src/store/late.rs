@@ -1,0 +1,87 @@
+//! `merkle_late_entry`: entries of rows that were found after they should have been logged.
+//!
+//! A row that came behind the watermark, or past the triggers, is logged when it is found. It is no fault
+//! any more then, but whoever put it there may have had a reason to, so that it came late stays on record.
+
+use crate::administration::{self, Act};
+use crate::catalog::logs::Log;
+use crate::pg::spi::{Row, Snapshot};
+use crate::session::Session;
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys;
+
+/// How a row escaped until it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    BehindWatermark,
+    PastTriggers,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Way::BehindWatermark => "behind_watermark",
+            Way::PastTriggers => "past_triggers",
+        }
+    }
+}
+
+/// Puts on record that the entries at these leaf indexes were logged late.
+pub fn record(session: &Session, log: &Log, indexes: &[i64], way: Way) {
+    let (Some(first), Some(last)) = (indexes.iter().min(), indexes.iter().max()) else {
+        return;
+    };
+    session.execute(
+        "INSERT INTO @extschema@.merkle_late_entry (log_id, leaf_index, way)
+         SELECT $1, pg_catalog.unnest($2), $3",
+        &[log.id.into(), indexes.to_vec().into(), way.name().into()],
+    );
+    administration::record(
+        session,
+        Act::LateLogged {
+            log_id: log.id,
+            first: *first,
+            last: *last,
+            entries: indexes.len() as i64,
+        },
+    );
+}
+
+/// How many entries of the log came late.
+pub fn count(session: &Session, log: &Log) -> i64 {
+    let count = session.read_one(
+        "SELECT pg_catalog.count(*) FROM @extschema@.merkle_late_entry l WHERE l.log_id = $1",
+        &[log.id.into()],
+        |row| row.required(0),
+    );
+    count.unwrap_or(0)
+}
+
+pub struct LateEntry {
+    pub leaf_index: i64,
+    /// `None` where the entry was pruned.
+    pub source: Option<(String, pg_sys::Oid, String)>,
+    pub way: String,
+    pub found_at: TimestampWithTimeZone,
+}
+
+/// The entries that came late, in the order of the log.
+pub fn list(session: &Session, log: &Log) -> Vec<LateEntry> {
+    session.query(
+        Snapshot::Statement,
+        "SELECT l.leaf_index, s.source_table, s.relation::pg_catalog.oid, m.source_key, l.way, l.found_at
+           FROM @extschema@.merkle_late_entry l
+           LEFT JOIN @extschema@.merkle_log m ON m.log_id = l.log_id AND m.leaf_index = l.leaf_index
+           LEFT JOIN @extschema@.verification_sources s ON s.source_id = m.source_id
+          WHERE l.log_id = $1 ORDER BY l.leaf_index",
+        &[log.id.into()],
+        |row: &Row| LateEntry {
+            leaf_index: row.required(0),
+            source: row
+                .get(1)
+                .map(|table| (table, row.required(2), row.required(3))),
+            way: row.required(4),
+            found_at: row.required(5),
+        },
+    )
+}

@@ -1,0 +1,183 @@
+//! What batches record beside leaf hashes, against the digests in their tree heads.
+
+use super::Verification;
+use super::finding::{Finding, Kind};
+use crate::pg::spi::Snapshot;
+use crate::session::Session;
+use crate::store::entries::Entry;
+use crate::store::heads::{self, Recorded};
+use crate::store::leaves;
+use crate::store::metadata::{self, Metadata, Sum};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Places of faults that are remembered, to tell whether a batch's has been found already.
+const PLACES: usize = 10_000;
+
+/// A batch that was looked at in part.
+#[derive(Default, Serialize, Deserialize)]
+struct Part {
+    first: i64,
+    entries: i64,
+    sum: Sum,
+    created_at: i64,
+    stored: Option<Vec<u8>>,
+}
+
+/// The batches that the entries checked so far are of.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Batches {
+    /// By the size of the tree that they end at: those that are not complete yet.
+    parts: BTreeMap<i64, Part>,
+    /// First entry and end of those whose digest is another.
+    bad: Vec<(i64, i64)>,
+    /// Entries that are known to be altered or missing.
+    places: Vec<i64>,
+    /// Something of ours is known to be wrong, so a row without an entry may have had one.
+    entries_damaged: bool,
+    /// A head with a digest has been seen: later ones have one.
+    seen: bool,
+}
+
+impl Batches {
+    /// Takes over what was found out about the entries behind these.
+    pub fn absorb(&mut self, other: Batches) {
+        self.bad.extend(other.bad);
+        self.places.extend(other.places);
+        self.entries_damaged |= other.entries_damaged;
+        self.seen |= other.seen;
+        for (size, theirs) in other.parts {
+            let ours = self.parts.entry(size).or_default();
+            let entries = ours.entries + theirs.entries;
+            let mut sum = theirs.sum;
+            metadata::add(&mut sum, &ours.sum);
+            *ours = Part {
+                entries,
+                sum,
+                ..theirs
+            };
+            self.judge(size);
+        }
+    }
+
+    /// Compares a batch whose entries have all been seen.
+    fn judge(&mut self, size: i64) {
+        let complete = |part: &Part| part.entries == size - part.first;
+        if !self.parts.get(&size).is_some_and(complete) {
+            return;
+        }
+        let Some(part) = self.parts.remove(&size) else {
+            return;
+        };
+        let mut head = Metadata::default();
+        head.head(size, part.created_at);
+        let mut sum = head.sum();
+        metadata::add(&mut sum, &part.sum);
+        let right = match &part.stored {
+            Some(stored) => *stored == metadata::bytes(&sum),
+            None => !self.seen,
+        };
+        self.seen |= part.stored.is_some();
+        if !right {
+            self.bad.push((part.first, size));
+        }
+    }
+
+    pub fn note(&mut self, findings: &[Finding]) {
+        for finding in findings {
+            let (damaged, of_batch) = match finding.kind {
+                Kind::EntryAltered | Kind::EntryMissing => (true, true),
+                Kind::IndexMismatch => (true, false),
+                Kind::HeadMismatch | Kind::LeafDataAltered => (false, true),
+                _ => continue,
+            };
+            self.entries_damaged |= damaged;
+            if of_batch && self.places.len() < PLACES {
+                self.places.extend(finding.leaf_index);
+            }
+        }
+    }
+
+    pub fn note_place(&mut self, leaf_index: Option<i64>) {
+        self.places.extend(leaf_index);
+    }
+
+    /// True if the keys or statements of an entry may not be what its batch wrote.
+    pub fn doubts(&self, leaf_index: i64) -> bool {
+        let holds = |(first, end): &(i64, i64)| (*first..*end).contains(&leaf_index);
+        self.bad.iter().any(holds)
+    }
+
+    /// True if a row without an entry may have lost it.
+    pub fn entries_damaged(&self) -> bool {
+        self.entries_damaged || !self.bad.is_empty()
+    }
+
+    /// What is to be said of batches, where nothing more exact was.
+    pub fn findings(&self) -> Vec<Finding> {
+        let known =
+            |(first, end): &&(i64, i64)| !self.places.iter().any(|at| (*first..*end).contains(at));
+        let finding = |(first, end): &(i64, i64)| {
+            let detail = format!(
+                "of the batch of entries {first} to {}, a key, an order value, a source, a salt, a statement, the time of the tree head or its digest was altered",
+                end - 1
+            );
+            Finding::of_log(Kind::MetadataAltered, Some(*first), detail)
+        };
+        self.bad.iter().filter(known).map(finding).collect()
+    }
+}
+
+impl Verification {
+    /// Sums up what is recorded about the entries `start .. end`, all that there are of them.
+    pub(super) fn sum_up(&mut self, session: &Session, start: i64, end: i64, entries: &[Entry]) {
+        let annexes = self.rows.take_annexes();
+        let (before, heads) =
+            heads::of_entries(session, Snapshot::Statement, &self.log, start, end);
+        // Of a batch that was pruned in part, the digest is that of the rest.
+        let mut first = before.max(self.log.pruned_to);
+        let from = match start == self.log.pruned_to {
+            true => before,
+            false => start,
+        };
+        let mut runs = leaves::runs(session, Snapshot::Statement, &self.log, from, end);
+        runs.sort_by_key(|(first, ..)| *first);
+        let (mut entries, mut runs) = (entries, runs.as_slice());
+        for head in heads {
+            let size = head.tree_size;
+            let (of_batch, rest) =
+                entries.split_at(entries.partition_point(|e| e.leaf_index < size));
+            let (made, others) = runs.split_at(runs.partition_point(|(first, ..)| *first < size));
+            (entries, runs) = (rest, others);
+            let mut sums = Metadata::default();
+            for entry in of_batch {
+                sums.stored_entry(entry);
+                let annex = annexes.get(&entry.leaf_index);
+                if let Some(salt) = annex.and_then(|a| a.salt.as_deref()) {
+                    sums.salt(entry.leaf_index, salt);
+                }
+                if let Some(erased) = annex.and_then(|a| a.erased_salt.as_deref()) {
+                    sums.erased_salt(erased);
+                }
+            }
+            for (first, entries, statement) in made {
+                sums.statement(*first, *entries as i32, statement);
+            }
+            self.add_part(first, head, of_batch.len() as i64, &sums.sum());
+            first = size;
+        }
+    }
+
+    fn add_part(&mut self, first: i64, head: Recorded, entries: i64, sum: &Sum) {
+        let size = head.tree_size;
+        let part = self.batches.parts.entry(size).or_insert(Part {
+            first,
+            created_at: head.created_at,
+            stored: head.metadata,
+            ..Part::default()
+        });
+        part.entries += entries;
+        metadata::add(&mut part.sum, sum);
+        self.batches.judge(size);
+    }
+}

@@ -1,0 +1,319 @@
+//! The order of entries: each entry's order value against its row, entries without one against the order of
+//! their keys, the marks of the order index both ways, and watermarks against the last entries.
+
+use super::Verification;
+use super::finding::{Finding, Kind};
+use super::rows::Row;
+use super::walk::Facts;
+use crate::capture::order::{OrderValue, SortKey};
+use crate::capture::scan::{self, Scan};
+use crate::capture::shape::Shape;
+use crate::capture::statement;
+use crate::catalog::logs::Log;
+use crate::catalog::sources::{OF_LOG, Source};
+use crate::encode::Decoder;
+use crate::error::Error;
+use crate::pg::datum;
+use crate::pg::spi::Snapshot;
+use crate::pg::subtransaction;
+use crate::session::Session;
+use crate::store::entries::Entry;
+use crate::store::{key_index, order_index};
+use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
+
+/// Entries with the greatest order value of a source that are remembered: the last of them.
+const TIES: usize = 1_000;
+
+/// What the entries checked so far say about the order of their sources.
+#[derive(Default)]
+pub struct Orders {
+    /// By source: the entries with the greatest order value, in order of leaf index.
+    tops: HashMap<i32, Vec<Top>>,
+    /// By source: the key of the last entry that stands in the order of keys.
+    last: HashMap<i32, SortKey>,
+    /// Entries that the order index should have a mark of.
+    marks: HashSet<(i32, i64)>,
+}
+
+#[derive(Clone)]
+struct Top {
+    value: OrderValue,
+    entry: TopEntry,
+}
+
+/// An entry that may be the one a watermark stands at.
+#[derive(Clone, Serialize, Deserialize)]
+struct TopEntry {
+    key: String,
+    order: Option<String>,
+}
+
+/// What one part of a verification leaves for the whole.
+#[derive(Default, Serialize, Deserialize)]
+pub struct OrderNotes {
+    tops: Vec<(i32, Vec<TopEntry>)>,
+    marks: Vec<(i32, i64)>,
+}
+
+impl Orders {
+    pub fn notes(self) -> OrderNotes {
+        let entries = |tops: Vec<Top>| tops.into_iter().map(|top| top.entry).collect();
+        let tops = self.tops.into_iter();
+        OrderNotes {
+            tops: tops.map(|(id, tops)| (id, entries(tops))).collect(),
+            marks: self.marks.into_iter().collect(),
+        }
+    }
+
+    /// Takes over what was found out about the entries behind these.
+    pub fn absorb(&mut self, notes: OrderNotes, shapes: &[&Shape]) {
+        self.marks.extend(notes.marks);
+        for (source_id, entries) in notes.tops {
+            let Some(shape) = shapes.iter().find(|s| s.source.id == source_id) else {
+                continue;
+            };
+            for entry in entries {
+                if let Some(value) = value_of(shape, entry.order.as_ref().unwrap_or(&entry.key)) {
+                    self.push(source_id, Top { value, entry });
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, source_id: i32, top: Top) {
+        let tops = self.tops.entry(source_id).or_default();
+        match tops.first().map(|best| top.value.cmp(&best.value)) {
+            Some(Ordering::Less) => return,
+            Some(Ordering::Greater) => tops.clear(),
+            _ => {}
+        }
+        if tops.len() == TIES {
+            tops.remove(0);
+        }
+        tops.push(top);
+    }
+}
+
+/// An order value from its text; `None` where the text is no value of the order column's type.
+fn value_of(shape: &Shape, text: &str) -> Option<OrderValue> {
+    let base_type = shape.order().base_type;
+    let read = || {
+        let arg = datum::input(base_type, text);
+        let value = arg.datum()?.sans_lifetime();
+        // SAFETY: the value was just made for this type.
+        let value = unsafe { Decoder::of_column(shape.order()).decode(Some(value)) };
+        Some(OrderValue::new(base_type, &value))
+    };
+    subtransaction::run(read).ok().flatten()
+}
+
+impl Source {
+    /// True if entries are ordered by their keys alone.
+    fn orders_by_key(&self) -> bool {
+        let order = self.order_column.as_ref();
+        order.is_some_and(|order| self.key_columns.as_slice() == std::slice::from_ref(order))
+    }
+}
+
+impl Verification {
+    /// Checks the order values of entries, and that those without one can be found.
+    pub(super) fn orders(
+        &mut self,
+        session: &Session,
+        entries: &[Entry],
+        rows: &[Row],
+    ) -> Result<Vec<Finding>, Error> {
+        let facts = self.rows.take_facts();
+        let mut findings = Vec::new();
+        let mut marked: HashMap<i32, i64> = HashMap::new();
+        let mut wanted = Vec::new();
+        for (entry, row) in entries.iter().zip(rows) {
+            let logged =
+                matches!(row, Row::Is(hash) if hash.as_bytes().as_slice() == entry.leaf_hash);
+            let known = facts.get(&entry.leaf_index).filter(|_| logged);
+            let problem = match self.rows.source(entry.source_id) {
+                _ if entry.source_id == OF_LOG => unordered(entry),
+                Some(source) if source.by_trigger() => unordered(entry),
+                Some(source) => {
+                    let by_key = source.orders_by_key();
+                    let shape = self.rows.shape(entry.source_id);
+                    order_problem(entry, by_key, shape, known, &mut self.orders)
+                }
+                None => None,
+            };
+            if entry.order.is_none() && problem.is_none() && entry.source_id != OF_LOG {
+                let tile = order_index::tile_of(entry.leaf_index);
+                if marked.insert(entry.source_id, tile) != Some(tile) {
+                    self.orders
+                        .marks
+                        .insert((entry.source_id, entry.leaf_index));
+                    wanted.push(entry);
+                }
+            }
+            if let Some(problem) = problem {
+                findings.push(self.of_entry(Kind::EntryAltered, entry, problem));
+            }
+        }
+        self.checked.marks += wanted.len() as u64;
+        for entry in self.rows.unmarked(session, wanted)? {
+            let detail = "the order index does not lead to the entry".to_owned();
+            findings.push(self.of_entry(Kind::IndexMismatch, entry, detail));
+        }
+        for entry in key_index::misplaced(session, &self.log, entries) {
+            let detail =
+                "the entry is not found by its key: the key or its hash was altered".to_owned();
+            findings.push(self.of_entry(Kind::IndexMismatch, entry, detail));
+        }
+        findings.retain(|f| f.leaf_index.is_some_and(|at| self.asked_for(at)));
+        Ok(findings)
+    }
+
+    fn of_entry(&self, kind: Kind, entry: &Entry, detail: String) -> Finding {
+        Finding {
+            source_table: self.rows.name_of(entry.source_id),
+            source_key: Some(entry.key.clone()),
+            ..Finding::of_log(kind, Some(entry.leaf_index), detail)
+        }
+    }
+
+    /// The marks of the order index that no entry asks for.
+    pub(super) fn surplus_marks(&self, session: &Session) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let ids = self.rows.ids();
+        order_index::each(session, &ids, |source_id, leaf_index| {
+            if self.orders.marks.contains(&(source_id, leaf_index)) {
+                return;
+            }
+            let detail = "the order index has a mark at an entry that is not the first of its source in a tile, or is of another source".to_owned();
+            findings.push(Finding {
+                source_table: self.rows.name_of(source_id),
+                ..Finding::of_log(Kind::IndexMismatch, Some(leaf_index), detail)
+            });
+        });
+        findings
+    }
+
+    /// Compares the watermarks with the last entries of their sources, and goes on with what they should be.
+    pub(super) fn watermarks(&mut self) -> Result<Vec<Finding>, Error> {
+        let mut findings = Vec::new();
+        let mut right = Vec::new();
+        for shape in self.rows.shapes() {
+            let source = &shape.source;
+            let expected = match self.orders.tops.get(&source.id) {
+                _ if source.by_trigger() => None,
+                Some(tops) => expected(&self.log, shape, tops)?,
+                None if self.record.replay.is_none() => continue,
+                None => {
+                    let replay = self.record.replay.as_ref();
+                    replay.and_then(|r| r.watermark(source.id))
+                }
+            };
+            if expected != source.watermark {
+                findings.push(Finding {
+                    source_table: Some(source.name.clone()),
+                    ..Finding::of_log(
+                        Kind::WatermarkAltered,
+                        None,
+                        "the watermark is not at the source's last entry".to_owned(),
+                    )
+                });
+                right.push((source.id, expected));
+            }
+        }
+        for (source_id, watermark) in right {
+            self.rows.set_watermark(source_id, watermark);
+        }
+        Ok(findings)
+    }
+}
+
+/// Entries in the order of arrival are found by their keys, and have an order value for that.
+fn unordered(entry: &Entry) -> Option<String> {
+    let unfindable = "it has no order value, and so is not found by its key";
+    entry.order.is_none().then(|| unfindable.to_owned())
+}
+
+fn order_problem(
+    entry: &Entry,
+    by_key: bool,
+    shape: Option<&Shape>,
+    known: Option<&Facts>,
+    orders: &mut Orders,
+) -> Option<String> {
+    match &entry.order {
+        None if !by_key => return unordered(entry),
+        Some(order) if by_key && *order != entry.key => {
+            return Some("its order value is not its key".to_owned());
+        }
+        _ => {}
+    }
+    let shape = shape?;
+    let text = entry.order.as_ref().unwrap_or(&entry.key);
+    let right = known.filter(|facts| by_key || facts.order_text.as_ref() == Some(text));
+    let value = match right {
+        Some(facts) => Some(facts.order.clone()),
+        None => value_of(shape, text),
+    };
+    let Some(value) = value else {
+        return (!by_key).then(|| "its order value is no value of the order column".to_owned());
+    };
+    if known.is_some_and(|facts| facts.order != value) {
+        return Some("its order value is not that of its row".to_owned());
+    }
+    if entry.order.is_none() {
+        let key = value.sort_key();
+        let last = orders.last.get(&entry.source_id);
+        match key {
+            Some(key) if last.is_none_or(|last| *last < key) => {
+                orders.last.insert(entry.source_id, key);
+            }
+            _ => {
+                return Some(
+                    "it is not in the order of keys, and so is not found by its own".to_owned(),
+                );
+            }
+        }
+    }
+    let entry_of = TopEntry {
+        key: entry.key.clone(),
+        order: entry.order.clone(),
+    };
+    orders.push(
+        entry.source_id,
+        Top {
+            value,
+            entry: entry_of,
+        },
+    );
+    None
+}
+
+/// What a watermark should be. Of entries with one order value, batches log the one with the greatest key last;
+/// `reconcile` may have logged others after it.
+fn expected(log: &Log, shape: &Shape, tops: &[Top]) -> Result<Option<Vec<String>>, Error> {
+    let position = |top: &Top| scan::position(shape, &top.entry.key, top.entry.order.as_deref());
+    let Some(last) = tops.last() else {
+        return Ok(None);
+    };
+    let last = position(last)?;
+    let stored = shape.source.watermark.as_ref();
+    let among = |stored: &Vec<String>| tops.iter().any(|t| position(t).is_ok_and(|p| p == *stored));
+    match stored {
+        Some(stored) if *stored == last => Ok(Some(last)),
+        Some(stored) if among(stored) => {
+            // A row after it that has an entry would be logged again.
+            let mut scan = Scan::new(log, shape, shape.current())?;
+            let after = statement::Rows::UpTo(&last);
+            let sql = statement::rows(shape, scan.attributes(), Some(stored), after, TIES as i64);
+            let rows = scan.all(Snapshot::Statement, &sql)?;
+            let keys: HashSet<&String> = tops.iter().map(|t| &t.entry.key).collect();
+            match rows.iter().any(|row| keys.contains(&row.key)) {
+                true => Ok(Some(last)),
+                false => Ok(Some(stored.clone())),
+            }
+        }
+        _ => Ok(Some(last)),
+    }
+}

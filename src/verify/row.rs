@@ -1,0 +1,244 @@
+//! `verify_row`: whether a row, as it is now, is what was logged.
+//!
+//! A proof of inclusion is about an entry. It stays true when the row is changed or deleted afterwards, so
+//! here the row is read, hashed and held against its latest entry, and the entry against the tree.
+
+use super::configuration::Record;
+use super::rows::{Row, Rows};
+use crate::capture::queue;
+use crate::capture::row_key::{self, Finder};
+use crate::capture::scan::{Leaf, Scan};
+use crate::capture::shape::Shape;
+use crate::capture::statement::{self, Rows as Which};
+use crate::catalog::logs::{self, Log};
+use crate::catalog::sources;
+use crate::error::Error;
+use crate::pg::spi::Snapshot;
+use crate::prove::{self, Inclusion};
+use crate::session::Session;
+use crate::store::{entries, heads};
+use merkle_tree::{Hash, LeafIndex, TreeSize};
+use pgrx::pg_sys;
+
+/// What is to be said about a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The row is what was logged, and its entry is in the tree.
+    Logged,
+    /// The row is not what was logged.
+    Modified,
+    /// The row was logged and is not there.
+    Deleted,
+    /// The row is there and should have an entry.
+    Unlogged,
+    /// The row, or its last change, will be logged by a later batch.
+    Waiting,
+    /// What was logged of the row was erased on purpose.
+    Redacted,
+    /// The entry was altered: it is not what the tree says, or cannot be of this row.
+    EntryAltered,
+    /// The row went with a partition that left its table.
+    Detached,
+    /// The row cannot be compared: its table cannot be read, or its columns have changed too much.
+    Unknown,
+    /// There is no such row, and never was one in the log.
+    Absent,
+}
+
+impl Status {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Logged => "logged",
+            Status::Modified => "modified",
+            Status::Deleted => "deleted",
+            Status::Unlogged => "unlogged",
+            Status::Waiting => "waiting",
+            Status::Redacted => "redacted",
+            Status::EntryAltered => "entry_altered",
+            Status::Detached => "detached",
+            Status::Unknown => "unknown",
+            Status::Absent => "absent",
+        }
+    }
+}
+
+pub struct Verified {
+    pub status: Status,
+    /// The proof of the row's latest entry, where it has one.
+    pub entry: Option<Inclusion>,
+    /// The leaf hash that the row would have now, as that entry.
+    pub row: Option<Hash>,
+    pub detail: String,
+}
+
+/// Verifies the row of a table with this key, in its text form.
+pub fn verify(
+    session: &Session,
+    name: &str,
+    relation: pg_sys::Oid,
+    key: &str,
+) -> Result<Verified, Error> {
+    let snapshot = Snapshot::Statement;
+    let log = logs::by_name(session, snapshot, name)?;
+    let finder = Finder::of(session, &log, relation)?;
+    for source in sources::all(session, &log) {
+        if source.relation == relation {
+            session.check_caller_reads(&log, &source)?;
+        }
+    }
+    let key = finder.key(session, key)?;
+    let record = Record::none();
+    let mut rows = Rows::load(session, &log, &record, false, |s| s.relation == relation)?;
+    let mut index = None;
+    for source in &finder.sources {
+        index = index.max(entries::latest_of(session, snapshot, &log, *source, &key)?);
+    }
+    let latest = finder.sources.last().copied().unwrap_or_default();
+    let (entry, row) = match index {
+        None => (None, None),
+        Some(index) => {
+            let size = heads::latest(session, snapshot, &log)?.tree_size;
+            let entry = entries::at(session, snapshot, &log, index, size)?;
+            let row = rows
+                .look_up(session, &log, &record, std::slice::from_ref(&entry))?
+                .pop();
+            (
+                Some(prove::entry(session, snapshot, &log, index, None)?),
+                row,
+            )
+        }
+    };
+    let now = match &row {
+        Some(Row::Is(hash)) => Some(*hash),
+        _ => None,
+    };
+    let (status, detail) = match (&entry, row) {
+        (Some(entry), _) if !proves(entry) => (
+            Status::EntryAltered,
+            "the entry is not what the tree says: run verify_log".to_owned(),
+        ),
+        (Some(entry), Some(Row::Is(hash))) if hash == entry.leaf => {
+            (Status::Logged, "the row is what was logged".to_owned())
+        }
+        (_, Some(Row::Is(_))) => (
+            Status::Modified,
+            "the row is not what was logged".to_owned(),
+        ),
+        (_, Some(Row::Gone)) => (
+            Status::Deleted,
+            "the row was logged and does not exist".to_owned(),
+        ),
+        (_, Some(Row::Redacted(reason))) => (
+            Status::Redacted,
+            format!("what was logged was erased: {reason}"),
+        ),
+        (_, Some(Row::Detached(partition))) => (
+            Status::Detached,
+            format!("the row went with partition {partition}, which left the table"),
+        ),
+        (_, Some(Row::Unredacted)) => (
+            Status::EntryAltered,
+            "the row's key was redacted, and its latest entry was not".to_owned(),
+        ),
+        (_, Some(Row::Impossible(why))) => (Status::EntryAltered, why),
+        (entry, _) => unheld(session, &log, &rows, latest, &key.text, entry.is_some())?,
+    };
+    Ok(Verified {
+        status,
+        entry,
+        row: now,
+        detail,
+    })
+}
+
+/// True if the proof holds: the entry's leaf hash leads to the root.
+fn proves(entry: &Inclusion) -> bool {
+    let index = LeafIndex::new(entry.index as u64).ok();
+    let size = TreeSize::new(entry.size as u64).ok();
+    index.zip(size).is_some_and(|(index, size)| {
+        merkle_tree::verify_inclusion(&entry.leaf, index, size, &entry.path, &entry.root).is_ok()
+    })
+}
+
+/// What is to be said about a row whose latest entry cannot be held against it, since there is none, it says
+/// that the row is gone, or the queue has more about it.
+fn unheld(
+    session: &Session,
+    log: &Log,
+    rows: &Rows,
+    source_id: i32,
+    key: &str,
+    has_entry: bool,
+) -> Result<(Status, String), Error> {
+    let shapes = rows.shapes();
+    let Some(shape) = shapes.into_iter().find(|s| s.source.id == source_id) else {
+        let detail = "the table is no source of the log any more, or cannot be read".to_owned();
+        return Ok((Status::Unknown, detail));
+    };
+    if let Some(why) = rows.obstacles(source_id) {
+        return Ok((Status::Unknown, why));
+    }
+    let said = |status, words: &str| Ok((status, words.to_owned()));
+    let source = &shape.source;
+    if source.by_trigger() {
+        let keys = vec![key.to_owned()];
+        if !queue::waiting(session, Snapshot::Statement, source, keys).is_empty() {
+            return said(
+                Status::Waiting,
+                "its last change is captured and not yet logged",
+            );
+        }
+    }
+    match (row_now(session, log, shape, key)?, has_entry) {
+        (None, true) => said(
+            Status::Deleted,
+            "the log says that the row was deleted, and it is not there",
+        ),
+        (None, false) => said(
+            Status::Absent,
+            "neither the table nor the log has such a row",
+        ),
+        (Some(_), _) if source.by_trigger() => match source.backfill {
+            Some(_) => said(Status::Waiting, "the backfill has not reached it yet"),
+            None if !source.every_row_is_logged() => said(
+                Status::Unknown,
+                "rows from before the triggers were left out, or their entries were pruned",
+            ),
+            None => said(
+                Status::Unlogged,
+                "the row is not in the log: it came past the triggers",
+            ),
+        },
+        (Some(row), _) => match is_ahead(shape, &row)? {
+            true => said(Status::Waiting, "the row lies ahead of the watermark"),
+            false => said(
+                Status::Unlogged,
+                "the row lies behind the watermark and is not in the log",
+            ),
+        },
+    }
+}
+
+fn row_now(session: &Session, log: &Log, shape: &Shape, key: &str) -> Result<Option<Leaf>, Error> {
+    session.pinned(|| {
+        let mut scan = Scan::new(log, shape, shape.current())?;
+        let key = row_key::parts(shape, key)?;
+        let statement = statement::rows_by_key(shape, scan.attributes(), &[key]);
+        Ok(scan.all(Snapshot::Statement, &statement)?.pop())
+    })
+}
+
+/// True if the next batches come to the row.
+fn is_ahead(shape: &Shape, row: &Leaf) -> Result<bool, Error> {
+    let Some(watermark) = &shape.source.watermark else {
+        return Ok(true);
+    };
+    let position = row.position(shape)?;
+    let upto = Which::UpTo(&position);
+    // The row itself is among those up to it, unless the watermark is at it or beyond.
+    let statement = statement::rows(shape, &shape.sort, Some(watermark), upto, 1);
+    let found = crate::pg::role::as_table_owner(shape.table.owner, || {
+        crate::pg::spi::query(Snapshot::Statement, &statement.sql, &statement.args, |_| ())
+    });
+    Ok(!found.is_empty())
+}
