@@ -12,6 +12,7 @@ CREATE INDEX message_ids_sent_at ON message_ids USING brin (sent_at);
 
 -- No query reads these.
 DROP INDEX messages_sender, messages_epoch, conversations_creator, conversations_created_at, members_left_at, members_unread;
+ALTER TABLE members DROP COLUMN has_unread;
 
 CREATE OR REPLACE FUNCTION store_message(
     p_convo_id uuid, p_id uuid, p_sender text, p_type message_type, p_epoch bigint, p_ciphertext bytea,

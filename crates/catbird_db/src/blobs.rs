@@ -106,11 +106,7 @@ pub async fn store(
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn get(connection: &mut PgConnection, cid: &str) -> Result<Blob> {
-    let found = sqlx::query_as!(
-        Blob,
-        "SELECT cid, data FROM blobs WHERE cid = $1",
-        cid
-    );
+    let found = sqlx::query_as!(Blob, "SELECT cid, data FROM blobs WHERE cid = $1", cid);
     let found = found.fetch_optional(connection).await?;
     found.ok_or_else(|| Error::not_found("blob", cid))
 }

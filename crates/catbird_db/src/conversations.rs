@@ -84,7 +84,8 @@ pub async fn create_with_members(
 ) -> Result<Conversation> {
     let characters = title.map_or(1, |title| title.chars().count());
     if !(1..=MAX_TITLE).contains(&characters) || title.is_some_and(|title| title.contains('\0')) {
-        let problem = format!("{characters} characters are not from 1 to {MAX_TITLE} without a NUL");
+        let problem =
+            format!("{characters} characters are not from 1 to {MAX_TITLE} without a NUL");
         return Err(Error::invalid("title", problem));
     }
     let dids: BTreeSet<&str> = others.iter().chain([creator]).map(Did::as_str).collect();

@@ -15,7 +15,8 @@ pub struct Dropped {
     /// Where there is a log: a state of it that has all of the month's messages.
     pub head: Option<TreeHead>,
     /// Where there is a log: the first entry of a message that is still there. Entries before it were
-    /// pruned, or wait for the rest of their tile; `verify_log` has nothing to hold them against.
+    /// pruned, or wait for the rest of their tile. Entries of the month that are left, before it or after it,
+    /// are `detached` to `verify_log`.
     pub kept_from: Option<i64>,
 }
 
@@ -91,8 +92,8 @@ pub async fn archive(
     transaction.rollback().await
 }
 
-/// Drops a month of messages, archived or not, and prunes the entries that are not needed for others any
-/// more. Where there is a log, only after all of the month's messages are in a committed tree head. What
+/// Drops a month of messages, archived or not, and prunes the entries before the first one of another month:
+/// a log is pruned from its beginning. Where there is a log, only after all of the month's messages are in a committed tree head. What
 /// may have to be proven later must be proven before. Keeps writers out of the month until it is gone, and locks
 /// everyone out of `messages` for a moment at the end.
 ///

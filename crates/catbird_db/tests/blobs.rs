@@ -110,9 +110,15 @@ async fn a_blob_is_kept_in_each_conversation_that_it_was_stored_for() {
     let cid = blobs::cid_of(b"picture").unwrap();
     let places = [Some(first), Some(second), None];
     for convo in places {
-        let stored = db.store_blob(&cid, b"picture", &alice, convo).await.unwrap();
+        let stored = db
+            .store_blob(&cid, b"picture", &alice, convo)
+            .await
+            .unwrap();
         assert_eq!(stored.convo_id, convo);
-        let again = db.store_blob(&cid, b"picture", &alice, convo).await.unwrap();
+        let again = db
+            .store_blob(&cid, b"picture", &alice, convo)
+            .await
+            .unwrap();
         assert_eq!(again, stored);
     }
     for convo in [first, second] {
@@ -121,7 +127,9 @@ async fn a_blob_is_kept_in_each_conversation_that_it_was_stored_for() {
     // Whoever is in another conversation only is told so, though the content is there.
     let stranger = db.store_blob(&cid, b"picture", &bob, Some(second)).await;
     assert_eq!(stranger.unwrap_err().kind(), ErrorKind::Denied);
-    db.store_blob(&cid, b"picture", &bob, Some(first)).await.unwrap();
+    db.store_blob(&cid, b"picture", &bob, Some(first))
+        .await
+        .unwrap();
     assert_eq!(db.number("SELECT count(*) FROM blobs").await, 1);
     assert_eq!(db.blob_storage_size(&alice).await.unwrap(), 7);
 
@@ -130,7 +138,10 @@ async fn a_blob_is_kept_in_each_conversation_that_it_was_stored_for() {
     db.delete_blob(&cid, &alice, None).await.unwrap();
     assert_eq!(db.get_blob(&cid).await.unwrap().data, b"picture");
     db.delete_blob(&cid, &alice, Some(second)).await.unwrap();
-    assert_eq!(db.get_blob(&cid).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(
+        db.get_blob(&cid).await.unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
     assert_eq!(db.number("SELECT count(*) FROM blobs").await, 0);
 }
 

@@ -39,7 +39,11 @@ async fn a_conversation_is_made_once_and_found_by_its_members() {
     assert_eq!(error.kind(), ErrorKind::Conflict);
     let error = db.get_conversation(Uuid::nil()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    for (title, fits) in [("", false), (&"é".repeat(256), true), (&"é".repeat(257), false)] {
+    for (title, fits) in [
+        ("", false),
+        (&"é".repeat(256), true),
+        (&"é".repeat(257), false),
+    ] {
         let made = db.create_conversation(Uuid::now_v7(), &bob, Some(title));
         let kind = made.await.map_err(|error| error.kind());
         assert_eq!(kind.err(), (!fits).then_some(ErrorKind::Invalid));
@@ -263,7 +267,10 @@ async fn a_retry_is_answered_as_the_first_try_was_however_late() {
     let convo = db.conversation(&["alice"]).await;
     let alice = did("alice");
     let before = message(convo, &alice);
-    let first = db.create_message(&before, PastEpochs::Refuse).await.unwrap();
+    let first = db
+        .create_message(&before, PastEpochs::Refuse)
+        .await
+        .unwrap();
     let commits: Vec<Commit> = (0..3).map(|epoch| commit(convo, &alice, epoch)).collect();
     let mut answers = Vec::new();
     for commit in &commits {
@@ -275,11 +282,18 @@ async fn a_retry_is_answered_as_the_first_try_was_however_late() {
     };
     for deleted in [false, true] {
         if deleted {
-            for id in commits.iter().map(|commit| commit.message.id).chain([before.id]) {
+            for id in commits
+                .iter()
+                .map(|commit| commit.message.id)
+                .chain([before.id])
+            {
                 db.delete_message(convo, id).await.unwrap();
             }
         }
-        let again = db.create_message(&before, PastEpochs::Refuse).await.unwrap();
+        let again = db
+            .create_message(&before, PastEpochs::Refuse)
+            .await
+            .unwrap();
         assert!(again.duplicate);
         assert_eq!(as_first(again), first);
         for (commit, answer) in commits.iter().zip(&answers) {

@@ -59,13 +59,19 @@ async fn packages_are_given_oldest_first_and_the_last_resort_when_none_is_left()
     let second = store(&db, &bob, b"second", false).await;
     assert_eq!(db.get_key_package(&bob, SUITE).await.unwrap(), first);
     for expected in [&first, &second, &spare, &spare] {
-        let claimed = db.claim_key_package(&bob, SUITE, Uuid::new_v4()).await.unwrap();
+        let claimed = db
+            .claim_key_package(&bob, SUITE, Uuid::new_v4())
+            .await
+            .unwrap();
         assert_eq!(claimed.id, expected.id);
         assert_eq!(claimed.consumed_at.is_some(), !expected.last_resort);
     }
     assert_eq!(db.count_key_packages(&bob, SUITE).await.unwrap(), 0);
     for (owner, suite) in [(did("carol"), SUITE), (bob, 2)] {
-        let error = db.claim_key_package(&owner, suite, Uuid::new_v4()).await.unwrap_err();
+        let error = db
+            .claim_key_package(&owner, suite, Uuid::new_v4())
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
     }
 }
@@ -82,9 +88,18 @@ async fn an_expired_package_is_never_given_and_goes_away() {
         db.consume_key_package(&bob, old.id, Uuid::new_v4()).await,
         Err(Error::NotAvailable { .. })
     ));
-    assert_eq!(db.claim_key_package(&bob, SUITE, Uuid::new_v4()).await.unwrap().id, new.id);
     assert_eq!(
-        db.claim_key_package(&bob, SUITE, Uuid::new_v4()).await.unwrap_err().kind(),
+        db.claim_key_package(&bob, SUITE, Uuid::new_v4())
+            .await
+            .unwrap()
+            .id,
+        new.id
+    );
+    assert_eq!(
+        db.claim_key_package(&bob, SUITE, Uuid::new_v4())
+            .await
+            .unwrap_err()
+            .kind(),
         ErrorKind::NotFound
     );
     let later = Utc::now() + TimeDelta::days(365);
@@ -114,7 +129,10 @@ async fn a_package_that_is_stored_again_is_there_once() {
     let stored = join_all((0..8).map(|_| store(&db, &bob, &long, false))).await;
     assert!(stored.iter().all(|package| package.id == stored[0].id));
     assert_eq!(db.count_key_packages(&bob, SUITE).await.unwrap(), 1);
-    let claimed = db.claim_key_package(&bob, SUITE, Uuid::new_v4()).await.unwrap();
+    let claimed = db
+        .claim_key_package(&bob, SUITE, Uuid::new_v4())
+        .await
+        .unwrap();
     assert_eq!(store(&db, &bob, &long, false).await, claimed);
     assert_eq!(db.count_key_packages(&bob, SUITE).await.unwrap(), 0);
 }
@@ -131,16 +149,23 @@ async fn a_package_whose_claim_is_rolled_back_is_given_to_the_next() {
     assert_eq!(claimed.id, package.id);
     // Meanwhile nobody waits, and nobody gets it.
     assert_eq!(
-        db.claim_key_package(&bob, SUITE, Uuid::new_v4()).await.unwrap_err().kind(),
+        db.claim_key_package(&bob, SUITE, Uuid::new_v4())
+            .await
+            .unwrap_err()
+            .kind(),
         ErrorKind::NotFound
     );
     transaction.rollback().await.unwrap();
     assert_eq!(
-        db.consume_key_package(&bob, package.id, Uuid::new_v4()).await.unwrap().id,
+        db.consume_key_package(&bob, package.id, Uuid::new_v4())
+            .await
+            .unwrap()
+            .id,
         package.id
     );
     assert!(matches!(
-        db.consume_key_package(&bob, package.id, Uuid::new_v4()).await,
+        db.consume_key_package(&bob, package.id, Uuid::new_v4())
+            .await,
         Err(Error::NotAvailable { .. })
     ));
 }
@@ -155,15 +180,28 @@ async fn a_claim_that_is_made_again_is_given_the_same_package() {
     }
     let claim = Uuid::new_v4();
     let at_once = (0..8).map(|_| db.claim_key_package(&bob, SUITE, claim));
-    let given: Vec<_> = join_all(at_once).await.into_iter().map(Result::unwrap).collect();
+    let given: Vec<_> = join_all(at_once)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
     assert!(given.iter().all(|package| *package == given[0]));
     assert_eq!(db.count_key_packages(&bob, SUITE).await.unwrap(), 4);
     // As with a package that the server chose.
     let (id, claim) = (stored[4], Uuid::new_v4());
     let consumed = db.consume_key_package(&bob, id, claim).await.unwrap();
-    assert_eq!(db.consume_key_package(&bob, id, claim).await.unwrap(), consumed);
-    assert_eq!(db.claim_key_package(&bob, SUITE, claim).await.unwrap(), consumed);
-    let error = db.consume_key_package(&bob, stored[3], claim).await.unwrap_err();
+    assert_eq!(
+        db.consume_key_package(&bob, id, claim).await.unwrap(),
+        consumed
+    );
+    assert_eq!(
+        db.claim_key_package(&bob, SUITE, claim).await.unwrap(),
+        consumed
+    );
+    let error = db
+        .consume_key_package(&bob, stored[3], claim)
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::NotAvailable { .. }), "{error}");
     assert_eq!(db.count_key_packages(&bob, SUITE).await.unwrap(), 3);
 }
@@ -202,7 +240,10 @@ async fn the_package_that_is_shown_is_the_one_that_a_claim_gets() {
     }
     for expected in [b"b", b"c", b"c"] {
         let shown = db.get_key_package(&bob, SUITE).await.unwrap();
-        let claimed = db.claim_key_package(&bob, SUITE, Uuid::new_v4()).await.unwrap();
+        let claimed = db
+            .claim_key_package(&bob, SUITE, Uuid::new_v4())
+            .await
+            .unwrap();
         assert_eq!(shown.key_data, expected);
         assert_eq!(claimed.id, shown.id);
     }

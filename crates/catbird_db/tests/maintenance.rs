@@ -93,7 +93,8 @@ async fn a_year_is_archived_and_dropped_under_twelve_clients_without_a_deadlock(
         clients.unwrap().iter().max()
     );
     assert_eq!(deadlocks(&db).await, 0);
-    let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'messages_archive'::regclass";
+    let partitions =
+        "SELECT count(*) FROM pg_inherits WHERE inhparent = 'messages_archive'::regclass";
     assert_eq!(db.number(partitions).await, 0);
 }
 
@@ -185,10 +186,16 @@ async fn maintenance_of_several_servers_at_once_comes_to_the_same() {
 #[tokio::test]
 async fn months_are_the_same_in_every_date_style_and_time_zone() {
     let db = TestDatabase::new().await;
-    let bounds = "SELECT string_agg(relname || pg_get_expr(relpartbound, oid), E'\n' ORDER BY relname)
+    let bounds =
+        "SELECT string_agg(relname || pg_get_expr(relpartbound, oid), E'\n' ORDER BY relname)
                     FROM pg_class WHERE relname LIKE 'messages\\_2%' AND relispartition";
     let mut found: Vec<String> = Vec::new();
-    for (style, zone) in [("ISO", "UTC"), ("SQL, DMY", "Asia/Kolkata"), ("German", "Israel"), ("Postgres, MDY", "America/St_Johns")] {
+    for (style, zone) in [
+        ("ISO", "UTC"),
+        ("SQL, DMY", "Asia/Kolkata"),
+        ("German", "Israel"),
+        ("Postgres, MDY", "America/St_Johns"),
+    ] {
         let mut connection = db.connection().await.unwrap();
         let mut transaction = sqlx::Connection::begin(&mut *connection).await.unwrap();
         let (before, after) = ("2020-03-01 00:00Z", "2100-12-15 23:59Z");
@@ -200,11 +207,20 @@ async fn months_are_the_same_in_every_date_style_and_time_zone() {
              SELECT drop_messages('{before}', 0);
              SET LOCAL datestyle = 'ISO'; SET LOCAL timezone = 'UTC';"
         );
-        sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut *transaction).await.unwrap();
-        let made: String = sqlx::query_scalar(AssertSqlSafe(bounds)).fetch_one(&mut *transaction).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(make))
+            .execute(&mut *transaction)
+            .await
+            .unwrap();
+        let made: String = sqlx::query_scalar(AssertSqlSafe(bounds))
+            .fetch_one(&mut *transaction)
+            .await
+            .unwrap();
         found.push(format!("{made}\n{:?}", {
             let ends = "SELECT messages_archived_to()::text || messages_until()::text";
-            sqlx::query_scalar::<_, String>(ends).fetch_one(&mut *transaction).await.unwrap()
+            sqlx::query_scalar::<_, String>(ends)
+                .fetch_one(&mut *transaction)
+                .await
+                .unwrap()
         }));
         transaction.rollback().await.unwrap();
     }

@@ -255,7 +255,10 @@ async fn a_counter_that_is_full_keeps_nobody_from_sending() {
     }
     let member = db.get_membership(convo, &bob).await.unwrap().unwrap();
     assert_eq!(member.unread_count, i32::MAX);
-    assert_eq!(db.update_unread_count(convo, &bob, -1).await.unwrap(), i32::MAX - 1);
+    assert_eq!(
+        db.update_unread_count(convo, &bob, -1).await.unwrap(),
+        i32::MAX - 1
+    );
 }
 
 #[tokio::test]
@@ -278,10 +281,17 @@ async fn a_deleted_message_is_unread_no_longer() {
         sent.extend(page.items);
     }
     // Carol has read the first message, Dave all of them.
-    db.reset_unread_count(convo, &carol, Some(sent[0].cursor())).await.unwrap();
+    db.reset_unread_count(convo, &carol, Some(sent[0].cursor()))
+        .await
+        .unwrap();
     db.reset_unread_count(convo, &dave, None).await.unwrap();
     assert_eq!(unread().await, [1, 3, 3, 0]);
-    let steps = [(0, [1, 2, 3, 0]), (2, [0, 2, 2, 0]), (1, [0, 1, 1, 0]), (3, [0, 0, 0, 0])];
+    let steps = [
+        (0, [1, 2, 3, 0]),
+        (2, [0, 2, 2, 0]),
+        (1, [0, 1, 1, 0]),
+        (3, [0, 0, 0, 0]),
+    ];
     for (deleted, expected) in steps {
         for _ in 0..2 {
             db.delete_message(convo, sent[deleted].id).await.unwrap();

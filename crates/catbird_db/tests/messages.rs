@@ -300,7 +300,9 @@ async fn who_was_never_in_learns_neither_ids_nor_epochs() {
     let (alice, bob, stranger) = (did("alice"), did("bob"), did("stranger"));
     let (kept, deleted) = (message(convo, &alice), message(convo, &alice));
     for message in [&kept, &deleted] {
-        db.create_message(message, PastEpochs::Refuse).await.unwrap();
+        db.create_message(message, PastEpochs::Refuse)
+            .await
+            .unwrap();
     }
     db.delete_message(convo, deleted.id).await.unwrap();
     for message in [&kept, &deleted] {
@@ -310,20 +312,29 @@ async fn who_was_never_in_learns_neither_ids_nor_epochs() {
                 epoch,
                 ..*message
             };
-            let error = db.create_message(&theirs, PastEpochs::Refuse).await.unwrap_err();
+            let error = db
+                .create_message(&theirs, PastEpochs::Refuse)
+                .await
+                .unwrap_err();
             assert!(matches!(error, Error::NotAMember { .. }), "{error}");
         }
         let theirs = NewMessage {
             sender: &bob,
             ..*message
         };
-        let error = db.create_message(&theirs, PastEpochs::Refuse).await.unwrap_err();
+        let error = db
+            .create_message(&theirs, PastEpochs::Refuse)
+            .await
+            .unwrap_err();
         assert!(matches!(error, Error::MessageIdTaken { .. }), "{error}");
     }
     // The sender's own retry is answered also when they have left since.
     db.remove_member(convo, &alice).await.unwrap();
     for message in [&kept, &deleted] {
-        let sent = db.create_message(message, PastEpochs::Refuse).await.unwrap();
+        let sent = db
+            .create_message(message, PastEpochs::Refuse)
+            .await
+            .unwrap();
         assert!(sent.duplicate);
     }
 }
@@ -342,7 +353,10 @@ async fn a_loop_over_pages_ends_with_the_last_one() {
     loop {
         seen += page.items.len();
         let Some(next) = page.next else { break };
-        page = db.list_messages(convo, &alice, Some(next), 2).await.unwrap();
+        page = db
+            .list_messages(convo, &alice, Some(next), 2)
+            .await
+            .unwrap();
     }
     assert_eq!(seen, 5);
 }

@@ -371,10 +371,14 @@ async fn the_isolation_and_dates_of_a_database_change_nothing() {
     ))
     .await;
     let own = Database::connect(&db.config).await.unwrap();
-    let settings = "SELECT current_setting('transaction_isolation') || ', ' || current_setting('datestyle')";
+    let settings =
+        "SELECT current_setting('transaction_isolation') || ', ' || current_setting('datestyle')";
     let mut transaction = own.begin_transaction().await.unwrap();
     for connection in [&mut *transaction, &mut *own.connection().await.unwrap()] {
-        let found: String = sqlx::query_scalar(settings).fetch_one(connection).await.unwrap();
+        let found: String = sqlx::query_scalar(settings)
+            .fetch_one(connection)
+            .await
+            .unwrap();
         assert!(found.starts_with("read committed, ISO"), "{found}");
     }
 }
