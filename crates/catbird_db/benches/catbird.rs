@@ -266,7 +266,7 @@ async fn send(db: Database, convo_id: Uuid) -> catbird_db::Result<()> {
 async fn claim_all(db: Database, owner: Did) -> catbird_db::Result<Vec<i64>> {
     let mut claimed = Vec::new();
     loop {
-        match db.claim_key_package(&owner, SUITE).await {
+        match db.claim_key_package(&owner, SUITE, Uuid::new_v4()).await {
             Ok(package) => claimed.push(package.id),
             Err(Error::NotFound { .. }) if db.count_key_packages(&owner, SUITE).await? == 0 => {
                 return Ok(claimed);
@@ -285,11 +285,12 @@ fn claim_statement() -> Result<String, Failure> {
         let query = record["query"].as_str().unwrap_or_default();
         if query.contains("SKIP LOCKED")
             && query.contains("last_resort")
-            && query.starts_with("WITH oldest")
+            && query.starts_with("WITH earlier")
         {
             let query = query
                 .replace("$1", &quoted("did:plc:bob"))
-                .replace("$2", &SUITE.to_string());
+                .replace("$2", &SUITE.to_string())
+                .replace("$3", "gen_random_uuid()");
             return Ok(query.split_whitespace().collect::<Vec<_>>().join(" ") + ";");
         }
     }

@@ -1,4 +1,5 @@
-//! Blobs: encrypted attachments, named by what they contain.
+//! Blobs: encrypted attachments, named by what they contain. Who stores one keeps it, in one conversation or
+//! in none, by a reference; content is there once, and goes with its last reference.
 
 use crate::cursor::rows;
 use crate::{Did, Error, Result};
@@ -23,7 +24,7 @@ pub struct Blob {
     pub data: Vec<u8>,
 }
 
-/// A blob without its data.
+/// That someone keeps a blob, in a conversation or in none.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BlobInfo {
     pub cid: String,
@@ -44,8 +45,9 @@ pub fn cid_of(data: &[u8]) -> Result<String> {
     Ok(Cid::new_v1(RAW, digest).to_string())
 }
 
-/// Stores a blob under the name that its data give it; one that this uploader has stored is returned as
-/// it is. Locks nothing that others wait for.
+/// Stores a blob under the name that its data give it, for an uploader, in a conversation or in none. A
+/// repeated call gets the answer that the first one got. Locks the conversation's key, then the blob's:
+/// only who deletes them waits.
 ///
 /// # Errors
 /// [`Error::Invalid`] if the name is not the data's, or the blob is empty or too long;
@@ -73,37 +75,29 @@ pub async fn store(
             format!("{named} is not that of the data, {cid}"),
         ));
     }
-    let stored = sqlx::query_as!(
-        BlobInfo,
-        r#"INSERT INTO blobs (cid, uploader, convo_id, data, size)
-           SELECT $1, $2, $3, $4, $5
-            WHERE $3::uuid IS NULL
-               OR EXISTS (SELECT FROM members WHERE convo_id = $3 AND member_did = $2 AND left_at IS NULL)
-           ON CONFLICT (cid, uploader) DO NOTHING
-           RETURNING cid, uploader AS "uploader: Did", convo_id, size, created_at"#,
+    let stored = sqlx::query!(
+        r#"SELECT outcome AS "outcome!", created_at FROM store_blob($1, $2, $3, $4)"#,
         cid,
-        uploader.as_str(),
-        convo_id,
         data,
-        data.len() as i32
+        uploader.as_str(),
+        convo_id
     );
-    if let Some(stored) = stored.fetch_optional(&mut *connection).await? {
-        return Ok(stored);
-    }
-    let existing = sqlx::query_as!(
-        BlobInfo,
-        r#"SELECT cid, uploader AS "uploader: Did", convo_id, size, created_at
-             FROM blobs WHERE cid = $1 AND uploader = $2"#,
-        cid,
-        uploader.as_str()
-    );
-    match (existing.fetch_optional(connection).await?, convo_id) {
-        (Some(existing), _) => Ok(existing),
-        (None, Some(convo_id)) => Err(Error::NotInConversation {
+    let stored = stored.fetch_one(connection).await?;
+    match (stored.outcome.as_str(), stored.created_at, convo_id) {
+        ("stored", Some(created_at), _) => Ok(BlobInfo {
+            cid,
+            uploader: uploader.clone(),
+            convo_id,
+            size: data.len() as i32,
+            created_at,
+        }),
+        ("no_member", _, Some(convo_id)) => Err(Error::NotInConversation {
             convo_id,
             did: uploader.clone(),
         }),
-        (None, None) => Err(Error::not_found("blob", cid)),
+        (outcome, ..) => Err(Error::Database(sqlx::Error::Protocol(format!(
+            "store_blob() said {outcome}"
+        )))),
     }
 }
 
@@ -112,11 +106,7 @@ pub async fn store(
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn get(connection: &mut PgConnection, cid: &str) -> Result<Blob> {
-    let found = sqlx::query_as!(
-        Blob,
-        "SELECT cid, data FROM blobs WHERE cid = $1 LIMIT 1",
-        cid
-    );
+    let found = sqlx::query_as!(Blob, "SELECT cid, data FROM blobs WHERE cid = $1", cid);
     let found = found.fetch_optional(connection).await?;
     found.ok_or_else(|| Error::not_found("blob", cid))
 }
@@ -133,7 +123,8 @@ pub async fn list(
 ) -> Result<Vec<BlobInfo>> {
     let found = sqlx::query_as!(
         BlobInfo,
-        r#"SELECT cid, uploader AS "uploader: Did", convo_id, size, created_at FROM blobs
+        r#"SELECT cid, uploader AS "uploader: Did", convo_id, size, created_at
+             FROM blob_references JOIN blobs USING (cid)
             WHERE convo_id = $1
               AND (created_at, cid, uploader) < (coalesce($2, 'infinity'::timestamptz), $3, $4)
             ORDER BY created_at DESC, cid DESC, uploader DESC LIMIT $5"#,
@@ -146,15 +137,24 @@ pub async fn list(
     Ok(found.fetch_all(connection).await?)
 }
 
-/// Deletes an uploader's copy. Locks its row.
+/// Deletes what an uploader keeps in a conversation, or in none; the content goes if nobody else keeps it.
+/// Locks the blob's row.
 ///
 /// # Errors
-/// [`Error::NotFound`] if they have none.
-pub async fn delete(connection: &mut PgConnection, cid: &str, uploader: &Did) -> Result<()> {
+/// [`Error::NotFound`] if they do not keep it there, or no longer.
+pub async fn delete(
+    connection: &mut PgConnection,
+    cid: &str,
+    uploader: &Did,
+    convo_id: Option<Uuid>,
+) -> Result<()> {
     let deleted = sqlx::query!(
-        "DELETE FROM blobs WHERE cid = $1 AND uploader = $2",
+        "WITH content AS MATERIALIZED (SELECT cid FROM blobs WHERE cid = $1 FOR UPDATE)
+         DELETE FROM blob_references r USING content
+          WHERE r.cid = content.cid AND uploader = $2 AND convo_id IS NOT DISTINCT FROM $3",
         cid,
-        uploader.as_str()
+        uploader.as_str(),
+        convo_id
     );
     match deleted.execute(connection).await?.rows_affected() {
         0 => Err(Error::not_found("blob", cid)),
@@ -162,13 +162,14 @@ pub async fn delete(connection: &mut PgConnection, cid: &str, uploader: &Did) ->
     }
 }
 
-/// The bytes that someone has stored. Locks nothing.
+/// The bytes that someone keeps, each blob counted once. Locks nothing.
 ///
 /// # Errors
 /// Only the database's.
 pub async fn storage_size(connection: &mut PgConnection, uploader: &Did) -> Result<i64> {
     let size = sqlx::query_scalar!(
-        r#"SELECT coalesce(sum(size), 0)::bigint AS "size!" FROM blobs WHERE uploader = $1"#,
+        r#"SELECT coalesce(sum(size), 0)::bigint AS "size!" FROM blobs
+            WHERE cid IN (SELECT cid FROM blob_references WHERE uploader = $1)"#,
         uploader.as_str()
     );
     Ok(size.fetch_one(connection).await?)

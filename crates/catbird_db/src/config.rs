@@ -82,7 +82,11 @@ impl Config {
                 "idle_in_transaction_session_timeout",
                 milliseconds(2 * self.statement_timeout),
             ),
+            // What the locks are made for.
+            ("default_transaction_isolation", "read committed".to_owned()),
+            // Times in keys of the transparency log are text.
             ("timezone", "UTC".to_owned()),
+            ("datestyle", "ISO".to_owned()),
         ]))
     }
 }

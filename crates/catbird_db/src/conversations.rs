@@ -9,8 +9,11 @@ use sqlx::PgConnection;
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
-/// The most members that one call adds.
+/// The most members that one call adds, and the most that it removes.
 pub const MAX_ADDED: usize = 10_000;
+
+/// Of a title, in characters.
+pub const MAX_TITLE: usize = 256;
 
 /// An MLS group.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -39,7 +42,8 @@ pub struct Commit<'a> {
     pub message: NewMessage<'a>,
     /// In from the new epoch on.
     pub added: &'a [Did],
-    /// Out from the new epoch on. They still see the commit.
+    /// Out from the new epoch on. They still see the commit. Who is out already stays out: a group's commit
+    /// comes after its member has left.
     pub removed: &'a [Did],
     /// For those who are added.
     pub welcome: Option<Welcome<'a>>,
@@ -53,10 +57,11 @@ pub struct Welcome<'a> {
 }
 
 /// Makes a conversation with its creator as the only member. Repeating it with the same id and creator
-/// returns the conversation that is there. Locks nothing that others wait for.
+/// returns the conversation that is there, as it is now. Locks nothing that others wait for.
 ///
 /// # Errors
-/// [`Error::ConversationExists`] if someone else made one of this id.
+/// [`Error::ConversationExists`] if someone else made one of this id; [`Error::Invalid`] for a title that is
+/// empty or longer than [`MAX_TITLE`].
 pub async fn create(
     connection: &mut PgConnection,
     id: Uuid,
@@ -77,6 +82,12 @@ pub async fn create_with_members(
     title: Option<&str>,
     others: &[Did],
 ) -> Result<Conversation> {
+    let characters = title.map_or(1, |title| title.chars().count());
+    if !(1..=MAX_TITLE).contains(&characters) || title.is_some_and(|title| title.contains('\0')) {
+        let problem =
+            format!("{characters} characters are not from 1 to {MAX_TITLE} without a NUL");
+        return Err(Error::invalid("title", problem));
+    }
     let dids: BTreeSet<&str> = others.iter().chain([creator]).map(Did::as_str).collect();
     let dids: Vec<String> = dids.into_iter().map(str::to_owned).collect();
     if dids.len() > MAX_ADDED {
@@ -163,7 +174,8 @@ pub async fn list(
 }
 
 /// Moves a conversation to its next epoch: stores the commit, lets members in and out, and stores the
-/// welcome, all or nothing. Of racing commits of one epoch one is stored; a repeated one is found again.
+/// welcome, all or nothing. Of racing commits of one epoch one is stored; a repeated one gets the answer
+/// that the first one got.
 /// Locks the conversation, then its members. Call it in a transaction.
 ///
 /// # Errors
@@ -174,16 +186,16 @@ pub async fn update_epoch(connection: &mut PgConnection, commit: &Commit<'_>) ->
     if message.message_type != MessageType::Commit {
         return Err(Error::invalid("commit", "the message is of another type"));
     }
-    if commit.added.len() > MAX_ADDED {
-        return Err(too_many(commit.added.len()));
+    for dids in [commit.added, commit.removed] {
+        if dids.len() > MAX_ADDED {
+            return Err(too_many(dids.len()));
+        }
     }
     let sent = store(connection, message, PastEpochs::Refuse).await?;
     if sent.duplicate {
         return Ok(sent);
     }
-    for did in commit.removed {
-        members::remove(connection, message.convo_id, did).await?;
-    }
+    members::remove_all(connection, message.convo_id, commit.removed).await?;
     members::add_all(connection, message.convo_id, commit.added).await?;
     if let Some(welcome) = &commit.welcome {
         let message = NewMessage {
@@ -208,7 +220,8 @@ pub async fn get_current_epoch(connection: &mut PgConnection, id: Uuid) -> Resul
     epoch.ok_or_else(|| Error::not_found("conversation", id))
 }
 
-/// Deletes a conversation with its members, messages and blobs; locks all of them.
+/// Deletes a conversation with its members, messages and blobs; locks all of them. A blob that is kept
+/// elsewhere as well stays there.
 ///
 /// # Errors
 /// [`Error::NotFound`]; [`Error::AppendOnly`] if it has messages and a transparency log keeps them.

@@ -16,7 +16,7 @@ pub const MAX_PAGE: u16 = 200;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Page<T> {
     pub items: Vec<T>,
-    /// Where the next page begins; `None` if there is none now.
+    /// Where the next page begins; `None` if there is none now. Passed on, `None` asks for the first page.
     pub next: Option<Cursor>,
 }
 

@@ -1,12 +1,15 @@
 //! Everything that can be wrong, what kind of wrong it is, and what to do about it.
 
 use crate::Did;
+use sqlx::error::DatabaseError;
 use std::borrow::Cow;
 use uuid::Uuid;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Its text may be shown to clients: what the server said is the [`source`](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     #[error("{what} {id} does not exist")]
     NotFound { what: &'static str, id: String },
@@ -30,7 +33,7 @@ pub enum Error {
     },
     #[error("{did} is not in conversation {convo_id}")]
     NotInConversation { convo_id: Uuid, did: Did },
-    #[error("what a transparency log holds cannot be changed or deleted: {0}")]
+    #[error("what a transparency log holds cannot be changed or deleted")]
     AppendOnly(#[source] sqlx::Error),
     #[error("{what} is not valid: {problem}")]
     Invalid {
@@ -47,15 +50,19 @@ pub enum Error {
     NotRegistered,
     #[error("no connection became free in time")]
     PoolExhausted,
-    #[error("the database cannot be reached: {0}")]
+    #[error("{next} is to be archived before {month}")]
+    ArchiveOrder { month: String, next: String },
+    #[error("there is no partition for messages of this month")]
+    NoPartition(#[source] sqlx::Error),
+    #[error("the database cannot be reached")]
     Unavailable(#[source] sqlx::Error),
-    #[error("another transaction was in the way: {0}")]
+    #[error("another transaction was in the way")]
     Contended(#[source] sqlx::Error),
-    #[error("the database took too long: {0}")]
+    #[error("the database took too long")]
     TimedOut(#[source] sqlx::Error),
-    #[error("the database cannot be brought up to date: {0}")]
+    #[error("the database cannot be brought up to date")]
     Migration(#[from] sqlx::migrate::MigrateError),
-    #[error("{0}")]
+    #[error("the database answered with an error that is not expected")]
     Database(#[source] sqlx::Error),
 }
 
@@ -87,12 +94,16 @@ impl Error {
             | ConversationExists(_)
             | MessageIdTaken { .. }
             | NotAvailable { .. }
+            | ArchiveOrder { .. }
             | AppendOnly(_) => ErrorKind::Conflict,
             NotAMember { .. } | NotInConversation { .. } => ErrorKind::Denied,
             Invalid { .. } => ErrorKind::Invalid,
-            NotYetLogged { .. } | PoolExhausted | Unavailable(_) | Contended(_) | TimedOut(_) => {
-                ErrorKind::Retryable
-            }
+            NotYetLogged { .. }
+            | PoolExhausted
+            | NoPartition(_)
+            | Unavailable(_)
+            | Contended(_)
+            | TimedOut(_) => ErrorKind::Retryable,
             Unlogged { .. } | NotRegistered | Migration(_) | Database(_) => ErrorKind::Internal,
         }
     }
@@ -123,7 +134,11 @@ impl Error {
             PoolExhausted => {
                 "Hold connections for less time, or raise DATABASE_MAX_CONNECTIONS below the server's max_connections."
             }
-            Unavailable(_) => "Check DATABASE_URL and that the server is running.",
+            ArchiveOrder { .. } => "Archive months in order.",
+            NoPartition(_) => "Call retention::create_partitions, now and then.",
+            Unavailable(_) => {
+                "Check DATABASE_URL, and that the server is running and is no standby."
+            }
             TimedOut(_) => {
                 "Find the blocker in pg_stat_activity; DATABASE_STATEMENT_TIMEOUT and DATABASE_LOCK_TIMEOUT set the limits."
             }
@@ -155,23 +170,38 @@ impl From<sqlx::Error> for Error {
             | sqlx::Error::WorkerCrashed => return Error::Unavailable(error),
             _ => {}
         }
-        let code = error.as_database_error().and_then(|error| error.code());
+        let database = error.as_database_error();
+        let code = database.and_then(|error| error.code());
         match code.as_deref().unwrap_or_default() {
             // serialization_failure (also a query that a standby cancelled), deadlock_detected
             "40001" | "40P01" => Error::Contended(error),
+            // unique_violation by the same claim of a key package, made twice at once
+            "23505" if database.and_then(|e| e.constraint()) == Some("key_packages_claim") => {
+                Error::Contended(error)
+            }
             // query_canceled, lock_not_available
             "57014" | "55P03" => Error::TimedOut(error),
             // restrict_violation: the log's guard
             "23001" => Error::AppendOnly(error),
-            // check_violation, data exceptions: NUL in a text, a number or time out of range
-            code if code == "23514" || code.starts_with("22") => {
-                Error::invalid("value", error.to_string())
+            // check_violation of no constraint: a row that no partition takes. What callers give is checked
+            // before it is sent, so that a constraint is violated only by a fault of this crate's.
+            "23514" if database.is_some_and(|e| is_without_partition(e)) => {
+                Error::NoPartition(error)
             }
-            // too_many_connections, connection exceptions, shutdown
-            code if code == "53300" || code.starts_with("08") || code.starts_with("57P") => {
+            // too_many_connections, read_only_sql_transaction (a primary that became a standby),
+            // connection exceptions, shutdown
+            code if ["53300", "25006"].contains(&code)
+                || code.starts_with("08")
+                || code.starts_with("57P") =>
+            {
                 Error::Unavailable(error)
             }
             _ => Error::Database(error),
         }
     }
+}
+
+fn is_without_partition(error: &dyn DatabaseError) -> bool {
+    let table = error.table().unwrap_or_default();
+    error.constraint().is_none() && ["messages", "messages_archive"].contains(&table)
 }

@@ -4,6 +4,7 @@ use crate::{Did, Error, Result, proof};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 /// Of a key package, in bytes.
 pub const MAX_KEY_DATA: usize = 1 << 16;
@@ -49,7 +50,7 @@ impl<'a> From<&'a KeyPackage> for proof::KeyPackage<'a> {
 /// for.
 ///
 /// # Errors
-/// [`Error::Invalid`] if it is empty, too long, or has expired.
+/// [`Error::Invalid`] if it is empty, too long, has expired, or is of cipher suite 0.
 pub async fn store(
     connection: &mut PgConnection,
     package: &NewKeyPackage<'_>,
@@ -63,33 +64,44 @@ pub async fn store(
             ),
         ));
     }
+    if package.cipher_suite == 0 {
+        return Err(Error::invalid("cipher suite", "0 is reserved"));
+    }
     if package.expires_at <= Utc::now() {
-        return Err(Error::invalid("key package", "it has expired"));
+        return Err(expired());
     }
-    let stored = sqlx::query_as!(
-        KeyPackage,
-        r#"INSERT INTO key_packages (did, cipher_suite, key_data, expires_at, last_resort)
-           VALUES ($1, $2, $3, $4, $5)
-           ON CONFLICT (did, cipher_suite, digest) DO NOTHING
-           RETURNING id, did AS "did: Did", cipher_suite, key_data, last_resort, created_at, expires_at, consumed_at"#,
-        package.did.as_str(),
-        i32::from(package.cipher_suite),
-        package.key_data,
-        package.expires_at,
-        package.last_resort
-    );
-    if let Some(stored) = stored.fetch_optional(&mut *connection).await? {
-        return Ok(stored);
+    loop {
+        let stored = sqlx::query_as!(
+            KeyPackage,
+            r#"INSERT INTO key_packages (did, cipher_suite, key_data, expires_at, last_resort)
+               VALUES ($1, $2, $3, $4, $5)
+               ON CONFLICT (did, cipher_suite, digest) DO NOTHING
+               RETURNING id, did AS "did: Did", cipher_suite, key_data, last_resort, created_at, expires_at, consumed_at"#,
+            package.did.as_str(),
+            i32::from(package.cipher_suite),
+            package.key_data,
+            package.expires_at,
+            package.last_resort
+        );
+        match stored.fetch_optional(&mut *connection).await {
+            Err(error) if violates(&error, "key_packages_check") => return Err(expired()),
+            Err(error) => return Err(error.into()),
+            Ok(Some(stored)) => return Ok(stored),
+            Ok(None) => {}
+        }
+        let existing = sqlx::query_as!(
+            KeyPackage,
+            r#"SELECT id, did AS "did: Did", cipher_suite, key_data, last_resort, created_at, expires_at, consumed_at
+                 FROM key_packages WHERE did = $1 AND cipher_suite = $2 AND digest = sha256($3)"#,
+            package.did.as_str(),
+            i32::from(package.cipher_suite),
+            package.key_data
+        );
+        // It may have been deleted since, because it had expired.
+        if let Some(existing) = existing.fetch_optional(&mut *connection).await? {
+            return Ok(existing);
+        }
     }
-    let existing = sqlx::query_as!(
-        KeyPackage,
-        r#"SELECT id, did AS "did: Did", cipher_suite, key_data, last_resort, created_at, expires_at, consumed_at
-             FROM key_packages WHERE did = $1 AND cipher_suite = $2 AND digest = sha256($3)"#,
-        package.did.as_str(),
-        i32::from(package.cipher_suite),
-        package.key_data
-    );
-    Ok(existing.fetch_one(connection).await?)
 }
 
 /// The package that [`claim`] would give, left where it is. Locks nothing: another caller may be given
@@ -102,12 +114,20 @@ pub async fn get(
     did: &Did,
     cipher_suite: u16,
 ) -> Result<KeyPackage> {
+    // Two queries, each of which is the beginning of an index that has no package that was given out.
     let found = sqlx::query_as!(
         KeyPackage,
-        r#"SELECT id, did AS "did: Did", cipher_suite, key_data, last_resort, created_at, expires_at, consumed_at
-             FROM key_packages
-            WHERE did = $1 AND cipher_suite = $2 AND consumed_at IS NULL AND expires_at > statement_timestamp()
-            ORDER BY last_resort, id LIMIT 1"#,
+        r#"SELECT id AS "id!", did AS "did!: Did", cipher_suite AS "cipher_suite!", key_data AS "key_data!",
+                  last_resort AS "last_resort!", created_at AS "created_at!", expires_at AS "expires_at!", consumed_at
+             FROM ((SELECT * FROM key_packages
+                     WHERE did = $1 AND cipher_suite = $2 AND consumed_at IS NULL AND NOT last_resort
+                       AND expires_at > statement_timestamp()
+                     ORDER BY id LIMIT 1)
+                   UNION ALL
+                   (SELECT * FROM key_packages
+                     WHERE did = $1 AND cipher_suite = $2 AND last_resort AND expires_at > statement_timestamp()
+                     ORDER BY id DESC LIMIT 1)) AS available
+            LIMIT 1"#,
         did.as_str(),
         i32::from(cipher_suite)
     );
@@ -115,54 +135,74 @@ pub async fn get(
     found.ok_or_else(|| none_left(did))
 }
 
-/// Gives out the oldest package that is available, to this caller alone; a last-resort one, if no other
-/// is left. One statement, which locks that row and passes over those that others are being given.
+/// Gives out the oldest package that is available, to this claim alone; the newest last-resort one, if no
+/// other is left. A claim of the same id gets the same package again. One statement, which locks that row
+/// and passes over those that others are being given. Called in a transaction, a package is given out when
+/// that commits, and stays where it was if it does not.
 ///
 /// # Errors
-/// [`Error::NotFound`] if none is available.
+/// [`Error::NotFound`] if none is available; [`Error::Contended`] if the same claim is made twice at once.
 pub async fn claim(
     connection: &mut PgConnection,
     did: &Did,
     cipher_suite: u16,
+    claim: Uuid,
 ) -> Result<KeyPackage> {
     let claimed = sqlx::query_as!(
         KeyPackage,
-        r#"WITH oldest AS MATERIALIZED (
+        r#"WITH earlier AS MATERIALIZED (
+               SELECT * FROM key_packages WHERE did = $1 AND claim = $3 AND cipher_suite = $2),
+           oldest AS MATERIALIZED (
                SELECT did, id FROM key_packages
                 WHERE did = $1 AND cipher_suite = $2 AND consumed_at IS NULL AND NOT last_resort
-                  AND expires_at > statement_timestamp()
+                  AND expires_at > statement_timestamp() AND NOT EXISTS (SELECT FROM earlier)
                 ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED),
            claimed AS (
-               UPDATE key_packages p SET consumed_at = clock_timestamp() FROM oldest
+               UPDATE key_packages p SET consumed_at = clock_timestamp(), claim = $3 FROM oldest
                 WHERE p.did = oldest.did AND p.id = oldest.id RETURNING p.*),
            last_resort AS (
                SELECT * FROM key_packages
                 WHERE did = $1 AND cipher_suite = $2 AND last_resort AND expires_at > statement_timestamp()
-                  AND NOT EXISTS (SELECT FROM claimed)
+                  AND NOT EXISTS (SELECT FROM earlier) AND NOT EXISTS (SELECT FROM claimed)
                 ORDER BY id DESC LIMIT 1)
            SELECT id AS "id!", did AS "did!: Did", cipher_suite AS "cipher_suite!", key_data AS "key_data!",
                   last_resort AS "last_resort!", created_at AS "created_at!", expires_at AS "expires_at!", consumed_at
-             FROM (SELECT * FROM claimed UNION ALL SELECT * FROM last_resort) AS given"#,
+             FROM (SELECT * FROM earlier UNION ALL SELECT * FROM claimed UNION ALL SELECT * FROM last_resort) AS given"#,
         did.as_str(),
-        i32::from(cipher_suite)
+        i32::from(cipher_suite),
+        claim
     );
     let claimed = claimed.fetch_optional(connection).await?;
     claimed.ok_or_else(|| none_left(did))
 }
 
-/// Marks one package as given out, for a server that chose it by [`get`]. Locks its row.
+/// Marks one package as given out, for a server that chose it by [`get`]. The same claim may do so again.
+/// Locks its row.
 ///
 /// # Errors
-/// [`Error::NotAvailable`] if it was given out before, has expired, or is a last resort.
-pub async fn consume(connection: &mut PgConnection, did: &Did, id: i64) -> Result<KeyPackage> {
+/// [`Error::NotAvailable`] if it was given out to another claim, has expired, or is a last resort, or if the
+/// claim was given another package.
+pub async fn consume(
+    connection: &mut PgConnection,
+    did: &Did,
+    id: i64,
+    claim: Uuid,
+) -> Result<KeyPackage> {
     let consumed = sqlx::query_as!(
         KeyPackage,
-        r#"UPDATE key_packages SET consumed_at = clock_timestamp()
-            WHERE did = $1 AND id = $2 AND consumed_at IS NULL AND NOT last_resort
-              AND expires_at > statement_timestamp()
-        RETURNING id, did AS "did: Did", cipher_suite, key_data, last_resort, created_at, expires_at, consumed_at"#,
+        r#"WITH earlier AS MATERIALIZED (
+               SELECT * FROM key_packages WHERE did = $1 AND claim = $3),
+           consumed AS (
+               UPDATE key_packages SET consumed_at = clock_timestamp(), claim = $3
+                WHERE did = $1 AND id = $2 AND consumed_at IS NULL AND NOT last_resort
+                  AND expires_at > statement_timestamp() AND NOT EXISTS (SELECT FROM earlier)
+            RETURNING *)
+           SELECT id AS "id!", did AS "did!: Did", cipher_suite AS "cipher_suite!", key_data AS "key_data!",
+                  last_resort AS "last_resort!", created_at AS "created_at!", expires_at AS "expires_at!", consumed_at
+             FROM (SELECT * FROM earlier WHERE id = $2 UNION ALL SELECT * FROM consumed) AS given"#,
         did.as_str(),
-        id
+        id,
+        claim
     );
     let consumed = consumed.fetch_optional(connection).await?;
     consumed.ok_or_else(|| Error::NotAvailable {
@@ -211,4 +251,13 @@ pub async fn delete_expired(
 
 fn none_left(did: &Did) -> Error {
     Error::not_found("available key package of", did)
+}
+
+fn expired() -> Error {
+    Error::invalid("key package", "it has expired")
+}
+
+fn violates(error: &sqlx::Error, constraint: &str) -> bool {
+    let violated = error.as_database_error().and_then(|e| e.constraint());
+    violated == Some(constraint)
 }

@@ -43,11 +43,20 @@
 //!
 //! # Locks
 //!
-//! Whatever writes to a conversation locks its row first (`FOR NO KEY UPDATE`), then rows of members in
-//! any order: nobody else holds them. So writers of one conversation queue, those of different ones never
-//! meet, and there is nothing to deadlock. Readers wait for nobody. Under the lock each event takes a time
-//! later than the last one's, so that **times follow the order of commits**: a reader who has seen a
-//! message has seen all before it, and no page is ever inserted behind a cursor.
+//! Locks are taken in one order, here and in the migrations' functions:
+//!
+//! 1. the row of a conversation (`FOR NO KEY UPDATE`), by whoever writes to it;
+//! 2. rows of its members, in any order: nobody else holds them; rows of its messages;
+//! 3. rows of `blobs`, by whoever adds or takes away a reference: in the order of their names, if several;
+//! 4. the table `messages`, then `messages_archive`, then partitions, by maintenance ([`retention`]), which
+//!    locks no other table of the crate.
+//!
+//! So writers of one conversation queue, those of different ones never meet, and there is nothing to
+//! deadlock: neither among operations, nor in a transaction of several on one conversation. Readers wait for
+//! nobody but maintenance, and for that no longer than a moment: it asks for its locks for at most 200 ms at a
+//! time, and tries again. Under the conversation's lock each event takes a time later than the last one's, so
+//! that **times follow the order of commits**: a reader who has seen a message has seen all before it, and no
+//! page is ever inserted behind a cursor.
 
 pub mod blobs;
 mod config;

@@ -56,25 +56,37 @@ pub async fn add_all(connection: &mut PgConnection, convo_id: Uuid, dids: &[Did]
     Ok(())
 }
 
-/// Lets someone out: they no longer send in the current epoch. Locks the conversation. Call it in a
-/// transaction.
+/// Lets someone out: they no longer send in the current epoch. Who left before stays out as they are; returns
+/// when they were in last. Locks the conversation. Call it in a transaction.
 ///
 /// # Errors
-/// [`Error::NotFound`] if there is no such conversation, [`Error::NotInConversation`].
+/// [`Error::NotFound`] if there is no such conversation, [`Error::NotInConversation`] if they never were in.
 pub async fn remove(connection: &mut PgConnection, convo_id: Uuid, did: &Did) -> Result<Member> {
+    remove_all(connection, convo_id, std::slice::from_ref(did)).await?;
+    let member = get_membership(connection, convo_id, did).await?;
+    member.ok_or_else(|| absent(convo_id, did))
+}
+
+/// As [`remove`], of many; passes over those who are not in.
+///
+/// # Errors
+/// [`Error::NotFound`] if there is no such conversation.
+pub async fn remove_all(connection: &mut PgConnection, convo_id: Uuid, dids: &[Did]) -> Result<()> {
+    if dids.is_empty() {
+        return Ok(());
+    }
     let now = lock(connection, convo_id).await?;
-    let removed = sqlx::query_as!(
-        Member,
-        r#"UPDATE members SET left_at = $3, left_epoch = $4, unread_count = 0
-            WHERE convo_id = $1 AND member_did = $2 AND left_at IS NULL
-        RETURNING convo_id, member_did AS "did: Did", joined_at, left_at, joined_epoch, left_epoch, unread_count"#,
+    let dids: Vec<String> = dids.iter().map(|did| did.as_str().to_owned()).collect();
+    let removed = sqlx::query!(
+        "UPDATE members SET left_at = $3, left_epoch = $4, unread_count = 0
+          WHERE convo_id = $1 AND member_did = ANY ($2) AND left_at IS NULL",
         convo_id,
-        did.as_str(),
+        &dids,
         now.at,
         now.epoch
     );
-    let removed = removed.fetch_optional(connection).await?;
-    removed.ok_or_else(|| absent(convo_id, did))
+    removed.execute(connection).await?;
+    Ok(())
 }
 
 /// Whether someone is in a conversation now. Locks nothing.
@@ -132,8 +144,8 @@ pub async fn get_membership(
     Ok(found.fetch_optional(connection).await?)
 }
 
-/// Adds to a member's counter, or takes away, though never below zero; returns it. Locks the member's
-/// row, for which [`crate::messages::create`] waits.
+/// Adds to a member's counter, or takes away, though never below zero or beyond [`i32::MAX`]; returns it.
+/// Called again it adds again. Locks the conversation, then the member's row.
 ///
 /// # Errors
 /// [`Error::NotInConversation`].
@@ -144,8 +156,10 @@ pub async fn update_unread_count(
     by: i32,
 ) -> Result<i32> {
     let updated = sqlx::query_scalar!(
-        "UPDATE members SET unread_count = greatest(0, least(2147483647, unread_count::bigint + $3))::integer
-          WHERE convo_id = $1 AND member_did = $2 AND left_at IS NULL RETURNING unread_count",
+        "WITH conversation AS MATERIALIZED (SELECT id FROM conversations WHERE id = $1 FOR NO KEY UPDATE)
+         UPDATE members SET unread_count = greatest(0, least(2147483647, unread_count::bigint + $3))::integer
+           FROM conversation
+          WHERE convo_id = conversation.id AND member_did = $2 AND left_at IS NULL RETURNING unread_count",
         convo_id,
         did.as_str(),
         i64::from(by)
@@ -170,7 +184,7 @@ pub async fn reset_unread_count(
     let read_to = read_to.unwrap_or(Cursor::END);
     let updated = sqlx::query_scalar!(
         "UPDATE members SET unread_count = (
-             SELECT count(*) FROM messages
+             SELECT least(count(*), 2147483647) FROM messages
               WHERE messages.convo_id = members.convo_id AND sent_at >= members.joined_at
                 AND sent_at >= $3 AND (sent_at, id) > ($3, $4)
                 AND message_type = 'app' AND sender <> $2)

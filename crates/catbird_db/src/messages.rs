@@ -60,7 +60,7 @@ pub enum PastEpochs {
 pub struct Sent {
     /// Later than that of all messages stored in the conversation before.
     pub sent_at: DateTime<Utc>,
-    /// The conversation's epoch, after this message if it is a commit.
+    /// The conversation's epoch when the message was stored, after it if it is a commit.
     pub epoch: i64,
     /// It had been stored already, and was not again.
     pub duplicate: bool,
@@ -109,13 +109,14 @@ pub struct MessageHeader {
     pub sent_at: DateTime<Utc>,
 }
 
-/// Stores a message and, for an application message, counts it as unread for every other member. Locks
-/// the conversation, then the members' rows. Commits have more to them: [`crate::conversations::update_epoch`].
+/// Stores a message and, for an application message, counts it as unread for every other member. A repeated
+/// one gets the answer that the first one got. Locks the conversation, then the members' rows. Commits have more to them: [`crate::conversations::update_epoch`].
 ///
 /// # Errors
 /// [`Error::NotFound`] if there is no such conversation, [`Error::EpochConflict`], [`Error::NotAMember`] if
 /// the sender was not in at the message's epoch, [`Error::MessageIdTaken`] if another message has the id,
-/// [`Error::Invalid`] for an empty or too long ciphertext.
+/// [`Error::Invalid`] for an empty or too long ciphertext, [`Error::NoPartition`] if
+/// [`crate::retention::create_partitions`] was not called for this month.
 pub async fn create(
     connection: &mut PgConnection,
     message: &NewMessage<'_>,
@@ -213,7 +214,8 @@ pub async fn get(
     found.ok_or_else(|| Error::not_found("message", id))
 }
 
-/// What the reader may see, newest first, before a place. Locks nothing.
+/// What the reader may see, newest first, before a place; `None` is the end. [`Page::next`] is `None` after
+/// the last page, where a loop must stop. Locks nothing.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a limit beyond [`crate::MAX_PAGE`].
@@ -340,20 +342,21 @@ pub async fn count(connection: &mut PgConnection, convo_id: Uuid, reader: &Did) 
     Ok(count.fetch_one(connection).await?)
 }
 
-/// Deletes a message. Its id stays taken, so that a late retry does not bring it back. Locks its row.
+/// Deletes a message, and no longer counts it for those who had not read it. Its id stays taken, so that a
+/// late retry does not bring it back; deleting it again changes nothing. Locks the conversation, then the
+/// message and members' rows.
 ///
 /// # Errors
-/// [`Error::NotFound`]; [`Error::AppendOnly`] if a transparency log keeps it.
+/// [`Error::NotFound`] if there never was one of this id; [`Error::AppendOnly`] if a transparency log keeps it.
 pub async fn delete(connection: &mut PgConnection, convo_id: Uuid, id: Uuid) -> Result<()> {
-    let deleted = sqlx::query!(
-        "DELETE FROM messages m USING message_ids i
-          WHERE i.convo_id = $1 AND i.id = $2
-            AND m.convo_id = i.convo_id AND m.sent_at = i.sent_at AND m.id = i.id",
+    let deleted = sqlx::query_scalar!(
+        r#"SELECT delete_message($1, $2) AS "deleted!""#,
         convo_id,
         id
     );
-    match deleted.execute(connection).await?.rows_affected() {
-        0 => Err(Error::not_found("message", id)),
-        _ => Ok(()),
+    if deleted.fetch_one(connection).await? {
+        Ok(())
+    } else {
+        Err(Error::not_found("message", id))
     }
 }

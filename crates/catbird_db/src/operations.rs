@@ -84,14 +84,14 @@ operations! {
 
     primary     store_key_package(package: &NewKeyPackage<'_>) -> KeyPackage = key_packages::store;
     primary     get_key_package(did: &Did, cipher_suite: u16) -> KeyPackage = key_packages::get;
-    primary     claim_key_package(did: &Did, cipher_suite: u16) -> KeyPackage = key_packages::claim;
-    primary     consume_key_package(did: &Did, id: i64) -> KeyPackage = key_packages::consume;
+    transaction claim_key_package(did: &Did, cipher_suite: u16, claim: Uuid) -> KeyPackage = key_packages::claim;
+    transaction consume_key_package(did: &Did, id: i64, claim: Uuid) -> KeyPackage = key_packages::consume;
     primary     count_key_packages(did: &Did, cipher_suite: u16) -> i64 = key_packages::count;
     primary     delete_expired_key_packages(before: DateTime<Utc>, limit: u32) -> u64 = key_packages::delete_expired;
 
     primary     store_blob(cid: &str, data: &[u8], uploader: &Did, convo_id: Option<Uuid>) -> BlobInfo = blobs::store;
     replica     get_blob(cid: &str) -> Blob = blobs::get;
     replica     list_blobs(convo_id: Uuid, before: Option<&BlobInfo>, limit: u16) -> Vec<BlobInfo> = blobs::list;
-    primary     delete_blob(cid: &str, uploader: &Did) -> () = blobs::delete;
+    primary     delete_blob(cid: &str, uploader: &Did, convo_id: Option<Uuid>) -> () = blobs::delete;
     primary     blob_storage_size(uploader: &Did) -> i64 = blobs::storage_size;
 }

@@ -7,6 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{Connection as _, Executor};
 use std::io;
 use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a connection may have been idle to be lent without a ping.
@@ -16,11 +17,17 @@ const TRUSTED: Duration = Duration::from_secs(5);
 pub(crate) struct Pool(bb8::Pool<Server>);
 
 #[derive(Debug)]
-pub(crate) struct Server(PgConnectOptions);
+pub(crate) struct Server {
+    options: PgConnectOptions,
+    /// When a connection was last found to be broken. A failover breaks all of them at once, so those that
+    /// were lent before are tried out before they are lent again.
+    broken: Mutex<Instant>,
+}
 
 #[derive(Debug)]
 pub(crate) struct Pooled {
     connection: PgConnection,
+    /// When it was made or lent last.
     lent: Instant,
     /// In use, in the middle of a transaction, or cut off: nobody else may have it.
     spoilt: bool,
@@ -43,27 +50,38 @@ pub struct Connection {
 #[derive(Debug)]
 pub struct Transaction(Connection);
 
+impl Server {
+    fn broken(&self) -> MutexGuard<'_, Instant> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl ManageConnection for Server {
     type Connection = Pooled;
     type Error = sqlx::Error;
 
     async fn connect(&self) -> sqlx::Result<Pooled> {
         Ok(Pooled {
-            connection: PgConnection::connect_with(&self.0).await?,
+            connection: PgConnection::connect_with(&self.options).await?,
             lent: Instant::now(),
             spoilt: false,
         })
     }
 
     async fn is_valid(&self, pooled: &mut Pooled) -> sqlx::Result<()> {
-        if pooled.lent.elapsed() > TRUSTED {
-            pooled.connection.ping().await?;
+        let now = Instant::now();
+        if now - pooled.lent > TRUSTED || pooled.lent <= *self.broken() {
+            let answer = tokio::time::timeout(TRUSTED, pooled.connection.ping()).await;
+            answer.map_err(|_| sqlx::Error::from(io::Error::from(io::ErrorKind::TimedOut)))??;
         }
-        pooled.lent = Instant::now();
+        pooled.lent = now;
         Ok(())
     }
 
     fn has_broken(&self, pooled: &mut Pooled) -> bool {
+        if pooled.spoilt {
+            *self.broken() = Instant::now();
+        }
         pooled.spoilt
     }
 }
@@ -84,9 +102,10 @@ impl Pool {
             .connection_timeout(config.acquire_timeout)
             .idle_timeout(config.idle_timeout)
             .queue_strategy(bb8::QueueStrategy::Lifo);
-        Ok(Pool(
-            builder.build_unchecked(Server(config.connection(url)?)),
-        ))
+        Ok(Pool(builder.build_unchecked(Server {
+            options: config.connection(url)?,
+            broken: Mutex::new(Instant::now()),
+        })))
     }
 
     /// For whoever lets it drop.
@@ -117,7 +136,9 @@ impl Pool {
 
     pub async fn begin(&self) -> Result<Transaction> {
         let mut connection = self.lend().await?;
-        connection.execute("BEGIN").await?;
+        connection
+            .execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            .await?;
         Ok(Transaction(connection))
     }
 

@@ -15,7 +15,8 @@ pub struct Dropped {
     /// Where there is a log: a state of it that has all of the month's messages.
     pub head: Option<TreeHead>,
     /// Where there is a log: the first entry of a message that is still there. Entries before it were
-    /// pruned, or wait for the rest of their tile; `verify_log` has nothing to hold them against.
+    /// pruned, or wait for the rest of their tile. Entries of the month that are left, before it or after it,
+    /// are `detached` to `verify_log`.
     pub kept_from: Option<i64>,
 }
 
@@ -51,49 +52,62 @@ pub async fn create_partitions(
 
 /// Until when messages can be stored.
 pub(crate) async fn partitions_until(connection: &mut PgConnection) -> Result<DateTime<Utc>> {
-    let until = sqlx::query_scalar!(
-        r#"SELECT coalesce(max(substring(pg_get_expr(c.relpartbound, c.oid) FROM $re$TO \('(.*)'\)$re$)::timestamptz),
-                           messages_archived_to()) AS "until!"
-             FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'messages'::regclass"#
-    );
+    let until = sqlx::query_scalar!(r#"SELECT messages_until() AS "until!""#);
     Ok(until.fetch_one(connection).await?)
 }
 
 /// Moves the oldest month that is not in it into `messages_archive`, and its rows to another tablespace
-/// if one is named. Readers see them there as before. Locks `messages`: for a moment, unless rows move.
+/// if one is named; one that is there already stays there. Readers see them there as before. Locks everyone
+/// out of `messages` for a moment. Rows are moved after that: who pages through messages waits until they are,
+/// and who sends does not.
 ///
 /// # Errors
-/// [`Error::Invalid`] if the month is not over, the database's if it is not the oldest.
+/// [`Error::Invalid`] if the month is not over; [`Error::NotFound`] if there is no such month;
+/// [`Error::ArchiveOrder`] if an older one is not in the archive yet; [`Error::TimedOut`] if someone reads
+/// `messages` for longer than the lock timeout.
 pub async fn archive(
     database: &Database,
     month: DateTime<Utc>,
     tablespace: Option<&str>,
 ) -> Result<()> {
     let mut transaction = begin(database).await?;
-    must_be_over(&mut transaction, month).await?;
-    let archived = sqlx::query!("SELECT archive_messages($1, $2)", month, tablespace);
-    archived.execute(&mut *transaction).await?;
-    transaction.commit().await
+    let month = must_be_over(&mut transaction, month).await?;
+    lock(&mut transaction, &month).await?;
+    let older = sqlx::query_scalar!(
+        r"SELECT replace(substr(min(relname::text), 10), '_', '-') FROM pg_inherits JOIN pg_class ON oid = inhrelid
+          WHERE inhparent = 'messages'::regclass AND relname LIKE 'messages\_2%' AND relname < message_partition($1)
+            AND $1 >= messages_archived_to()",
+        month.start
+    );
+    if let Some(next) = older.fetch_one(&mut *transaction).await? {
+        let month = month.name();
+        return Err(Error::ArchiveOrder { month, next });
+    }
+    for tablespace in [None, tablespace] {
+        let archived = sqlx::query!("SELECT archive_messages($1, $2)", month.start, tablespace);
+        archived.execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        transaction = begin(database).await?;
+    }
+    transaction.rollback().await
 }
 
-/// Drops a month of messages, archived or not, and prunes the entries that are not needed for others any
-/// more. Where there is a log, only after all of the month's messages are in a committed tree head. What
-/// may have to be proven later must be proven before. Waits for those who read the month; locks
-/// `messages` for a moment.
+/// Drops a month of messages, archived or not, and prunes the entries before the first one of another month:
+/// a log is pruned from its beginning. Where there is a log, only after all of the month's messages are in a committed tree head. What
+/// may have to be proven later must be proven before. Keeps writers out of the month until it is gone, and locks
+/// everyone out of `messages` for a moment at the end.
 ///
 /// # Errors
 /// The month is there as before: [`Error::Invalid`] if it is not over; [`Error::NotFound`] if there is no
 /// such month; [`Error::Unlogged`] if messages of it were written past the log; [`Error::Contended`] if
-/// someone wrote into it meanwhile.
+/// someone wrote into it meanwhile; [`Error::TimedOut`] if someone reads `messages` for longer than the lock
+/// timeout.
 pub async fn drop_month(database: &Database, month: DateTime<Utc>) -> Result<Dropped> {
     let mut transaction = begin(database).await?;
     let month = must_be_over(&mut transaction, month).await?;
     // Nobody adds to the month from here to the commit, so the batch that finds the queue empty, or
     // takes less than it may, has taken all of it.
-    let lock = sqlx::query_scalar!(r#"SELECT lock_messages($1) AS "there!""#, month.start);
-    if !lock.fetch_one(&mut *transaction).await? {
-        return Err(Error::not_found("month", month.start.format("%Y-%m")));
-    }
+    lock(&mut transaction, &month).await?;
     let count = sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM messages WHERE sent_at >= $1 AND sent_at < $2"#,
         month.start,
@@ -115,11 +129,12 @@ pub async fn drop_month(database: &Database, month: DateTime<Utc>) -> Result<Dro
     transaction.commit().await?;
 
     let mut transaction = begin(database).await?;
+    lock(&mut transaction, &month).await?;
     let kept_from = match head {
         Some(_) => Some(prune(&mut transaction, &month).await?),
         None => None,
     };
-    // Last, since from here on all wait who read or write messages.
+    // Last, since from there to the commit all wait who read or write messages.
     let dropped = sqlx::query!("SELECT drop_messages($1, $2)", month.start, messages);
     dropped.execute(&mut *transaction).await?;
     transaction.commit().await?;
@@ -128,6 +143,16 @@ pub async fn drop_month(database: &Database, month: DateTime<Utc>) -> Result<Dro
         head,
         kept_from,
     })
+}
+
+/// Keeps writers out of a month, and other maintenance off `messages`.
+async fn lock(connection: &mut PgConnection, month: &Month) -> Result<()> {
+    let locked = sqlx::query_scalar!(r#"SELECT lock_messages($1) AS "there!""#, month.start);
+    if locked.fetch_one(connection).await? {
+        Ok(())
+    } else {
+        Err(Error::not_found("month", month.name()))
+    }
 }
 
 /// A transaction that takes as long as it takes.
@@ -152,7 +177,7 @@ async fn must_be_logged(connection: &mut PgConnection, month: &Month) -> Result<
     match unlogged.fetch_one(connection).await? {
         0 => Ok(()),
         messages => Err(Error::Unlogged {
-            month: month.start.format("%Y-%m").to_string(),
+            month: month.name(),
             messages,
         }),
     }
@@ -189,6 +214,12 @@ struct Month {
     end: DateTime<Utc>,
 }
 
+impl Month {
+    fn name(&self) -> String {
+        self.start.format("%Y-%m").to_string()
+    }
+}
+
 /// A month of the past.
 async fn must_be_over(connection: &mut PgConnection, month: DateTime<Utc>) -> Result<Month> {
     let bounds = sqlx::query_as!(
@@ -198,7 +229,7 @@ async fn must_be_over(connection: &mut PgConnection, month: DateTime<Utc>) -> Re
     );
     let bounds = bounds.fetch_one(connection).await?;
     if bounds.end + GRACE > Utc::now() {
-        let problem = format!("{} is not over", bounds.start.format("%Y-%m"));
+        let problem = format!("{} is not over", bounds.name());
         return Err(Error::invalid("month", problem));
     }
     Ok(bounds)

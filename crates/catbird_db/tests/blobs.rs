@@ -3,6 +3,7 @@
 mod server;
 
 use catbird_db::*;
+use futures::future::join_all;
 use server::{TestDatabase, did};
 
 #[tokio::test]
@@ -53,9 +54,9 @@ async fn nobody_deletes_or_counts_the_copy_of_another() {
             .unwrap();
         assert_eq!(db.blob_storage_size(uploader).await.unwrap(), 6);
     }
-    db.delete_blob(&cid, &alice).await.unwrap();
+    db.delete_blob(&cid, &alice, None).await.unwrap();
     assert_eq!(
-        db.delete_blob(&cid, &alice).await.unwrap_err().kind(),
+        db.delete_blob(&cid, &alice, None).await.unwrap_err().kind(),
         ErrorKind::NotFound
     );
     assert_eq!(db.get_blob(&cid).await.unwrap().data, b"shared");
@@ -79,7 +80,7 @@ async fn the_blobs_of_a_conversation_come_from_its_members_and_in_pages() {
             .await
             .unwrap();
     }
-    db.sql("UPDATE blobs SET created_at = date_trunc('hour', created_at)")
+    db.sql("UPDATE blob_references SET created_at = date_trunc('hour', created_at)")
         .await; // all at once
     let (mut seen, mut last): (Vec<BlobInfo>, Option<BlobInfo>) = (Vec::new(), None);
     loop {
@@ -98,4 +99,85 @@ async fn the_blobs_of_a_conversation_come_from_its_members_and_in_pages() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);
+}
+
+#[tokio::test]
+async fn a_blob_is_kept_in_each_conversation_that_it_was_stored_for() {
+    let db = TestDatabase::new().await;
+    let (alice, bob) = (did("alice"), did("bob"));
+    let first = db.conversation(&["alice", "bob"]).await;
+    let second = db.conversation(&["alice"]).await;
+    let cid = blobs::cid_of(b"picture").unwrap();
+    let places = [Some(first), Some(second), None];
+    for convo in places {
+        let stored = db
+            .store_blob(&cid, b"picture", &alice, convo)
+            .await
+            .unwrap();
+        assert_eq!(stored.convo_id, convo);
+        let again = db
+            .store_blob(&cid, b"picture", &alice, convo)
+            .await
+            .unwrap();
+        assert_eq!(again, stored);
+    }
+    for convo in [first, second] {
+        assert_eq!(db.list_blobs(convo, None, 5).await.unwrap().len(), 1);
+    }
+    // Whoever is in another conversation only is told so, though the content is there.
+    let stranger = db.store_blob(&cid, b"picture", &bob, Some(second)).await;
+    assert_eq!(stranger.unwrap_err().kind(), ErrorKind::Denied);
+    db.store_blob(&cid, b"picture", &bob, Some(first))
+        .await
+        .unwrap();
+    assert_eq!(db.number("SELECT count(*) FROM blobs").await, 1);
+    assert_eq!(db.blob_storage_size(&alice).await.unwrap(), 7);
+
+    db.delete_conversation(first).await.unwrap();
+    assert_eq!(db.list_blobs(second, None, 5).await.unwrap().len(), 1);
+    db.delete_blob(&cid, &alice, None).await.unwrap();
+    assert_eq!(db.get_blob(&cid).await.unwrap().data, b"picture");
+    db.delete_blob(&cid, &alice, Some(second)).await.unwrap();
+    assert_eq!(
+        db.get_blob(&cid).await.unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    assert_eq!(db.number("SELECT count(*) FROM blobs").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_is_there_exactly_as_long_as_someone_keeps_it() {
+    let db = TestDatabase::new().await;
+    let alice = did("alice");
+    let cids: Vec<String> = (0..3u8).map(|n| blobs::cid_of(&[n]).unwrap()).collect();
+    for _ in 0..15 {
+        // Stored and deleted in several conversations at once, which are deleted at last, at once.
+        let mut convos = Vec::new();
+        for _ in 0..4 {
+            convos.push(db.conversation(&["alice"]).await);
+        }
+        let (db, alice, cids) = (&db, &alice, &cids);
+        let busy = convos.iter().map(|convo| async move {
+            for (n, cid) in cids.iter().enumerate() {
+                db.store_blob(cid, &[n as u8], alice, Some(*convo)).await?;
+                db.delete_blob(cid, alice, Some(*convo)).await?;
+                db.store_blob(cid, &[n as u8], alice, Some(*convo)).await?;
+            }
+            db.delete_conversation(*convo).await
+        });
+        let late = convos.iter().map(|convo| async move {
+            match db.store_blob(&cids[0], &[0], alice, Some(*convo)).await {
+                Ok(_) => Ok(()),
+                Err(error) if error.kind() == ErrorKind::Denied => Ok(()),
+                Err(error) => Err(error),
+            }
+        });
+        let (busy, late) = tokio::join!(join_all(busy), join_all(late));
+        for result in busy.into_iter().chain(late) {
+            result.unwrap();
+        }
+        assert_eq!(db.number("SELECT count(*) FROM blobs").await, 0);
+    }
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    assert_eq!(db.number(deadlocks).await, 0);
 }

@@ -7,6 +7,8 @@ use chrono::{TimeDelta, Utc};
 use futures::future::join_all;
 use server::{TestDatabase, did};
 use std::collections::BTreeSet;
+use std::time::Duration;
+use uuid::Uuid;
 
 const SUITE: u16 = 1;
 
@@ -31,7 +33,7 @@ async fn no_two_joiners_are_given_the_same_package() {
     let claimer = || async {
         let mut claimed = Vec::new();
         loop {
-            match db.claim_key_package(&bob, SUITE).await {
+            match db.claim_key_package(&bob, SUITE, Uuid::new_v4()).await {
                 Ok(package) => claimed.push(package.id),
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::NotFound);
@@ -57,13 +59,19 @@ async fn packages_are_given_oldest_first_and_the_last_resort_when_none_is_left()
     let second = store(&db, &bob, b"second", false).await;
     assert_eq!(db.get_key_package(&bob, SUITE).await.unwrap(), first);
     for expected in [&first, &second, &spare, &spare] {
-        let claimed = db.claim_key_package(&bob, SUITE).await.unwrap();
+        let claimed = db
+            .claim_key_package(&bob, SUITE, Uuid::new_v4())
+            .await
+            .unwrap();
         assert_eq!(claimed.id, expected.id);
         assert_eq!(claimed.consumed_at.is_some(), !expected.last_resort);
     }
     assert_eq!(db.count_key_packages(&bob, SUITE).await.unwrap(), 0);
     for (owner, suite) in [(did("carol"), SUITE), (bob, 2)] {
-        let error = db.claim_key_package(&owner, suite).await.unwrap_err();
+        let error = db
+            .claim_key_package(&owner, suite, Uuid::new_v4())
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
     }
 }
@@ -77,12 +85,21 @@ async fn an_expired_package_is_never_given_and_goes_away() {
     let new = store(&db, &bob, b"new", false).await;
     db.sql("UPDATE key_packages SET created_at = now() - interval '2 hours', expires_at = now() - interval '1 hour' WHERE key_data IN ('old', 'old spare')").await;
     assert!(matches!(
-        db.consume_key_package(&bob, old.id).await,
+        db.consume_key_package(&bob, old.id, Uuid::new_v4()).await,
         Err(Error::NotAvailable { .. })
     ));
-    assert_eq!(db.claim_key_package(&bob, SUITE).await.unwrap().id, new.id);
     assert_eq!(
-        db.claim_key_package(&bob, SUITE).await.unwrap_err().kind(),
+        db.claim_key_package(&bob, SUITE, Uuid::new_v4())
+            .await
+            .unwrap()
+            .id,
+        new.id
+    );
+    assert_eq!(
+        db.claim_key_package(&bob, SUITE, Uuid::new_v4())
+            .await
+            .unwrap_err()
+            .kind(),
         ErrorKind::NotFound
     );
     let later = Utc::now() + TimeDelta::days(365);
@@ -112,7 +129,10 @@ async fn a_package_that_is_stored_again_is_there_once() {
     let stored = join_all((0..8).map(|_| store(&db, &bob, &long, false))).await;
     assert!(stored.iter().all(|package| package.id == stored[0].id));
     assert_eq!(db.count_key_packages(&bob, SUITE).await.unwrap(), 1);
-    let claimed = db.claim_key_package(&bob, SUITE).await.unwrap();
+    let claimed = db
+        .claim_key_package(&bob, SUITE, Uuid::new_v4())
+        .await
+        .unwrap();
     assert_eq!(store(&db, &bob, &long, false).await, claimed);
     assert_eq!(db.count_key_packages(&bob, SUITE).await.unwrap(), 0);
 }
@@ -123,22 +143,134 @@ async fn a_package_whose_claim_is_rolled_back_is_given_to_the_next() {
     let bob = did("bob");
     let package = store(&db, &bob, b"package", false).await;
     let mut transaction = db.begin_transaction().await.unwrap();
-    let claimed = key_packages::claim(&mut transaction, &bob, SUITE)
+    let claimed = key_packages::claim(&mut transaction, &bob, SUITE, Uuid::new_v4())
         .await
         .unwrap();
     assert_eq!(claimed.id, package.id);
     // Meanwhile nobody waits, and nobody gets it.
     assert_eq!(
-        db.claim_key_package(&bob, SUITE).await.unwrap_err().kind(),
+        db.claim_key_package(&bob, SUITE, Uuid::new_v4())
+            .await
+            .unwrap_err()
+            .kind(),
         ErrorKind::NotFound
     );
     transaction.rollback().await.unwrap();
     assert_eq!(
-        db.consume_key_package(&bob, package.id).await.unwrap().id,
+        db.consume_key_package(&bob, package.id, Uuid::new_v4())
+            .await
+            .unwrap()
+            .id,
         package.id
     );
     assert!(matches!(
-        db.consume_key_package(&bob, package.id).await,
+        db.consume_key_package(&bob, package.id, Uuid::new_v4())
+            .await,
         Err(Error::NotAvailable { .. })
     ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_is_made_again_is_given_the_same_package() {
+    let db = TestDatabase::new().await;
+    let bob = did("bob");
+    let mut stored = Vec::new();
+    for n in 0..5u8 {
+        stored.push(store(&db, &bob, &[n], false).await.id);
+    }
+    let claim = Uuid::new_v4();
+    let at_once = (0..8).map(|_| db.claim_key_package(&bob, SUITE, claim));
+    let given: Vec<_> = join_all(at_once)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    assert!(given.iter().all(|package| *package == given[0]));
+    assert_eq!(db.count_key_packages(&bob, SUITE).await.unwrap(), 4);
+    // As with a package that the server chose.
+    let (id, claim) = (stored[4], Uuid::new_v4());
+    let consumed = db.consume_key_package(&bob, id, claim).await.unwrap();
+    assert_eq!(
+        db.consume_key_package(&bob, id, claim).await.unwrap(),
+        consumed
+    );
+    assert_eq!(
+        db.claim_key_package(&bob, SUITE, claim).await.unwrap(),
+        consumed
+    );
+    let error = db
+        .consume_key_package(&bob, stored[3], claim)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::NotAvailable { .. }), "{error}");
+    assert_eq!(db.count_key_packages(&bob, SUITE).await.unwrap(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_is_cancelled_takes_no_package_away() {
+    let db = TestDatabase::new().await;
+    let bob = did("bob");
+    for n in 0..20u8 {
+        store(&db, &bob, &[n], false).await;
+    }
+    // Each claim is slow in the server, and its caller gone before it ends.
+    db.sql(
+        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1); RETURN NEW; END $$;
+         CREATE TRIGGER slowly BEFORE UPDATE ON key_packages FOR EACH ROW EXECUTE FUNCTION slowly()",
+    )
+    .await;
+    for _ in 0..3 {
+        let claim = db.claim_key_package(&bob, SUITE, Uuid::new_v4());
+        let cancelled = tokio::time::timeout(Duration::from_millis(300), claim).await;
+        assert!(cancelled.is_err());
+    }
+    let busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'";
+    while db.number(busy).await > 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(db.count_key_packages(&bob, SUITE).await.unwrap(), 20);
+}
+
+#[tokio::test]
+async fn the_package_that_is_shown_is_the_one_that_a_claim_gets() {
+    let db = TestDatabase::new().await;
+    let bob = did("bob");
+    for (data, last_resort) in [(b"a", true), (b"b", false), (b"c", true)] {
+        store(&db, &bob, data, last_resort).await;
+    }
+    for expected in [b"b", b"c", b"c"] {
+        let shown = db.get_key_package(&bob, SUITE).await.unwrap();
+        let claimed = db
+            .claim_key_package(&bob, SUITE, Uuid::new_v4())
+            .await
+            .unwrap();
+        assert_eq!(shown.key_data, expected);
+        assert_eq!(claimed.id, shown.id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_is_stored_again_while_its_expired_copy_is_deleted() {
+    let db = TestDatabase::new().await;
+    let bob = did("bob");
+    for _ in 0..20 {
+        store(&db, &bob, b"package", false).await;
+        db.sql("UPDATE key_packages SET created_at = now() - interval '2 hours', expires_at = now() - interval '1 hour'")
+            .await;
+        let later = Utc::now() + TimeDelta::days(1);
+        let stores = join_all((0..8).map(|_| store(&db, &bob, b"package", false)));
+        let deletes = join_all((0..8).map(|_| db.delete_expired_key_packages(later, 10)));
+        let (_, deleted) = tokio::join!(stores, deletes);
+        assert!(deleted.iter().all(Result::is_ok));
+        db.delete_expired_key_packages(later, 10).await.unwrap();
+    }
+    let package = NewKeyPackage {
+        did: &bob,
+        cipher_suite: 0,
+        key_data: b"x",
+        expires_at: Utc::now() + TimeDelta::days(1),
+        last_resort: false,
+    };
+    let error = db.store_key_package(&package).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
 }

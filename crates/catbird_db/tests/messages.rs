@@ -165,9 +165,10 @@ async fn a_deleted_message_does_not_come_back_by_a_late_retry() {
             .unwrap()
             .duplicate
     );
+    let error = db.delete_message(convo, Uuid::nil()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
     for _ in 0..2 {
-        let error = db.delete_message(convo, message.id).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotFound);
+        db.delete_message(convo, message.id).await.unwrap();
         let error = db.get_message(convo, message.id, &alice).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
     }
@@ -290,4 +291,72 @@ async fn sizes_are_bounded() {
     ] {
         assert!(text.parse::<Did>().is_err(), "{text}");
     }
+}
+
+#[tokio::test]
+async fn who_was_never_in_learns_neither_ids_nor_epochs() {
+    let db = TestDatabase::new().await;
+    let convo = db.conversation(&["alice", "bob"]).await;
+    let (alice, bob, stranger) = (did("alice"), did("bob"), did("stranger"));
+    let (kept, deleted) = (message(convo, &alice), message(convo, &alice));
+    for message in [&kept, &deleted] {
+        db.create_message(message, PastEpochs::Refuse)
+            .await
+            .unwrap();
+    }
+    db.delete_message(convo, deleted.id).await.unwrap();
+    for message in [&kept, &deleted] {
+        for epoch in [0, 7] {
+            let theirs = NewMessage {
+                sender: &stranger,
+                epoch,
+                ..*message
+            };
+            let error = db
+                .create_message(&theirs, PastEpochs::Refuse)
+                .await
+                .unwrap_err();
+            assert!(matches!(error, Error::NotAMember { .. }), "{error}");
+        }
+        let theirs = NewMessage {
+            sender: &bob,
+            ..*message
+        };
+        let error = db
+            .create_message(&theirs, PastEpochs::Refuse)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::MessageIdTaken { .. }), "{error}");
+    }
+    // The sender's own retry is answered also when they have left since.
+    db.remove_member(convo, &alice).await.unwrap();
+    for message in [&kept, &deleted] {
+        let sent = db
+            .create_message(message, PastEpochs::Refuse)
+            .await
+            .unwrap();
+        assert!(sent.duplicate);
+    }
+}
+
+#[tokio::test]
+async fn a_loop_over_pages_ends_with_the_last_one() {
+    let db = TestDatabase::new().await;
+    let convo = db.conversation(&["alice"]).await;
+    let alice = did("alice");
+    for _ in 0..5 {
+        db.send(convo, "alice", 0).await.unwrap();
+    }
+    // As the documentation writes it.
+    let mut seen = 0;
+    let mut page = db.list_messages(convo, &alice, None, 2).await.unwrap();
+    loop {
+        seen += page.items.len();
+        let Some(next) = page.next else { break };
+        page = db
+            .list_messages(convo, &alice, Some(next), 2)
+            .await
+            .unwrap();
+    }
+    assert_eq!(seen, 5);
 }

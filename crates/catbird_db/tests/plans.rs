@@ -2,8 +2,12 @@
 
 mod server;
 
-use server::TestDatabase;
+use catbird_db::*;
+use chrono::{TimeDelta, Utc};
+use server::{TestDatabase, did};
 use sqlx::{AssertSqlSafe, Row};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
 
 /// Conversations and messages of each: twelve months of ten million.
 const CONVERSATIONS: i64 = 1_000;
@@ -169,5 +173,110 @@ async fn keyset_queries_use_their_index_at_ten_million_messages() {
         for plan in Plan::both(&db, &query, &values).await {
             plan.must(index, most_pages);
         }
+    }
+}
+
+#[tokio::test]
+async fn what_was_given_out_or_kept_for_retries_costs_no_query() {
+    let db = TestDatabase::new().await;
+    let convo = db.conversation(&["alice"]).await;
+    db.sql(&format!(
+        "INSERT INTO key_packages (did, cipher_suite, key_data, expires_at, consumed_at, created_at)
+         SELECT 'did:plc:alice', 1, decode(md5(n::text), 'hex'), now() + interval '1 day', now(), now() - interval '1 hour'
+           FROM generate_series(1, 100000) n;
+         INSERT INTO key_packages (did, cipher_suite, key_data, expires_at, last_resort)
+         VALUES ('did:plc:alice', 1, 'a', now() + interval '1 day', false),
+                ('did:plc:alice', 1, 'b', now() + interval '1 day', true);
+         INSERT INTO message_ids (convo_id, id, sent_at)
+         SELECT '{convo}', gen_random_uuid(), now() - interval '3 years' + n * interval '15 minutes'
+           FROM generate_series(1, 100000) n"
+    ))
+    .await;
+    db.sql("VACUUM (ANALYZE) key_packages, message_ids").await;
+    let (alice, suite, claim) = (
+        "'did:plc:alice'",
+        "1",
+        "'00000000-0000-0000-0000-000000000001'",
+    );
+    let shown = query("AS available LIMIT 1");
+    let counted = query("SELECT count(*) AS \"count!\" FROM key_packages");
+    let claimed = query("last_resort AS ( SELECT");
+    for (query, values) in [
+        (shown, vec![alice, suite]),
+        (counted, vec![alice, suite]),
+        (claimed, vec![alice, suite, claim]),
+    ] {
+        for plan in Plan::both(&db, &query, &values).await {
+            plan.must("key_packages_available", 40);
+        }
+    }
+    // The yearly deletion of the documentation.
+    let old = "SELECT count(*) FROM message_ids WHERE sent_at < $1";
+    for plan in Plan::both(&db, old, &["(now() - interval '1060 days')"]).await {
+        plan.must("message_ids_sent_at", 300);
+    }
+}
+
+/// Each index costs those who write. One that keeps something unique is needed for that.
+#[tokio::test]
+async fn every_index_is_read_by_a_query_of_the_crate() {
+    let test = TestDatabase::new().await;
+    test.sql(&format!(
+        "ALTER DATABASE {} SET enable_seqscan = off",
+        test.name
+    ))
+    .await;
+    let db = Database::connect(&test.config).await.unwrap();
+    let alice = did("alice");
+    let convo = test.conversation(&["alice", "bob"]).await;
+    test.sql(
+        "INSERT INTO conversations (id, creator, created_at, updated_at, clock)
+         SELECT gen_random_uuid(), 'did:plc:' || n, now(), now(), now() FROM generate_series(1, 5000) n;
+         INSERT INTO members (convo_id, member_did, joined_at, joined_epoch)
+         SELECT id, creator, created_at, 0 FROM conversations WHERE creator <> 'did:plc:alice';
+         ANALYZE",
+    )
+    .await;
+    let package = NewKeyPackage {
+        did: &alice,
+        cipher_suite: 1,
+        key_data: b"package",
+        expires_at: Utc::now() + TimeDelta::days(1),
+        last_resort: true,
+    };
+    db.store_key_package(&package).await.unwrap();
+    db.get_key_package(&alice, 1).await.unwrap();
+    db.claim_key_package(&alice, 1, Uuid::new_v4())
+        .await
+        .unwrap();
+    db.delete_expired_key_packages(Utc::now(), 10)
+        .await
+        .unwrap();
+    let cid = blobs::cid_of(b"picture").unwrap();
+    db.store_blob(&cid, b"picture", &alice, Some(convo))
+        .await
+        .unwrap();
+    db.list_blobs(convo, None, 10).await.unwrap();
+    db.blob_storage_size(&alice).await.unwrap();
+    db.list_conversations(&alice, None, 10).await.unwrap();
+    let mut own = db.connection().await.unwrap();
+    // The yearly deletion of the documentation.
+    let old = sqlx::query("DELETE FROM message_ids WHERE sent_at < now() - interval '1 year'");
+    old.execute(&mut *own).await.unwrap();
+    drop(own);
+    drop(db);
+    // Statistics of a session arrive when it has been idle for a while, or ends.
+    let unread = "SELECT coalesce(string_agg(s.indexrelname, ', '), '') FROM pg_stat_user_indexes s JOIN pg_index i USING (indexrelid)
+                   WHERE NOT i.indisunique AND s.idx_scan = 0";
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let mut own = test.connection().await.unwrap();
+        let found = sqlx::query_scalar(unread).fetch_one(&mut *own);
+        let unread: String = found.await.unwrap();
+        if unread.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "no query reads {unread}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

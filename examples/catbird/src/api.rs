@@ -225,12 +225,20 @@ pub async fn store_key_package(
     Ok(given(db.store_key_package(&package).await?))
 }
 
+#[derive(Deserialize)]
+pub struct Claim {
+    /// Chosen by the caller: made again, the claim gets the same package.
+    id: Uuid,
+}
+
 pub async fn claim_key_package(
     State(db): Db,
     Caller(_): Caller,
     Path((did, suite)): Path<(Did, u16)>,
+    Json(claim): Json<Claim>,
 ) -> Answer<Given> {
-    Ok(given(db.claim_key_package(&did, suite).await?))
+    let claimed = db.claim_key_package(&did, suite, claim.id);
+    Ok(given(claimed.await?))
 }
 
 #[derive(Deserialize)]

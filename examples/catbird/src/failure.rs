@@ -29,16 +29,18 @@ impl IntoResponse for Failure {
             Error::EpochConflict { current, .. } => Some(current),
             _ => None,
         };
-        // What is wrong inside is for the server's own log.
-        let message = match error.kind() {
-            ErrorKind::Internal => {
-                tracing::error!(%error, hint = error.hint(), "internal error");
-                "internal error".to_owned()
-            }
+        // What is wrong inside, and what its operator can do, is for the server's own log.
+        let kind = error.kind();
+        let inside = matches!(kind, ErrorKind::Internal | ErrorKind::Retryable);
+        if inside {
+            tracing::error!(?error, hint = error.hint(), "{error}");
+        }
+        let message = match kind {
+            ErrorKind::Internal => "internal error".to_owned(),
             _ => error.to_string(),
         };
-        let body =
-            json!({ "error": message, "hint": error.hint(), "current_epoch": current_epoch });
+        let hint = error.hint().filter(|_| !inside);
+        let body = json!({ "error": message, "hint": hint, "current_epoch": current_epoch });
         (status, Json(body)).into_response()
     }
 }

@@ -10,7 +10,7 @@
 //! | `GET /conversations/{convo}/messages?after=` | catch up |
 //! | `POST /conversations/{convo}/commits` | change the group: 409 says the current epoch |
 //! | `POST /key_packages` | store one |
-//! | `POST /key_packages/{did}/{suite}/claim` | be given one |
+//! | `POST /key_packages/{did}/{suite}/claim` | be given one, by a claim that may be made again |
 //! | `GET /conversations/{convo}/messages/{id}/proof`, `GET /key_packages/{did}/{id}/proof` | of a message, of a key package; `?tree_size=` |
 //! | `GET /logs/{log}/head`, `GET /logs/{log}/consistency?old=&new=` | `messages` or `key_packages` |
 //! | `GET /health` | |

@@ -202,7 +202,10 @@ impl Client {
     fn claim(&mut self, did: &str) -> Result<KeyPackage, proof::Error> {
         let suite = u16::from(SUITE);
         let given = self
-            .post(&format!("/key_packages/{did}/{suite}/claim"), json!({}))
+            .post(
+                &format!("/key_packages/{did}/{suite}/claim"),
+                json!({ "id": Uuid::new_v4() }),
+            )
             .unwrap();
         let key_data = bytes(&given["key_data"]);
         // The log only grew since this client last looked. The first time it has to take what it sees.
