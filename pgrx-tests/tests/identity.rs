@@ -310,6 +310,7 @@ fn an_enum_in_the_key_may_get_other_labels() {
 fn restored(cluster: &Cluster, check: impl Fn(&mut Client)) {
     cluster.shell("createdb copy && pg_dump postgres | psql -q -v ON_ERROR_STOP=1 copy");
     let mut copy = cluster.client("copy");
+    run(&mut copy, "SELECT adopt_database('continue')");
     check(&mut copy);
     drop(copy);
     cluster.shell("dropdb copy");

@@ -132,7 +132,7 @@ fn a_prepared_transaction_that_holds_a_log_is_named_across_a_restart() {
     assert_eq!(one::<i64>(&mut b, "SELECT merkle_size('audit')"), 1);
     assert!(one::<bool>(
         &mut b,
-        "SELECT ok FROM merkle_log_health() WHERE check_name = 'writer'"
+        "SELECT ok FROM merkle_log_health() WHERE check_name = 'writer' AND object = 'audit'"
     ));
 }
 
@@ -288,7 +288,7 @@ fn the_worker_runs_a_log_at_once_however_many_others_wait() {
     run(&mut b, "COMMIT");
     until(
         &mut a,
-        "SELECT sum(tree_size) = 43 AND count(waiting_for) = 0 FROM merkle_log_status",
+        "SELECT sum(tree_size) = 43 AND count(waiting_for) = 0 FROM merkle_log_status WHERE log_name <> 'merkle_log_administration'",
     );
 }
 
@@ -337,14 +337,14 @@ fn monitoring_neither_waits_nor_fails_because_of_one_source() {
     run(&mut a, "SET statement_timeout = '5s'");
     let lag: Vec<Option<i64>> = column(
         &mut a,
-        "SELECT lag_rows FROM merkle_log_status ORDER BY log_name",
+        "SELECT lag_rows FROM merkle_log_status WHERE log_name LIKE 'log%' ORDER BY log_name",
     );
-    assert_eq!(lag, [None, None, Some(1)]);
+    assert_eq!(lag, [None, Some(0), Some(1)]);
     let late: Vec<String> = column(
         &mut a,
         "SELECT object FROM merkle_log_health() WHERE check_name = 'lag' AND detail LIKE 'cannot be told: %' ORDER BY 1",
     );
-    assert_eq!(late, ["log1", "log2"]);
+    assert_eq!(late, ["log1"]);
     let pid: i32 = one(&mut b, "SELECT pg_backend_pid()");
     let holes: Vec<String> = column(
         &mut a,
@@ -399,7 +399,7 @@ fn the_worker_goes_on_whatever_its_database_and_its_role_have_set() {
     until(
         &mut a,
         &format!(
-            "SELECT bool_and(tree_size = 2 AND worker_pid <> {pid} AND last_error IS NULL) FROM merkle_log_status"
+            "SELECT bool_and(tree_size = 2 AND worker_pid <> {pid} AND last_error IS NULL) FROM merkle_log_status WHERE log_name <> 'merkle_log_administration'"
         ),
     );
     assert_eq!(findings(&mut a, "c"), [""; 0]);

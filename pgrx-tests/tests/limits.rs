@@ -238,7 +238,7 @@ fn an_altered_key_hash_is_found() {
         );
         let found = findings(&mut a, "a");
         assert!(
-            found.contains(&"entry_altered public.t 42 41".to_owned()),
+            found.contains(&"index_mismatch public.t 42 41".to_owned()),
             "{found:?}"
         );
         run(&mut a, "ROLLBACK");
@@ -286,7 +286,7 @@ fn a_row_that_cannot_be_read_is_set_aside_on_record_and_logged_once_it_can() {
     assert_eq!(findings(&mut a, "w"), [""; 0]);
     assert!(one::<bool>(
         &mut a,
-        "SELECT ok FROM merkle_log_health() WHERE check_name = 'set_aside'"
+        "SELECT ok FROM merkle_log_health() WHERE check_name = 'set_aside' AND object = 'w'"
     ));
 }
 

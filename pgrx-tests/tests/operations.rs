@@ -66,15 +66,15 @@ fn the_status_says_how_far_behind_a_log_is() {
     );
     run(&mut b, "DROP TABLE events");
     assert_eq!(
-        one::<Option<i64>>(
+        one::<String>(
             &mut b,
-            "SELECT lag_rows FROM merkle_log_status WHERE log_name = 'timeline'"
+            "SELECT source_problems FROM merkle_log_status WHERE log_name = 'timeline'"
         ),
-        None
+        "public.events: table_gone"
     );
     assert!(one::<bool>(
         &mut b,
-        "SELECT NOT ok FROM merkle_log_health() WHERE check_name = 'lag' AND object = 'timeline'"
+        "SELECT NOT ok FROM merkle_log_health() WHERE check_name = 'capture' AND object LIKE 'timeline:%'"
     ));
 }
 

@@ -2,6 +2,7 @@
 
 use super::logs::check_settle_domain;
 use super::{column_names, log_name, required, shortened};
+use crate::batch;
 use crate::capture::guard;
 use crate::capture::order::Domain;
 use crate::capture::partitions;
@@ -236,13 +237,15 @@ fn alter_source_v2(
         let relation = required("source_table", source_table)?.0;
         let hash_column = hash_column.map(shortened);
         let source = sources::by_relation(session, &log, relation)?;
-        let size = heads::latest(session, Snapshot::Fresh, &log)?.tree_size;
-        let mut shape = Shape::load(session, &log, &source)?;
+        let shape = Shape::load(session, &log, &source)?;
         check_owner(session, &log, &shape.table)?;
         if source.by_trigger() && hash_column.as_ref().is_some_and(|c| !c.is_empty()) {
             return Err(no_hash_column(&shape.table));
         }
-        // What happened to the table so far belongs to a version of its own.
+        // What happened to the table so far belongs to versions of its own.
+        batch::drain_queue(session, &log)?;
+        let size = heads::latest(session, Snapshot::Fresh, &log)?.tree_size;
+        let mut shape = Shape::load(session, &log, &source)?;
         shape.record(session, size)?;
         if let Some(columns) = column_names("columns", columns)? {
             shape.source.columns = (!columns.is_empty()).then_some(columns);

@@ -9,6 +9,7 @@ use crate::pg::spi::{Row, Snapshot};
 use crate::session::Session;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
+use std::collections::HashSet;
 
 /// How a row escaped until it was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,17 @@ pub fn record(session: &Session, log: &Log, indexes: &[i64], way: Way) {
             entries: indexes.len() as i64,
         },
     );
+}
+
+/// Those of the entries `from .. to` that came late.
+pub fn between(session: &Session, log: &Log, from: i64, to: i64) -> HashSet<i64> {
+    let late = session.read(
+        "SELECT l.leaf_index FROM @extschema@.merkle_late_entry l
+          WHERE l.log_id = $1 AND l.leaf_index >= $2 AND l.leaf_index < $3",
+        &[log.id.into(), from.into(), to.into()],
+        |row| row.required(0),
+    );
+    late.into_iter().collect()
 }
 
 /// How many entries of the log came late.

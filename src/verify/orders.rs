@@ -18,7 +18,7 @@ use crate::pg::spi::Snapshot;
 use crate::pg::subtransaction;
 use crate::session::Session;
 use crate::store::entries::{self, Entry};
-use crate::store::{key_index, order_index};
+use crate::store::{key_index, late, order_index};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -126,6 +126,12 @@ impl Verification {
         rows: &[Row],
     ) -> Result<Vec<Finding>, Error> {
         let facts = self.rows.take_facts();
+        let late = match (entries.first(), entries.last()) {
+            (Some(first), Some(last)) => {
+                late::between(session, &self.log, first.leaf_index, last.leaf_index + 1)
+            }
+            _ => HashSet::new(),
+        };
         let mut findings = Vec::new();
         let mut marked: HashMap<i32, i64> = HashMap::new();
         let mut wanted = Vec::new();
@@ -139,7 +145,8 @@ impl Verification {
                 Some(source) => {
                     let by_key = source.orders_by_key();
                     let shape = self.rows.shape(entry.source_id);
-                    order_problem(entry, by_key, shape, known, &mut self.orders)
+                    let is_late = late.contains(&entry.leaf_index);
+                    order_problem(entry, by_key, shape, known, is_late, &mut self.orders)
                 }
                 None => None,
             };
@@ -249,6 +256,7 @@ fn order_problem(
     by_key: bool,
     shape: Option<&Shape>,
     known: Option<&Facts>,
+    is_late: bool,
     orders: &mut Orders,
 ) -> Option<String> {
     match &entry.order {
@@ -287,6 +295,10 @@ fn order_problem(
                 );
             }
         }
+    }
+    // A watermark stands at an entry that a batch appended, not at one that was logged late.
+    if is_late {
+        return None;
     }
     let entry_of = TopEntry {
         key: entry.key.clone(),
