@@ -89,7 +89,10 @@ fn updates(version: &str) {
             "source_id, log_id, source_table, relation, bound_to, capture, order_column, key_columns, columns, hash_column, watermark, added_at",
         ),
         ("verification_source_versions", "*"),
-        ("verification_source_columns", "*"),
+        (
+            "verification_source_columns",
+            "source_id, version, column_name, column_type, attnum, logged",
+        ),
         (
             "merkle_log",
             "log_id, source_id, leaf_index, source_key, COALESCE(order_value, source_key), leaf_hash",
@@ -219,7 +222,7 @@ fn what_0_3_0_had_queued_is_logged_and_its_triggers_are_replaced() {
         (
             "verification_logs",
             "(log_id, log_name, enabled, order_domain, settle)",
-            "SELECT log_id, log_name, enabled, order_domain, settle FROM verification_logs",
+            "SELECT log_id, log_name, enabled, order_domain, settle FROM verification_logs WHERE log_id > 0",
         ),
         (
             "verification_sources",
