@@ -85,7 +85,7 @@ fn combinations(function: &Function) -> Vec<Vec<String>> {
             .flat_map(|before: Vec<String>| {
                 values
                     .iter()
-                    .map(move |v| [before.as_slice(), &[v.clone()]].concat())
+                    .map(move |v| [before.as_slice(), std::slice::from_ref(v)].concat())
             })
             .collect();
     }
