@@ -207,7 +207,7 @@ async fn what_was_given_out_or_kept_for_retries_costs_no_query() {
         (claimed, vec![alice, suite, claim]),
     ] {
         for plan in Plan::both(&db, &query, &values).await {
-            plan.must("key_packages_available", 40);
+            plan.must("key_packages_available", 80);
         }
     }
     // The yearly deletion of the documentation.
