@@ -242,7 +242,10 @@ fn acts_survive_a_dump_and_are_read_on_a_standby() {
     assert_eq!(one::<Vec<u8>>(&mut copy, &root), expected);
     assert_eq!(findings(&mut copy, LOG), Vec::<String>::new());
     assert_eq!(findings(&mut copy, "audit"), Vec::<String>::new());
-    run(&mut copy, "INSERT INTO t DEFAULT VALUES");
+    run(
+        &mut copy,
+        "SELECT adopt_database('continue'); INSERT INTO t DEFAULT VALUES",
+    );
     drain(&mut copy, "audit");
     assert_eq!(
         acts(&mut copy, "NULL")[3..],

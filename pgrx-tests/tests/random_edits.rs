@@ -29,6 +29,11 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("verification_logs", "waiting_for", Free),
     ("verification_sources", "*", Held),
     ("verification_sources", "backfill", Free),
+    ("verification_sources", "key_equality", Free),
+    ("verification_sources", "logged_ahead", Free),
+    ("verification_sources", "backfilled", Free),
+    ("verification_source_partitions", "*", Held),
+    ("verification_source_partitions", "relation", Free),
     ("verification_source_versions", "*", Held),
     ("verification_source_columns", "*", Held),
     ("merkle_log", "*", Held),
@@ -39,6 +44,12 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("merkle_leaf_data", "*", Held),
     ("merkle_statement", "*", Held),
     ("merkle_pending", "*", Free),
+    ("merkle_late_entry", "*", Free),
+    ("merkle_redacted_key", "*", Held),
+    ("merkle_redacted_key", "redacted_at", Free),
+    ("merkle_set_aside", "*", Free),
+    ("merkle_source_state", "*", Free),
+    ("merkle_database", "*", Free),
 ];
 
 /// Kinds that say that a table of ours was edited.
@@ -143,6 +154,8 @@ fn extremes(type_name: &str) -> &'static [&'static str] {
         "text[]" => &["'{}'", "'{1}'", "'{a,b,c}'", "'{{a},{b}}'", "'{NULL}'"],
         "bytea[]" => &["'{}'"],
         "regclass" => &["'pg_class'", "'ordered'", "0"],
+        "oid" => &["0", "23", "4294967295"],
+        "jsonb" => &["'null'", "'{}'", "'{\"Enum\": []}'"],
         "xid8" => &["'0'", "'18446744073709551615'"],
         other => panic!("no extremes of {other}"),
     }

@@ -124,6 +124,7 @@ fn pruned_logs_prove_what_remains_and_every_recorded_head() {
     cluster.shell("createdb copy && pg_dump postgres | psql -q -v ON_ERROR_STOP=1 copy");
     let mut b = cluster.client("copy");
     all_heads_consistent(&mut b);
+    run(&mut b, "SELECT adopt_database('continue')");
     run(&mut b, "INSERT INTO orders (note) VALUES ('more')");
     assert_eq!(drain(&mut b, "audit"), 3501);
     assert_eq!(findings(&mut b, "audit"), Vec::<String>::new());

@@ -10,7 +10,7 @@ use crate::cache;
 use crate::capture::key_equality::KeyEquality;
 use crate::capture::order::SortKey;
 use crate::capture::scan::Leaf;
-use crate::catalog::logs::Log;
+use crate::catalog::logs::{self, Log};
 use crate::catalog::sources::OF_LOG;
 use crate::error::Error;
 use crate::pg::bulk::{BulkInsert, Column};
@@ -307,7 +307,8 @@ impl<'a> Appender<'a> {
         };
         let head = heads::insert(self.session, self.log, size, root, written);
         cache::learn_after_commit(self.session, self.log, self.frontier.peaks());
-        if settings::notify() {
+        // An act must not keep the transaction that does it from being prepared.
+        if settings::notify() && self.log.id != logs::ADMINISTRATION {
             heads::notify(self.session, self.log, &head);
         }
         Ok(Appended {
