@@ -64,7 +64,10 @@ fn the_status_says_how_far_behind_a_log_is() {
         ),
         (30, true, true)
     );
-    run(&mut b, "DROP TABLE events");
+    run(
+        &mut b,
+        "DROP TABLE events; SELECT * FROM process_next_batch('timeline')",
+    );
     assert_eq!(
         one::<String>(
             &mut b,

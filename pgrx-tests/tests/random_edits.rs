@@ -155,7 +155,7 @@ fn extremes(type_name: &str) -> &'static [&'static str] {
         "bytea[]" => &["'{}'"],
         "regclass" => &["'pg_class'", "'ordered'", "0"],
         "oid" => &["0", "23", "4294967295"],
-        "jsonb" => &["'null'", "'{}'", "'{\"Enum\": []}'"],
+        "jsonb" => &["'{}'", "'[]'", "'{\"Enum\": []}'"],
         "xid8" => &["'0'", "'18446744073709551615'"],
         other => panic!("no extremes of {other}"),
     }
@@ -286,7 +286,7 @@ fn every_edit_that_changes_an_answer_is_found_and_nothing_else() {
         let free = rule(&column.table, &column.name) == Free
             && !sql.starts_with("DELETE")
             && !sql.starts_with("INSERT")
-            || column.table == "merkle_pending";
+            || rule(&column.table, "*") == Free;
         match found {
             Err(error) => {
                 count.missed += 1;
@@ -306,7 +306,7 @@ fn every_edit_that_changes_an_answer_is_found_and_nothing_else() {
                     .filter(|(kind, _)| !ours.contains(kind))
                     .map(|(_, line)| line)
                     .collect();
-                if !blamed.is_empty() && column.table != "merkle_pending" {
+                if !blamed.is_empty() && rule(&column.table, "*") == Held {
                     faults.push(format!("BLAMED {sql}: {blamed:?}"));
                 }
             }

@@ -542,7 +542,7 @@ impl Oracle {
         );
         run(
             &mut a,
-            "DO $$ BEGIN IF EXISTS (SELECT FROM verification_logs) THEN PERFORM drop_log('audit', confirm => true); END IF; END $$",
+            "DO $$ BEGIN IF EXISTS (SELECT FROM verification_logs WHERE log_id > 0) THEN PERFORM drop_log('audit', confirm => true); END IF; END $$",
         );
         let triggers = self.author.triggers();
         run(&mut a, &format!("{CHAOS}{TABLES}{triggers}"));

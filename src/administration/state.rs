@@ -63,6 +63,19 @@ pub struct Row {
 /// What names a row: its table and key.
 pub type RowId = (String, Vec<String>);
 
+/// What leaf data leave out, which have no NULLs in maps.
+fn without_nulls(map: Map<String, Json>) -> Map<String, Json> {
+    fn inside(value: Json) -> Json {
+        match value {
+            Json::Object(map) => Json::Object(without_nulls(map)),
+            Json::Array(elements) => elements.into_iter().map(inside).collect(),
+            other => other,
+        }
+    }
+    let there = map.into_iter().filter(|(_, value)| !value.is_null());
+    there.map(|(name, value)| (name, inside(value))).collect()
+}
+
 /// The configuration, row by row.
 pub type Configuration = BTreeMap<RowId, Row>;
 
@@ -71,7 +84,7 @@ impl Row {
         let Ok(Json::Object(columns)) = serde_json::from_str(json) else {
             return None;
         };
-        let columns = columns.into_iter().filter(|(_, value)| !value.is_null());
+        let columns = without_nulls(columns).into_iter();
         let columns = columns.map(|(name, value)| (name, shortened(value)));
         Some(Row {
             table: table.to_owned(),

@@ -33,8 +33,6 @@ pub struct Label {
 pub struct Attribute {
     pub number: i16,
     pub name: String,
-    /// Left out where there is none, as the administration log leaves out what is NULL.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition: Option<Definition>,
 }
 
