@@ -28,6 +28,7 @@ const FETCH: i64 = 64;
 #[derive(Clone, Copy)]
 pub struct Pack {
     table: pg_sys::Oid,
+    index: pg_sys::Oid,
     sequence: pg_sys::Oid,
 }
 
@@ -36,11 +37,13 @@ impl Pack {
         session
             .fresh_one(
                 "SELECT '@extschema@.merkle_pending'::pg_catalog.regclass::pg_catalog.oid,
+                        '@extschema@.merkle_pending_order'::pg_catalog.regclass::pg_catalog.oid,
                         '@extschema@.merkle_pending_id'::pg_catalog.regclass::pg_catalog.oid",
                 &[],
                 |row| Pack {
                     table: row.required(0),
-                    sequence: row.required(1),
+                    index: row.required(1),
+                    sequence: row.required(2),
                 },
             )
             .ok_or(Error::NotInstalled)
@@ -153,7 +156,7 @@ impl<'a> Writer<'a> {
             (!self.early.unordered).into_datum(),
             payload.into_datum(),
         ];
-        insert::insert(self.pack.table, &row);
+        insert::insert(self.pack.table, self.pack.index, &row);
         self.part += 1;
     }
 }

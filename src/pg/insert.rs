@@ -2,22 +2,46 @@
 
 use pgrx::pg_sys;
 
-/// Inserts one row into a table, and into its indexes, which are on plain columns. No trigger, default or
-/// privilege takes part: the caller gives a value or NULL for each column, of the column's type.
-pub fn insert(table: pg_sys::Oid, row: &[Option<pg_sys::Datum>]) {
+/// Inserts one row into a table that has one index, over as many of its first columns as the index has, and not
+/// unique. No trigger, default or privilege takes part: the caller gives a value or NULL for each column, of the
+/// column's type.
+pub fn insert(table: pg_sys::Oid, index: pg_sys::Oid, row: &[Option<pg_sys::Datum>]) {
     let mut values: Vec<pg_sys::Datum> = row.iter().map(|d| d.unwrap_or(0.into())).collect();
     let mut nulls: Vec<bool> = row.iter().map(Option::is_none).collect();
-    // SAFETY: the relation is open and locked as a writer's; `assert` keeps the arrays as long as its
-    // descriptor; the tuple is freed once it is stored.
-    unsafe {
-        let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as i32);
-        assert_eq!((*(*relation).rd_att).natts as usize, row.len());
-        let tuple =
-            pg_sys::heap_form_tuple((*relation).rd_att, values.as_mut_ptr(), nulls.as_mut_ptr());
-        pg_sys::CatalogTupleInsert(relation, tuple);
-        pg_sys::heap_freetuple(tuple);
-        pg_sys::table_close(relation, pg_sys::NoLock as i32);
-    }
+    let (values, nulls, columns) = (values.as_mut_ptr(), nulls.as_mut_ptr(), row.len());
+    // SAFETY: both relations are open and locked as a writer's, and their descriptors are looked at before the arrays
+    // are; the tuple is freed once it is stored. One guard for all calls, each of which returns nothing that would have
+    // to be dropped.
+    let fits = unsafe {
+        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            let lock = pg_sys::RowExclusiveLock as i32;
+            let relation = raw::table_open(table, lock);
+            let index = raw::index_open(index, lock);
+            let width = |relation: pg_sys::Relation| (*(*relation).rd_att).natts as usize;
+            if width(relation) != columns || width(index) > columns {
+                return false;
+            }
+            let tuple = raw::heap_form_tuple((*relation).rd_att, values, nulls);
+            raw::simple_heap_insert(relation, tuple);
+            let info = raw::BuildIndexInfo(index);
+            raw::index_insert(
+                index,
+                values,
+                nulls,
+                &raw mut (*tuple).t_self,
+                relation,
+                pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO,
+                false,
+                info,
+            );
+            raw::pfree(info.cast());
+            raw::index_close(index, pg_sys::NoLock as i32);
+            raw::heap_freetuple(tuple);
+            raw::table_close(relation, pg_sys::NoLock as i32);
+            true
+        })
+    };
+    assert!(fits, "a row has a value for each column");
 }
 
 /// The next value of a sequence, whoever asks.
@@ -29,4 +53,39 @@ pub fn next_value(sequence: pg_sys::Oid) -> i64 {
 unsafe extern "C-unwind" {
     /// `commands/sequence.h`, which the generated bindings leave out.
     fn nextval_internal(relation: pg_sys::Oid, check_permissions: bool) -> i64;
+}
+
+/// The server's functions without a guard of their own, for a block that has one.
+mod raw {
+    use pgrx::pg_sys::{
+        Datum, HeapTuple, IndexInfo, IndexUniqueCheck, ItemPointer, LOCKMODE, Oid, Relation,
+        TupleDesc,
+    };
+    use std::ffi::c_void;
+
+    unsafe extern "C-unwind" {
+        pub fn table_open(relation: Oid, lock: LOCKMODE) -> Relation;
+        pub fn table_close(relation: Relation, lock: LOCKMODE);
+        pub fn index_open(relation: Oid, lock: LOCKMODE) -> Relation;
+        pub fn index_close(relation: Relation, lock: LOCKMODE);
+        pub fn heap_form_tuple(
+            descriptor: TupleDesc,
+            values: *mut Datum,
+            nulls: *mut bool,
+        ) -> HeapTuple;
+        pub fn heap_freetuple(tuple: HeapTuple);
+        pub fn simple_heap_insert(relation: Relation, tuple: HeapTuple);
+        pub fn BuildIndexInfo(index: Relation) -> *mut IndexInfo;
+        pub fn index_insert(
+            index: Relation,
+            values: *mut Datum,
+            nulls: *mut bool,
+            tuple: ItemPointer,
+            table: Relation,
+            unique: IndexUniqueCheck::Type,
+            unchanged: bool,
+            info: *mut IndexInfo,
+        ) -> bool;
+        pub fn pfree(pointer: *mut c_void);
+    }
 }
