@@ -176,6 +176,12 @@ fn load_shapes(
     Ok(Ok(shapes))
 }
 
+/// Logs what is queued of a log whose changes triggers capture; the caller holds its lock.
+pub fn drain(session: &Session, log: &Log) -> Result<(), Error> {
+    check_writable(&log.name)?;
+    arrival::drain(session, log)
+}
+
 /// Logs every row that should have an entry and has none.
 pub fn reconcile(session: &Session, name: &str, timeout: Duration) -> Result<Vec<Late>, Error> {
     check_writable(name)?;

@@ -89,7 +89,10 @@ fn updates(version: &str) {
             "source_id, log_id, source_table, relation, bound_to, capture, order_column, key_columns, columns, hash_column, watermark, added_at",
         ),
         ("verification_source_versions", "*"),
-        ("verification_source_columns", "*"),
+        (
+            "verification_source_columns",
+            "source_id, version, column_name, column_type, attnum, logged",
+        ),
         (
             "merkle_log",
             "log_id, source_id, leaf_index, source_key, COALESCE(order_value, source_key), leaf_hash",

@@ -2,6 +2,7 @@
 
 use super::logs::check_settle_domain;
 use super::{elements, required};
+use crate::batch;
 use crate::capture::guard;
 use crate::capture::order::Domain;
 use crate::capture::shape::{self, Logged, Shape};
@@ -144,14 +145,24 @@ fn alter_source_v2(
         let log = logs::lock_and_wait(session, &required("log", log)?)?;
         let relation = required("source_table", source_table)?.0;
         let source = sources::by_relation(session, &log, relation)?;
+        session.check_caller_owns(&log, &source)?;
+        let reshapes = !source.by_trigger() || columns.is_some();
+        if source.by_trigger() && reshapes {
+            // So that what was captured before is logged under the columns of then.
+            batch::drain(session, &log)?;
+        }
         let size = heads::latest(session, Snapshot::Fresh, &log)?.tree_size;
+        // Logging what is queued may have followed renamed columns.
+        let source = sources::by_relation(session, &log, relation)?;
         let mut shape = Shape::load(session, &log, &source)?;
         check_owner(session, &log, &shape.table)?;
         if source.by_trigger() && hash_column.as_ref().is_some_and(|c| !c.is_empty()) {
             return Err(no_hash_column(&shape.table));
         }
-        // What happened to the table so far belongs to a version of its own.
-        shape.record(session, size)?;
+        if reshapes {
+            // What happened to the table so far belongs to a version of its own.
+            shape.record(session, size)?;
+        }
         if let Some(columns) = elements("columns", columns)? {
             shape.source.columns = (!columns.is_empty()).then_some(columns);
         }
@@ -166,13 +177,15 @@ fn alter_source_v2(
             *option = given.unwrap_or(*option);
         }
         sources::update(session, &shape.source);
-        let logged = Logged::named(
-            &shape.table,
-            shape.source.hash_column.as_deref(),
-            shape.source.columns.as_deref(),
-        )?;
-        let columns = shape.columns_with(logged)?;
-        shape::record_columns(session, &shape.source, &mut shape.versions, size, columns);
+        if reshapes {
+            let logged = Logged::named(
+                &shape.table,
+                shape.source.hash_column.as_deref(),
+                shape.source.columns.as_deref(),
+            )?;
+            let columns = shape.columns_with(logged)?;
+            shape::record_columns(session, &shape.source, &mut shape.versions, size, columns);
+        }
         guard::install(session, &shape.source);
         Ok(shape.current().number)
     })

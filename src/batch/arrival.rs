@@ -82,6 +82,13 @@ fn step(log: &Log) -> i64 {
     SWEEP.min((i64::from(log.batch_size) + 1) / 2)
 }
 
+/// Logs all that is queued.
+pub fn drain(session: &Session, log: &Log) -> Result<(), Error> {
+    let mut batch = Batch::open(session, log, Command::Batch)?;
+    batch.drain_all()?;
+    batch.appender.finish().map(drop)
+}
+
 /// Logs every row of the sources that has no entry; what is queued is logged before.
 pub fn reconcile(session: &Session, log: &Log) -> Result<Vec<Late>, Error> {
     let mut batch = Batch::open(session, log, Command::Reconcile)?;

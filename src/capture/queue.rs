@@ -12,8 +12,8 @@ use crate::catalog::sources::Source;
 use crate::catalog::versions;
 use crate::encode::time;
 use crate::error::Error;
-use crate::pg::insert;
 use crate::pg::spi::{Cursor, Row, Snapshot};
+use crate::pg::{insert, settings};
 use crate::session::Session;
 use crate::store::leaves::Statement;
 use leaf_format::Kind;
@@ -369,9 +369,10 @@ impl<'a> Queue<'a> {
     pub fn open(session: &'a Session, log: &'a Log, rows: i64) -> Queue<'a> {
         let sql = format!(
             "SELECT {COLUMNS} FROM @extschema@.merkle_pending p
-              WHERE p.log_id = $1 AND p.pending_id > 0 ORDER BY p.log_id, p.pending_id, p.part LIMIT $2"
+              WHERE p.log_id = $1 AND p.pending_id > 0 ORDER BY p.pending_id, p.part LIMIT $2"
         );
-        let cursor = session.cursor(&sql, &[log.id.into(), rows.into()]);
+        let args = [log.id.into(), rows.into()];
+        let cursor = settings::in_index_order(|| session.cursor(&sql, &args));
         Queue {
             session,
             log,
@@ -387,9 +388,10 @@ impl<'a> Queue<'a> {
     fn of_transaction(&self, id: i64) -> Rows {
         let sql = format!(
             "SELECT {COLUMNS} FROM @extschema@.merkle_pending p
-              WHERE p.log_id = $1 AND p.pending_id = $2 ORDER BY p.log_id, p.pending_id, p.part"
+              WHERE p.log_id = $1 AND p.pending_id = $2 ORDER BY p.part"
         );
-        let cursor = self.session.cursor(&sql, &[self.log.id.into(), id.into()]);
+        let args = [self.log.id.into(), id.into()];
+        let cursor = settings::in_index_order(|| self.session.cursor(&sql, &args));
         Rows::over(self.log, cursor)
     }
 
