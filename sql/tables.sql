@@ -223,7 +223,7 @@ ALTER TABLE @extschema@.merkle_pending
     ALTER COLUMN salts SET STORAGE EXTERNAL,
     ALTER COLUMN payload SET STORAGE EXTERNAL;
 
-CREATE INDEX merkle_pending_order ON @extschema@.merkle_pending (log_id, pending_id, part);
+CREATE INDEX merkle_pending_order ON @extschema@.merkle_pending (log_id, pending_id);
 
 CREATE SEQUENCE @extschema@.merkle_pending_id;
 

@@ -276,8 +276,9 @@ fn load_shapes(
     Ok(Ok(state::open_ready(session, log, &sources)))
 }
 
-/// Logs what triggers have queued, all of it, where the log has triggers.
+/// Logs what triggers have queued, all of it, where the log has triggers; the caller holds its lock.
 pub fn drain_queue(session: &Session, log: &Log) -> Result<(), Error> {
+    check_writable(&log.name)?;
     match log.domain {
         Some(Domain::Arrival) => arrival::drain_queue(session, log),
         _ => Ok(()),

@@ -962,3 +962,370 @@ fn a_commit_wakes_the_worker() {
     assert!(taken[39] < Duration::from_secs(10), "{taken:?}");
     println!("commit to logged: median {:?}", taken[20]);
 }
+
+/// The history of a row as "operation note", oldest first.
+fn history(client: &mut Client, table: &str, key: &str) -> Vec<String> {
+    column(
+        client,
+        &format!(
+            "SELECT concat_ws(' ', operation, row_data->>'note') FROM history('audit', '{table}', '{key}')"
+        ),
+    )
+}
+
+#[test]
+fn a_statement_inside_another_is_logged_where_its_changes_were_made() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, ORDERS);
+    run(
+        &mut a,
+        "CREATE FUNCTION touch(int) RETURNS text LANGUAGE plpgsql AS $$
+         BEGIN UPDATE orders SET note = note || '!' WHERE id = $1; RETURN 'touched'; END $$;
+         CREATE FUNCTION give_way() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN DELETE FROM orders WHERE id = NEW.id; RETURN NEW; END $$;
+         CREATE FUNCTION finish() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN UPDATE orders SET note = 'finished' WHERE id = NEW.id; RETURN NULL; END $$;
+         CREATE FUNCTION swap(int) RETURNS int LANGUAGE plpgsql AS $$
+         BEGIN DELETE FROM orders WHERE id = $1; INSERT INTO orders VALUES ($1, 'swapped'); RETURN $1; END $$",
+    );
+    // In all of them the nested statement has the later command, and its triggers fire first.
+    for (memory, first) in [("8MB", 0), ("1kB", 1000)] {
+        run(
+            &mut a,
+            &format!("SET merkle_log.capture_memory = '{memory}'"),
+        );
+        let id = |n: i32| (first + n).to_string();
+        // It changes what the outer statement has made.
+        run(
+            &mut a,
+            &format!(
+                "INSERT INTO orders VALUES ({}, 'a') RETURNING touch(id)",
+                id(1)
+            ),
+        );
+        // It makes room for what the outer statement is about to make.
+        run(
+            &mut a,
+            "CREATE TRIGGER before BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION give_way()",
+        );
+        run(
+            &mut a,
+            &format!(
+                "INSERT INTO orders VALUES ({0}, 'a'); INSERT INTO orders VALUES ({0}, 'b')",
+                id(2)
+            ),
+        );
+        // Both at once: the row is made and taken away by one statement, again and again.
+        run(
+            &mut a,
+            &format!(
+                "INSERT INTO orders VALUES ({0}, 'a'), ({0}, 'b'), ({0}, 'c') RETURNING touch(id)",
+                id(3)
+            ),
+        );
+        run(&mut a, "DROP TRIGGER before ON orders");
+        // Many rows, each changed before any of them is captured as inserted.
+        run(
+            &mut a,
+            &format!(
+                "INSERT INTO orders SELECT i, 'many' FROM generate_series({0}, {0} + 44) i RETURNING touch(id)",
+                first + 300
+            ),
+        );
+        run(
+            &mut a,
+            &format!(
+                "DELETE FROM orders WHERE id >= {} RETURNING swap(id)",
+                first + 330
+            ),
+        );
+        // After each row, with a name before and behind that of the capturing trigger.
+        for name in ["a_first", "zz_last"] {
+            run(
+                &mut a,
+                &format!(
+                    "CREATE TRIGGER {name} AFTER INSERT ON orders FOR EACH ROW WHEN (NEW.note = '{name}') EXECUTE FUNCTION finish()"
+                ),
+            );
+            run(
+                &mut a,
+                &format!(
+                    "INSERT INTO orders SELECT i, '{name}' FROM generate_series({0}, {0} + 40) i",
+                    first + if name == "a_first" { 100 } else { 200 }
+                ),
+            );
+        }
+        // It takes away what the outer statement has made, and makes it again.
+        run(
+            &mut a,
+            &format!(
+                "INSERT INTO orders VALUES ({}, 'a') RETURNING swap(id)",
+                id(4)
+            ),
+        );
+        run(
+            &mut a,
+            &format!(
+                "UPDATE orders SET note = 'b' WHERE id = {} RETURNING swap(id)",
+                id(4)
+            ),
+        );
+        drain(&mut a, "audit");
+        assert_eq!(history(&mut a, "orders", &id(1)), ["insert a", "update a!"]);
+        assert_eq!(
+            history(&mut a, "orders", &id(2)),
+            ["insert a", "delete a", "insert b"]
+        );
+        assert_eq!(
+            history(&mut a, "orders", &id(3)),
+            [
+                "insert a",
+                "update a!",
+                "delete a!",
+                "insert b",
+                "update b!",
+                "delete b!",
+                "insert c",
+                "update c!"
+            ]
+        );
+        for n in 300..330 {
+            assert_eq!(
+                history(&mut a, "orders", &id(n)),
+                ["insert many", "update many!"]
+            );
+        }
+        for n in 330..345 {
+            assert_eq!(
+                history(&mut a, "orders", &id(n)),
+                [
+                    "insert many",
+                    "update many!",
+                    "delete many!",
+                    "insert swapped"
+                ]
+            );
+        }
+        for n in [100, 120, 140] {
+            assert_eq!(
+                history(&mut a, "orders", &id(n)),
+                ["insert a_first", "update finished"]
+            );
+            assert_eq!(
+                history(&mut a, "orders", &id(n + 100)),
+                ["insert zz_last", "update finished"]
+            );
+        }
+        assert_eq!(
+            history(&mut a, "orders", &id(4)),
+            [
+                "insert a",
+                "delete a",
+                "insert swapped",
+                "update b",
+                "delete b",
+                "insert swapped"
+            ]
+        );
+        intact(&mut a);
+        run(
+            &mut a,
+            "DROP TRIGGER a_first ON orders; DROP TRIGGER zz_last ON orders",
+        );
+    }
+}
+
+#[test]
+fn rows_that_move_to_another_partition_are_captured() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(
+        &mut a,
+        "CREATE TABLE p (id int, r int, note text, PRIMARY KEY (id, r)) PARTITION BY LIST (r);
+         CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1);
+         CREATE TABLE p2 PARTITION OF p FOR VALUES IN (2) PARTITION BY RANGE (id);
+         CREATE TABLE p2a PARTITION OF p2 FOR VALUES FROM (0) TO (10); CREATE TABLE p2b PARTITION OF p2 FOR VALUES FROM (10) TO (20);
+         SELECT create_log('audit'); SELECT add_source('audit', 'p', capture => 'trigger', store_leaf_data => true);
+         INSERT INTO p VALUES (1, 1, 'a'), (2, 1, 'b'), (3, 2, 'c')",
+    );
+    run(
+        &mut a,
+        "MERGE INTO p USING (VALUES (1)) m (i) ON p.id = m.i WHEN MATCHED THEN UPDATE SET r = 2, note = 'merged'",
+    );
+    run(&mut a, "UPDATE p SET r = 2 WHERE id = 2");
+    run(&mut a, "UPDATE p SET id = 13 WHERE id = 3");
+    drain(&mut a, "audit");
+    for (key, expected) in [
+        ("{1,1}", vec!["insert a", "delete a"]),
+        ("{1,2}", vec!["insert merged"]),
+        ("{2,1}", vec!["insert b", "delete b"]),
+        ("{2,2}", vec!["insert b"]),
+        ("{3,2}", vec!["insert c", "delete c"]),
+        ("{13,2}", vec!["insert c"]),
+    ] {
+        assert_eq!(history(&mut a, "p", key), expected, "{key}");
+    }
+    intact(&mut a);
+}
+
+#[test]
+fn a_large_transaction_is_queued_early_and_logged_whole_or_not_at_all() {
+    let cluster = Cluster::start();
+    let (mut a, mut b) = (cluster.client("postgres"), cluster.client("postgres"));
+    run(&mut a, ORDERS);
+    run(&mut a, "SET merkle_log.capture_memory = '1MB'");
+    run(
+        &mut a,
+        "BEGIN; INSERT INTO orders SELECT i, 'kept' FROM generate_series(1, 20000) i; SAVEPOINT s;
+         INSERT INTO orders SELECT i, 'dropped' FROM generate_series(20001, 50000) i; UPDATE orders SET note = 'dropped'; ROLLBACK TO s;
+         UPDATE orders SET note = 'changed' WHERE id % 2 = 0",
+    );
+    // Another transaction commits in between, and is logged before.
+    run(&mut b, "INSERT INTO orders VALUES (100001, 'beside')");
+    assert_eq!(drain(&mut b, "audit"), 1);
+    assert!(
+        one::<i64>(&mut a, "SELECT count(*) FROM merkle_pending") > 0,
+        "some of it is queued early"
+    );
+    run(&mut a, "COMMIT");
+    run(&mut b, "UPDATE orders SET note = 'after' WHERE id = 2");
+    assert_eq!(
+        one::<i64>(&mut b, "SELECT lag_rows FROM merkle_log_status"),
+        30_001
+    );
+    run(&mut b, "SELECT alter_log('audit', batch_size => 7000)");
+    assert_eq!(drain(&mut b, "audit"), 30_002);
+    assert_eq!(
+        history(&mut b, "orders", "2"),
+        ["insert kept", "update changed", "update after"]
+    );
+    assert_eq!(history(&mut b, "orders", "19999"), ["insert kept"]);
+    intact(&mut b);
+    // Rolled back, it leaves nothing.
+    run(&mut a, "BEGIN; UPDATE orders SET note = 'never'; ROLLBACK");
+    assert_eq!(one::<i64>(&mut a, "SELECT count(*) FROM merkle_pending"), 0);
+    // Prepared and committed by another session.
+    run(
+        &mut a,
+        "BEGIN; UPDATE orders SET note = 'prepared' WHERE id <= 10000; PREPARE TRANSACTION 'large'",
+    );
+    assert_eq!(drain(&mut b, "audit"), 30_002);
+    run(&mut b, "COMMIT PREPARED 'large'");
+    assert_eq!(drain(&mut b, "audit"), 40_002);
+    intact(&mut b);
+}
+
+#[test]
+fn procedures_that_commit_queue_each_of_their_transactions() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, ORDERS);
+    run(
+        &mut a,
+        "CREATE PROCEDURE fill() LANGUAGE plpgsql AS $$
+         BEGIN
+            FOR i IN 1..6 LOOP
+                INSERT INTO orders VALUES (i, 'x');
+                IF i % 3 = 0 THEN ROLLBACK; ELSE COMMIT; END IF;
+            END LOOP;
+         END $$",
+    );
+    run(&mut a, "CALL fill()");
+    run(
+        &mut a,
+        "DO $$ BEGIN INSERT INTO orders VALUES (7); COMMIT; INSERT INTO orders VALUES (8); ROLLBACK; INSERT INTO orders VALUES (9); END $$",
+    );
+    assert_eq!(
+        logged(&mut a),
+        [
+            "insert 1", "insert 2", "insert 4", "insert 5", "insert 7", "insert 9"
+        ]
+    );
+    let transactions: i64 = one(
+        &mut a,
+        "SELECT count(DISTINCT transaction_id) FROM merkle_statement",
+    );
+    assert_eq!(transactions, 6);
+    intact(&mut a);
+}
+
+#[test]
+fn triggers_that_wait_for_the_commit_are_captured_with_it() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, ORDERS);
+    run(
+        &mut a,
+        "CREATE FUNCTION later() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN UPDATE orders SET note = 'at the end' WHERE id = NEW.id; RETURN NULL; END $$;
+         CREATE CONSTRAINT TRIGGER later AFTER INSERT ON orders DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION later()",
+    );
+    run(
+        &mut a,
+        "BEGIN; INSERT INTO orders VALUES (1, 'a'); UPDATE orders SET note = 'b'; COMMIT",
+    );
+    run(
+        &mut a,
+        "BEGIN; INSERT INTO orders VALUES (2, 'a'); SET CONSTRAINTS ALL IMMEDIATE; UPDATE orders SET note = 'b' WHERE id = 2; COMMIT",
+    );
+    run(
+        &mut a,
+        "BEGIN; INSERT INTO orders VALUES (3, 'a'); PREPARE TRANSACTION 'p'",
+    );
+    run(&mut a, "COMMIT PREPARED 'p'");
+    drain(&mut a, "audit");
+    assert_eq!(
+        history(&mut a, "orders", "1"),
+        ["insert a", "update b", "update at the end"]
+    );
+    assert_eq!(
+        history(&mut a, "orders", "2"),
+        ["insert a", "update at the end", "update b"]
+    );
+    assert_eq!(
+        history(&mut a, "orders", "3"),
+        ["insert a", "update at the end"]
+    );
+    intact(&mut a);
+    assert_eq!(
+        one::<i64>(
+            &mut a,
+            "SELECT count(DISTINCT transaction_id) FROM merkle_statement"
+        ),
+        3
+    );
+}
+
+#[test]
+fn one_log_s_queue_is_read_without_that_of_another() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, ORDERS);
+    run(
+        &mut a,
+        "CREATE TABLE busy (id int PRIMARY KEY); SELECT create_log('busy'); SELECT add_source('busy', 'busy', capture => 'trigger');
+         INSERT INTO busy SELECT generate_series(1, 100000)",
+    );
+    run(&mut a, "INSERT INTO orders VALUES (1)");
+    // As the batch asks for it.
+    run(
+        &mut a,
+        "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off",
+    );
+    let plan: Vec<String> = column(
+        &mut a,
+        "EXPLAIN SELECT * FROM merkle_pending p WHERE p.log_id = 1 AND p.pending_id > 0 ORDER BY p.pending_id, p.part LIMIT 100000",
+    );
+    assert!(
+        plan.iter()
+            .any(|l| l.contains("Index Scan using merkle_pending_order")),
+        "{plan:?}"
+    );
+    let rows: i64 = one(
+        &mut a,
+        "SELECT count(*) FROM merkle_pending WHERE log_id = 1",
+    );
+    assert_eq!(rows, 1, "a transaction writes one row a log");
+    assert_eq!(drain(&mut a, "audit"), 1);
+    assert_eq!(drain(&mut a, "busy"), 100_000);
+}

@@ -68,6 +68,32 @@ const CHAOS: &str = r"
         END CASE;
         RETURN NULL;
     END $$;
+    CREATE FUNCTION touch(name text, int) RETURNS int LANGUAGE plpgsql AS $$
+    BEGIN
+        EXECUTE format('UPDATE %I SET note = note || ''!'' WHERE id = $1', name) USING $2;
+        IF random() < 0.3 THEN EXECUTE format('DELETE FROM %I WHERE id = $1', name) USING $2; END IF;
+        RETURN $2;
+    EXCEPTION WHEN OTHERS THEN RETURN 0;
+    END $$;
+    CREATE FUNCTION again(name text, int) RETURNS int LANGUAGE plpgsql AS $$
+    BEGIN
+        EXECUTE format('INSERT INTO %I (id, v) VALUES ($1, ''back'')', name) USING $2;
+        RETURN $2;
+    EXCEPTION WHEN OTHERS THEN RETURN 0;
+    END $$;
+    -- A trigger that takes away the row whose key another is about to have.
+    CREATE FUNCTION make_room() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        CASE floor(random() * 4)
+            WHEN 0 THEN EXECUTE format('DELETE FROM %I WHERE id = $1', TG_ARGV[0]) USING NEW.id;
+            WHEN 1 THEN EXECUTE format('UPDATE %I SET id = id + 30 WHERE id = $1', TG_ARGV[0]) USING NEW.id;
+            WHEN 2 THEN EXECUTE format('INSERT INTO %I (id, v) VALUES ($1, ''early'') ON CONFLICT DO NOTHING', TG_ARGV[0]) USING NEW.id;
+                        EXECUTE format('DELETE FROM %I WHERE id = $1', TG_ARGV[0]) USING NEW.id;
+            ELSE NULL;
+        END CASE;
+        RETURN NEW;
+    EXCEPTION WHEN OTHERS THEN RETURN NEW;
+    END $$;
 ";
 
 const TABLES: &str = r"
@@ -148,7 +174,7 @@ impl Author {
         let (k, k2, r) = (self.key(), self.key(), self.rng.random_range(1..=3));
         let (table, text, n) = (self.plain(), self.text(), self.number());
         let returning = self.returning();
-        match self.rng.random_range(0..26) {
+        match self.rng.random_range(0..29) {
             0..=3 => {
                 let conflict = match self.rng.random_range(0..4) {
                     0 => String::new(),
@@ -198,6 +224,11 @@ impl Author {
             ),
             23 => format!("UPDATE p SET id = id + {k} - {k2} WHERE r = {r} AND id BETWEEN 1 AND 8{returning}"),
             24 => format!("DELETE FROM p WHERE id = {k}{returning}"),
+            27 => format!("DELETE FROM {table} WHERE id >= 40 RETURNING again('{table}', id)"),
+            25 | 26 => format!(
+                "INSERT INTO {table} (id, v, n) SELECT g, {text}, 0 FROM generate_series({k} + 40, {k2} + 48) g
+                 ON CONFLICT (id) DO UPDATE SET v = 'again' RETURNING touch('{table}', id)"
+            ),
             _ => {
                 let (a, b) = (self.small(), self.small());
                 format!("DO $do$ BEGIN {a}; BEGIN {b}; {a}; EXCEPTION WHEN OTHERS THEN NULL; END; END $do$")
@@ -290,7 +321,7 @@ impl Author {
                     "INSERT OR UPDATE",
                     "INSERT OR UPDATE OR DELETE",
                 ]);
-                let what = match self.rng.random_range(0..5) {
+                let what = match self.rng.random_range(0..7) {
                     0 => format!(
                         "BEFORE {events} ON {table} FOR EACH ROW EXECUTE FUNCTION before_row()"
                     ),
@@ -298,6 +329,9 @@ impl Author {
                     2 => format!("AFTER {events} ON {table} EXECUTE FUNCTION after_any()"),
                     3 => format!(
                         "AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION same_row('{table}')"
+                    ),
+                    4 | 5 => format!(
+                        "BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION make_room('{table}')"
                     ),
                     _ => format!(
                         "AFTER {events} ON {table} FOR EACH ROW EXECUTE FUNCTION after_any()"
@@ -538,7 +572,7 @@ impl Oracle {
         self.script.clear();
         run(
             &mut a,
-            "DROP TABLE IF EXISTS actions, t, u, s, d, p, p2, r CASCADE; DROP FUNCTION IF EXISTS chaos, before_row, after_any, same_row;",
+            "DROP TABLE IF EXISTS actions, t, u, s, d, p, p2, r CASCADE; DROP FUNCTION IF EXISTS chaos, before_row, after_any, same_row, make_room, touch, again;",
         );
         run(
             &mut a,
@@ -566,8 +600,10 @@ impl Oracle {
             &mut a,
             "SELECT count(*) FROM pg_logical_slot_get_changes('oracle', NULL, NULL)",
         );
-        run(&mut a, ROWS);
         self.script.push(triggers);
+        for insert in ROWS.trim().lines() {
+            self.step(&mut a, insert);
+        }
         let mut decoded = Decoded::default();
         let seed: f64 = self.author.rng.random_range(-1.0..1.0);
         run(&mut a, &format!("SELECT setseed({seed})"));
@@ -674,15 +710,16 @@ impl Oracle {
         let mut detached = false;
         for _ in 0..self.author.rng.random_range(2..=5) {
             // Another transaction is under way around it, with rows of its own.
-            let beside = self.author.chance(0.2);
+            let mut beside = self.author.chance(0.2);
             if beside {
                 let low = 100 + self.author.key();
-                run(
+                beside = self.step(
                     b,
-                    &format!(
-                        "BEGIN; INSERT INTO d (id, v, n) VALUES ({low}, 'b', 1) ON CONFLICT (id) DO UPDATE SET v = 'b2'; UPDATE d SET n = 2 WHERE id > 100"
-                    ),
+                    &format!("BEGIN; INSERT INTO d (id, v, n) VALUES ({low}, 'b', 1) ON CONFLICT (id) DO UPDATE SET v = 'b2'; UPDATE d SET n = 2 WHERE id > 100"),
                 );
+                if !beside {
+                    run(b, "ROLLBACK");
+                }
             }
             let plain = beside || self.author.chance(0.3);
             run(a, "SET oracle.depth = 0");
@@ -702,7 +739,7 @@ impl Oracle {
                 false => detached |= self.transaction(a),
             }
             if beside {
-                run(b, "COMMIT");
+                self.step(b, "COMMIT");
             }
         }
         if self.author.chance(0.1) {

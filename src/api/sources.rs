@@ -237,16 +237,24 @@ fn alter_source_v2(
         let relation = required("source_table", source_table)?.0;
         let hash_column = hash_column.map(shortened);
         let source = sources::by_relation(session, &log, relation)?;
-        let shape = Shape::load(session, &log, &source)?;
+        session.check_caller_owns(&log, &source)?;
+        let reshapes = !source.by_trigger() || columns.is_some();
+        if source.by_trigger() && reshapes {
+            // So that what was captured before is logged under the columns of then.
+            batch::drain_queue(session, &log)?;
+        }
+        let size = heads::latest(session, Snapshot::Fresh, &log)?.tree_size;
+        // Logging what is queued may have followed renamed columns.
+        let source = sources::by_relation(session, &log, relation)?;
+        let mut shape = Shape::load(session, &log, &source)?;
         check_owner(session, &log, &shape.table)?;
         if source.by_trigger() && hash_column.as_ref().is_some_and(|c| !c.is_empty()) {
             return Err(no_hash_column(&shape.table));
         }
-        // What happened to the table so far belongs to versions of its own.
-        batch::drain_queue(session, &log)?;
-        let size = heads::latest(session, Snapshot::Fresh, &log)?.tree_size;
-        let mut shape = Shape::load(session, &log, &source)?;
-        shape.record(session, size)?;
+        if reshapes {
+            // What happened to the table so far belongs to a version of its own.
+            shape.record(session, size)?;
+        }
         if let Some(columns) = column_names("columns", columns)? {
             shape.source.columns = (!columns.is_empty()).then_some(columns);
         }
@@ -261,7 +269,9 @@ fn alter_source_v2(
             *option = given.unwrap_or(*option);
         }
         sources::update(session, &shape.source);
-        record_choice(session, &mut shape, size)?;
+        if reshapes {
+            record_choice(session, &mut shape, size)?;
+        }
         guard::install(session, &shape.source);
         Ok(shape.current().number)
     })

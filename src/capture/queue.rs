@@ -12,8 +12,8 @@ use crate::catalog::sources::Source;
 use crate::catalog::versions;
 use crate::encode::time;
 use crate::error::Error;
-use crate::pg::insert;
 use crate::pg::spi::{Cursor, Row, Snapshot};
+use crate::pg::{insert, settings};
 use crate::session::Session;
 use crate::store::leaves::Statement;
 use leaf_format::Kind;
@@ -28,6 +28,7 @@ const FETCH: i64 = 64;
 #[derive(Clone, Copy)]
 pub struct Pack {
     table: pg_sys::Oid,
+    index: pg_sys::Oid,
     sequence: pg_sys::Oid,
 }
 
@@ -36,11 +37,13 @@ impl Pack {
         session
             .fresh_one(
                 "SELECT '@extschema@.merkle_pending'::pg_catalog.regclass::pg_catalog.oid,
+                        '@extschema@.merkle_pending_order'::pg_catalog.regclass::pg_catalog.oid,
                         '@extschema@.merkle_pending_id'::pg_catalog.regclass::pg_catalog.oid",
                 &[],
                 |row| Pack {
                     table: row.required(0),
-                    sequence: row.required(1),
+                    index: row.required(1),
+                    sequence: row.required(2),
                 },
             )
             .ok_or(Error::NotInstalled)
@@ -153,7 +156,7 @@ impl<'a> Writer<'a> {
             (!self.early.unordered).into_datum(),
             payload.into_datum(),
         ];
-        insert::insert(self.pack.table, &row);
+        insert::insert(self.pack.table, self.pack.index, &row);
         self.part += 1;
     }
 }
@@ -366,9 +369,10 @@ impl<'a> Queue<'a> {
     pub fn open(session: &'a Session, log: &'a Log, rows: i64) -> Queue<'a> {
         let sql = format!(
             "SELECT {COLUMNS} FROM @extschema@.merkle_pending p
-              WHERE p.log_id = $1 AND p.pending_id > 0 ORDER BY p.log_id, p.pending_id, p.part LIMIT $2"
+              WHERE p.log_id = $1 AND p.pending_id > 0 ORDER BY p.pending_id, p.part LIMIT $2"
         );
-        let cursor = session.cursor(&sql, &[log.id.into(), rows.into()]);
+        let args = [log.id.into(), rows.into()];
+        let cursor = settings::in_index_order(|| session.cursor(&sql, &args));
         Queue {
             session,
             log,
@@ -384,9 +388,10 @@ impl<'a> Queue<'a> {
     fn of_transaction(&self, id: i64) -> Rows {
         let sql = format!(
             "SELECT {COLUMNS} FROM @extschema@.merkle_pending p
-              WHERE p.log_id = $1 AND p.pending_id = $2 ORDER BY p.log_id, p.pending_id, p.part"
+              WHERE p.log_id = $1 AND p.pending_id = $2 ORDER BY p.part"
         );
-        let cursor = self.session.cursor(&sql, &[self.log.id.into(), id.into()]);
+        let args = [self.log.id.into(), id.into()];
+        let cursor = settings::in_index_order(|| self.session.cursor(&sql, &args));
         Rows::over(self.log, cursor)
     }
 

@@ -1,24 +1,48 @@
 //! Rows written past the executor, into tables of the extension's own.
 
-use super::raw::nextval_internal;
+use super::raw::{self, nextval_internal};
 use pgrx::pg_sys;
 
-/// Inserts one row into a table, and into its indexes, which are on plain columns. No trigger, default or
-/// privilege takes part: the caller gives a value or NULL for each column, of the column's type.
-pub fn insert(table: pg_sys::Oid, row: &[Option<pg_sys::Datum>]) {
+/// Inserts one row into a table that has one index, over as many of its first columns as the index has, and not
+/// unique. No trigger, default or privilege takes part: the caller gives a value or NULL for each column, of the
+/// column's type.
+pub fn insert(table: pg_sys::Oid, index: pg_sys::Oid, row: &[Option<pg_sys::Datum>]) {
     let mut values: Vec<pg_sys::Datum> = row.iter().map(|d| d.unwrap_or(0.into())).collect();
     let mut nulls: Vec<bool> = row.iter().map(Option::is_none).collect();
-    // SAFETY: the relation is open and locked as a writer's; `assert` keeps the arrays as long as its
-    // descriptor; the tuple is freed once it is stored.
-    unsafe {
-        let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as i32);
-        assert_eq!((*(*relation).rd_att).natts as usize, row.len());
-        let tuple =
-            pg_sys::heap_form_tuple((*relation).rd_att, values.as_mut_ptr(), nulls.as_mut_ptr());
-        pg_sys::CatalogTupleInsert(relation, tuple);
-        pg_sys::heap_freetuple(tuple);
-        pg_sys::table_close(relation, pg_sys::NoLock as i32);
-    }
+    let (values, nulls, columns) = (values.as_mut_ptr(), nulls.as_mut_ptr(), row.len());
+    // SAFETY: both relations are open and locked as a writer's, and their descriptors are looked at before the arrays
+    // are; the tuple is freed once it is stored. One guard for all calls, each of which returns nothing that would have
+    // to be dropped.
+    let fits = unsafe {
+        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            let lock = pg_sys::RowExclusiveLock as i32;
+            let relation = raw::table_open(table, lock);
+            let index = raw::index_open(index, lock);
+            let width = |relation: pg_sys::Relation| (*(*relation).rd_att).natts as usize;
+            if width(relation) != columns || width(index) > columns {
+                return false;
+            }
+            let tuple = raw::heap_form_tuple((*relation).rd_att, values, nulls);
+            raw::simple_heap_insert(relation, tuple);
+            let info = raw::BuildIndexInfo(index);
+            raw::index_insert(
+                index,
+                values,
+                nulls,
+                &raw mut (*tuple).t_self,
+                relation,
+                pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO,
+                false,
+                info,
+            );
+            raw::pfree(info.cast());
+            raw::index_close(index, pg_sys::NoLock as i32);
+            raw::heap_freetuple(tuple);
+            raw::table_close(relation, pg_sys::NoLock as i32);
+            true
+        })
+    };
+    assert!(fits, "a row has a value for each column");
 }
 
 /// The next value of a sequence, whoever asks.

@@ -6,6 +6,7 @@
 //! by `headers.c` beside this file, which `make lint` compiles.
 
 use pgrx::pg_sys::{self, *};
+use std::ffi::c_void;
 
 unsafe extern "C-unwind" {
     pub fn ExecStoreVirtualTuple(slot: *mut TupleTableSlot) -> *mut TupleTableSlot;
@@ -26,6 +27,29 @@ unsafe extern "C-unwind" {
         conflict: *mut bool,
         arbiters: *mut List,
     ) -> *mut List;
+    pub fn table_open(relation: Oid, lock: LOCKMODE) -> Relation;
+    pub fn table_close(relation: Relation, lock: LOCKMODE);
+    pub fn index_open(relation: Oid, lock: LOCKMODE) -> Relation;
+    pub fn index_close(relation: Relation, lock: LOCKMODE);
+    pub fn heap_form_tuple(
+        descriptor: TupleDesc,
+        values: *mut Datum,
+        nulls: *mut bool,
+    ) -> HeapTuple;
+    pub fn heap_freetuple(tuple: HeapTuple);
+    pub fn simple_heap_insert(relation: Relation, tuple: HeapTuple);
+    pub fn BuildIndexInfo(index: Relation) -> *mut IndexInfo;
+    pub fn index_insert(
+        index: Relation,
+        values: *mut Datum,
+        nulls: *mut bool,
+        tuple: ItemPointer,
+        table: Relation,
+        unique: IndexUniqueCheck::Type,
+        unchanged: bool,
+        info: *mut IndexInfo,
+    ) -> bool;
+    pub fn pfree(pointer: *mut c_void);
     pub fn die(signal: i32);
     pub fn SignalHandlerForConfigReload(signal: i32);
 }
@@ -44,6 +68,16 @@ as_bound! {
     ExecStoreVirtualTuple: (*mut TupleTableSlot) -> *mut TupleTableSlot;
     heap_multi_insert: (Relation, *mut *mut TupleTableSlot, i32, CommandId, i32, BulkInsertState) -> ();
     ExecInsertIndexTuples: (*mut ResultRelInfo, *mut TupleTableSlot, *mut EState, bool, bool, *mut bool, *mut List) -> *mut List;
+    table_open: (Oid, LOCKMODE) -> Relation;
+    table_close: (Relation, LOCKMODE) -> ();
+    index_open: (Oid, LOCKMODE) -> Relation;
+    index_close: (Relation, LOCKMODE) -> ();
+    heap_form_tuple: (TupleDesc, *mut Datum, *mut bool) -> HeapTuple;
+    heap_freetuple: (HeapTuple) -> ();
+    simple_heap_insert: (Relation, HeapTuple) -> ();
+    BuildIndexInfo: (Relation) -> *mut IndexInfo;
+    index_insert: (Relation, *mut Datum, *mut bool, ItemPointer, Relation, IndexUniqueCheck::Type, bool, *mut IndexInfo) -> bool;
+    pfree: (*mut c_void) -> ();
     die: (i32) -> ();
     SignalHandlerForConfigReload: (i32) -> ();
 }

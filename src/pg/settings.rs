@@ -107,6 +107,16 @@ unsafe extern "C" {
     static mut bytea_output: c_int;
 }
 
+/// Runs `f` with plans that read in the order of an index, and so stop where they have enough, whatever the
+/// planner takes a table's size to be.
+pub fn in_index_order<T>(f: impl FnOnce() -> T) -> T {
+    let level = Level::open();
+    for name in [c"enable_seqscan", c"enable_bitmapscan", c"enable_sort"] {
+        level.set(name, c"off");
+    }
+    f()
+}
+
 /// A nesting level of settings: whatever is set within it is undone at its end.
 pub struct Level {
     nest: c_int,

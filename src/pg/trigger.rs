@@ -141,7 +141,7 @@ impl<'a> Stored<'a> {
     /// transaction made.
     pub fn made(&self) -> (u32, TupleId) {
         // SAFETY: the tuple's header is live; its inserting transaction is the running one.
-        let command = unsafe { pg_sys::HeapTupleHeaderGetCmin(self.tuple.t_data) };
+        let command = unsafe { raw::HeapTupleHeaderGetCmin(self.tuple.t_data) };
         (command, self.id(command))
     }
 
@@ -152,10 +152,10 @@ impl<'a> Stored<'a> {
         // SAFETY: the tuple's header is live, and its deleting transaction is the running one; the command
         // that made it is asked for only where its inserting transaction is, too.
         unsafe {
-            let command = pg_sys::HeapTupleHeaderGetCmax(header);
+            let command = raw::HeapTupleHeaderGetCmax(header);
             let writer = pg_sys::htup::HeapTupleHeaderGetXmin(header);
-            let ours = pg_sys::TransactionIdIsCurrentTransactionId(writer);
-            let made_by = ours.then(|| pg_sys::HeapTupleHeaderGetCmin(header));
+            let ours = raw::TransactionIdIsCurrentTransactionId(writer);
+            let made_by = ours.then(|| raw::HeapTupleHeaderGetCmin(header));
             (command, made_by.map(|command| self.id(command)))
         }
     }
@@ -168,5 +168,16 @@ impl<'a> Stored<'a> {
             line: place.ip_posid,
             command,
         }
+    }
+}
+
+/// Functions of the server's that raise no error, without a guard, which would take longer than they do.
+mod raw {
+    use pgrx::pg_sys::{CommandId, HeapTupleHeader, TransactionId};
+
+    unsafe extern "C-unwind" {
+        pub fn HeapTupleHeaderGetCmin(tuple: HeapTupleHeader) -> CommandId;
+        pub fn HeapTupleHeaderGetCmax(tuple: HeapTupleHeader) -> CommandId;
+        pub fn TransactionIdIsCurrentTransactionId(xid: TransactionId) -> bool;
     }
 }

@@ -46,7 +46,7 @@ fn watchers() -> Vec<&'static Borders> {
 /// The innermost subtransaction that is running.
 pub fn subtransaction() -> pg_sys::SubTransactionId {
     // SAFETY: reads a global of the backend.
-    unsafe { pg_sys::GetCurrentSubTransactionId() }
+    unsafe { raw::GetCurrentSubTransactionId() }
 }
 
 /// The number of the running command; the next that writes has it or a later one.
@@ -148,14 +148,19 @@ pub fn has_written_nothing() -> bool {
 
 /// The transaction's 64-bit id; assigns one if it has none yet.
 pub fn id() -> u64 {
-    // SAFETY: called inside a transaction.
-    unsafe { pg_sys::GetTopFullTransactionId().value }
+    // SAFETY: called inside a transaction; the first reads a global of the backend.
+    unsafe {
+        match raw::GetTopFullTransactionIdIfAny().value {
+            0 => pg_sys::GetTopFullTransactionId().value,
+            id => id,
+        }
+    }
 }
 
 /// When the statement began: microseconds since 2000-01-01 00:00 UTC.
 pub fn statement_start() -> pg_sys::TimestampTz {
     // SAFETY: reads a global of the backend.
-    unsafe { pg_sys::GetCurrentStatementStartTimestamp() }
+    unsafe { raw::GetCurrentStatementStartTimestamp() }
 }
 
 /// The clock: microseconds since 2000-01-01 00:00 UTC.
@@ -183,7 +188,7 @@ pub fn session_user() -> Rc<str> {
             let cache = pg_sys::SysCacheIdentifier::AUTHOID as i32;
             pg_sys::CacheRegisterSyscacheCallback(cache, Some(role_changed), 0.into());
         }
-        pg_sys::GetSessionUserId()
+        raw::GetSessionUserId()
     };
     let known = SESSION_USER.with_borrow(|known| known.clone());
     if let Some((_, name)) = known.filter(|(oid, _)| *oid == user) {
@@ -216,4 +221,16 @@ pub fn application_name<T>(f: impl FnOnce(Cow<str>) -> T) -> T {
         (!name.is_null()).then(|| CStr::from_ptr(name))
     };
     f(name.map_or(Cow::Borrowed(""), CStr::to_string_lossy))
+}
+
+/// Functions of the server's that raise no error, without a guard, which would take longer than they do.
+mod raw {
+    use pgrx::pg_sys::{FullTransactionId, Oid, SubTransactionId, TimestampTz};
+
+    unsafe extern "C-unwind" {
+        pub fn GetCurrentSubTransactionId() -> SubTransactionId;
+        pub fn GetTopFullTransactionIdIfAny() -> FullTransactionId;
+        pub fn GetCurrentStatementStartTimestamp() -> TimestampTz;
+        pub fn GetSessionUserId() -> Oid;
+    }
 }
