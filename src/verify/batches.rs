@@ -115,8 +115,11 @@ impl Batches {
 
     /// What is to be said of batches, where nothing more exact was.
     pub fn findings(&self) -> Vec<Finding> {
-        let known =
-            |(first, end): &&(i64, i64)| !self.places.iter().any(|at| (*first..*end).contains(at));
+        // The head before the batch is a part of it: what begins there depends on it.
+        let known = |(first, end): &(i64, i64)| {
+            let within = first - 1..*end;
+            self.places.iter().any(|at| within.contains(at))
+        };
         let finding = |(first, end): &(i64, i64)| {
             let detail = format!(
                 "of the batch of entries {first} to {}, a key, an order value, a source, a salt, a statement, the time of the tree head or its digest was altered",
@@ -124,7 +127,8 @@ impl Batches {
             );
             Finding::of_log(Kind::MetadataAltered, Some(*first), detail)
         };
-        self.bad.iter().filter(known).map(finding).collect()
+        let unknown = self.bad.iter().filter(|batch| !known(batch));
+        unknown.map(finding).collect()
     }
 }
 

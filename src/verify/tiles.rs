@@ -317,7 +317,7 @@ impl Verification {
         let size = self.head.tree_size;
         let beyond: i64 = session
             .read_one(
-                "SELECT pg_catalog.count(*) FROM @extschema@.merkle_log m WHERE m.log_id = $1 AND (m.leaf_index >= $2 OR m.leaf_index < 0)",
+                "SELECT pg_catalog.count(*) FROM @extschema@.merkle_log m WHERE m.log_id = $1 AND m.leaf_index >= $2",
                 &[self.log.id.into(), size.into()],
                 |row| row.required(0),
             )
@@ -328,6 +328,15 @@ impl Verification {
                 format!("{beyond} entries are not covered by the last tree head, of size {size}");
             findings.push(Finding::of_log(Kind::HeadMismatch, Some(size), detail));
         }
+        let before = session.read(
+            "SELECT m.leaf_index FROM @extschema@.merkle_log m WHERE m.log_id = $1 AND m.leaf_index < $2",
+            &[self.log.id.into(), self.log.pruned_to.into()],
+            |row| row.required::<i64>(0),
+        );
+        findings.extend(before.into_iter().map(|index| {
+            let detail = "an entry stands where there is none any more".to_owned();
+            Finding::of_log(Kind::EntryAltered, Some(index), detail)
+        }));
         findings.extend(self.surplus_marks(session));
         findings.extend(self.surplus_rows(session));
         let surplus = session.read(
