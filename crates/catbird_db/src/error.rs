@@ -175,10 +175,6 @@ impl From<sqlx::Error> for Error {
         match code.as_deref().unwrap_or_default() {
             // serialization_failure (also a query that a standby cancelled), deadlock_detected
             "40001" | "40P01" => Error::Contended(error),
-            // unique_violation by the same claim of a key package, made twice at once
-            "23505" if database.and_then(|e| e.constraint()) == Some("key_packages_claim") => {
-                Error::Contended(error)
-            }
             // query_canceled, lock_not_available
             "57014" | "55P03" => Error::TimedOut(error),
             // restrict_violation: the log's guard
