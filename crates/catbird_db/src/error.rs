@@ -181,9 +181,7 @@ impl From<sqlx::Error> for Error {
             "23001" => Error::AppendOnly(error),
             // check_violation of no constraint: a row that no partition takes. What callers give is checked
             // before it is sent, so that a constraint is violated only by a fault of this crate's.
-            "23514" if database.is_some_and(|e| is_without_partition(e)) => {
-                Error::NoPartition(error)
-            }
+            "23514" if database.is_some_and(is_without_partition) => Error::NoPartition(error),
             // too_many_connections, read_only_sql_transaction (a primary that became a standby),
             // connection exceptions, shutdown
             code if ["53300", "25006"].contains(&code)
