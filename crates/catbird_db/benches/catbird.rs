@@ -283,10 +283,7 @@ fn claim_statement() -> Result<String, Failure> {
         let record: serde_json::Value =
             serde_json::from_str(&std::fs::read_to_string(file?.path())?)?;
         let query = record["query"].as_str().unwrap_or_default();
-        if query.contains("SKIP LOCKED")
-            && query.contains("last_resort")
-            && query.starts_with("WITH earlier")
-        {
+        if query.contains("FROM claim_key_package(") {
             let query = query
                 .replace("$1", &quoted("did:plc:bob"))
                 .replace("$2", &SUITE.to_string())

@@ -175,19 +175,13 @@ impl From<sqlx::Error> for Error {
         match code.as_deref().unwrap_or_default() {
             // serialization_failure (also a query that a standby cancelled), deadlock_detected
             "40001" | "40P01" => Error::Contended(error),
-            // unique_violation by the same claim of a key package, made twice at once
-            "23505" if database.and_then(|e| e.constraint()) == Some("key_packages_claim") => {
-                Error::Contended(error)
-            }
             // query_canceled, lock_not_available
             "57014" | "55P03" => Error::TimedOut(error),
             // restrict_violation: the log's guard
             "23001" => Error::AppendOnly(error),
             // check_violation of no constraint: a row that no partition takes. What callers give is checked
             // before it is sent, so that a constraint is violated only by a fault of this crate's.
-            "23514" if database.is_some_and(|e| is_without_partition(e)) => {
-                Error::NoPartition(error)
-            }
+            "23514" if database.is_some_and(is_without_partition) => Error::NoPartition(error),
             // too_many_connections, read_only_sql_transaction (a primary that became a standby),
             // connection exceptions, shutdown
             code if ["53300", "25006"].contains(&code)

@@ -136,12 +136,12 @@ pub async fn get(
 }
 
 /// Gives out the oldest package that is available, to this claim alone; the newest last-resort one, if no
-/// other is left. A claim of the same id gets the same package again. One statement, which locks that row
-/// and passes over those that others are being given. Called in a transaction, a package is given out when
+/// other is left. A claim of the same id gets the same package again. Locks the claim, then the package's row,
+/// and passes over those that others are being given. Call it in a transaction: the package is given out when
 /// that commits, and stays where it was if it does not.
 ///
 /// # Errors
-/// [`Error::NotFound`] if none is available; [`Error::Contended`] if the same claim is made twice at once.
+/// [`Error::NotFound`] if none is available.
 pub async fn claim(
     connection: &mut PgConnection,
     did: &Did,
@@ -150,24 +150,9 @@ pub async fn claim(
 ) -> Result<KeyPackage> {
     let claimed = sqlx::query_as!(
         KeyPackage,
-        r#"WITH earlier AS MATERIALIZED (
-               SELECT * FROM key_packages WHERE did = $1 AND claim = $3 AND cipher_suite = $2),
-           oldest AS MATERIALIZED (
-               SELECT did, id FROM key_packages
-                WHERE did = $1 AND cipher_suite = $2 AND consumed_at IS NULL AND NOT last_resort
-                  AND expires_at > statement_timestamp() AND NOT EXISTS (SELECT FROM earlier)
-                ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED),
-           claimed AS (
-               UPDATE key_packages p SET consumed_at = clock_timestamp(), claim = $3 FROM oldest
-                WHERE p.did = oldest.did AND p.id = oldest.id RETURNING p.*),
-           last_resort AS (
-               SELECT * FROM key_packages
-                WHERE did = $1 AND cipher_suite = $2 AND last_resort AND expires_at > statement_timestamp()
-                  AND NOT EXISTS (SELECT FROM earlier) AND NOT EXISTS (SELECT FROM claimed)
-                ORDER BY id DESC LIMIT 1)
-           SELECT id AS "id!", did AS "did!: Did", cipher_suite AS "cipher_suite!", key_data AS "key_data!",
+        r#"SELECT id AS "id!", did AS "did!: Did", cipher_suite AS "cipher_suite!", key_data AS "key_data!",
                   last_resort AS "last_resort!", created_at AS "created_at!", expires_at AS "expires_at!", consumed_at
-             FROM (SELECT * FROM earlier UNION ALL SELECT * FROM claimed UNION ALL SELECT * FROM last_resort) AS given"#,
+             FROM claim_key_package($1, $2, $3)"#,
         did.as_str(),
         i32::from(cipher_suite),
         claim
@@ -177,7 +162,7 @@ pub async fn claim(
 }
 
 /// Marks one package as given out, for a server that chose it by [`get`]. The same claim may do so again.
-/// Locks its row.
+/// Locks the claim, then its row. Call it in a transaction.
 ///
 /// # Errors
 /// [`Error::NotAvailable`] if it was given out to another claim, has expired, or is a last resort, or if the
@@ -190,16 +175,9 @@ pub async fn consume(
 ) -> Result<KeyPackage> {
     let consumed = sqlx::query_as!(
         KeyPackage,
-        r#"WITH earlier AS MATERIALIZED (
-               SELECT * FROM key_packages WHERE did = $1 AND claim = $3),
-           consumed AS (
-               UPDATE key_packages SET consumed_at = clock_timestamp(), claim = $3
-                WHERE did = $1 AND id = $2 AND consumed_at IS NULL AND NOT last_resort
-                  AND expires_at > statement_timestamp() AND NOT EXISTS (SELECT FROM earlier)
-            RETURNING *)
-           SELECT id AS "id!", did AS "did!: Did", cipher_suite AS "cipher_suite!", key_data AS "key_data!",
+        r#"SELECT id AS "id!", did AS "did!: Did", cipher_suite AS "cipher_suite!", key_data AS "key_data!",
                   last_resort AS "last_resort!", created_at AS "created_at!", expires_at AS "expires_at!", consumed_at
-             FROM (SELECT * FROM earlier WHERE id = $2 UNION ALL SELECT * FROM consumed) AS given"#,
+             FROM consume_key_package($1, $2, $3)"#,
         did.as_str(),
         id,
         claim

@@ -4,7 +4,8 @@ mod server;
 
 use catbird_db::*;
 use futures::future::join_all;
-use server::{TestDatabase, did};
+use server::{TestDatabase, did, message};
+use uuid::Uuid;
 
 #[tokio::test]
 async fn a_blob_is_stored_under_its_own_name_only() {
@@ -180,4 +181,56 @@ async fn content_is_there_exactly_as_long_as_someone_keeps_it() {
     }
     let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
     assert_eq!(db.number(deadlocks).await, 0);
+}
+
+#[tokio::test]
+async fn blobs_and_retries_of_the_version_before_are_there_after_migrating() {
+    let test = TestDatabase::new().await;
+    let (convo, id) = (Uuid::new_v4(), Uuid::new_v4());
+    let cid = blobs::cid_of(b"picture").unwrap();
+    // Back to the schema of version 0.3, and data as it wrote them.
+    let mut before = sqlx::migrate!();
+    before
+        .migrations
+        .to_mut()
+        .retain(|migration| migration.version <= 5);
+    test.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        .await;
+    before
+        .run(&mut *test.connection().await.unwrap())
+        .await
+        .unwrap();
+    test.sql(&format!(
+        "INSERT INTO conversations (id, creator, created_at, updated_at, clock) VALUES ('{convo}', 'did:plc:alice', now(), now(), now());
+         INSERT INTO members (convo_id, member_did, joined_at, joined_epoch) VALUES ('{convo}', 'did:plc:alice', now(), 0);
+         INSERT INTO blobs (cid, uploader, convo_id, data, size)
+         VALUES ('{cid}', 'did:plc:alice', '{convo}', 'picture', 7), ('{cid}', 'did:plc:bob', NULL, 'picture', 7)"
+    ))
+    .await;
+    let stored = format!(
+        "SELECT FROM store_message('{convo}', '{id}', 'did:plc:alice', 'commit', 0, 'sealed', 0)"
+    );
+    test.sql(&stored).await;
+    test.migrate().await.unwrap();
+
+    let (alice, bob) = (did("alice"), did("bob"));
+    assert_eq!(test.list_blobs(convo, None, 5).await.unwrap().len(), 1);
+    for (uploader, convo) in [(&alice, Some(convo)), (&bob, None)] {
+        assert_eq!(test.get_blob(&cid).await.unwrap().data, b"picture");
+        test.delete_blob(&cid, uploader, convo).await.unwrap();
+    }
+    assert_eq!(test.number("SELECT count(*) FROM blobs").await, 0);
+    let message = NewMessage {
+        id,
+        message_type: MessageType::Commit,
+        ..message(convo, &alice)
+    };
+    let commit = Commit {
+        message,
+        added: &[],
+        removed: &[],
+        welcome: None,
+    };
+    let again = test.update_epoch(&commit).await.unwrap();
+    assert_eq!((again.epoch, again.duplicate), (1, true));
 }
