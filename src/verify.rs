@@ -358,9 +358,23 @@ impl Verification {
         self.pending_count = 0;
         let mut findings: Vec<_> = self.pending.drain().flat_map(|(_, f)| f).collect();
         findings.sort_by_key(|f| f.leaf_index);
-        // A row is not to blame where what its batch recorded about it was altered.
+        let captured: Vec<&str> = self
+            .rows
+            .shapes()
+            .into_iter()
+            .filter(|shape| shape.source.by_trigger())
+            .map(|shape| shape.source.name.as_str())
+            .collect();
+        // A row is not to blame where what its batch recorded about it was altered, nor a captured one whose last
+        // entry may be one that is missing.
         for finding in &mut findings {
-            if finding.leaf_index.is_some_and(|at| self.batches.doubts(at)) {
+            let has_lost = self.batches.entries_missing()
+                && matches!(finding.kind, Kind::Modified | Kind::Deleted)
+                && finding
+                    .source_table
+                    .as_deref()
+                    .is_some_and(|t| captured.contains(&t));
+            if has_lost || finding.leaf_index.is_some_and(|at| self.batches.doubts(at)) {
                 finding.kind = Kind::MetadataAltered;
                 finding.detail = format!(
                     "{}; and what its batch recorded beside the hashes was altered",

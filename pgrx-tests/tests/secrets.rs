@@ -68,6 +68,7 @@ fn values(function: &str, name: &str, type_name: &str) -> Vec<String> {
         ("order_column", "text") => texts(&["id"]),
         ("capture", "text") => texts(&["watermark"]),
         ("reason", "text") => texts(&["why"]),
+        ("role", "text") => texts(&["copy"]),
         ("schedule", "text") => texts(&["* * * * *"]),
         (_, "boolean") => vec!["true".into()],
         (_, "bytea") => vec!["sha256('')".into()],

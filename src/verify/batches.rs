@@ -35,6 +35,8 @@ pub struct Batches {
     places: Vec<i64>,
     /// Something of ours is known to be wrong, so a row without an entry may have had one.
     entries_damaged: bool,
+    /// Some entry does not exist.
+    entries_missing: bool,
     /// A head with a digest has been seen: later ones have one.
     seen: bool,
 }
@@ -45,6 +47,7 @@ impl Batches {
         self.bad.extend(other.bad);
         self.places.extend(other.places);
         self.entries_damaged |= other.entries_damaged;
+        self.entries_missing |= other.entries_missing;
         self.seen |= other.seen;
         for (size, theirs) in other.parts {
             let ours = self.parts.entry(size).or_default();
@@ -92,6 +95,7 @@ impl Batches {
                 _ => continue,
             };
             self.entries_damaged |= damaged;
+            self.entries_missing |= finding.kind == Kind::EntryMissing;
             if of_batch && self.places.len() < PLACES {
                 self.places.extend(finding.leaf_index);
             }
@@ -106,6 +110,11 @@ impl Batches {
     pub fn doubts(&self, leaf_index: i64) -> bool {
         let holds = |(first, end): &(i64, i64)| (*first..*end).contains(&leaf_index);
         self.bad.iter().any(holds)
+    }
+
+    /// True if an entry that seems to be the last of a captured row may not be it.
+    pub fn entries_missing(&self) -> bool {
+        self.entries_missing
     }
 
     /// True if a row without an entry may have lost it.
