@@ -861,7 +861,6 @@ fn the_log_tells_of_each_row_what_the_wal_tells() {
         ),
     );
     drop(a);
-    let started = std::time::Instant::now();
     let mut oracle = Oracle {
         author,
         cluster,

@@ -43,7 +43,7 @@ fn process_next_batch(
         let batches = match log {
             Some(name) => {
                 let deadline = Instant::now() + timeout;
-                let batch = batch::run(session, &name, wait, deadline, &mut None)?;
+                let batch = batch::run(session, name, wait, deadline, &mut None)?;
                 batch.into_iter().collect()
             }
             None => batch::run_all(session, wait, timeout)?,

@@ -200,7 +200,7 @@ mod tests {
                 if memory.is_null() {
                     break;
                 }
-                assert!(reserve.holds(memory) && memory as usize % align == 0);
+                assert!(reserve.holds(memory) && (memory as usize).is_multiple_of(align));
                 given.push((memory as usize, size));
             }
             assert!(given.len() > 100);

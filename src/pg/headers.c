@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "commands/sequence.h"
+#include "utils/bytea.h"
 #include "utils/multirangetypes.h"
 #include "utils/rangetypes.h"
 
@@ -18,3 +19,4 @@ _Static_assert(sizeof(Oid) == 4 && sizeof(bool) == 1 && sizeof(int64) == 8 && si
 
 DECLARED(nextval_internal, int64 (*) (Oid, bool));
 DECLARED(multirange_deserialize, void (*) (TypeCacheEntry *, const MultirangeType *, int32 *, RangeType ***));
+_Static_assert(__builtin_types_compatible_p(__typeof__(bytea_output), int), "bytea_output is declared otherwise");

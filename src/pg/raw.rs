@@ -50,6 +50,13 @@ unsafe extern "C-unwind" {
         info: *mut IndexInfo,
     ) -> bool;
     pub fn pfree(pointer: *mut c_void);
+    pub fn GetCurrentSubTransactionId() -> SubTransactionId;
+    pub fn GetTopFullTransactionIdIfAny() -> FullTransactionId;
+    pub fn GetCurrentStatementStartTimestamp() -> TimestampTz;
+    pub fn GetSessionUserId() -> Oid;
+    pub fn HeapTupleHeaderGetCmin(tuple: HeapTupleHeader) -> CommandId;
+    pub fn HeapTupleHeaderGetCmax(tuple: HeapTupleHeader) -> CommandId;
+    pub fn TransactionIdIsCurrentTransactionId(xid: TransactionId) -> bool;
     pub fn die(signal: i32);
     pub fn SignalHandlerForConfigReload(signal: i32);
 }
@@ -78,6 +85,13 @@ as_bound! {
     BuildIndexInfo: (Relation) -> *mut IndexInfo;
     index_insert: (Relation, *mut Datum, *mut bool, ItemPointer, Relation, IndexUniqueCheck::Type, bool, *mut IndexInfo) -> bool;
     pfree: (*mut c_void) -> ();
+    GetCurrentSubTransactionId: () -> SubTransactionId;
+    GetTopFullTransactionIdIfAny: () -> FullTransactionId;
+    GetCurrentStatementStartTimestamp: () -> TimestampTz;
+    GetSessionUserId: () -> Oid;
+    HeapTupleHeaderGetCmin: (HeapTupleHeader) -> CommandId;
+    HeapTupleHeaderGetCmax: (HeapTupleHeader) -> CommandId;
+    TransactionIdIsCurrentTransactionId: (TransactionId) -> bool;
     die: (i32) -> ();
     SignalHandlerForConfigReload: (i32) -> ();
 }
@@ -85,6 +99,7 @@ as_bound! {
 /// The functions that `headers.c` checks.
 mod unbound {
     use pgrx::pg_sys::{Oid, RangeType, TypeCacheEntry, varlena};
+    use std::ffi::c_int;
 
     unsafe extern "C-unwind" {
         /// `commands/sequence.h`.
@@ -96,6 +111,8 @@ mod unbound {
             range_count: *mut i32,
             ranges: *mut *mut *mut RangeType,
         );
+        /// `utils/bytea.h`: the variable of the setting of this name.
+        pub static mut bytea_output: c_int;
     }
 }
 

@@ -4,6 +4,7 @@
 //! values, types without an encoding of their own) must come out the same in
 //! every session, so it is turned under these settings and no other.
 
+use super::raw;
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString, c_int};
 use std::time::Duration;
@@ -72,14 +73,14 @@ impl Values {
                 interval_style: pg_sys::IntervalStyle,
                 time_zone: pg_sys::session_timezone,
                 extra_float_digits: pg_sys::extra_float_digits,
-                bytea_output,
+                bytea_output: raw::bytea_output,
             };
             pg_sys::DateStyle = pg_sys::USE_ISO_DATES as c_int;
             pg_sys::DateOrder = pg_sys::DATEORDER_YMD as c_int;
             pg_sys::IntervalStyle = pg_sys::INTSTYLE_POSTGRES as c_int;
             pg_sys::session_timezone = pg_sys::pg_tzset(c"UTC".as_ptr());
             pg_sys::extra_float_digits = 1;
-            bytea_output = BYTEA_OUTPUT_HEX;
+            raw::bytea_output = BYTEA_OUTPUT_HEX;
             before
         }
     }
@@ -95,17 +96,12 @@ impl Drop for Values {
             pg_sys::IntervalStyle = self.interval_style;
             pg_sys::session_timezone = self.time_zone;
             pg_sys::extra_float_digits = self.extra_float_digits;
-            bytea_output = self.bytea_output;
+            raw::bytea_output = self.bytea_output;
         }
     }
 }
 
 const BYTEA_OUTPUT_HEX: c_int = 1;
-
-unsafe extern "C" {
-    /// `utils/bytea.h`, which the generated bindings leave out.
-    static mut bytea_output: c_int;
-}
 
 /// Runs `f` with plans that read in the order of an index, and so stop where they have enough, whatever the
 /// planner takes a table's size to be.

@@ -1,5 +1,6 @@
 //! A trigger's call: which table, which operation, and the row versions as they are stored.
 
+use super::raw;
 use super::spi::Row;
 use pgrx::pg_sys;
 use pgrx::trigger_support::PgTrigger;
@@ -65,7 +66,7 @@ impl<'a> Firing<'a> {
     }
 
     /// The row version that an UPDATE or DELETE ended, for a row-level trigger that fires afterwards.
-    pub fn old(&self) -> Option<Stored<'_>> {
+    pub fn ended(&self) -> Option<Stored<'_>> {
         match self.operation() {
             Operation::Update | Operation::Delete => self.stored(self.0.tg_trigslot),
             Operation::Insert | Operation::Truncate => None,
@@ -73,7 +74,7 @@ impl<'a> Firing<'a> {
     }
 
     /// The row version that an INSERT or UPDATE made, for a row-level trigger that fires afterwards.
-    pub fn new(&self) -> Option<Stored<'_>> {
+    pub fn made(&self) -> Option<Stored<'_>> {
         match self.operation() {
             Operation::Insert => self.stored(self.0.tg_trigslot),
             Operation::Update => self.stored(self.0.tg_newslot),
@@ -168,16 +169,5 @@ impl<'a> Stored<'a> {
             line: place.ip_posid,
             command,
         }
-    }
-}
-
-/// Functions of the server's that raise no error, without a guard, which would take longer than they do.
-mod raw {
-    use pgrx::pg_sys::{CommandId, HeapTupleHeader, TransactionId};
-
-    unsafe extern "C-unwind" {
-        pub fn HeapTupleHeaderGetCmin(tuple: HeapTupleHeader) -> CommandId;
-        pub fn HeapTupleHeaderGetCmax(tuple: HeapTupleHeader) -> CommandId;
-        pub fn TransactionIdIsCurrentTransactionId(xid: TransactionId) -> bool;
     }
 }

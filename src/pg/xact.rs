@@ -1,5 +1,6 @@
 //! The running transaction: who and when, and what is to be done once it has committed.
 
+use super::raw;
 use pgrx::pg_sys;
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -221,16 +222,4 @@ pub fn application_name<T>(f: impl FnOnce(Cow<str>) -> T) -> T {
         (!name.is_null()).then(|| CStr::from_ptr(name))
     };
     f(name.map_or(Cow::Borrowed(""), CStr::to_string_lossy))
-}
-
-/// Functions of the server's that raise no error, without a guard, which would take longer than they do.
-mod raw {
-    use pgrx::pg_sys::{FullTransactionId, Oid, SubTransactionId, TimestampTz};
-
-    unsafe extern "C-unwind" {
-        pub fn GetCurrentSubTransactionId() -> SubTransactionId;
-        pub fn GetTopFullTransactionIdIfAny() -> FullTransactionId;
-        pub fn GetCurrentStatementStartTimestamp() -> TimestampTz;
-        pub fn GetSessionUserId() -> Oid;
-    }
 }
