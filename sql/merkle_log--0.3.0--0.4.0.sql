@@ -313,7 +313,7 @@ CREATE TABLE @extschema@.merkle_source_state (
     state     text        NOT NULL,
     detail    text        NOT NULL,
     mend      text        NOT NULL,
-    since     timestamptz NOT NULL DEFAULT clock_timestamp()
+    since     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 ) USING heap;
 
 CREATE TABLE @extschema@.merkle_redacted_key (
@@ -321,7 +321,7 @@ CREATE TABLE @extschema@.merkle_redacted_key (
     source_key  text        COLLATE "C" NOT NULL,
     leaf_index  bigint      NOT NULL,
     reason      text        NOT NULL,
-    redacted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    redacted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (source_id, source_key)
 ) USING heap;
 
@@ -329,7 +329,7 @@ CREATE TABLE @extschema@.merkle_late_entry (
     log_id     integer     NOT NULL,
     leaf_index bigint      NOT NULL,
     way        text        NOT NULL,
-    found_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    found_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (log_id, leaf_index)
 ) USING heap;
 
@@ -342,7 +342,7 @@ CREATE TABLE @extschema@.verification_source_partitions (
     key_columns     text[]      NOT NULL,
     from_leaf_index bigint      NOT NULL,
     to_leaf_index   bigint,
-    attached_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    attached_at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     detached_at     timestamptz,
     PRIMARY KEY (source_id, partition_name, from_leaf_index)
 ) USING heap;
@@ -352,7 +352,7 @@ CREATE TABLE @extschema@.merkle_database (
     database_oid      oid         NOT NULL,
     database_name     text        NOT NULL,
     timeline          integer     NOT NULL,
-    since             timestamptz NOT NULL DEFAULT clock_timestamp(),
+    since             timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     left_at           timestamptz,
     PRIMARY KEY (system_identifier, database_oid)
 ) USING heap;

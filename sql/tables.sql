@@ -232,7 +232,7 @@ CREATE TABLE @extschema@.merkle_redacted_key (
     source_key  text        COLLATE "C" NOT NULL,
     leaf_index  bigint      NOT NULL,
     reason      text        NOT NULL,
-    redacted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    redacted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (source_id, source_key)
 ) USING heap;
 
@@ -240,7 +240,7 @@ CREATE TABLE @extschema@.merkle_late_entry (
     log_id     integer     NOT NULL,
     leaf_index bigint      NOT NULL,
     way        text        NOT NULL,
-    found_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    found_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (log_id, leaf_index)
 ) USING heap;
 
@@ -253,7 +253,7 @@ CREATE TABLE @extschema@.verification_source_partitions (
     key_columns     text[]      NOT NULL,
     from_leaf_index bigint      NOT NULL,
     to_leaf_index   bigint,
-    attached_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    attached_at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     detached_at     timestamptz,
     PRIMARY KEY (source_id, partition_name, from_leaf_index)
 ) USING heap;
@@ -264,7 +264,7 @@ CREATE TABLE @extschema@.merkle_database (
     database_oid      oid         NOT NULL,
     database_name     text        NOT NULL,
     timeline          integer     NOT NULL,
-    since             timestamptz NOT NULL DEFAULT clock_timestamp(),
+    since             timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     left_at           timestamptz,
     PRIMARY KEY (system_identifier, database_oid)
 ) USING heap;
@@ -275,7 +275,7 @@ CREATE TABLE @extschema@.merkle_source_state (
     state     text        NOT NULL,
     detail    text        NOT NULL,
     mend      text        NOT NULL,
-    since     timestamptz NOT NULL DEFAULT clock_timestamp()
+    since     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 ) USING heap;
 
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs', 'WHERE log_id OPERATOR(pg_catalog.<>) 0');
