@@ -205,7 +205,7 @@ mod tests {
         refused(
             "SELECT create_log('x', settle => '-1 second')",
             "22023",
-            &["not negative"],
+            &["zero to 100 years"],
         );
     }
 
