@@ -34,6 +34,8 @@ struct Record {
     origin: u32,
     kind: Kind,
     place: Place,
+    /// How many changes were captured before it.
+    number: u32,
     start: usize,
     key: u32,
     leaf: u32,
@@ -57,6 +59,7 @@ struct Gathered {
     pack: Option<Pack>,
     /// By log: what was written early.
     early: BTreeMap<i32, Early>,
+    captured: u32,
     /// The highest command among all changes so far, and that as it was when the client's statement began: no
     /// command up to there is still running.
     command: u32,
@@ -192,7 +195,7 @@ impl Gathered {
         self.origins.clear();
         self.early.clear();
         self.truncated.clear();
-        (self.command, self.settled, self.statement) = (0, 0, 0);
+        (self.captured, self.command, self.settled, self.statement) = (0, 0, 0, 0);
         self.closing = false;
     }
 
@@ -236,6 +239,7 @@ impl Gathered {
             }
         }
         self.command = self.command.max(change.place.command());
+        self.captured += 1;
         let start = self.data.len();
         self.data.extend_from_slice(change.key.as_bytes());
         self.data.extend_from_slice(change.leaf);
@@ -245,6 +249,7 @@ impl Gathered {
             origin: self.origins.len() as u32 - 1,
             kind: change.kind,
             place: change.place,
+            number: self.captured,
             start,
             key: change.key.len() as u32,
             leaf: change.leaf.len() as u32,
@@ -363,7 +368,9 @@ impl Gathered {
                 key: std::str::from_utf8(key).expect("a key is text"),
                 leaf,
                 salt: &rest[..record.salt as usize],
-                place: writer.keeps_places().then_some(record.place),
+                place: writer
+                    .keeps_places()
+                    .then_some((record.number, record.place)),
             });
         }
         writer.finish();

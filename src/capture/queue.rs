@@ -175,7 +175,7 @@ pub struct Change {
     /// Leaf data or their hash.
     pub leaf: Vec<u8>,
     pub salt: Option<Vec<u8>>,
-    place: Option<Place>,
+    place: Option<(u32, Place)>,
 }
 
 impl Change {
@@ -450,7 +450,12 @@ impl<'a> Queue<'a> {
                 piece.changes.extend(row.changes?);
             }
         }
-        let places: Option<Vec<Place>> = piece.changes.iter().map(|c| c.place).collect();
+        // Subtransactions write what is theirs, so that what was captured earlier may be written later.
+        piece
+            .changes
+            .sort_by_key(|c| c.place.map(|(number, _)| number));
+        let places = piece.changes.iter().map(|c| Some(c.place?.1));
+        let places: Option<Vec<Place>> = places.collect();
         let places = places.ok_or_else(|| Error::Damaged {
             log: self.log.name.clone(),
             problem: format!("queue row {} does not say where its changes belong", row.id),
