@@ -646,12 +646,13 @@ impl Oracle {
             ),
         };
         self.script.push(format!("{sql}{failed}"));
+        // A program may fail, also by waiting for the transaction beside it; the server may not.
         if let Err(error) = &result {
             let code = error
                 .as_db_error()
                 .map_or(String::new(), |e| e.code().code().to_owned());
             assert!(
-                !code.starts_with("XX") && !code.is_empty() && code != "57014" && code != "55P03",
+                !code.starts_with("XX") && !code.is_empty() && code != "57014",
                 "{error:?}\nafter\n{}",
                 self.script.join(";\n")
             );
@@ -689,7 +690,7 @@ impl Oracle {
             run(
                 client,
                 &format!(
-                    "SET oracle.chaos = {chaos}; SET oracle.depth = 0; SET merkle_log.capture_memory = '{memory}'; SET lock_timeout = '20s'"
+                    "SET oracle.chaos = {chaos}; SET oracle.depth = 0; SET merkle_log.capture_memory = '{memory}'; SET lock_timeout = '200ms'"
                 ),
             );
         }
