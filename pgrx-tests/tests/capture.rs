@@ -1241,6 +1241,29 @@ fn what_a_subtransaction_queues_early_stands_behind_what_came_before_it() {
 }
 
 #[test]
+fn a_log_or_the_extension_can_be_dropped_by_a_transaction_that_was_captured() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, ORDERS);
+    run(
+        &mut a,
+        "BEGIN; INSERT INTO orders VALUES (1); SAVEPOINT s; SELECT drop_log('audit', confirm => true); ROLLBACK TO s; COMMIT",
+    );
+    assert_eq!(logged(&mut a), ["insert 1"], "it was not dropped after all");
+    run(
+        &mut a,
+        "BEGIN; INSERT INTO orders VALUES (2); SELECT drop_log('audit', confirm => true); INSERT INTO orders VALUES (3); COMMIT",
+    );
+    assert_eq!(one::<i64>(&mut a, "SELECT count(*) FROM merkle_pending"), 0);
+    run(
+        &mut a,
+        "SELECT create_log('audit'); SELECT add_source('audit', 'orders', capture => 'trigger');
+         BEGIN; INSERT INTO orders VALUES (4); DROP EXTENSION merkle_log CASCADE; COMMIT",
+    );
+    assert_eq!(one::<i64>(&mut a, "SELECT count(*) FROM orders"), 4);
+}
+
+#[test]
 fn procedures_that_commit_queue_each_of_their_transactions() {
     let cluster = Cluster::start();
     let mut a = cluster.client("postgres");

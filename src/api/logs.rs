@@ -1,8 +1,8 @@
 //! Creating, changing and dropping logs.
 
 use super::required;
-use crate::capture::guard;
 use crate::capture::order::Domain;
+use crate::capture::{gather, guard};
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources;
 use crate::error::Error;
@@ -201,6 +201,7 @@ fn drop_log(
             let sql = format!("DELETE FROM @extschema@.{table} WHERE log_id = $1");
             session.execute(&sql, &[log.id.into()]);
         }
+        gather::drop_log(log.id);
         session.logs_changed()?;
         Ok(format!(
             "dropped log \"{}\" with {entries} entries, {sources} sources and {heads} tree heads",

@@ -13,7 +13,7 @@ use crate::catalog::versions;
 use crate::encode::time;
 use crate::error::Error;
 use crate::pg::spi::{Cursor, Row, Snapshot};
-use crate::pg::{insert, settings};
+use crate::pg::{insert, relcache, settings};
 use crate::session::Session;
 use crate::store::leaves::Statement;
 use leaf_format::Kind;
@@ -47,6 +47,11 @@ impl Pack {
                 },
             )
             .ok_or(Error::NotInstalled)
+    }
+
+    /// False once the extension was dropped, which the running transaction may have done.
+    pub fn exists(&self) -> bool {
+        relcache::exists(self.table)
     }
 }
 
