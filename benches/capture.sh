@@ -14,7 +14,9 @@ columns='(id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz DEF
 sql "CREATE EXTENSION merkle_log; CREATE TABLE plain $columns; CREATE TABLE captured $columns;
      SELECT create_log('audit'); SELECT add_source('audit', 'captured', capture => 'trigger')" >/dev/null
 for table in plain captured; do
-    echo "INSERT INTO $table (note, data) VALUES ('note', '{\"sku\": 4711}')" >"$dir/$table.sql"
+    insert="INSERT INTO $table (note, data) VALUES ('note', '{\"sku\": 4711}');"
+    echo "$insert" >"$dir/$table.sql"
+    { echo 'BEGIN;'; for _ in 1 2 3 4 5; do echo "$insert"; done; echo 'COMMIT;'; } >"$dir/$table-5.sql"
 done
 drained() { until [ "$(sql 'SELECT count(*) FROM merkle_pending')" = 0 ]; do sleep 0.1; done; }
 median() { sort -n | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
@@ -33,6 +35,11 @@ for c in $clients; do
     a=$(median <"$dir/tps-$c-plain"); b=$(median <"$dir/tps-$c-captured")
     awk -v c="$c" -v a="$a" -v b="$b" 'BEGIN { printf "| single-row INSERT, %d client(s), TPS | %.0f | %.0f | %.2f | ≥ 0.85 |\n", c, a, b, b / a }'
 done
+for round in $(seq "$rounds"); do
+    for table in plain captured; do tps 1 $table-5 >>"$dir/tps-5-$table"; drained; done
+done
+a=$(median <"$dir/tps-5-plain"); b=$(median <"$dir/tps-5-captured")
+awk -v a="$a" -v b="$b" 'BEGIN { printf "| transactions of five INSERTs, 1 client, TPS | %.0f | %.0f | %.2f | |\n", a, b, b / a }'
 for round in $(seq "$rounds"); do
     for table in plain captured; do
         sql "TRUNCATE plain; VACUUM" 2>/dev/null || true

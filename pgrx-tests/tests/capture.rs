@@ -1220,6 +1220,60 @@ fn a_large_transaction_is_queued_early_and_logged_whole_or_not_at_all() {
 }
 
 #[test]
+fn what_a_subtransaction_queues_early_stands_behind_what_came_before_it() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, ORDERS);
+    run(
+        &mut a,
+        "SELECT alter_source('audit', 'orders', allow_truncate => true); SET merkle_log.capture_memory = '1kB'",
+    );
+    let updates = "UPDATE orders SET note = note || '+' WHERE id = 2;".repeat(40);
+    run(
+        &mut a,
+        &format!(
+            "BEGIN; INSERT INTO orders VALUES (1, 'gone'); TRUNCATE orders; INSERT INTO orders VALUES (2, 'a'); SAVEPOINT s; {updates} RELEASE s;
+             INSERT INTO orders VALUES (1, 'back'); COMMIT"
+        ),
+    );
+    assert_eq!(drain(&mut a, "audit"), 44);
+    assert_eq!(
+        history(&mut a, "orders", "1"),
+        ["insert gone", "truncate", "insert back"]
+    );
+    let of_2 = history(&mut a, "orders", "2");
+    assert_eq!(
+        of_2[..4],
+        ["truncate", "insert a", "update a+", "update a++"]
+    );
+    assert_eq!(of_2[41], format!("update a{}", "+".repeat(40)));
+    intact(&mut a);
+}
+
+#[test]
+fn a_log_or_the_extension_can_be_dropped_by_a_transaction_that_was_captured() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, ORDERS);
+    run(
+        &mut a,
+        "BEGIN; INSERT INTO orders VALUES (1); SAVEPOINT s; SELECT drop_log('audit', confirm => true); ROLLBACK TO s; COMMIT",
+    );
+    assert_eq!(logged(&mut a), ["insert 1"], "it was not dropped after all");
+    run(
+        &mut a,
+        "BEGIN; INSERT INTO orders VALUES (2); SELECT drop_log('audit', confirm => true); INSERT INTO orders VALUES (3); COMMIT",
+    );
+    assert_eq!(one::<i64>(&mut a, "SELECT count(*) FROM merkle_pending"), 0);
+    run(
+        &mut a,
+        "SELECT create_log('audit'); SELECT add_source('audit', 'orders', capture => 'trigger');
+         BEGIN; INSERT INTO orders VALUES (4); DROP EXTENSION merkle_log CASCADE; COMMIT",
+    );
+    assert_eq!(one::<i64>(&mut a, "SELECT count(*) FROM orders"), 4);
+}
+
+#[test]
 fn procedures_that_commit_queue_each_of_their_transactions() {
     let cluster = Cluster::start();
     let mut a = cluster.client("postgres");

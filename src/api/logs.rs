@@ -2,8 +2,8 @@
 
 use super::{MAX_NAME, log_name, required, shortened};
 use crate::administration::{self, Act};
-use crate::capture::guard;
 use crate::capture::order::Domain;
+use crate::capture::{gather, guard};
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources;
 use crate::error::Error;
@@ -239,6 +239,7 @@ fn drop_log(
             let sql = format!("DELETE FROM @extschema@.{table} WHERE log_id = $1");
             session.execute(&sql, &[log.id.into()]);
         }
+        gather::drop_log(log.id);
         session.logs_changed()?;
         Ok(format!(
             "dropped log \"{}\" with {entries} entries, {sources} sources and {heads} tree heads",

@@ -34,6 +34,8 @@ struct Record {
     origin: u32,
     kind: Kind,
     place: Place,
+    /// How many changes were captured before it.
+    number: u32,
     start: usize,
     key: u32,
     leaf: u32,
@@ -57,6 +59,7 @@ struct Gathered {
     pack: Option<Pack>,
     /// By log: what was written early.
     early: BTreeMap<i32, Early>,
+    captured: u32,
     /// The highest command among all changes so far, and that as it was when the client's statement began: no
     /// command up to there is still running.
     command: u32,
@@ -65,6 +68,8 @@ struct Gathered {
     statement: i64,
     /// Sources that were truncated, and of which nothing has been captured since.
     truncated: HashSet<i32>,
+    /// Logs that were dropped, and the subtransactions that did it.
+    dropped: Vec<(pg_sys::SubTransactionId, i32)>,
     /// What is captured from now on is captured while the transaction commits.
     closing: bool,
 }
@@ -91,11 +96,15 @@ pub struct Captured<'a> {
     pub salt: Option<&'a [u8]>,
 }
 
-/// Keeps a change until the transaction commits.
-pub fn add(plan: &Rc<Plan>, origin: &Rc<Origin>, change: Captured) {
+fn watch() {
     if !WATCHED.replace(true) {
         xact::watch(&BORDERS);
     }
+}
+
+/// Keeps a change until the transaction commits.
+pub fn add(plan: &Rc<Plan>, origin: &Rc<Origin>, change: Captured) {
+    watch();
     let subtransaction = xact::subtransaction();
     GATHERED.with_borrow_mut(|gathered| {
         gathered.enter(subtransaction);
@@ -107,6 +116,13 @@ pub fn add(plan: &Rc<Plan>, origin: &Rc<Origin>, change: Captured) {
             gathered.write_last();
         }
     });
+}
+
+/// What the transaction has captured for a log is not queued: the log is dropped.
+pub fn drop_log(log_id: i32) {
+    let subtransaction = xact::subtransaction();
+    GATHERED.with_borrow_mut(|gathered| gathered.dropped.push((subtransaction, log_id)));
+    watch();
 }
 
 /// True if the transaction has truncated a source, and captured nothing of it since.
@@ -148,6 +164,7 @@ fn forget() {
 fn rolled_back(subtransaction: pg_sys::SubTransactionId) {
     unless_ending(|gathered| {
         gathered.truncated.clear();
+        gathered.dropped.retain(|(by, _)| *by != subtransaction);
         if let Some(level) = gathered
             .levels
             .pop_if(|l| l.subtransaction >= subtransaction)
@@ -160,6 +177,11 @@ fn rolled_back(subtransaction: pg_sys::SubTransactionId) {
 
 fn merged(subtransaction: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     unless_ending(|gathered| {
+        for (by, _) in &mut gathered.dropped {
+            if *by == subtransaction {
+                *by = parent;
+            }
+        }
         let Some(level) = gathered
             .levels
             .pop_if(|l| l.subtransaction == subtransaction)
@@ -192,7 +214,8 @@ impl Gathered {
         self.origins.clear();
         self.early.clear();
         self.truncated.clear();
-        (self.command, self.settled, self.statement) = (0, 0, 0);
+        self.dropped.clear();
+        (self.captured, self.command, self.settled, self.statement) = (0, 0, 0, 0);
         self.closing = false;
     }
 
@@ -236,6 +259,7 @@ impl Gathered {
             }
         }
         self.command = self.command.max(change.place.command());
+        self.captured += 1;
         let start = self.data.len();
         self.data.extend_from_slice(change.key.as_bytes());
         self.data.extend_from_slice(change.leaf);
@@ -245,6 +269,7 @@ impl Gathered {
             origin: self.origins.len() as u32 - 1,
             kind: change.kind,
             place: change.place,
+            number: self.captured,
             start,
             key: change.key.len() as u32,
             leaf: change.leaf.len() as u32,
@@ -295,6 +320,7 @@ impl Gathered {
         logs.extend(self.early.keys());
         logs.sort_unstable();
         logs.dedup();
+        logs.retain(|log_id| self.dropped.iter().all(|(_, dropped)| dropped != log_id));
         for log_id in &logs {
             let (order, ends) = self.in_order(*log_id, &range);
             let mut early = self.early.get(log_id).copied().unwrap_or_default();
@@ -348,7 +374,7 @@ impl Gathered {
 
     /// Writes records of a log to its queue, in the order given.
     fn write(&self, log_id: i32, order: &[usize], early: &mut Early, is_early: bool) {
-        let Some(pack) = self.pack else {
+        let Some(pack) = self.pack.filter(Pack::exists) else {
             return;
         };
         let mut writer = Writer::new(pack, log_id, xact::id(), early, is_early);
@@ -363,7 +389,9 @@ impl Gathered {
                 key: std::str::from_utf8(key).expect("a key is text"),
                 leaf,
                 salt: &rest[..record.salt as usize],
-                place: writer.keeps_places().then_some(record.place),
+                place: writer
+                    .keeps_places()
+                    .then_some((record.number, record.place)),
             });
         }
         writer.finish();

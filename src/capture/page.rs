@@ -15,7 +15,7 @@ const FORMAT: u8 = 1;
 const ROOM: usize = 7900;
 /// What a change costs beside its texts and bytes, at most.
 const OVERHEAD: usize = 16;
-const PLACE: usize = 24;
+const PLACE: usize = 28;
 const KINDS: [Kind; 4] = [Kind::Insert, Kind::Update, Kind::Delete, Kind::Truncate];
 
 /// The table that a change is of, as it was described when the change was captured.
@@ -51,8 +51,9 @@ pub struct PageChange<'a> {
     pub leaf: &'a [u8],
     #[serde(with = "serde_bytes")]
     salt: &'a [u8],
-    /// Only where the transaction's pages may have to be put in order.
-    pub place: Option<Place>,
+    /// Only where the transaction's pages may have to be put in order: how many changes were captured before it, and
+    /// where it belongs.
+    pub place: Option<(u32, Place)>,
 }
 
 impl<'a> PageChange<'a> {
@@ -96,7 +97,7 @@ pub struct Item<'a> {
     pub key: &'a str,
     pub leaf: &'a [u8],
     pub salt: &'a [u8],
-    pub place: Option<Place>,
+    pub place: Option<(u32, Place)>,
 }
 
 /// A page that is being filled.

@@ -13,7 +13,7 @@ use crate::catalog::versions;
 use crate::encode::time;
 use crate::error::Error;
 use crate::pg::spi::{Cursor, Row, Snapshot};
-use crate::pg::{insert, settings};
+use crate::pg::{insert, relcache, settings};
 use crate::session::Session;
 use crate::store::leaves::Statement;
 use leaf_format::Kind;
@@ -47,6 +47,11 @@ impl Pack {
                 },
             )
             .ok_or(Error::NotInstalled)
+    }
+
+    /// False once the extension was dropped, which the running transaction may have done.
+    pub fn exists(&self) -> bool {
+        relcache::exists(self.table)
     }
 }
 
@@ -175,7 +180,7 @@ pub struct Change {
     /// Leaf data or their hash.
     pub leaf: Vec<u8>,
     pub salt: Option<Vec<u8>>,
-    place: Option<Place>,
+    place: Option<(u32, Place)>,
 }
 
 impl Change {
@@ -450,7 +455,12 @@ impl<'a> Queue<'a> {
                 piece.changes.extend(row.changes?);
             }
         }
-        let places: Option<Vec<Place>> = piece.changes.iter().map(|c| c.place).collect();
+        // Subtransactions write what is theirs, so that what was captured earlier may be written later.
+        piece
+            .changes
+            .sort_by_key(|c| c.place.map(|(number, _)| number));
+        let places = piece.changes.iter().map(|c| Some(c.place?.1));
+        let places: Option<Vec<Place>> = places.collect();
         let places = places.ok_or_else(|| Error::Damaged {
             log: self.log.name.clone(),
             problem: format!("queue row {} does not say where its changes belong", row.id),

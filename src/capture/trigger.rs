@@ -261,7 +261,7 @@ impl Plan {
     }
 
     fn capture(self: &Rc<Plan>, firing: &Firing) -> Result<(), Error> {
-        let (old, new) = (firing.ended(), firing.made());
+        let (old, new) = (firing.old_version(), firing.new_version());
         match (firing.operation(), old, new) {
             (Operation::Insert, _, Some(new)) => self.made(Kind::Insert, &new),
             (Operation::Delete, Some(old), _) => self.ended(Kind::Delete, &old, &old),

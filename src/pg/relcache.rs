@@ -82,12 +82,15 @@ unsafe extern "C-unwind" fn type_changed(_arg: pg_sys::Datum, _cache: i32, hash:
     });
 }
 
+pub fn exists(relation: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up.
+    unsafe { pg_sys::get_rel_relkind(relation) != 0 }
+}
+
 /// Tells every backend, once the transaction commits, that what is kept about the table is stale.
 pub fn invalidate(relation: pg_sys::Oid) {
-    // SAFETY: a catalog look-up first, since the call refuses a relation that is gone.
-    unsafe {
-        if pg_sys::get_rel_relkind(relation) != 0 {
-            pg_sys::CacheInvalidateRelcacheByRelid(relation);
-        }
+    if exists(relation) {
+        // SAFETY: the call refuses only a relation that is gone.
+        unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
     }
 }

@@ -66,7 +66,7 @@ impl<'a> Firing<'a> {
     }
 
     /// The row version that an UPDATE or DELETE ended, for a row-level trigger that fires afterwards.
-    pub fn ended(&self) -> Option<Stored<'_>> {
+    pub fn old_version(&self) -> Option<Stored<'_>> {
         match self.operation() {
             Operation::Update | Operation::Delete => self.stored(self.0.tg_trigslot),
             Operation::Insert | Operation::Truncate => None,
@@ -74,7 +74,7 @@ impl<'a> Firing<'a> {
     }
 
     /// The row version that an INSERT or UPDATE made, for a row-level trigger that fires afterwards.
-    pub fn made(&self) -> Option<Stored<'_>> {
+    pub fn new_version(&self) -> Option<Stored<'_>> {
         match self.operation() {
             Operation::Insert => self.stored(self.0.tg_trigslot),
             Operation::Update => self.stored(self.0.tg_newslot),
