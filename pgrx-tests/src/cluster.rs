@@ -1,5 +1,6 @@
 //! A cluster of its own for each test, in a temporary directory, on a Unix socket.
 
+use crate::{one, until};
 use postgres::{Client, Config, NoTls};
 use std::ffi::OsStr;
 use std::fs;
@@ -133,6 +134,18 @@ impl Cluster {
         self.tool(
             "pg_ctl",
             ["-D", &self.data(), "-l", &log, "-w", "-t", "120", "start"],
+        );
+    }
+
+    /// Waits until this standby has replayed all that `primary` has flushed so far; fails after a minute.
+    pub fn catches_up_with(&self, primary: &Cluster) {
+        let flushed: String = one(
+            &mut primary.client("postgres"),
+            "SELECT pg_current_wal_flush_lsn()::text",
+        );
+        until(
+            &mut self.client("postgres"),
+            &format!("SELECT pg_last_wal_replay_lsn() >= '{flushed}'"),
         );
     }
 

@@ -122,6 +122,7 @@ fn pages_come_from_a_standby_which_takes_over_when_it_is_promoted() {
     config.read_url = Some(url(&standby));
     let (db, convo) = runtime.block_on(connect(&config));
     let (alice, bob) = (did("alice"), did("bob"));
+    standby.catches_up_with(&primary);
     runtime.block_on(async {
         for n in 1..=20 {
             send(&db, convo, &alice).await.unwrap();
