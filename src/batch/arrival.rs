@@ -5,6 +5,7 @@
 //! first and the queue, with a younger snapshot, to its end after that.
 
 use super::{Late, record_late, report};
+use crate::capture::gather;
 use crate::capture::page::CapturedAs;
 use crate::capture::partitions;
 use crate::capture::queue::{self, Change, Queue};
@@ -101,12 +102,13 @@ pub fn reconcile(session: &Session, log: &Log) -> Result<Vec<Late>, Error> {
     let mut late = Vec::new();
     // Where rows were left out, or entries pruned, a row without one says nothing.
     let complete = |s: &Source| s.complete && s.pruned_order.is_none();
-    for source in sources::active(session, log).into_iter().filter(complete) {
+    'sources: for source in sources::active(session, log).into_iter().filter(complete) {
         lock::access_share(source.relation);
         let mut after = Some(Vec::new());
         while let Some(from) = after {
             let Some(sweep) = Sweep::read(session, log, &source, from, SWEEP)? else {
-                break;
+                // Its rows were not all seen: whatever is to be backfilled still is.
+                continue 'sources;
             };
             after = sweep.next.clone();
             batch.drain_all()?;
@@ -374,7 +376,11 @@ impl<'a> Batch<'a> {
             };
             !live.contains_key(&row.key) && !earlier()
         };
-        let rows: Vec<Leaf> = sweep.rows.into_iter().filter(unlogged).collect();
+        let mut rows: Vec<Leaf> = sweep.rows.into_iter().filter(unlogged).collect();
+        // What this transaction has captured itself is queued when it commits.
+        let keys = rows.iter().map(|row| row.key.clone()).collect();
+        let waiting = gather::waiting_here(session, source, keys);
+        rows.retain(|row| !waiting.contains(&row.key));
         if rows.is_empty() {
             return Ok(Vec::new());
         }

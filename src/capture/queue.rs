@@ -7,6 +7,7 @@
 
 use super::change_order::{Place, Rank, ranks};
 use super::page::{CapturedAs, Filling, Item, Page};
+use super::trigger::truncation_key;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::Source;
 use crate::catalog::versions;
@@ -514,7 +515,7 @@ pub fn table(session: &Session) -> Option<(pg_sys::Oid, i64)> {
     )
 }
 
-/// Those of `keys` that have changes in the queue.
+/// Those of `keys` that have changes in the queue; all of them, if a truncation of the source is there.
 pub fn waiting(
     session: &Session,
     snapshot: Snapshot,
@@ -523,15 +524,19 @@ pub fn waiting(
 ) -> HashSet<String> {
     let wanted: HashSet<&str> = keys.iter().map(String::as_str).collect();
     let mut found = HashSet::new();
+    let truncation = truncation_key(source.id);
+    let mut truncated = false;
     session.query(
         snapshot,
         "SELECT p.payload, p.source_id, p.keys FROM @extschema@.merkle_pending p WHERE p.log_id = $1",
         &[source.log_id.into()],
         |row| {
             let mut look = |source_id: i32, key: &str| {
-                if source_id == source.id
-                    && let Some(key) = wanted.get(key)
-                {
+                if source_id != source.id {
+                    return;
+                }
+                truncated |= key == truncation;
+                if let Some(key) = wanted.get(key) {
                     found.insert((*key).to_owned());
                 }
             };
@@ -547,5 +552,8 @@ pub fn waiting(
             }
         },
     );
-    found
+    match truncated {
+        true => keys.into_iter().collect(),
+        false => found,
+    }
 }
