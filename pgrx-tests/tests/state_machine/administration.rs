@@ -171,12 +171,15 @@ impl Machine {
             chosen: None,
             watermark: None,
             redacted: Default::default(),
+            unknown: Default::default(),
+            lost: false,
         };
         let log = &mut self.state.logs[log];
         log.domain = Some(capture);
         // A table that was removed goes on as the source that it was.
         let before = log.sources.iter_mut().rfind(|s| s.table == table);
-        match before.filter(|b| b.salted == salted) {
+        let goes_on = |b: &&mut Source| b.salted == salted && !(b.lost && b.id != source.id);
+        match before.filter(goes_on) {
             Some(before) => {
                 if before.id != source.id {
                     self.fail("the table was a source before, and goes on as another");
@@ -186,6 +189,8 @@ impl Machine {
                     complete: before.complete && source.complete,
                     watermark: before.watermark,
                     redacted: std::mem::take(&mut before.redacted),
+                    unknown: std::mem::take(&mut before.unknown),
+                    lost: before.lost,
                     ..source
                 };
             }

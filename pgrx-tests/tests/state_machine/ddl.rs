@@ -142,8 +142,9 @@ impl Machine {
     }
 
     fn key(&mut self, table: usize) {
+        let name = self.fresh_name("key");
         let column = self.state.tables[table].key_name();
-        let add = format!("ADD CONSTRAINT its_key PRIMARY KEY ({column})");
+        let add = format!("ADD CONSTRAINT {name} PRIMARY KEY ({column})");
         let name = match self.state.tables[table].has_key {
             true => self.ask(&format!(
                 "SELECT conname FROM pg_constraint WHERE conrelid = '{}'::regclass AND contype = 'p'",
@@ -346,12 +347,14 @@ impl Machine {
         match &part.detached {
             None => {
                 let dropped = self.chance(0.3);
-                match dropped {
-                    true => drop(self.run(&format!("DROP TABLE public.{name}"), None)),
+                let sql = match dropped {
+                    true => format!("DROP TABLE public.{name}"),
                     false => {
-                        drop(self.alter(table, &format!("DETACH PARTITION public.{name}"), None))
+                        let table = self.state.tables[table].sql();
+                        format!("ALTER TABLE {table} DETACH PARTITION public.{name}")
                     }
-                }
+                };
+                self.run(&sql, None);
                 let state = &mut self.state.tables[table];
                 let rows = state.take(part.from, part.to);
                 state.left.extend(rows.keys());

@@ -100,7 +100,7 @@ impl Machine {
         guards.next().and_then(|_| ours("23001"))
     }
 
-    fn inserted(&mut self, table: usize) -> Statement {
+    fn inserted(&mut self, table: usize) -> Option<Statement> {
         let last = self.last_values().get(&table).copied().unwrap_or(0);
         let count = self.rng.random_range(1..=3);
         let given = self.chance(0.4);
@@ -111,6 +111,11 @@ impl Machine {
         };
         let state = &self.state.tables[table];
         let locked = self.locked(table);
+        // Nothing else keeps a key from coming twice.
+        let twice = |key: &Key| state.rows.contains_key(key) || locked.contains(key);
+        if !state.has_key && keys.iter().any(twice) {
+            return None;
+        }
         let refusal = keys.iter().find_map(|key| match () {
             _ if !state.holds(*key) => theirs("23514"),
             _ if !state.has_key => None,
@@ -150,11 +155,11 @@ impl Machine {
             key,
             row: row.clone(),
         });
-        Statement {
+        Some(Statement {
             sql,
             changes: changes.collect(),
             refusal,
-        }
+        })
     }
 
     fn changed(&mut self, table: usize) -> Option<Statement> {
@@ -273,7 +278,7 @@ impl Machine {
             return self.copy(table);
         }
         let statement = match self.chance(0.5) {
-            true => Some(self.inserted(table)),
+            true => self.inserted(table),
             false => self.changed(table),
         };
         let Some(statement) = statement else {
@@ -331,7 +336,7 @@ impl Machine {
         let Some(table) = self.some_table() else {
             return;
         };
-        let mut statements = vec![self.inserted(table)];
+        let mut statements: Vec<Statement> = self.inserted(table).into_iter().collect();
         if let Some(key) = self.some_key(table) {
             let state = &self.state.tables[table];
             let sql = format!(

@@ -84,8 +84,13 @@ pub fn findings(log: &Log, tables: &[Table], own: &[(i32, Group)]) -> Findings {
         });
         match problem {
             _ if source.removed => {
-                let departed = |(_, e): (usize, &std::rc::Rc<Entry>)| differs(e, table).is_some();
-                match !source.captures() && problem.is_none() && judged.any(departed) {
+                let departed =
+                    |(_, e): (usize, &std::rc::Rc<Entry>)| differs(e, source, table).is_some();
+                match !source.captures()
+                    && !source.lost
+                    && problem.is_none()
+                    && judged.any(departed)
+                {
                     true => findings.must("source_removed", name, None),
                     false => drop(findings.may.insert(format!("source_removed {name}"))),
                 }
@@ -99,7 +104,7 @@ pub fn findings(log: &Log, tables: &[Table], own: &[(i32, Group)]) -> Findings {
                     if waiting.truncated || waiting.keys.contains(&entry.key) {
                         continue;
                     }
-                    match differs(entry, table) {
+                    match differs(entry, source, table) {
                         Some("schema_changed") => changed = true,
                         Some(kinds) => findings.must(kinds, name, Some(entry.key)),
                         None => {}
@@ -142,7 +147,7 @@ pub fn escaped(log: &Log, place: usize, table: &Table, ceiling: i64) -> usize {
 }
 
 /// How a row differs from an entry that should be about it.
-fn differs(entry: &Entry, table: &Table) -> Option<&'static str> {
+fn differs(entry: &Entry, source: &Source, table: &Table) -> Option<&'static str> {
     let Some(row) = table.rows.get(&entry.key) else {
         let held = table.holds(entry.key);
         return Some(match table.parts {
@@ -156,15 +161,19 @@ fn differs(entry: &Entry, table: &Table) -> Option<&'static str> {
         entry
             .version
             .iter()
-            .filter(|(id, ..)| table.columns.iter().any(|c| c.id == *id))
+            .filter(|(id, ..)| {
+                !source.unknown.contains(id) && table.columns.iter().any(|c| c.id == *id)
+            })
             .cloned()
             .collect(),
     );
     if content(entry.key, row, &now) == entry.content {
         return None;
     }
-    let same =
-        |(id, _, of): &(u32, String, _)| table.columns.iter().any(|c| c.id == *id && c.of == *of);
+    let same = |(id, _, of): &(u32, String, _)| {
+        let there = table.columns.iter().any(|c| c.id == *id && c.of == *of);
+        there && !source.unknown.contains(id)
+    };
     match entry.version.iter().all(same) {
         true => Some("modified"),
         false => Some("schema_changed"),

@@ -118,6 +118,9 @@ impl Machine {
         ));
         self.connect();
         run(&mut self.a, "SELECT adopt_database('continue')");
+        for source in self.state.logs.iter_mut().flat_map(|l| &mut l.sources) {
+            source.restore(&self.state.tables[source.table]);
+        }
         self.check();
     }
 

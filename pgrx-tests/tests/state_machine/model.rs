@@ -182,6 +182,10 @@ pub struct Source {
     pub chosen: Option<BTreeSet<ColumnId>>,
     pub watermark: Option<Key>,
     pub redacted: BTreeSet<Key>,
+    /// Columns that a dump did not tell about: they were not among those that are logged.
+    pub unknown: BTreeSet<ColumnId>,
+    /// It was removed when the database was restored from a dump, so its columns were not found again.
+    pub lost: bool,
 }
 
 impl Source {
@@ -196,6 +200,15 @@ impl Source {
         };
         let columns = table.columns.iter().filter(chosen);
         Rc::new(columns.map(|c| (c.id, c.name.clone(), c.of)).collect())
+    }
+
+    /// The database was restored from a dump.
+    pub fn restore(&mut self, table: &Table) {
+        self.lost |= self.removed;
+        if let Some(chosen) = &self.chosen {
+            let others = table.columns.iter().filter(|c| !chosen.contains(&c.id));
+            self.unknown.extend(others.map(|c| c.id));
+        }
     }
 
     /// What keeps batches from reading it, as the extension names that.
