@@ -149,7 +149,6 @@ pub const OTHERS: &[(&str, &str)] = &[
         "a trigger: what it writes is written as the writer commits",
     ),
     ("coverage_holes", "reads"),
-    ("held_as_copy_of", "reads"),
     ("log_counters", "reads shared memory"),
     ("log_lag", "reads"),
     ("merkle_log_health", "reads"),
