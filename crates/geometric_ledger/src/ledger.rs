@@ -8,8 +8,8 @@ use crate::engine::telemetry;
 use crate::error::Error;
 use crate::options::Options;
 use crate::storage::batches::Batches;
-use crate::storage::disk::{self, Directory, Disk, DiskFile, EmptyFile};
-use crate::storage::encryption::{Secret, unwrap, wrap};
+use crate::storage::disk::{self, Disk, DiskFile, EmptyFile};
+use crate::storage::encryption::{Secret, wrap};
 use crate::storage::region::{Memory, PAGE, Region};
 use crate::storage::shard::{Expected, Identity, Shard, State};
 use crate::storage::slot::MAX_EPOCH;
@@ -17,7 +17,7 @@ use crate::storage::superblock::{FORMAT, Superblock, SuperblockFile};
 use crate::storage::wal::Wal;
 use siphasher::sip::SipHasher13;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -56,19 +56,6 @@ impl Drop for GeometricLedger {
 }
 
 impl GeometricLedger {
-    /// Opens the ledger in a directory with the default [`Options`], creating it if it is not there.
-    ///
-    /// # Errors
-    /// As [`Options::open`].
-    pub fn new(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Options::default().open(path)
-    }
-
-    /// Opens the ledger in a directory with other options.
-    pub fn builder() -> Options {
-        Options::default()
-    }
-
     /// What the ledger is.
     pub fn info(&self) -> Info {
         let superblock = self.core.superblock.lock().unwrap();
@@ -218,24 +205,6 @@ impl GeometricLedger {
             recovery,
             maintenance,
         })
-    }
-
-    /// Seals the ledger's data keys under another user's key, and takes a new data key for all that
-    /// is written from the next opening on. Takes a moment, whatever the size.
-    ///
-    /// # Errors
-    /// [`Error::Key`] if the ledger is not encrypted or `old` is not its key.
-    pub fn rotate_key(path: impl AsRef<Path>, old: &Secret, new: &Secret) -> Result<(), Error> {
-        let ledger = Options::default().key(old.clone()).open(path)?;
-        let mut superblock = ledger.core.superblock.lock().unwrap();
-        let block = &mut superblock.block;
-        let mut data_keys = Vec::new();
-        for (epoch, wrapped) in &block.data_keys {
-            data_keys.push((*epoch, wrap(&unwrap(wrapped, old)?, new)?));
-        }
-        data_keys.push((block.epoch + 1, wrap(&Secret::random()?, new)?));
-        block.data_keys = data_keys;
-        superblock.write()
     }
 }
 
@@ -397,31 +366,5 @@ impl Core {
             return self.checkpoint(false);
         }
         superblock.write()
-    }
-}
-
-impl Options {
-    /// Opens the ledger in a directory, creating it if it is not there.
-    ///
-    /// # Errors
-    /// [`Error::Locked`] if another process has it open, [`Error::Damaged`] if its files are not
-    /// what was written, [`Error::Key`] if it is encrypted with another key.
-    pub fn open(self, path: impl AsRef<Path>) -> Result<GeometricLedger, Error> {
-        let path = path.as_ref();
-        let directory = match self.read_only {
-            true => Directory::open_read_only(path),
-            false => Directory::open(path),
-        }?;
-        let mut ledger = self.open_on(Arc::new(directory))?;
-        ledger.directory = Some(path.to_owned());
-        Ok(ledger)
-    }
-
-    /// Opens the ledger on any [`Disk`].
-    ///
-    /// # Errors
-    /// As [`Options::open`].
-    pub fn open_on(self, disk: Arc<dyn Disk>) -> Result<GeometricLedger, Error> {
-        GeometricLedger::open(disk, self)
     }
 }

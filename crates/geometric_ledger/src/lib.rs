@@ -34,6 +34,7 @@ mod error;
 mod follow;
 mod history;
 mod ledger;
+mod open;
 mod options;
 mod proofs;
 #[cfg(feature = "postgres")]
@@ -71,3 +72,7 @@ pub use storage::snapshot_file::SnapshotInfo;
 pub use submit::Submitted;
 pub use transfer::{Receipt, Transfer};
 pub use verify::{Audit, Finding, Location};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,4 +1,4 @@
-//! A record of the write-ahead log: a header, and a body that is sealed. An encrypted body is sealed in
+//! A record of the write-ahead log: a header, and a body with a tag. An encrypted body is encrypted in
 //! chunks, so that one undo can be read without the rest of its batch.
 //!
 //! A batch's body is its totals and digest, the *updates* (what the digest is over: nothing in them
@@ -14,7 +14,7 @@ pub const HEADER: usize = 88;
 const MAGIC: u32 = u32::from_le_bytes(*b"GLR1");
 /// Bytes of a batch's body before its updates.
 pub const TOTALS: usize = 72;
-/// Bytes of an encrypted body that are sealed together.
+/// Bytes of an encrypted body that have one tag.
 pub const CHUNK: usize = 4096;
 const TAG: usize = size_of::<Tag>();
 
@@ -205,7 +205,7 @@ impl Header {
                 })
     }
 
-    /// Positions never come again, and each chunk is sealed at its own.
+    /// Positions never come again, and each chunk is encrypted under its own.
     fn chunk_nonce(&self, number: u64) -> Nonce {
         self.nonce(self.position + HEADER as u64 + number * CHUNK as u64)
     }

@@ -146,13 +146,13 @@ impl Slot {
     /// The slot, if its tag is right.
     pub fn decode(words: Words, encryption: &Encryption) -> Option<Self> {
         let mut slot = Slot(words);
-        slot.unseal(encryption).then_some(slot)
+        slot.decrypt_in_place(encryption).then_some(slot)
     }
 
     /// Reads a cell; false, and any slot, if its tag is not right.
     #[inline(always)]
     pub fn read(&mut self, cell: &Cell, encryption: &Encryption) -> bool {
-        (seqlock::read(cell, &mut self.0) || self.read_later(cell)) && self.unseal(encryption)
+        (seqlock::read(cell, &mut self.0) || self.read_later(cell)) && self.decrypt_in_place(encryption)
     }
 
     #[cold]
@@ -166,7 +166,7 @@ impl Slot {
     }
 
     #[inline(always)]
-    fn unseal(&mut self, encryption: &Encryption) -> bool {
+    fn decrypt_in_place(&mut self, encryption: &Encryption) -> bool {
         let right = match encryption.encrypts() {
             true => self.decrypt(encryption),
             false => self.0[14] == check(&self.0) && self.0[15] == 0,

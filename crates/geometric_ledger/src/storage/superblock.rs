@@ -25,7 +25,7 @@ pub struct Superblock {
     pub id: [u8; 16],
     /// The secret of the keys' hash; of an encrypted ledger it is derived from the first data key.
     pub hash_secret: [u8; 16],
-    /// Data keys, each from its epoch on, sealed under the user's key.
+    /// Data keys, each from its epoch on, encrypted under the user's key.
     pub data_keys: Vec<(u32, Vec<u8>)>,
     /// The epoch of the last opening for writing.
     pub epoch: u32,
