@@ -152,7 +152,8 @@ impl Slot {
     /// Reads a cell; false, and any slot, if its tag is not right.
     #[inline(always)]
     pub fn read(&mut self, cell: &Cell, encryption: &Encryption) -> bool {
-        (seqlock::read(cell, &mut self.0) || self.read_later(cell)) && self.decrypt_in_place(encryption)
+        (seqlock::read(cell, &mut self.0) || self.read_later(cell))
+            && self.decrypt_in_place(encryption)
     }
 
     #[cold]
