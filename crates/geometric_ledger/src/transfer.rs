@@ -1,7 +1,8 @@
 //! Double entry: what one account pays, another gets.
 
-use crate::account::{Account, Flags, Key};
+use crate::account::{Account, Key};
 use crate::engine::items::Rule;
+use crate::engine::rules;
 use crate::engine::state::Core;
 use crate::engine::telemetry;
 use crate::error::{Error, Refusal};
@@ -33,7 +34,7 @@ pub struct Receipt {
 
 impl GeometricLedger {
     /// Moves amounts, all or none, one after another. Both accounts must be there and have the same
-    /// [`Account::code`], and none may have [`Flags::FROZEN`]; a balance may not go below zero unless the account has [`Flags::OVERDRAFT`]. Nothing is minted or burned.
+    /// [`Account::code`], and none may have [`Flags::FROZEN`](crate::Flags::FROZEN); a balance may not go below zero unless the account has [`Flags::OVERDRAFT`](crate::Flags::OVERDRAFT). Nothing is minted or burned.
     ///
     /// The idempotency key, 16 random bytes say, makes the batch happen once however often it is
     /// sent: the same key with the same transfers is answered with the first one's receipt.
@@ -137,41 +138,15 @@ impl Core {
 
 impl Transfer {
     fn apply(&self, accounts: &mut HashMap<Key, Account>) -> Result<(), Refusal> {
-        let amount = i128::try_from(self.amount).map_err(|_| Refusal::Overflow(self.credit))?;
-        if amount == 0 {
-            return Err(Refusal::Nothing);
-        }
-        for key in [self.debit, self.credit] {
-            if accounts[&key].flags.contains(Flags::FROZEN) {
-                return Err(Refusal::Frozen(key));
-            }
-        }
-        let (debit, credit) = (accounts[&self.debit].code, accounts[&self.credit].code);
-        if debit != credit {
-            return Err(Refusal::OtherCode {
-                debit_key: self.debit,
-                debit,
-                credit_key: self.credit,
-                credit,
-            });
-        }
-        let within = |balance: &i128| balance.unsigned_abs() <= Account::MAX_BALANCE as u128;
-        let payer = accounts.get_mut(&self.debit).expect("it was looked up");
-        let left = payer.balance.checked_sub(amount).filter(within);
-        let left = left.ok_or(Refusal::Overflow(self.debit))?;
-        if left < 0 && !payer.flags.contains(Flags::OVERDRAFT) {
-            return Err(Refusal::InsufficientFunds {
-                key: self.debit,
-                balance: payer.balance,
-                amount: self.amount,
-            });
-        }
-        payer.balance = left;
-        let nonce = payer.nonce.checked_add(1);
-        payer.nonce = nonce.ok_or(Refusal::Overflow(self.debit))?;
-        let payee = accounts.get_mut(&self.credit).expect("it was looked up");
-        let sum = payee.balance.checked_add(amount).filter(within);
-        payee.balance = sum.ok_or(Refusal::Overflow(self.credit))?;
+        let amount = rules::amount_of(self.amount, &self.credit)?;
+        let (mut debit, credit) = (accounts[&self.debit], accounts[&self.credit]);
+        rules::check_parties((&self.debit, &debit), (&self.credit, &credit))?;
+        rules::pay(&self.debit, &mut debit, amount)?;
+        accounts.insert(self.debit, debit);
+        // It may be the same account.
+        let mut credit = accounts[&self.credit];
+        rules::get(&self.credit, &mut credit, amount)?;
+        accounts.insert(self.credit, credit);
         Ok(())
     }
 }

@@ -8,7 +8,8 @@ use crate::engine::telemetry;
 use crate::error::{Error, Refusal};
 use crate::storage::changes::{UNKNOWN, put_undo, put_update};
 use crate::storage::index::LINE;
-use crate::storage::shard::{Found, Guess, KeyHash};
+use crate::storage::layout::KeyHash;
+use crate::storage::shard::{Found, Guess};
 use crate::storage::slot::Kind;
 use crate::workers::{self, PIECE};
 use rayon::prelude::*;
@@ -189,12 +190,14 @@ impl Core {
         if kind == Kind::Tombstone && !was_there {
             return Ok(());
         }
-        let old = found.map_or(0, |found| balance(found.slot.words()));
-        let overflow = || Error::Item {
-            item: item as usize,
-            reason: Refusal::TotalOverflow,
-        };
-        piece.sum(account.balance, old).ok_or_else(overflow)?;
+        if is_account(kind) {
+            let old = found.map_or(0, |found| balance(found.slot.words()));
+            let overflow = || Error::Item {
+                item: item as usize,
+                reason: Refusal::TotalOverflow,
+            };
+            piece.sum(account.balance, old).ok_or_else(overflow)?;
+        }
         piece.created += i64::from(kind == Kind::Account && !was_there);
         piece.created -= i64::from(kind == Kind::Tombstone);
         let number = found.map_or(UNKNOWN, |found| found.number);
@@ -208,7 +211,7 @@ impl Core {
             undo: piece.undos.len() as u64,
         });
         let words = account.to_words();
-        let shard = hash.shard(self.shards.len()) as u16;
+        let shard = self.layout.shard(hash) as u16;
         let before = found.map(|found| &found.slot);
         piece
             .updates
@@ -243,14 +246,14 @@ impl Refused {
 /// import. A ledger that follows another takes what that one has accepted.
 #[inline]
 fn check(account: &Account, kind: Kind, found: Option<&Found>, rule: Rule) -> Result<(), Refused> {
-    if kind == Kind::Receipt || matches!(rule, Rule::Follow(..)) {
+    if !is_account(kind) || matches!(rule, Rule::Follow(..)) {
         return Ok(());
     }
     if account.balance.unsigned_abs() > Account::MAX_BALANCE as u128 {
         return Err(Refused::Overflow);
     }
     // A transfer has seen to it that payers may pay; who is below zero may be paid.
-    if matches!(rule, Rule::Import | Rule::Transfer) {
+    if matches!(rule, Rule::Import | Rule::Transfer | Rule::Record(_)) {
         return Ok(());
     }
     if account.balance < 0 && !account.flags.contains(Flags::OVERDRAFT) {
@@ -268,6 +271,10 @@ fn check(account: &Account, kind: Kind, found: Option<&Found>, rule: Rule) -> Re
         true => Ok(()),
         false => Err(Refused::Frozen),
     }
+}
+
+fn is_account(kind: Kind) -> bool {
+    matches!(kind, Kind::Account | Kind::Tombstone)
 }
 
 fn balance(words: &[u64; WORDS]) -> i128 {
