@@ -232,10 +232,12 @@ impl View {
     }
 
     fn slot(&self, shard: &Shard, number: u64) -> Result<Slot, Error> {
-        shard.slot(number, &self.core.encryption).ok_or_else(|| {
-            telemetry::damaged();
-            let place = format!("slot {number}");
-            Error::damaged(&shard.identity.slots_name(), place, "its checksum is wrong")
-        })
+        shard
+            .next_slot(number, &self.core.encryption)
+            .ok_or_else(|| {
+                telemetry::damaged();
+                let place = format!("slot {number}");
+                Error::damaged(&shard.identity.slots_name(), place, "its checksum is wrong")
+            })
     }
 }

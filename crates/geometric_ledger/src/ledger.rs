@@ -173,7 +173,7 @@ impl GeometricLedger {
             pins: Mutex::default(),
             signal: Default::default(),
             submissions: Default::default(),
-            following: AtomicBool::new(false),
+            following: AtomicBool::new(options.following),
             superblock: Mutex::new(SuperblockFile::new(file, block.clone())),
             disk,
             options,

@@ -32,6 +32,8 @@ pub struct Options {
     pub(crate) transfers: u64,
     pub(crate) key: Option<Secret>,
     pub(crate) read_only: bool,
+    /// Nothing is written but what somebody else has committed.
+    pub(crate) following: bool,
     pub(crate) huge_pages: bool,
 }
 
@@ -49,6 +51,7 @@ impl Default for Options {
             transfers: u64::MAX,
             key: None,
             read_only: false,
+            following: false,
             huge_pages: false,
         }
     }

@@ -185,7 +185,7 @@ impl Core {
         }
         for number in 0..state.slots {
             let place = Some(Location::Slot(number));
-            let Some(slot) = shard.slot(number, &self.encryption) else {
+            let Some(slot) = shard.next_slot(number, &self.encryption) else {
                 find(false, place, "the slot's checksum is wrong");
                 continue;
             };

@@ -244,7 +244,7 @@ fn pending_and_post_may_come_in_one_batch() {
 #[test]
 fn what_is_pending_goes_back_when_its_time_is_over() {
     let (_, ledger) = ledger();
-    let soon = Some(Duration::from_millis(1));
+    let soon = Some(Duration::from_secs(2));
     let late = Some(Duration::from_secs(3_600));
     let new = [
         pay(1, 1, 2, 40).pending(soon),
@@ -277,6 +277,41 @@ fn what_is_pending_goes_back_when_its_time_is_over() {
     };
     assert!(open(record.kind));
     ledger.audit().unwrap();
+}
+
+#[test]
+fn a_follower_ends_no_transfer_by_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let source = small().open(path("ledger")).unwrap();
+    let accounts: Vec<_> = (1..=2)
+        .map(|it| (key(it), Account::with_balance(100)))
+        .collect();
+    source.update_batch(&accounts).unwrap();
+    let soon = Some(Duration::from_millis(1));
+    source
+        .create_transfers(&[pay(1, 1, 2, 40).pending(soon)])
+        .unwrap();
+    source.close().unwrap();
+    let mut follower = Follower::open(path("follower"), path("ledger"), small()).unwrap();
+    follower.catch_up().unwrap();
+    let sequence = follower.ledger().view().sequence();
+    // The source is opened later, and ends the transfer: so the follower has had the time as well.
+    let source = small().open(path("ledger")).unwrap();
+    let start = Instant::now();
+    while source.reserved(&key(1)).unwrap() > 0 {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "it never expires"
+        );
+        std::thread::yield_now();
+    }
+    assert_eq!(follower.ledger().view().sequence(), sequence);
+    assert_eq!(follower.ledger().reserved(&key(1)).unwrap(), 40);
+    source.close().unwrap();
+    follower.catch_up().unwrap();
+    assert_eq!(follower.ledger().reserved(&key(1)).unwrap(), 0);
+    follower.ledger().audit().unwrap();
 }
 
 #[test]
@@ -652,8 +687,9 @@ fn a_ledger_of_transfers_does_what_its_model_does_and_survives_crashes() {
 #[test]
 fn snapshots_and_followers_have_the_records() {
     let directory = tempfile::tempdir().unwrap();
+    let options = || small().history_bytes(1 << 26);
     let path = |name: &str| directory.path().join(name);
-    let ledger = small().open(path("ledger")).unwrap();
+    let ledger = options().open(path("ledger")).unwrap();
     let accounts: Vec<_> = (0..5)
         .map(|it| (key(it), Account::with_balance(50)))
         .collect();
@@ -664,7 +700,7 @@ fn snapshots_and_followers_have_the_records() {
     };
     let mut models = vec![Model::default(), first];
     let mut random = Random(5);
-    let mut follower = Follower::open(path("follower"), path("ledger"), small()).unwrap();
+    let mut follower = Follower::open(path("follower"), path("ledger"), options()).unwrap();
     run(&ledger, &mut random, &mut models, 40);
     let info = ledger.snapshot_to(path("full"), None).unwrap();
     run(&ledger, &mut random, &mut models, 20);
@@ -677,7 +713,7 @@ fn snapshots_and_followers_have_the_records() {
     assert_eq!(follower.ledger().root().unwrap(), root);
     model.check(follower.ledger());
     let snapshots = [path("full"), path("more")];
-    let restored = GeometricLedger::restore(path("restored"), &snapshots, small()).unwrap();
+    let restored = GeometricLedger::restore(path("restored"), &snapshots, options()).unwrap();
     assert_eq!(restored.root().unwrap(), root);
     model.check(&restored);
     // And they go on.

@@ -20,6 +20,19 @@ pub(crate) struct Order {
     hashes: Vec<KeyHash>,
     /// The last item of each key.
     items: Vec<u32>,
+    /// What was found of the first items already, while nobody else could write.
+    found: Vec<(bool, Found)>,
+}
+
+impl Order {
+    /// Of items that are all of different keys, the first ones of which were found already.
+    pub fn known(hashes: Vec<KeyHash>, found: Vec<(bool, Found)>) -> Self {
+        Order {
+            items: (0..hashes.len() as u32).collect(),
+            hashes,
+            found,
+        }
+    }
 }
 
 /// How many items ahead memory is asked for.
@@ -96,6 +109,7 @@ impl Core {
         Order {
             items: last_of_each(items, &hashes),
             hashes,
+            found: Vec::new(),
         }
     }
 
@@ -106,7 +120,7 @@ impl Core {
         order: &Order,
         rule: Rule,
     ) -> Result<Vec<Piece>, Error> {
-        let piece = |chunk: &[u32]| self.look_up_piece(items, &order.hashes, chunk, rule);
+        let piece = |chunk: &[u32]| self.look_up_piece(items, order, chunk, rule);
         match workers::for_items(order.items.len()) {
             Some(pool) => pool.install(|| order.items.par_chunks(PIECE).map(piece).collect()),
             None => Ok(vec![piece(&order.items)?]),
@@ -135,21 +149,26 @@ impl Core {
     fn look_up_piece<I: Items + ?Sized>(
         &self,
         items: &I,
-        hashes: &[KeyHash],
-        order: &[u32],
+        order: &Order,
+        chunk: &[u32],
         rule: Rule,
     ) -> Result<Piece, Error> {
+        let hashes = &order.hashes;
         let mut probes = [0; telemetry::DEPTHS];
         let mut piece = self.spare.lock().unwrap().pop().unwrap_or_default();
-        piece.changes.reserve(order.len());
+        piece.changes.reserve(chunk.len());
         let mut guesses = Guesses::default();
-        let hash_at = |at: usize| order.get(at).map(|item| hashes[*item as usize]);
+        let hash_at = |at: usize| chunk.get(at).map(|item| hashes[*item as usize]);
         let mut found = [Found::default(); PREFETCH_DISTANCE];
         let mut there = [false; PREFETCH_DISTANCE];
         // Each step for some items before the next one: a processor waits when it reads words of one
         // length that it has just written in another.
-        for (turn, burst) in order.chunks(PREFETCH_DISTANCE).enumerate() {
+        for (turn, burst) in chunk.chunks(PREFETCH_DISTANCE).enumerate() {
             for (at, item) in burst.iter().enumerate() {
+                if let Some(known) = order.found.get(*item as usize) {
+                    (there[at], found[at]) = *known;
+                    continue;
+                }
                 let guess = guesses.next(self, turn * PREFETCH_DISTANCE + at, hash_at);
                 let (key, ..) = items.get(*item as usize);
                 let hash = hashes[*item as usize];

@@ -7,6 +7,7 @@ pub mod items;
 pub mod look_up;
 pub mod maintenance;
 pub mod memory;
+pub mod parties;
 pub mod post;
 pub mod reading;
 pub mod reclaim;

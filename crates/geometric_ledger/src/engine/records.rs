@@ -139,7 +139,7 @@ impl Core {
         let shard = self.pending();
         for number in 0..shard.count() {
             // What has moved or is being changed is seen the next time.
-            let Some(slot) = shard.slot(number, &self.encryption) else {
+            let Some(slot) = shard.next_slot(number, &self.encryption) else {
                 continue;
             };
             if slot.kind() == Kind::Pending

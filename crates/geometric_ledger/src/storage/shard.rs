@@ -50,6 +50,9 @@ pub struct Shard {
     state: Mutex<State>,
 }
 
+/// Slots that are asked for at a time where one after another is looked at: a mebibyte.
+const READ_AHEAD: u64 = 8_192;
+
 /// A slot and where it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Found {
@@ -108,7 +111,7 @@ impl Shard {
         let mut state = self.lock();
         state.table = Table::create(&self.index).map_err(Error::io(&name))?;
         for number in 0..state.slots {
-            let slot = self.slot(number, encryption).ok_or_else(|| {
+            let slot = self.next_slot(number, encryption).ok_or_else(|| {
                 let what = format!("its checksum is wrong, and {name} cannot be made without it");
                 Error::damaged(&self.identity.slots_name(), format!("slot {number}"), what)
             })?;
@@ -249,6 +252,15 @@ impl Shard {
                 (Ok(lines), None) => Ok((false, lines + slots)),
             };
         }
+    }
+
+    /// As [`Shard::slot`], by who looks at one slot after another.
+    pub fn next_slot(&self, number: u64, encryption: &Encryption) -> Option<Slot> {
+        if number.is_multiple_of(READ_AHEAD) {
+            let first = cell_of(number);
+            self.slots.will_need::<SLOT>(first..first + 2 * READ_AHEAD);
+        }
+        self.slot(number, encryption)
     }
 
     /// A slot, if its tag is right.
