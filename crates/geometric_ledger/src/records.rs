@@ -21,6 +21,27 @@ impl GeometricLedger {
     /// A transfer happens once however often it is sent: the same id with the same content is answered with
     /// the batch that did it.
     ///
+    /// ```
+    /// use geometric_ledger::{Account, GeometricLedger, NewTransfer, StatementQuery};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let ledger = GeometricLedger::new(directory.path().join("ledger"))?;
+    /// let (alice, bob) = ([1; 32], [2; 32]);
+    /// let accounts = [(alice, Account::with_balance(100)), (bob, Account::with_balance(0))];
+    /// ledger.update_batch(&accounts)?;
+    ///
+    /// // Thirty wait for the goods to arrive; twenty of them are paid in the end.
+    /// let order = NewTransfer::new(*b"order 2026-00001", alice, bob, 30).pending(None);
+    /// ledger.create_transfers(&[order])?[0].clone()?;
+    /// assert_eq!((ledger.get(&alice)?.unwrap().balance, ledger.reserved(&alice)?), (70, 30));
+    /// let paid = NewTransfer::post_part(*b"goods 2026-00001", order.id, 20);
+    /// ledger.create_transfers(&[paid])?[0].clone()?;
+    ///
+    /// let page = ledger.statement(&alice, &StatementQuery::default())?;
+    /// let changes: Vec<_> = page.entries.iter().map(|entry| entry.change).collect();
+    /// assert_eq!(changes, [-30, 10]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`GeometricLedger::update_batch`]; nothing of the batch was done then. Why a transfer is refused
     /// is in the results.

@@ -210,7 +210,7 @@ fn one_damaged_copy_of_the_superblock_changes_nothing_and_is_reported() {
             assert!(ledger.recovery().superblock_repaired);
             assert_eq!(ledger.view().sequence(), sequence);
             assert_eq!(ledger.verify().unwrap(), []);
-            write(&ledger, 100);
+            write(&ledger, 101);
             assert_eq!(ledger.view().sequence(), sequence + 2);
         }
     }
