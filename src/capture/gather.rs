@@ -10,6 +10,7 @@ use super::page::Item;
 use super::queue::{self, Early, Pack, Writer};
 use super::trigger::Plan;
 use crate::catalog::sources::Source;
+use crate::pg::alloc;
 use crate::pg::spi::Snapshot;
 use crate::pg::trigger::TupleId;
 use crate::pg::xact::{self, Borders};
@@ -309,6 +310,11 @@ impl Gathered {
         self.command = self.command.max(change.place.command());
         self.captured += 1;
         let start = self.data.len();
+        let salt = change.salt.map_or(0, <[u8]>::len);
+        let more = change.key.len() + change.leaf.len() + salt;
+        if more > KEPT {
+            alloc::reserve_exact(&mut self.data, more);
+        }
         self.data.extend_from_slice(change.key.as_bytes());
         self.data.extend_from_slice(change.leaf);
         self.data.extend_from_slice(change.salt.unwrap_or_default());
@@ -321,7 +327,7 @@ impl Gathered {
             start,
             key: change.key.len() as u32,
             leaf: change.leaf.len() as u32,
-            salt: change.salt.map_or(0, <[u8]>::len) as u32,
+            salt: salt as u32,
         });
     }
 
@@ -354,6 +360,7 @@ impl Gathered {
         }
         self.records.truncate(first);
         self.data.truncate(data);
+        self.data.shrink_to(settings::capture_memory());
         if first == 0 {
             self.plans.clear();
             self.origins.clear();
