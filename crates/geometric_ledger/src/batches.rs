@@ -15,7 +15,7 @@ use crate::record::Totals;
 use crate::seal::{Place, Purpose, Seal};
 use crate::superblock::Superblock;
 use merkle_tree::{Frontier, HASH_SIZE, Hash, HashReader, LeafIndex, TileId, TreeSize};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_cbor::value::Value;
 use std::collections::HashMap;
 use std::io;
@@ -27,7 +27,7 @@ const BODY: usize = 136;
 const TAIL: usize = 512;
 
 /// One committed batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
     /// Counts batches from 1.
     pub sequence: u64,

@@ -12,11 +12,13 @@ use crate::options::{Durability, Options};
 use crate::recovery::Recovery;
 use crate::region::{Memory, PAGE, Region};
 use crate::seal::{Seal, Secret, unwrap, wrap};
+use crate::service::Service;
 use crate::shard::{Expected, Identity, KeyHash, Shard, State};
 use crate::slot::{Kind, MAX_EPOCH};
 use crate::superblock::{FORMAT, Superblock};
 use crate::telemetry;
 use crate::wal::Wal;
+use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -33,10 +35,11 @@ pub struct GeometricLedger {
     pub(crate) directory: Option<PathBuf>,
     recovery: Recovery,
     keeper: Option<Keeper>,
+    pub(crate) service: Option<Service>,
 }
 
 /// What a ledger is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Info {
     /// Its random name.
     pub id: [u8; 16],
@@ -132,7 +135,19 @@ impl GeometricLedger {
         self.recovery
     }
 
+    /// Another handle, for reading: it leaves closing to this one.
+    pub(crate) fn handle(&self) -> Self {
+        GeometricLedger {
+            core: self.core.clone(),
+            directory: None,
+            recovery: self.recovery,
+            keeper: None,
+            service: None,
+        }
+    }
+
     fn shut(&mut self) -> Result<(), Error> {
+        self.service = None;
         match self.keeper.take() {
             Some(keeper) => {
                 drop(keeper);
@@ -241,6 +256,7 @@ impl GeometricLedger {
             directory: None,
             recovery,
             keeper,
+            service: None,
         })
     }
 

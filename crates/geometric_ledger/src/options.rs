@@ -4,6 +4,7 @@ use crate::disk::{Directory, Disk};
 use crate::error::Error;
 use crate::ledger::GeometricLedger;
 use crate::seal::Secret;
+use crate::service::Service;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub struct Options {
     pub(crate) resident_bytes: u64,
     pub(crate) dirty_bytes: u64,
     pub(crate) receipts: u64,
+    pub(crate) reader_log_bytes: u64,
+    pub(crate) serve: bool,
     pub(crate) key: Option<Secret>,
     pub(crate) read_only: bool,
     pub(crate) huge_pages: bool,
@@ -50,6 +53,8 @@ impl Default for Options {
             resident_bytes: 4 << 30,
             dirty_bytes: 2 << 30,
             receipts: 1_000_000,
+            reader_log_bytes: 16 << 30,
+            serve: true,
             key: None,
             read_only: false,
             huge_pages: false,
@@ -116,6 +121,20 @@ impl Options {
         self
     }
 
+    /// While others read the ledger through its socket, so many bytes of write-ahead log are kept for
+    /// them; a reader who would need more is told so. Default: 16 GiB.
+    pub fn reader_log_bytes(mut self, bytes: u64) -> Self {
+        self.reader_log_bytes = bytes;
+        self
+    }
+
+    /// Whether a ledger that is open for writing answers a [`Reader`](crate::Reader) of another
+    /// process, on the socket in its directory. Default: yes.
+    pub fn serve(mut self, serve: bool) -> Self {
+        self.serve = serve;
+        self
+    }
+
     /// Keeps all accounts in memory, in huge pages (of 32 GiB at the most), from the beginning: opening
     /// reads all files. Where the system has no huge pages it changes nothing. Default: files are
     /// mapped and read when touched; the index, and what is written for the most part, comes into
@@ -149,8 +168,16 @@ impl Options {
             true => Directory::open_read_only(path),
             false => Directory::open(path),
         }?;
+        let serve = self.serve && !self.read_only;
         let mut ledger = self.open_on(Arc::new(directory))?;
         ledger.directory = Some(path.to_owned());
+        if serve {
+            let handle = ledger.handle();
+            // A file system without sockets is no reason not to open the ledger.
+            ledger.service = Service::start(path, move || handle.handle())
+                .inspect_err(|error| tracing::warn!(%error, "nobody can look at this ledger while it is open"))
+                .ok();
+        }
         Ok(ledger)
     }
 

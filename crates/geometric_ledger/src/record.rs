@@ -8,6 +8,7 @@
 use crate::account::{Key, WORDS};
 use crate::seal::{Place, Purpose, Seal, Tag, checksum};
 use crate::slot::{Kind, SLOT, Slot, Words, read_words, write_words};
+use serde::{Deserialize, Serialize};
 use std::ops::{Deref, DerefMut, Range};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -223,7 +224,7 @@ impl Header {
 }
 
 /// What a ledger holds, and what it was given and gave back in its whole life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     pub accounts: u64,
     /// The sum of all that balances rose by outside of transfers, modulo 2^128.

@@ -13,11 +13,12 @@ use crate::slot::Kind;
 use crate::superblock::Superblock;
 use crate::wal::Next;
 use crate::workers;
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// What opening the ledger had to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovery {
     /// The ledger had been closed, so nothing was left to do.
     pub clean: bool,

@@ -75,21 +75,31 @@ impl GeometricLedger {
         let path = path.as_ref();
         let _alone = Alone::at(path)?;
         let partial = beside(path, "partial");
-        let result = self.write_snapshot(&partial, since.unwrap_or(0));
-        match result {
-            Ok(info) => {
-                fs::rename(&partial, path).map_err(Error::io(path.display().to_string()))?;
-                sync_parent(path)?;
-                Ok(info)
-            }
-            Err(error) => {
-                let _ = fs::remove_file(&partial);
-                Err(error)
-            }
-        }
+        put_in_place(&partial, path, self.snapshot_file(&partial, since))
     }
 
-    fn write_snapshot(&self, path: &Path, base: u64) -> Result<SnapshotInfo, Error> {
+    fn snapshot_file(&self, path: &Path, since: Option<u64>) -> Result<SnapshotInfo, Error> {
+        let name = path.display().to_string();
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(Error::io(&name))?;
+        let mut file = BufWriter::new(file);
+        let info = self.write_snapshot(&mut file, &name, since.unwrap_or(0))?;
+        file.get_ref().sync_all().map_err(Error::io(&name))?;
+        Ok(info)
+    }
+
+    /// Writes a snapshot to `out`, which errors call `name`.
+    pub(crate) fn write_snapshot(
+        &self,
+        out: &mut dyn Write,
+        name: &str,
+        base: u64,
+    ) -> Result<SnapshotInfo, Error> {
         let core = &self.core;
         let view = self.view();
         let oldest = core.oldest.load(Ordering::Acquire);
@@ -114,7 +124,7 @@ impl GeometricLedger {
                 data_keys: checkpointer.block.data_keys.clone(),
             }
         };
-        let mut blocks = Blocks::create(path, &info, core.seal.salted(&info.salt))?;
+        let mut blocks = Blocks::create(out, name, &info, core.seal.salted(&info.salt))?;
         for sequence in base + 1..=view.sequence() {
             let batch = core.batches.get(sequence)?;
             let missing = || Error::damaged("batches", sequence, "the row is missing");
@@ -310,13 +320,13 @@ fn take_slot(bytes: &mut &[u8], epoch: u32, item: u32) -> Option<Slot> {
 
 /// The right to write something at a path, which one process and thread has at a time: a lock on a
 /// file beside it, which goes with the right.
-struct Alone {
+pub(crate) struct Alone {
     lock: PathBuf,
     _file: File,
 }
 
 impl Alone {
-    fn at(path: &Path) -> Result<Self, Error> {
+    pub fn at(path: &Path) -> Result<Self, Error> {
         let lock = beside(path, "lock");
         let io = || Error::io(lock.display().to_string());
         loop {
@@ -351,28 +361,25 @@ impl Drop for Alone {
 }
 
 /// A snapshot being written.
-struct Blocks {
-    file: BufWriter<File>,
+struct Blocks<'a> {
+    out: &'a mut dyn Write,
     seal: Seal,
     number: u64,
     block: Vec<u8>,
-    name: String,
+    name: &'a str,
 }
 
-impl Blocks {
-    fn create(path: &Path, info: &SnapshotInfo, seal: Seal) -> Result<Self, Error> {
-        let name = path.display().to_string();
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(Error::io(&name))?;
+impl<'a> Blocks<'a> {
+    fn create(
+        out: &'a mut dyn Write,
+        name: &'a str,
+        info: &SnapshotInfo,
+        seal: Seal,
+    ) -> Result<Self, Error> {
         let header =
             serde_cbor::to_vec(info).map_err(|error| Error::Snapshot(error.to_string()))?;
         let mut blocks = Blocks {
-            file: BufWriter::new(file),
+            out,
             seal,
             number: 0,
             block: Vec::with_capacity(BLOCK),
@@ -391,7 +398,7 @@ impl Blocks {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.file.write_all(bytes).map_err(Error::io(&self.name))
+        self.out.write_all(bytes).map_err(Error::io(self.name))
     }
 
     fn push(&mut self, entry: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>) -> Result<(), Error> {
@@ -427,11 +434,8 @@ impl Blocks {
         self.flush()
     }
 
-    fn finish(mut self) -> Result<(), Error> {
-        let flushed = self.file.flush();
-        flushed
-            .and_then(|()| self.file.get_ref().sync_all())
-            .map_err(Error::io(&self.name))
+    fn finish(self) -> Result<(), Error> {
+        self.out.flush().map_err(Error::io(self.name))
     }
 }
 
@@ -519,7 +523,21 @@ fn number(number: u64) -> [u8; 8] {
     number.to_le_bytes()
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+/// Gives a file that was written the name it is to have; removes it, if it could not be written.
+pub(crate) fn put_in_place<T>(
+    partial: &Path,
+    path: &Path,
+    written: Result<T, Error>,
+) -> Result<T, Error> {
+    let placed = written.and_then(|written| {
+        fs::rename(partial, path).map_err(Error::io(path.display().to_string()))?;
+        sync_parent(path)?;
+        Ok(written)
+    });
+    placed.inspect_err(|_| drop(fs::remove_file(partial)))
+}
+
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(suffix);

@@ -7,12 +7,14 @@ use crate::record::Totals;
 use crate::shard::Shard;
 use crate::slot::Kind;
 use crate::superblock::Superblock;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::Ordering;
 
 /// Numbers of a ledger.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LedgerStats {
     pub accounts: u64,
     /// The last batch that readers see.
@@ -33,7 +35,7 @@ pub struct LedgerStats {
     pub shards: Vec<ShardStats>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ShardStats {
     pub number: u16,
     /// Slots in use, those of deleted accounts included.
@@ -44,15 +46,15 @@ pub struct ShardStats {
 }
 
 /// One thing that is not as it must be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     pub file: String,
     pub place: Option<Place>,
-    pub what: &'static str,
+    pub what: Cow<'static, str>,
 }
 
 /// Where in a file something is not as it must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Place {
     /// A copy of the superblock.
     Copy(u64),
@@ -78,7 +80,7 @@ impl fmt::Display for Finding {
 }
 
 /// What [`GeometricLedger::audit`] summed up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audit {
     pub sequence: u64,
     pub accounts: u64,
@@ -97,10 +99,23 @@ impl GeometricLedger {
     /// # Errors
     /// [`Error::Unbalanced`] if they differ, [`Error::Damaged`] if an account cannot be read.
     pub fn audit(&self) -> Result<Audit, Error> {
+        self.audit_with(|_, _| Ok(()))
+    }
+
+    /// As [`GeometricLedger::audit`]; `progress` is told now and then how many accounts of how many were
+    /// read, and may end it.
+    pub(crate) fn audit_with(
+        &self,
+        mut progress: impl FnMut(u64, u64) -> Result<(), Error>,
+    ) -> Result<Audit, Error> {
         let view = self.view();
+        let total = self.stats().accounts;
         let (mut accounts, mut balances) = (0, 0i128);
         for item in view.iter() {
             accounts += 1;
+            if accounts % STEP == 0 {
+                progress(accounts, total)?;
+            }
             // In whatever order, the sum wraps to the right one, which is known to fit.
             balances = balances.wrapping_add(item?.1.balance);
         }
@@ -127,9 +142,19 @@ impl GeometricLedger {
     /// # Errors
     /// If something cannot be read at all; what is wrong is in the result.
     pub fn verify(&self) -> Result<Vec<Finding>, Error> {
+        self.verify_with(|_, _| Ok(()))
+    }
+
+    /// As [`GeometricLedger::verify`]; `progress` is told now and then how much of how much was read, and
+    /// may end it.
+    pub(crate) fn verify_with(
+        &self,
+        mut progress: impl FnMut(u64, u64) -> Result<(), Error>,
+    ) -> Result<Vec<Finding>, Error> {
         let core = &self.core;
         let mut findings = core.verify_superblock()?;
-        for shard in &core.shards {
+        for (number, shard) in core.shards.iter().enumerate() {
+            progress(number as u64, core.shards.len() as u64)?;
             let _writer = core.writer.lock().unwrap();
             core.verify_shard(shard, &mut findings);
         }
@@ -137,7 +162,7 @@ impl GeometricLedger {
         findings.extend(rows.map(|(file, row, what)| Finding {
             file,
             place: Some(Place::Row(row)),
-            what,
+            what: what.into(),
         }));
         Ok(findings)
     }
@@ -178,7 +203,7 @@ impl Core {
         let dead = copies.dead.into_iter().map(|copy| Finding {
             file: "ledger".into(),
             place: Some(Place::Copy(copy as u64)),
-            what: "this copy of the superblock cannot be read",
+            what: "this copy of the superblock cannot be read".into(),
         });
         Ok(dead.collect())
     }
@@ -186,11 +211,12 @@ impl Core {
     fn verify_shard(&self, shard: &Shard, findings: &mut Vec<Finding>) {
         let state = shard.state();
         let identity = &shard.identity;
-        let mut find = |index: bool, place, what| {
+        let mut find = |index: bool, place, what: &'static str| {
             let file = match index {
                 true => identity.index_name(),
                 false => identity.slots_name(),
             };
+            let what = what.into();
             findings.push(Finding { file, place, what });
         };
         let (entries, damaged) = index::entries(&shard.index, &state.table);
