@@ -2,6 +2,7 @@
 //! goes. `examples/monitoring` has alerts and a dashboard for these names.
 
 use crate::batches::Batch;
+use crate::follow::Lag;
 use crate::ledger::Core;
 use crate::recovery::Recovery;
 use metrics::{
@@ -34,6 +35,16 @@ pub fn describe() {
         "geometric_ledger_probe_depth",
         Unit::Count,
         "Index lines and other accounts' slots looked at to find an account"
+    );
+    describe_gauge!(
+        "geometric_ledger_follower_lag_batches",
+        Unit::Count,
+        "Batches that the source of a follower has and the follower has not"
+    );
+    describe_gauge!(
+        "geometric_ledger_follower_lag_seconds",
+        Unit::Seconds,
+        "How long ago the source made the first of these"
     );
     describe_gauge!("geometric_ledger_accounts", Unit::Count, "Accounts");
     describe_gauge!(
@@ -129,6 +140,11 @@ pub(crate) fn probed(depths: &[usize; DEPTHS]) {
 pub(crate) fn opened(recovery: &Recovery) {
     gauge!("geometric_ledger_recovery_seconds").set(recovery.duration.as_secs_f64());
     gauge!("geometric_ledger_recovery_batches").set(recovery.batches as f64);
+}
+
+pub(crate) fn lagging(lag: &Lag) {
+    gauge!("geometric_ledger_follower_lag_batches").set((lag.source - lag.sequence) as f64);
+    gauge!("geometric_ledger_follower_lag_seconds").set(lag.age.as_secs_f64());
 }
 
 pub(crate) fn damaged() {

@@ -2,12 +2,13 @@
 
 use crate::account::{Account, Flags, Key};
 use crate::batches::Batch;
-use crate::commit::Rule;
+use crate::commit::{Rule, Writer};
 use crate::error::{Error, Refusal};
 use crate::ledger::{Core, GeometricLedger};
-use crate::slot::Kind;
+use crate::slot::{Kind, Slot};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::MutexGuard;
 
 /// An amount that moves from one account to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,16 +58,7 @@ impl Core {
         let newest = writer.sequence;
         let (key, digest) = receipt(idempotency_key, transfers);
         if let Some(slot) = self.find(&key, Kind::Receipt, newest)? {
-            let end = self.wal.appended();
-            drop(writer);
-            if slot.words()[4..] != digest {
-                return Err(refuse(0, Refusal::OtherBatch));
-            }
-            self.wait(slot.sequence(), end)?;
-            return Ok(Receipt {
-                sequence: slot.sequence(),
-                repeated: true,
-            });
+            return self.repeat(writer, &slot, &digest);
         }
         let mut order = Vec::new();
         let mut accounts: HashMap<Key, Account> = HashMap::with_capacity(2 * transfers.len());
@@ -88,15 +80,34 @@ impl Core {
             .iter()
             .map(|key| (*key, accounts[key], Kind::Account))
             .collect();
-        let mut words = [0; crate::account::WORDS];
-        words[4..].copy_from_slice(&digest);
-        items.push((key, Account::from_words(&words), Kind::Receipt));
+        items.push(receipt_item(key, &digest));
         let order = self.order(&items[..]);
         let (batch, end): (Batch, u64) = self.append(writer, &items[..], &order, Rule::Transfer)?;
         self.wait(batch.sequence, end)?;
         Ok(Receipt {
             sequence: batch.sequence,
             repeated: false,
+        })
+    }
+}
+
+impl Core {
+    /// Answers a batch that was sent before, and has this receipt, when that one is durable.
+    pub fn repeat(
+        &self,
+        writer: MutexGuard<'_, Writer>,
+        receipt: &Slot,
+        digest: &[u64; 3],
+    ) -> Result<Receipt, Error> {
+        let end = self.wal.appended();
+        drop(writer);
+        if receipt.words()[4..] != digest[..] {
+            return Err(refuse(0, Refusal::OtherBatch));
+        }
+        self.wait(receipt.sequence(), end)?;
+        Ok(Receipt {
+            sequence: receipt.sequence(),
+            repeated: true,
         })
     }
 }
@@ -146,18 +157,34 @@ fn refuse(item: usize, reason: Refusal) -> Error {
     Error::Item { item, reason }
 }
 
-/// What the receipt of a batch is kept under, and what it says of its contents. Receipts have a shard
-/// of their own, so that no account's key leads to one.
-fn receipt(idempotency_key: &[u8; 16], transfers: &[Transfer]) -> (Key, [u64; 3]) {
+/// What a receipt is kept under. Receipts have a shard of their own, so that no account's key leads to
+/// one.
+pub(crate) fn receipt_key(idempotency_key: &[u8; 16]) -> Key {
     let mut key = [0; 32];
     key[..16].copy_from_slice(idempotency_key);
+    key
+}
+
+/// What a receipt says of a batch's content.
+pub(crate) fn receipt_digest(hasher: &blake3::Hasher) -> [u64; 3] {
+    let mut digest = [0; 3];
+    crate::slot::read_words(&hasher.finalize().as_bytes()[..24], &mut digest);
+    digest
+}
+
+/// A receipt as an item of its batch.
+pub(crate) fn receipt_item(key: Key, digest: &[u64; 3]) -> (Key, Account, Kind) {
+    let mut words = [0; crate::account::WORDS];
+    words[4..].copy_from_slice(digest);
+    (key, Account::from_words(&words), Kind::Receipt)
+}
+
+fn receipt(idempotency_key: &[u8; 16], transfers: &[Transfer]) -> (Key, [u64; 3]) {
     let mut hasher = blake3::Hasher::new();
     for transfer in transfers {
         hasher.update(&transfer.debit);
         hasher.update(&transfer.credit);
         hasher.update(&transfer.amount.to_le_bytes());
     }
-    let mut digest = [0; 3];
-    crate::slot::read_words(&hasher.finalize().as_bytes()[..24], &mut digest);
-    (key, digest)
+    (receipt_key(idempotency_key), receipt_digest(&hasher))
 }
