@@ -1,10 +1,11 @@
 //! Accounts set as they are, by whoever brings them from elsewhere.
 
 use crate::account::{Account, Key};
-use crate::commit::{Items, Rule, Update};
+use crate::engine::items::{Items, Rule, Update};
+use crate::engine::state::Core;
 use crate::error::Error;
-use crate::ledger::{Core, GeometricLedger};
-use crate::slot::Kind;
+use crate::ledger::GeometricLedger;
+use crate::storage::slot::Kind;
 use crate::transfer::{Receipt, receipt_digest, receipt_item, receipt_key};
 
 impl GeometricLedger {
@@ -19,7 +20,9 @@ impl GeometricLedger {
         idempotency_key: &[u8; 16],
         updates: &[Update],
     ) -> Result<Receipt, Error> {
-        self.core.import_once(idempotency_key, updates)
+        let (receipt, end) = self.core.import_once(idempotency_key, updates)?;
+        self.core.wait(receipt.sequence, end)?;
+        Ok(receipt)
     }
 }
 
@@ -28,7 +31,7 @@ impl Core {
         &self,
         idempotency_key: &[u8; 16],
         updates: &[Update],
-    ) -> Result<Receipt, Error> {
+    ) -> Result<(Receipt, u64), Error> {
         let key = receipt_key(idempotency_key);
         let digest = digest(updates);
         let items: Vec<(Key, Account, Kind)> = (0..updates.len())
@@ -41,14 +44,14 @@ impl Core {
         let order = self.order(&items[..]);
         let writer = self.write()?;
         if let Some(slot) = self.find(&key, Kind::Receipt, writer.sequence)? {
-            return self.repeat(writer, &slot, &digest);
+            return self.repeat(&slot, &digest);
         }
         let (batch, end) = self.append(writer, &items[..], &order, Rule::Import)?;
-        self.wait(batch.sequence, end)?;
-        Ok(Receipt {
+        let receipt = Receipt {
             sequence: batch.sequence,
             repeated: false,
-        })
+        };
+        Ok((receipt, end))
     }
 }
 

@@ -1,14 +1,16 @@
 //! Double entry: what one account pays, another gets.
 
-use crate::account::{Account, Flags, Key};
-use crate::batches::Batch;
-use crate::commit::{Rule, Writer};
+use crate::account::{Account, Flags, Key, WORDS};
+use crate::engine::items::Rule;
+use crate::engine::state::Core;
+use crate::engine::telemetry;
 use crate::error::{Error, Refusal};
-use crate::ledger::{Core, GeometricLedger};
-use crate::slot::{Kind, Slot};
+use crate::ledger::GeometricLedger;
+use crate::storage::slot::{Kind, Slot, read_words};
+use crate::submit::Submitted;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::MutexGuard;
+use std::time::Instant;
 
 /// An amount that moves from one account to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,21 +46,52 @@ impl GeometricLedger {
         idempotency_key: &[u8; 16],
         transfers: &[Transfer],
     ) -> Result<Receipt, Error> {
-        self.core.transfer(idempotency_key, transfers)
+        let start = Instant::now();
+        let (receipt, end) = self.core.transfer(idempotency_key, transfers)?;
+        self.core.wait(receipt.sequence, end)?;
+        if !receipt.repeated {
+            let updates = 2 * transfers.len() as u64;
+            telemetry::committed(updates, start.elapsed());
+        }
+        Ok(receipt)
+    }
+
+    /// As [`GeometricLedger::transfer_batch`], without waiting for the disk; see
+    /// [`GeometricLedger::submit_update_batch`].
+    ///
+    /// # Errors
+    /// As [`GeometricLedger::transfer_batch`].
+    pub fn submit_transfer_batch(
+        &self,
+        idempotency_key: &[u8; 16],
+        transfers: &[Transfer],
+    ) -> Result<Submitted<Receipt>, Error> {
+        let (receipt, end) = self.core.transfer(idempotency_key, transfers)?;
+        let updates = match receipt.repeated {
+            true => 0,
+            false => 2 * transfers.len() as u64,
+        };
+        Ok(Submitted::new(
+            &self.core,
+            receipt,
+            updates,
+            (receipt.sequence, end),
+        ))
     }
 }
 
 impl Core {
+    /// Returns the receipt and the position up to which the log has to be durable for it.
     fn transfer(
         &self,
         idempotency_key: &[u8; 16],
         transfers: &[Transfer],
-    ) -> Result<Receipt, Error> {
+    ) -> Result<(Receipt, u64), Error> {
         let writer = self.write()?;
         let newest = writer.sequence;
         let (key, digest) = receipt(idempotency_key, transfers);
         if let Some(slot) = self.find(&key, Kind::Receipt, newest)? {
-            return self.repeat(writer, &slot, &digest);
+            return self.repeat(&slot, &digest);
         }
         let mut order = Vec::new();
         let mut accounts: HashMap<Key, Account> = HashMap::with_capacity(2 * transfers.len());
@@ -82,33 +115,27 @@ impl Core {
             .collect();
         items.push(receipt_item(key, &digest));
         let order = self.order(&items[..]);
-        let (batch, end): (Batch, u64) = self.append(writer, &items[..], &order, Rule::Transfer)?;
-        self.wait(batch.sequence, end)?;
-        Ok(Receipt {
+        let (batch, end) = self.append(writer, &items[..], &order, Rule::Transfer)?;
+        let receipt = Receipt {
             sequence: batch.sequence,
             repeated: false,
-        })
+        };
+        Ok((receipt, end))
     }
 }
 
 impl Core {
-    /// Answers a batch that was sent before, and has this receipt, when that one is durable.
-    pub fn repeat(
-        &self,
-        writer: MutexGuard<'_, Writer>,
-        receipt: &Slot,
-        digest: &[u64; 3],
-    ) -> Result<Receipt, Error> {
-        let end = self.wal.appended();
-        drop(writer);
+    /// The answer to a batch that was sent before, and has this receipt; and the position up to which the
+    /// log has to be durable for it. Nobody may write meanwhile.
+    pub fn repeat(&self, receipt: &Slot, digest: &[u64; 3]) -> Result<(Receipt, u64), Error> {
         if receipt.words()[4..] != digest[..] {
             return Err(refuse(0, Refusal::OtherBatch));
         }
-        self.wait(receipt.sequence(), end)?;
-        Ok(Receipt {
+        let repeated = Receipt {
             sequence: receipt.sequence(),
             repeated: true,
-        })
+        };
+        Ok((repeated, self.wal.appended()))
     }
 }
 
@@ -168,13 +195,13 @@ pub(crate) fn receipt_key(idempotency_key: &[u8; 16]) -> Key {
 /// What a receipt says of a batch's content.
 pub(crate) fn receipt_digest(hasher: &blake3::Hasher) -> [u64; 3] {
     let mut digest = [0; 3];
-    crate::slot::read_words(&hasher.finalize().as_bytes()[..24], &mut digest);
+    read_words(&hasher.finalize().as_bytes()[..24], &mut digest);
     digest
 }
 
 /// A receipt as an item of its batch.
 pub(crate) fn receipt_item(key: Key, digest: &[u64; 3]) -> (Key, Account, Kind) {
-    let mut words = [0; crate::account::WORDS];
+    let mut words = [0; WORDS];
     words[4..].copy_from_slice(digest);
     (key, Account::from_words(&words), Kind::Receipt)
 }

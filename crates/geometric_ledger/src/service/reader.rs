@@ -7,10 +7,10 @@ use super::protocol::{
 use super::server::{open_directory, serve, short_path};
 use crate::SnapshotInfo;
 use crate::account::Key;
-use crate::disk::{Directory, Disk};
-use crate::ledger::{GeometricLedger, keys};
-use crate::snapshot::{Alone, beside, put_in_place};
-use crate::superblock::Superblock;
+use crate::ledger::GeometricLedger;
+use crate::snapshot::{PathLock, beside, put_in_place};
+use crate::storage::disk::{Directory, Disk};
+use crate::storage::superblock::Superblock;
 use crate::{
     Account, AccountHistory, Audit, Batch, BatchProof, Error, Finding, LedgerStats, Options,
 };
@@ -98,7 +98,7 @@ impl Reader {
     /// A ledger that is open in this process, as readers see it.
     fn of_files(ledger: GeometricLedger) -> Result<Self, Error> {
         let (ours, theirs) = UnixStream::pair().map_err(Error::io("a socket"))?;
-        let proof = ledger.core.seal.clone();
+        let proof = ledger.core.encryption.clone();
         let local = Builder::new()
             .name("ledger-reader".into())
             .spawn(move || {
@@ -129,8 +129,8 @@ impl Reader {
             .map_err(Error::io("ledger"))?;
         let block = Superblock::read(&file)?.newest;
         let block = block.ok_or_else(|| Error::Format("it was never written to".into()))?;
-        let (seal, _) = keys(&block, options.key.as_ref())?;
-        reader.enter(|challenge| seal.prove(challenge))?;
+        let (encryption, _) = block.keys(options.key.as_ref())?;
+        reader.enter(|challenge| encryption.prove(challenge))?;
         Ok(reader)
     }
 
@@ -224,7 +224,7 @@ impl Reader {
         since: Option<u64>,
     ) -> Result<SnapshotInfo, Error> {
         let path = path.as_ref();
-        let _alone = Alone::at(path)?;
+        let _alone = PathLock::at(path)?;
         let partial = beside(path, "partial");
         let written = self.write_snapshot(&partial, since);
         put_in_place(&partial, path, written)

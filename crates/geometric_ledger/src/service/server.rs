@@ -190,7 +190,7 @@ fn admit(ledger: &GeometricLedger, out: &mut Out) -> Result<bool, Error> {
         );
         return Err(Error::Reader(what));
     }
-    let expected = ledger.core.seal.prove(&challenge);
+    let expected = ledger.core.encryption.prove(&challenge);
     // This comparison takes the same time whatever differs.
     if blake3::Hash::from(admission.proof) != blake3::Hash::from(expected) {
         return Err(Error::Key("the key does not open this ledger".into()));
