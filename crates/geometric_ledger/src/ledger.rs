@@ -3,11 +3,10 @@
 use crate::engine::checkpoint;
 use crate::engine::maintenance::Maintenance;
 use crate::engine::recovery::Recovery;
-use crate::engine::state::{Core, Writer};
+use crate::engine::state::{Core, Writer, now};
 use crate::engine::telemetry;
 use crate::error::Error;
 use crate::options::Options;
-use crate::service::Service;
 use crate::storage::batches::Batches;
 use crate::storage::disk::{self, Disk, DiskFile, EmptyFile};
 use crate::storage::encryption::{Secret, wrap};
@@ -32,7 +31,8 @@ pub struct GeometricLedger {
     pub(crate) directory: Option<PathBuf>,
     recovery: Recovery,
     maintenance: Option<Maintenance>,
-    pub(crate) service: Option<Service>,
+    /// Threads that work on handles of the ledger; dropping them ends them.
+    companions: Vec<Box<dyn Send + Sync>>,
 }
 
 /// What a ledger is.
@@ -96,6 +96,11 @@ impl GeometricLedger {
         self.recovery
     }
 
+    /// Keeps threads that have handles of the ledger until it is closed.
+    pub(crate) fn accompany(&mut self, companion: impl Send + Sync + 'static) {
+        self.companions.push(Box::new(companion));
+    }
+
     /// Another handle, for reading: it leaves closing to this one.
     pub(crate) fn handle(&self) -> Self {
         GeometricLedger {
@@ -103,12 +108,12 @@ impl GeometricLedger {
             directory: None,
             recovery: self.recovery,
             maintenance: None,
-            service: None,
+            companions: Vec::new(),
         }
     }
 
     fn close_cleanly(&mut self) -> Result<(), Error> {
-        self.service = None;
+        self.companions.clear();
         match self.maintenance.take() {
             Some(maintenance) => {
                 drop(maintenance);
@@ -208,7 +213,7 @@ impl GeometricLedger {
             core.promote(usize::MAX);
         }
         recovery.duration = start.elapsed();
-        telemetry::opened(recovery.batches, recovery.duration);
+        telemetry::opened(recovery.batches, recovery.duration, now());
         tracing::info!(?recovery, "the ledger is open");
         let core = Arc::new(core);
         let maintenance = match writable {
@@ -220,7 +225,7 @@ impl GeometricLedger {
             directory: None,
             recovery,
             maintenance,
-            service: None,
+            companions: Vec::new(),
         })
     }
 }

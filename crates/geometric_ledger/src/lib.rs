@@ -29,6 +29,7 @@
 //! `docs/geometric-ledger-format.md` is the format of its files.
 
 mod account;
+mod checks;
 mod engine;
 mod error;
 mod follow;
@@ -52,6 +53,7 @@ mod workers;
 pub use account::{Account, Flags, Key};
 pub use engine::items::Update;
 pub use engine::recovery::Recovery;
+pub use engine::scrub::{Audit, Finding, Location};
 pub use engine::stats::{LedgerStats, ShardStats};
 pub use engine::telemetry::describe as describe_metrics;
 pub use error::{Error, Refusal};
@@ -74,7 +76,6 @@ pub use storage::record::Totals;
 pub use storage::snapshot_file::SnapshotInfo;
 pub use submit::Submitted;
 pub use transfer::{Receipt, Transfer};
-pub use verify::{Audit, Finding, Location};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,9 +1,10 @@
 //! How a ledger is opened: in a directory, on a disk, or to change its key.
 
+use crate::checks::Checks;
 use crate::error::Error;
 use crate::ledger::GeometricLedger;
 use crate::options::Options;
-use crate::service::Service;
+use crate::service::server::Service;
 use crate::storage::disk::{Directory, Disk};
 use crate::storage::encryption::{Secret, unwrap, wrap};
 use std::path::Path;
@@ -59,12 +60,13 @@ impl Options {
         ledger.directory = Some(path.to_owned());
         if serve {
             let handle = ledger.handle();
-            // A file system without sockets is no reason not to open the ledger.
-            ledger.service = Service::start(path, move || handle.handle())
-                .inspect_err(|error| {
+            match Service::start(path, move || handle.handle()) {
+                Ok(service) => ledger.accompany(service),
+                // A file system without sockets is no reason not to open the ledger.
+                Err(error) => {
                     tracing::warn!(%error, "nobody can look at this ledger while it is open");
-                })
-                .ok();
+                }
+            }
         }
         Ok(ledger)
     }
@@ -74,6 +76,12 @@ impl Options {
     /// # Errors
     /// As [`Options::open`].
     pub fn open_on(self, disk: Arc<dyn Disk>) -> Result<GeometricLedger, Error> {
-        GeometricLedger::open(disk, self)
+        let writable = !self.read_only;
+        let mut ledger = GeometricLedger::open(disk, self)?;
+        if writable {
+            let checks = Checks::start(ledger.handle())?;
+            ledger.accompany(checks);
+        }
+        Ok(ledger)
     }
 }

@@ -31,10 +31,17 @@ pub struct Options {
     pub(crate) receipts: u64,
     pub(crate) reader_log_bytes: u64,
     pub(crate) serve: bool,
+    pub(crate) scrub_rate: u64,
+    pub(crate) scrub_every: Duration,
+    pub(crate) audit_every: Duration,
     pub(crate) key: Option<Secret>,
     pub(crate) read_only: bool,
     pub(crate) huge_pages: bool,
 }
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// Longer than any process waits.
+const YEAR: Duration = Duration::from_secs(366 * 86_400);
 
 impl Default for Options {
     fn default() -> Self {
@@ -49,6 +56,9 @@ impl Default for Options {
             receipts: 1_000_000,
             reader_log_bytes: 16 << 30,
             serve: true,
+            scrub_rate: 8 << 20,
+            scrub_every: DAY,
+            audit_every: DAY,
             key: None,
             read_only: false,
             huge_pages: false,
@@ -126,6 +136,23 @@ impl Options {
     /// process, on the socket in its directory. Default: yes.
     pub fn serve(mut self, serve: bool) -> Self {
         self.serve = serve;
+        self
+    }
+
+    /// How often a ledger that is open for writing reads all it has stored, as
+    /// [`GeometricLedger::verify`](crate::GeometricLedger::verify) does, and at how many bytes a second at the
+    /// most. What it finds goes to the log and to the metrics. The first time is ten minutes after opening,
+    /// if not sooner. Default: once a day, 8 MiB/s.
+    pub fn scrub(mut self, every: Duration, bytes_per_second: u64) -> Self {
+        (self.scrub_every, self.scrub_rate) = (every.min(YEAR), bytes_per_second);
+        self
+    }
+
+    /// How often a ledger that is open for writing sums up all balances, as
+    /// [`GeometricLedger::audit`](crate::GeometricLedger::audit) does, at the rate of [`Options::scrub`]. Default:
+    /// once a day.
+    pub fn audit_every(mut self, every: Duration) -> Self {
+        self.audit_every = every.min(YEAR);
         self
     }
 

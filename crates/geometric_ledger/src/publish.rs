@@ -5,7 +5,7 @@
 
 use crate::error::Error;
 use crate::ledger::GeometricLedger;
-use crate::service::Reader;
+use crate::service::reader::Reader;
 use crate::storage::batch::Batch;
 use postgres::{Client, NoTls};
 use std::sync::atomic::Ordering;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 #[derive(Args)]
+#[group(skip)]
 pub struct Follow {
     /// The directory of the ledger to follow, or a copy of its files
     #[arg(long)]

@@ -18,6 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
+#[group(skip)]
 pub struct Import {
     /// A .csv or .parquet file with the columns key, balance, nonce, flags, code, data; all but the first
     /// two may be missing, and are zero then

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Args)]
+#[group(skip)]
 pub struct Wanted {
     /// Prove that this batch is in the log
     #[arg(required_unless_present = "from", conflicts_with = "from")]
@@ -26,6 +27,7 @@ pub struct Wanted {
 }
 
 #[derive(Args)]
+#[group(skip)]
 pub struct Check {
     /// What `proof` wrote
     file: PathBuf,

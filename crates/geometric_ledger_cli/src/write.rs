@@ -11,6 +11,7 @@ use geometric_ledger::{Account, Error, Flags, GeometricLedger, Key, Options, Sec
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
+#[group(skip)]
 pub struct Change {
     /// In the smallest unit of whatever is counted
     #[arg(long, allow_negative_numbers = true)]
@@ -29,6 +30,7 @@ pub struct Change {
 }
 
 #[derive(Args)]
+#[group(skip)]
 pub struct Transfer {
     /// Who pays, 64 hexadecimal digits
     #[arg(value_parser = parse_key)]

@@ -9,6 +9,7 @@ pub mod maintenance;
 pub mod memory;
 pub mod reclaim;
 pub mod recovery;
+pub mod scrub;
 pub mod signal;
 pub mod state;
 pub mod stats;

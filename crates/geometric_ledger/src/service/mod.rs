@@ -6,9 +6,8 @@
 //! same code. Only reading is offered.
 
 mod protocol;
-mod reader;
-mod server;
+pub(crate) mod reader;
+pub(crate) mod server;
 
 pub use protocol::{Description, Head};
 pub use reader::{Accounts, Progress, Reader};
-pub(crate) use server::Service;
