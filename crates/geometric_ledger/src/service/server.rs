@@ -234,6 +234,9 @@ impl Out<'_> {
 struct Data<'a, 'b> {
     out: &'a mut Out<'b>,
     buffer: Vec<u8>,
+    sent: u64,
+    /// About how much there is to send.
+    total: u64,
     hold: Hold<'a>,
 }
 
@@ -241,6 +244,7 @@ impl Data<'_, '_> {
     fn send(&mut self) -> io::Result<()> {
         self.hold.check().map_err(io::Error::other)?;
         let sent = self.out.put(FrameKind::Data, &self.buffer);
+        self.sent += self.buffer.len() as u64;
         self.buffer.clear();
         sent.map_err(io::Error::other)
     }
@@ -255,11 +259,14 @@ impl Write for Data<'_, '_> {
         Ok(bytes.len())
     }
 
+    /// Also tells how much was sent, so that a reader who is gone is noticed where there is nothing to send.
     fn flush(&mut self) -> io::Result<()> {
-        match self.buffer.is_empty() {
-            true => Ok(()),
-            false => self.send(),
+        if !self.buffer.is_empty() {
+            self.send()?;
         }
+        self.hold.check().map_err(io::Error::other)?;
+        let told = self.out.progress(self.sent, self.total.max(self.sent));
+        told.map_err(io::Error::other)
     }
 }
 
@@ -324,6 +331,8 @@ fn answer(ledger: &GeometricLedger, request: Request, out: &mut Out) -> Result<(
             let mut data = Data {
                 out,
                 buffer: Vec::with_capacity(FRAME),
+                sent: 0,
+                total: ledger.stats().slots_bytes,
                 hold: Hold::new(ledger),
             };
             let info = ledger.write_snapshot(&mut data, "the snapshot", since.unwrap_or(0))?;
@@ -388,6 +397,8 @@ fn accounts(ledger: &GeometricLedger, out: &mut Out) -> Result<(), Error> {
     let mut data = Data {
         out,
         buffer: Vec::with_capacity(FRAME + super::protocol::ACCOUNT),
+        sent: 0,
+        total: ledger.stats().accounts * super::protocol::ACCOUNT as u64,
         hold: Hold::new(ledger),
     };
     let mut count = 0u64;

@@ -105,6 +105,11 @@ impl<'a> SnapshotWriter<'a> {
         self.flush()
     }
 
+    /// Flushes what is behind, which fails if nobody takes it any more.
+    pub fn heartbeat(&mut self) -> Result<(), Error> {
+        self.out.flush().map_err(Error::io(self.name))
+    }
+
     pub fn finish(self) -> Result<(), Error> {
         self.out.flush().map_err(Error::io(self.name))
     }
