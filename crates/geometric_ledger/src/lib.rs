@@ -41,6 +41,8 @@ mod options;
 mod proofs;
 #[cfg(feature = "postgres")]
 mod publish;
+mod recorded;
+mod records;
 mod service;
 mod snapshot;
 mod storage;
@@ -68,6 +70,10 @@ pub use options::{Durability, Options};
 pub use postgres;
 #[cfg(feature = "postgres")]
 pub use publish::Publisher;
+pub use recorded::{
+    Done, NewTransfer, PendingState, StatementEntry, StatementPage, StatementQuery, Step,
+    TransferId, TransferKind, TransferRecord, TransferResults,
+};
 pub use service::{Accounts, Description, Head, Progress, Reader};
 pub use storage::batch::{Batch, BatchProof};
 pub use storage::disk;

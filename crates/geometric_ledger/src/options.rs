@@ -34,8 +34,11 @@ pub struct Options {
     pub(crate) scrub_rate: u64,
     pub(crate) scrub_every: Duration,
     pub(crate) audit_every: Duration,
+    pub(crate) transfers: u64,
     pub(crate) key: Option<Secret>,
     pub(crate) read_only: bool,
+    /// Nothing is written but what somebody else has committed.
+    pub(crate) following: bool,
     pub(crate) huge_pages: bool,
 }
 
@@ -59,8 +62,10 @@ impl Default for Options {
             scrub_rate: 8 << 20,
             scrub_every: DAY,
             audit_every: DAY,
+            transfers: u64::MAX,
             key: None,
             read_only: false,
+            following: false,
             huge_pages: false,
         }
     }
@@ -153,6 +158,13 @@ impl Options {
     /// once a day.
     pub fn audit_every(mut self, every: Duration) -> Self {
         self.audit_every = every.min(YEAR);
+        self
+    }
+
+    /// Records of transfers and entries of statements are kept for at least so many batches; a transfer
+    /// that is pending is kept for as long as it is. Default: for ever.
+    pub fn transfers(mut self, batches: u64) -> Self {
+        self.transfers = batches;
         self
     }
 

@@ -28,7 +28,7 @@ impl GeometricLedger {
     ) -> Result<Audit, Error> {
         let view = self.view();
         let total = self.stats().accounts;
-        let (mut accounts, mut balances) = (0, 0i128);
+        let (mut accounts, mut balances, mut pending) = (0, 0i128, 0i128);
         for item in view.iter() {
             accounts += 1;
             if accounts % STEP == 0 {
@@ -37,12 +37,17 @@ impl GeometricLedger {
             // In whatever order, the sum wraps to the right one, which is known to fit.
             balances = balances.wrapping_add(item?.1.balance);
         }
+        for amount in view.open_amounts() {
+            pending = pending.wrapping_add(amount? as i128);
+        }
         let totals = match self.core.batches.get(view.sequence())? {
             Some(batch) => batch.totals,
             None => Totals::default(),
         };
         let expected = totals.balances();
-        if balances != expected || accounts != totals.accounts {
+        let sum = balances.wrapping_add(pending);
+        if sum != expected || accounts != totals.accounts {
+            let balances = sum;
             return Err(Error::Unbalanced { balances, expected });
         }
         Ok(Audit {
@@ -50,6 +55,7 @@ impl GeometricLedger {
             accounts,
             totals,
             balances,
+            pending,
         })
     }
 
@@ -79,8 +85,9 @@ impl GeometricLedger {
     pub fn compact(&self) -> Result<u64, Error> {
         self.checkpoint()?;
         let mut reclaimed = 0;
-        let accounts = self.core.account_shards().iter();
-        let mut left: u64 = accounts.map(|shard| shard.count() / STEP + 2).sum();
+        let shards = self.core.account_shards().iter();
+        let shards = shards.chain(self.core.record_shards());
+        let mut left: u64 = shards.map(|shard| shard.count() / STEP + 2).sum();
         while left > 0 {
             let mut writer = self.core.write_always()?;
             reclaimed += self.core.reclaim_some(&mut writer, STEP)?;

@@ -265,8 +265,12 @@ pub fn audit(mut ledger: Reader) -> Result<ExitCode, Failure> {
     progress.finish_and_clear();
     match audited {
         Ok(audit) => {
+            let pending = match audit.pending {
+                0 => String::new(),
+                pending => format!(", and {pending} are pending"),
+            };
             say!(
-                "{} accounts hold {}: what was minted and not burned, as of batch {}",
+                "{} accounts hold {}{pending}: what was minted and not burned, as of batch {}",
                 audit.accounts,
                 audit.balances,
                 audit.sequence

@@ -89,7 +89,11 @@ fn a_restore_that_is_killed_leaves_nothing_and_can_be_done_again() {
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(round * 4));
+        common::wait_for("the restore", || {
+            let begun = at.join("restored.restoring").exists();
+            (begun || restore.try_wait().unwrap().is_some()).then_some(())
+        });
+        std::thread::sleep(std::time::Duration::from_millis(round));
         restore.kill().unwrap();
         restore.wait().unwrap();
         if at.join("restored").exists() {

@@ -53,8 +53,10 @@ pub struct Audit {
     pub sequence: u64,
     pub accounts: u64,
     pub totals: Totals,
-    /// The sum of all balances: what was minted and not burned.
+    /// The sum of all balances. With what is pending, it is what was minted and not burned.
     pub balances: i128,
+    /// The sum of what open transfers have taken off balances.
+    pub pending: i128,
 }
 
 /// Is told how many bytes of how many were read, after each step; an error ends what it is told of.
@@ -200,7 +202,7 @@ impl Core {
         if number >= shard.count() {
             return None;
         }
-        let Some(slot) = shard.slot(number, &self.encryption) else {
+        let Some(slot) = shard.next_slot(number, &self.encryption) else {
             return Some("the slot's checksum is wrong");
         };
         let hash = self.hash_of(&slot.key(), slot.kind());
