@@ -14,7 +14,9 @@ use arrow_array::{
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::DataType;
 use geometric_ledger::{Account, Flags, Head, Key};
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
 use parquet::basic::Compression;
 use parquet::data_type::{
     ByteArray, FixedLenByteArray, FixedLenByteArrayType, Int32Type, Int64Type,
@@ -141,7 +143,11 @@ pub struct ParquetReader {
 
 impl ParquetReader {
     pub fn open(path: &Path) -> Result<Self, Failure> {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
+        // Columns are of the types that Parquet says. What Arrow writers note beside may be what they were in
+        // memory, which the reader converts to with losses.
+        let plain = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let file = File::open(path)?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, plain)?;
         let names = builder
             .schema()
             .fields()
