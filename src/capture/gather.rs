@@ -9,7 +9,6 @@ use super::change_order::{Place, Rank, ranks};
 use super::page::Item;
 use super::queue::{Early, Pack, Writer};
 use super::trigger::Plan;
-use crate::pg::trigger::TupleId;
 use crate::pg::xact::{self, Borders};
 use crate::{settings, shared};
 use leaf_format::Kind;
@@ -60,13 +59,7 @@ struct Gathered {
     /// By log: what was written early.
     early: BTreeMap<i32, Early>,
     captured: u32,
-    /// The highest command among all changes so far, and that as it was when the client's statement began: no
-    /// command up to there is still running.
-    command: u32,
-    settled: u32,
-    /// When the client's statement began.
-    statement: i64,
-    /// Sources that were truncated, and of which nothing has been captured since.
+    /// Sources that were truncated, if nothing of theirs has been captured since and nothing was rolled back.
     truncated: HashSet<i32>,
     /// Logs that were dropped, and the subtransactions that did it.
     dropped: Vec<(pg_sys::SubTransactionId, i32)>,
@@ -125,7 +118,7 @@ pub fn drop_log(log_id: i32) {
     watch();
 }
 
-/// True if the transaction has truncated a source, and captured nothing of it since.
+/// True if the transaction has truncated a source, and certainly captured nothing of it since.
 pub fn is_truncated(source_id: i32) -> bool {
     GATHERED.with_borrow(|gathered| gathered.truncated.contains(&source_id))
 }
@@ -215,7 +208,7 @@ impl Gathered {
         self.early.clear();
         self.truncated.clear();
         self.dropped.clear();
-        (self.captured, self.command, self.settled, self.statement) = (0, 0, 0, 0);
+        self.captured = 0;
         self.closing = false;
     }
 
@@ -243,10 +236,6 @@ impl Gathered {
             .last()
             .is_none_or(|last| !Rc::ptr_eq(last, origin))
         {
-            if self.statement != origin.at {
-                self.statement = origin.at;
-                self.settled = self.command;
-            }
             self.origins.push(origin.clone());
         }
         match change.kind {
@@ -258,7 +247,6 @@ impl Gathered {
                 self.truncated.remove(&plan.source_id());
             }
         }
-        self.command = self.command.max(change.place.command());
         self.captured += 1;
         let start = self.data.len();
         self.data.extend_from_slice(change.key.as_bytes());
@@ -296,11 +284,10 @@ impl Gathered {
         };
         let (first, data) = (level.first, level.data);
         let range = first..self.records.len();
-        let open = self.has_open_end(&range);
         for log_id in self.logs(&range) {
             let (order, ends) = self.in_order(log_id, &range);
             let mut early = self.early.get(&log_id).copied().unwrap_or_default();
-            early.add(ends, open);
+            early.add(ends);
             self.write(log_id, &order, &mut early, true);
             self.early.insert(log_id, early);
         }
@@ -324,7 +311,7 @@ impl Gathered {
         for log_id in &logs {
             let (order, ends) = self.in_order(*log_id, &range);
             let mut early = self.early.get(log_id).copied().unwrap_or_default();
-            early.add(ends, false);
+            early.add(ends);
             self.write(*log_id, &order, &mut early, false);
         }
         self.early.clear();
@@ -361,15 +348,6 @@ impl Gathered {
         let ends = order.first().zip(order.last());
         let ends = ends.map(|(first, last)| (ranks[*first], ranks[*last]));
         (order.into_iter().map(|at| places[at]).collect(), ends)
-    }
-
-    /// True if a version was ended whose making is not among `range` and may be captured later, by a command
-    /// that is still running.
-    fn has_open_end(&self, range: &Range<usize>) -> bool {
-        let places = || self.records[range.clone()].iter().map(|r| &r.place);
-        let made: HashSet<TupleId> = places().filter_map(Place::made).collect();
-        let open = |tuple: TupleId| tuple.command() > self.settled && !made.contains(&tuple);
-        places().filter_map(Place::ended).any(open)
     }
 
     /// Writes records of a log to its queue, in the order given.

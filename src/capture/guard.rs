@@ -24,6 +24,8 @@ struct Needed {
     event: &'static str,
     level: &'static str,
     function: &'static str,
+    /// It has a condition, which notes when the table was truncated.
+    notes: bool,
 }
 
 const CAPTURE: &[Needed] = &[
@@ -32,12 +34,14 @@ const CAPTURE: &[Needed] = &[
         event: "AFTER INSERT OR UPDATE OR DELETE",
         level: "FOR EACH ROW",
         function: "capture_change",
+        notes: false,
     },
     Needed {
         suffix: "truncate",
         event: "AFTER TRUNCATE",
         level: "FOR EACH STATEMENT",
         function: "capture_change",
+        notes: true,
     },
 ];
 
@@ -47,12 +51,14 @@ const REFUSE: &[Needed] = &[
         event: "BEFORE UPDATE OR DELETE",
         level: "FOR EACH ROW",
         function: "refuse_change",
+        notes: false,
     },
     Needed {
         suffix: "no_truncate",
         event: "BEFORE TRUNCATE",
         level: "FOR EACH STATEMENT",
         function: "refuse_change",
+        notes: false,
     },
 ];
 
@@ -80,8 +86,22 @@ impl Needed {
         .sum()
     }
 
-    fn is(&self, trigger: &Present) -> bool {
-        self.function == trigger.function && self.tgtype() == trigger.tgtype
+    /// The statement that makes it, on the source's table (`root`) or on a partition of it.
+    fn create(&self, source: &Source, name: &str, table: &str, root: bool) -> String {
+        let (event, level, function, id) = (self.event, self.level, self.function, source.id);
+        let condition = match self.notes {
+            true => format!("WHEN (@extschema@.capture_truncate({id}, {root}))"),
+            false => String::new(),
+        };
+        format!(
+            "CREATE TRIGGER {name} {event} ON {table} {level} {condition} EXECUTE FUNCTION @extschema@.{function}('{id}')"
+        )
+    }
+
+    fn is(&self, trigger: &Present, root: bool) -> bool {
+        self.function == trigger.function
+            && self.tgtype() == trigger.tgtype
+            && self.notes.then_some(root) == trigger.notes
     }
 }
 
@@ -113,6 +133,8 @@ struct Present {
     function: String,
     tgtype: i16,
     tgenabled: String,
+    /// What its condition says of the table: that it is the source's itself, or not. `None` if it has no condition.
+    notes: Option<bool>,
     /// The server made it, for a partition, and takes it away with the one that it is a copy of.
     copied: bool,
 }
@@ -120,14 +142,22 @@ struct Present {
 fn present(session: &Session, source: &Source) -> Vec<Present> {
     session.fresh(
         "SELECT t.tgrelid, t.tgrelid::pg_catalog.regclass::pg_catalog.text, pg_catalog.quote_ident(t.tgname),
-                p.proname::pg_catalog.text, t.tgtype, t.tgenabled::pg_catalog.text, t.tgparentid <> 0
+                p.proname::pg_catalog.text, t.tgtype, t.tgenabled::pg_catalog.text, t.tgparentid <> 0,
+                pg_catalog.right(c.condition, 6) = ' true)'
            FROM pg_catalog.pg_trigger t
-           JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+           JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid,
+                LATERAL (SELECT CASE WHEN t.tgtype & 1 = 0 THEN pg_catalog.pg_get_expr(t.tgqual, t.tgrelid) END) c (condition)
           WHERE t.tgfoid IN ('@extschema@.capture_change()'::pg_catalog.regprocedure,
                              '@extschema@.refuse_change()'::pg_catalog.regprocedure)
-            AND t.tgnargs = 1 AND t.tgargs = $1 AND t.tgqual IS NULL AND t.tgattr = ''
+            AND t.tgnargs = 1 AND t.tgargs = $1 AND t.tgattr = ''
+            AND (t.tgqual IS NULL OR c.condition IN (
+                    '@extschema@.capture_truncate(integer,boolean)'::pg_catalog.regprocedure::pg_catalog.regproc || $2 || ', true)',
+                    '@extschema@.capture_truncate(integer,boolean)'::pg_catalog.regprocedure::pg_catalog.regproc || $2 || ', false)'))
           ORDER BY t.tgrelid, t.oid",
-        &[[source.id.to_string().as_bytes(), b"\0"].concat().into()],
+        &[
+            [source.id.to_string().as_bytes(), b"\0"].concat().into(),
+            format!("({}", source.id).into(),
+        ],
         |row| Present {
             relation: row.required(0),
             table: row.required(1),
@@ -136,6 +166,7 @@ fn present(session: &Session, source: &Source) -> Vec<Present> {
             tgtype: row.required(4),
             tgenabled: row.required(5),
             copied: row.required(6),
+            notes: row.get(7),
         },
     )
 }
@@ -144,30 +175,32 @@ fn present(session: &Session, source: &Source) -> Vec<Present> {
 /// are no partition of it any more, and the triggers by which versions up to 0.3.0 captured changes.
 pub fn install(session: &Session, source: &Source) {
     let mut present = present(session, source);
-    for (oid, table, root) in tables(session, source) {
-        for trigger in needed(source).filter(|t| root || !t.for_each_row()) {
+    let mut wanted = Vec::new();
+    for (oid, table, root) in &tables(session, source) {
+        for trigger in needed(source).filter(|t| *root || !t.for_each_row()) {
             let found = present
                 .iter()
-                .position(|p| p.relation == oid && trigger.is(p))
+                .position(|p| p.relation == *oid && trigger.is(p, *root))
                 .map(|place| present.remove(place));
-            let name = match &found {
-                Some(found) => found.name.clone(),
-                None => {
-                    let name = trigger.name(source);
-                    session.command(&format!(
-                        "CREATE TRIGGER {name} {} ON {table} {} EXECUTE FUNCTION @extschema@.{}('{}')",
-                        trigger.event, trigger.level, trigger.function, source.id
-                    ));
-                    name
-                }
-            };
-            if found.is_none_or(|f| f.tgenabled != ALWAYS) {
-                session.command(&format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"));
-            }
+            wanted.push((trigger, table.clone(), *root, found));
         }
     }
+    // First, since a trigger of an earlier version may have the name of one that is needed.
     for Present { table, name, .. } in present.iter().filter(|p| !p.copied) {
         session.command(&format!("DROP TRIGGER {name} ON {table}"));
+    }
+    for (trigger, table, root, found) in wanted {
+        let name = match &found {
+            Some(found) => found.name.clone(),
+            None => {
+                let name = trigger.name(source);
+                session.command(&trigger.create(source, &name, &table, root));
+                name
+            }
+        };
+        if found.is_none_or(|f| f.tgenabled != ALWAYS) {
+            session.command(&format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"));
+        }
     }
 }
 
@@ -210,7 +243,7 @@ pub struct Hole {
 pub fn holes(session: &Session, source: &Source) -> Vec<Hole> {
     let present = present(session, source);
     let mut holes = Vec::new();
-    for (relation, ..) in tables(session, source) {
+    for (relation, _, root) in tables(session, source) {
         let mut hole = |state, detail| {
             holes.push(Hole {
                 state,
@@ -220,7 +253,7 @@ pub fn holes(session: &Session, source: &Source) -> Vec<Hole> {
         };
         let of = |trigger: &Needed| -> Vec<&Present> {
             let here = present.iter().filter(|p| p.relation == relation);
-            here.filter(|p| trigger.is(p)).collect()
+            here.filter(|p| trigger.is(p, root)).collect()
         };
         for trigger in needed(source) {
             match of(trigger).as_slice() {

@@ -19,4 +19,5 @@ pub mod state;
 pub mod statement;
 pub mod table;
 pub mod trigger;
+pub mod truncation;
 pub mod watermark;

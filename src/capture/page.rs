@@ -15,7 +15,7 @@ const FORMAT: u8 = 1;
 const ROOM: usize = 7900;
 /// What a change costs beside its texts and bytes, at most.
 const OVERHEAD: usize = 16;
-const PLACE: usize = 28;
+const PLACE: usize = 18;
 const KINDS: [Kind; 4] = [Kind::Insert, Kind::Update, Kind::Delete, Kind::Truncate];
 
 /// The table that a change is of, as it was described when the change was captured.

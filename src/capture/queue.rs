@@ -64,13 +64,12 @@ pub struct Early {
 }
 
 impl Early {
-    /// More is written, with ranks from `ranks.0` to `ranks.1`. `open`: what comes later may belong before it.
-    pub fn add(&mut self, ranks: Option<(Rank, Rank)>, open: bool) {
+    /// More is written, with ranks from `ranks.0` to `ranks.1`.
+    pub fn add(&mut self, ranks: Option<(Rank, Rank)>) {
         if let Some((first, last)) = ranks {
             self.unordered |= first < self.last;
             self.last = self.last.max(last);
         }
-        self.unordered |= open;
     }
 }
 
