@@ -83,9 +83,9 @@ BEGIN
             name, source.relation, source.source_id);
         EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', source.relation, name);
         name := pg_catalog.format('merkle_log_%s_truncate', source.source_id);
-        FOR partition IN SELECT source.relation AS relation, true AS whole
+        FOR partition IN SELECT source.relation AS relation, 'true' AS whole
                           UNION ALL
-                         SELECT t.relid, false FROM pg_catalog.pg_partition_tree(source.relation) t
+                         SELECT t.relid, 'false' FROM pg_catalog.pg_partition_tree(source.relation) t
                           WHERE t.relid OPERATOR(pg_catalog.<>) source.relation
         LOOP
             EXECUTE pg_catalog.format(

@@ -185,3 +185,21 @@ fn rows_of_a_hash_partition_that_left_are_detached_also_in_a_restored_copy() {
         cluster.shell("dropdb copy; dropdb again");
     }
 }
+
+#[test]
+fn key_columns_of_any_name_tell_which_partition_a_row_went_with() {
+    let cluster = Cluster::start();
+    let mut c = cluster.client("postgres");
+    run(
+        &mut c,
+        "CREATE TABLE m (place int, place_ int, merkle_log_place int, PRIMARY KEY (place, place_, merkle_log_place)) PARTITION BY RANGE (merkle_log_place);
+         CREATE TABLE m1 PARTITION OF m FOR VALUES FROM (0) TO (10); SELECT create_log('a');
+         SELECT add_source('a', 'm', capture => 'trigger'); INSERT INTO m VALUES (1, 2, 3)",
+    );
+    drain(&mut c, "a");
+    run(
+        &mut c,
+        "ALTER TABLE m DETACH PARTITION m1; SELECT process_next_batch('a')",
+    );
+    assert_eq!(kinds(&mut c, "a"), ["detached 1"]);
+}

@@ -190,3 +190,61 @@ fn a_partitioned_table_is_truncated_whole_and_its_partitions_never_alone() {
     drain(&mut c, "audit");
     assert_eq!(findings(&mut c, "audit"), Vec::<String>::new());
 }
+
+#[test]
+fn verification_accuses_no_row_while_a_truncate_waits_or_has_just_happened() {
+    let cluster = Cluster::start();
+    let mut c = cluster.client("postgres");
+    let mut other = cluster.client("postgres");
+    run(&mut c, TABLES);
+    run(
+        &mut c,
+        "INSERT INTO u VALUES (1, 'x'), (2, 'y'); INSERT INTO p VALUES (1, 'x')",
+    );
+    drain(&mut c, "audit");
+    let status = "SELECT status FROM verify_row('audit', 'u', '1')";
+    for truncate in [
+        "TRUNCATE u, p",
+        "ALTER TABLE u ALTER COLUMN v TYPE varchar(9)",
+    ] {
+        // The snapshot is one of before.
+        run(
+            &mut c,
+            "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM merkle_log",
+        );
+        run(&mut other, truncate);
+        assert_eq!(
+            findings(&mut c, "audit"),
+            Vec::<String>::new(),
+            "{truncate}"
+        );
+        assert_eq!(one::<String>(&mut c, status), "unknown", "{truncate}");
+        run(&mut c, "COMMIT");
+        // The truncation is captured and not yet logged.
+        assert_eq!(
+            findings(&mut c, "audit"),
+            Vec::<String>::new(),
+            "{truncate}"
+        );
+        if truncate.starts_with("TRUNCATE") {
+            assert_eq!(one::<String>(&mut c, status), "waiting");
+        }
+        drain(&mut c, "audit");
+        assert_eq!(
+            findings(&mut c, "audit"),
+            Vec::<String>::new(),
+            "{truncate}"
+        );
+        run(
+            &mut c,
+            "INSERT INTO u VALUES (1, 'x') ON CONFLICT (id) DO UPDATE SET v = 'y'",
+        );
+        drain(&mut c, "audit");
+    }
+    run(&mut c, "ALTER TABLE u DISABLE TRIGGER ALL; DELETE FROM u");
+    let found = findings(&mut c, "audit");
+    assert!(
+        found.len() == 1 && found[0].starts_with("deleted public.u 1"),
+        "{found:?}"
+    );
+}

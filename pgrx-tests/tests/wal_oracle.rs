@@ -373,7 +373,8 @@ impl Author {
                 }
             }
         }
-        if self.chance(0.5) {
+        // The server loses what a BEFORE TRUNCATE trigger inserts from under a deferred one.
+        if self.chance(0.5) && !sql.contains("BEFORE TRUNCATE") {
             sql += "CREATE CONSTRAINT TRIGGER later AFTER INSERT OR UPDATE ON d DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION after_any();";
         }
         sql
@@ -616,7 +617,11 @@ impl Oracle {
                 &format!("ALTER TABLE {table} REPLICA IDENTITY FULL"),
             );
         }
-        run(&mut a, "SELECT create_log('audit')");
+        let size = self.author.pick(&["NULL", "7"]);
+        run(
+            &mut a,
+            &format!("SELECT create_log('audit', batch_size => {size})"),
+        );
         for table in SOURCES {
             run(
                 &mut a,

@@ -12,10 +12,8 @@
 //! stands after every end that was captured before it; a command that ends it later begins later than all of
 //! those, because the ones that were still running could not see the version.
 
-use serde::{Deserialize, Serialize};
-
 /// What a change did, and the command that did it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// All rows were taken away by an earlier command; `command` is the first that can make one after that.
     Truncate { command: u32 },
@@ -34,23 +32,28 @@ const BEFORE_END: u8 = 1;
 const END: u8 = 2;
 const LAST: u8 = 3;
 
-/// The ranks of changes that are given in the order in which they were captured. To be sorted by in a way that
-/// keeps the order of those with the same rank.
-pub fn ranks<'a>(places: impl Iterator<Item = &'a Place>) -> Vec<Rank> {
-    let mut latest_end = 0;
-    let rank = |place: &Place| match *place {
-        Place::Truncate { command } => (command, TRUNCATED),
-        Place::Ended { command } => {
-            latest_end = latest_end.max(command);
-            (command, END)
+/// Gives the changes of a transaction their ranks as they are captured.
+#[derive(Debug, Default)]
+pub struct Order {
+    /// The latest command that ended a version, also if that was rolled back: what is done later has a later command.
+    latest_end: u32,
+}
+
+impl Order {
+    pub fn rank(&mut self, place: Place) -> Rank {
+        match place {
+            Place::Truncate { command } => (command, TRUNCATED),
+            Place::Ended { command } => {
+                self.latest_end = self.latest_end.max(command);
+                (command, END)
+            }
+            Place::Made {
+                ended: Some(end), ..
+            } => (end, BEFORE_END),
+            Place::Made {
+                command,
+                ended: None,
+            } => (command.max(self.latest_end), LAST),
         }
-        Place::Made {
-            ended: Some(end), ..
-        } => (end, BEFORE_END),
-        Place::Made {
-            command,
-            ended: None,
-        } => (command.max(latest_end), LAST),
-    };
-    places.map(rank).collect()
+    }
 }

@@ -101,7 +101,20 @@ impl Needed {
     fn is(&self, trigger: &Present, root: bool) -> bool {
         self.function == trigger.function
             && self.tgtype() == trigger.tgtype
-            && self.notes.then_some(root) == trigger.notes
+            && !trigger.for_columns
+            && trigger.condition
+                == match self.notes {
+                    true => Condition::Notes(root),
+                    false => Condition::Always,
+                }
+    }
+
+    /// True if `trigger` is called for changes that this one is called for.
+    fn overlaps(&self, trigger: &Present) -> bool {
+        const EVENTS: i16 = 4 | 8 | 16 | 32;
+        self.function == trigger.function
+            && (trigger.tgtype & 1 == 1) == self.for_each_row()
+            && self.tgtype() & trigger.tgtype & EVENTS != 0
     }
 }
 
@@ -123,6 +136,15 @@ fn tables(session: &Session, source: &Source) -> Vec<(pg_sys::Oid, String, bool)
     )
 }
 
+/// When a trigger fires for an event that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    Always,
+    /// Always, and notes a TRUNCATE: of the source's table itself (`true`), or of a partition.
+    Notes(bool),
+    Other,
+}
+
 /// A trigger of a source that is there, on its table or on one that once was a partition of it.
 struct Present {
     relation: pg_sys::Oid,
@@ -133,8 +155,9 @@ struct Present {
     function: String,
     tgtype: i16,
     tgenabled: String,
-    /// What its condition says of the table: that it is the source's itself, or not. `None` if it has no condition.
-    notes: Option<bool>,
+    /// Its condition, and whether it fires for updates of some columns only.
+    condition: Condition,
+    for_columns: bool,
     /// The server made it, for a partition, and takes it away with the one that it is a copy of.
     copied: bool,
 }
@@ -143,30 +166,39 @@ fn present(session: &Session, source: &Source) -> Vec<Present> {
     session.fresh(
         "SELECT t.tgrelid, t.tgrelid::pg_catalog.regclass::pg_catalog.text, pg_catalog.quote_ident(t.tgname),
                 p.proname::pg_catalog.text, t.tgtype, t.tgenabled::pg_catalog.text, t.tgparentid <> 0,
-                pg_catalog.right(c.condition, 6) = ' true)'
-           FROM pg_catalog.pg_trigger t
-           JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid,
-                LATERAL (SELECT CASE WHEN t.tgtype & 1 = 0 THEN pg_catalog.pg_get_expr(t.tgqual, t.tgrelid) END) c (condition)
-          WHERE t.tgfoid IN ('@extschema@.capture_change()'::pg_catalog.regprocedure,
-                             '@extschema@.refuse_change()'::pg_catalog.regprocedure)
-            AND t.tgnargs = 1 AND t.tgargs = $1 AND t.tgattr = ''
-            AND (t.tgqual IS NULL OR c.condition IN (
-                    '@extschema@.capture_truncate(integer,boolean)'::pg_catalog.regprocedure::pg_catalog.regproc || $2 || ', true)',
-                    '@extschema@.capture_truncate(integer,boolean)'::pg_catalog.regprocedure::pg_catalog.regproc || $2 || ', false)'))
+                CASE WHEN t.tgqual IS NULL THEN ''
+                     WHEN t.tgtype & 1 = 0 THEN pg_catalog.pg_get_expr(t.tgqual, t.tgrelid)
+                     ELSE 'of a row' END,
+                pg_catalog.format('%I.capture_truncate(%s, ', e.extnamespace::pg_catalog.regnamespace, $3::pg_catalog.int4),
+                t.tgattr <> ''
+           FROM pg_catalog.pg_extension e
+           JOIN pg_catalog.pg_proc p ON p.pronamespace = e.extnamespace AND p.proname IN ('capture_change', 'refuse_change')
+           JOIN pg_catalog.pg_trigger t ON t.tgfoid = p.oid
+          WHERE e.oid = $1 AND t.tgnargs = 1 AND t.tgargs = $2
           ORDER BY t.tgrelid, t.oid",
         &[
+            session.extension().into(),
             [source.id.to_string().as_bytes(), b"\0"].concat().into(),
-            format!("({}", source.id).into(),
+            source.id.into(),
         ],
-        |row| Present {
-            relation: row.required(0),
-            table: row.required(1),
-            name: row.required(2),
-            function: row.required(3),
-            tgtype: row.required(4),
-            tgenabled: row.required(5),
-            copied: row.required(6),
-            notes: row.get(7),
+        |row| {
+            let (condition, ours): (String, String) = (row.required(7), row.required(8));
+            Present {
+                relation: row.required(0),
+                table: row.required(1),
+                name: row.required(2),
+                function: row.required(3),
+                tgtype: row.required(4),
+                tgenabled: row.required(5),
+                copied: row.required(6),
+                condition: match condition.strip_prefix(&ours) {
+                    _ if condition.is_empty() => Condition::Always,
+                    Some("true)") => Condition::Notes(true),
+                    Some("false)") => Condition::Notes(false),
+                    _ => Condition::Other,
+                },
+                for_columns: row.required(9),
+            }
         },
     )
 }
@@ -251,30 +283,25 @@ pub fn holes(session: &Session, source: &Source) -> Vec<Hole> {
                 detail,
             });
         };
-        let of = |trigger: &Needed| -> Vec<&Present> {
-            let here = present.iter().filter(|p| p.relation == relation);
-            here.filter(|p| trigger.is(p, root)).collect()
-        };
+        let here: Vec<&Present> = present.iter().filter(|p| p.relation == relation).collect();
         for trigger in needed(source) {
-            match of(trigger).as_slice() {
-                [] => {
-                    let detail = format!("trigger {} is missing", trigger.name(source));
-                    hole(State::TriggerMissing, detail);
-                }
-                [found] if found.tgenabled == ALWAYS => {}
-                [found] => {
-                    let wrong = match found.tgenabled.as_str() {
-                        "D" => "disabled",
-                        _ => "not enabled as it must be",
-                    };
-                    let detail = format!("trigger {} is {wrong}", found.name);
-                    hole(State::TriggerDisabled, detail);
-                }
-                [_, twice, ..] => {
-                    let detail =
-                        format!("trigger {} captures what another captures too", twice.name);
-                    hole(State::TriggerTwice, detail);
-                }
+            let Some(found) = here.iter().find(|p| trigger.is(p, root)) else {
+                let detail = format!("trigger {} is missing", trigger.name(source));
+                hole(State::TriggerMissing, detail);
+                continue;
+            };
+            if found.tgenabled != ALWAYS {
+                let wrong = match found.tgenabled.as_str() {
+                    "D" => "disabled",
+                    _ => "not enabled as it must be",
+                };
+                let detail = format!("trigger {} is {wrong}", found.name);
+                hole(State::TriggerDisabled, detail);
+            }
+            let mut others = here.iter().filter(|p| !std::ptr::eq(**p, *found));
+            if let Some(twice) = others.find(|p| trigger.overlaps(p)) {
+                let detail = format!("trigger {} captures what another captures too", twice.name);
+                hole(State::TriggerTwice, detail);
             }
         }
     }

@@ -280,6 +280,11 @@ fn fulfil(
         return Vec::new();
     }
     let named: Vec<String> = names.iter().map(|name| quoted(name)).collect();
+    // A name that is none of theirs.
+    let mut place = "place".to_owned();
+    while names.contains(&place) {
+        place.push('_');
+    }
     let mut found = Vec::new();
     for places in places.chunks(KEYS) {
         let mut args = Vec::new();
@@ -295,7 +300,7 @@ fn fulfil(
             rows.push(format!("({place}, {})", values.join(", ")));
         }
         let sql = format!(
-            "SELECT merkle_log_key.merkle_log_place FROM (VALUES {}) merkle_log_key (merkle_log_place, {}) WHERE {condition}",
+            "SELECT merkle_log_key.{place} FROM (VALUES {}) merkle_log_key ({place}, {}) WHERE {condition}",
             rows.join(", "),
             named.join(", "),
         );

@@ -402,10 +402,10 @@ impl Plan {
     }
 
     fn key_of(&self, row: &Row) -> String {
-        let text = |place: &Place| match (row.datum(place.at), &place.decoder) {
+        let text = |place: &Place| match (row.datum(place.at), place.base_type) {
             (None, _) => String::new(),
-            (Some(d), Decoder::Int8) => (d.value() as i64).to_string(),
-            (Some(d), Decoder::Int4) => (d.value() as i32).to_string(),
+            (Some(d), pg_sys::INT8OID) => (d.value() as i64).to_string(),
+            (Some(d), pg_sys::INT4OID) => (d.value() as i32).to_string(),
             // SAFETY: the row is of the table that the place was found in.
             (Some(d), _) => unsafe { datum::output(place.base_type, d) },
         };

@@ -52,15 +52,16 @@ impl<'a> Firing<'a> {
         self.0.tg_event & pg_sys::TRIGGER_EVENT_ROW != 0
     }
 
-    /// The trigger's first argument, if it is a number.
+    /// The trigger's only argument, if it is a number, written as numbers are.
     pub fn number(&self) -> Option<i32> {
         // SAFETY: `tgargs` has `tgnargs` C strings.
         unsafe {
             let trigger = &*self.0.tg_trigger;
-            if trigger.tgnargs < 1 {
+            if trigger.tgnargs != 1 {
                 return None;
             }
-            CStr::from_ptr(*trigger.tgargs).to_str().ok()?.parse().ok()
+            let text = CStr::from_ptr(*trigger.tgargs).to_str().ok()?;
+            text.parse().ok().filter(|n: &i32| n.to_string() == text)
         }
     }
 
