@@ -5,7 +5,7 @@
 //! logged is put down with the transaction's last row, and rows are deleted when all of theirs are.
 
 use super::change_order::Rank;
-use super::queue::{Change, Piece, Stored};
+use super::queue::{Change, Piece};
 use crate::catalog::logs::Log;
 use crate::error::Error;
 use std::cmp::Reverse;
@@ -13,7 +13,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::vec;
 
 /// Changes that are handed out at once.
-const PIECE: usize = 1000;
+const PIECE: usize = 250;
 
 /// Where a change belongs: its rank, and how many were captured before it.
 type Key = (Rank, u32);
@@ -50,33 +50,33 @@ pub struct Reorder {
 }
 
 impl Reorder {
-    /// `row`: the first of those that the transaction wrote last.
-    pub fn new(log: &Log, row: &Stored) -> Reorder {
+    /// Of a transaction at `id`, of which `taken` changes were logged as the row at `place` says: the first of those that
+    /// it wrote last.
+    pub fn new(log: &Log, id: i64, place: &str, taken: i32) -> Reorder {
         Reorder {
             log: log.name.clone(),
-            id: row.id,
+            id,
             runs: Vec::new(),
             next: BinaryHeap::new(),
-            place: row.place.clone(),
+            place: place.to_owned(),
             taken: 0,
-            skip: row.taken,
+            skip: taken,
             last_rows: Vec::new(),
         }
     }
 
     /// Takes note of a row of the transaction; they come in the order in which they were written.
-    pub fn add(&mut self, row: Stored, early: bool) -> Result<(), Error> {
+    pub fn add(&mut self, place: String, changes: &[Change], early: bool) -> Result<(), Error> {
         if !early {
-            self.last_rows.push(row.place.clone());
+            self.last_rows.push(place.clone());
         }
-        let changes = row.changes?;
         let keys = changes.iter().map(|c| key(&self.log, self.id, c));
         let keys = keys.collect::<Result<Vec<Key>, Error>>()?;
         let (Some(first), Some(last)) = (keys.first(), keys.last()) else {
             return Ok(());
         };
         let page = Page {
-            place: row.place,
+            place,
             changes: changes.len() as i32,
             early,
         };
