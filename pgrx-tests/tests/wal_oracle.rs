@@ -617,7 +617,7 @@ impl Oracle {
                 &format!("ALTER TABLE {table} REPLICA IDENTITY FULL"),
             );
         }
-        let size = self.author.pick(&["NULL", "7"]);
+        let size = self.author.pick(&["NULL", "NULL", "25"]);
         run(
             &mut a,
             &format!("SELECT create_log('audit', batch_size => {size})"),
