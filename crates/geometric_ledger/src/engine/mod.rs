@@ -11,6 +11,7 @@ pub mod parties;
 pub mod post;
 pub mod reading;
 pub mod reclaim;
+pub mod recording;
 pub mod records;
 pub mod recovery;
 pub mod rules;
