@@ -24,6 +24,8 @@ struct Needed {
     event: &'static str,
     level: &'static str,
     function: &'static str,
+    /// It has a condition, which notes when the table was truncated.
+    notes: bool,
 }
 
 const CAPTURE: &[Needed] = &[
@@ -32,12 +34,14 @@ const CAPTURE: &[Needed] = &[
         event: "AFTER INSERT OR UPDATE OR DELETE",
         level: "FOR EACH ROW",
         function: "capture_change",
+        notes: false,
     },
     Needed {
         suffix: "truncate",
         event: "AFTER TRUNCATE",
         level: "FOR EACH STATEMENT",
         function: "capture_change",
+        notes: true,
     },
 ];
 
@@ -47,12 +51,14 @@ const REFUSE: &[Needed] = &[
         event: "BEFORE UPDATE OR DELETE",
         level: "FOR EACH ROW",
         function: "refuse_change",
+        notes: false,
     },
     Needed {
         suffix: "no_truncate",
         event: "BEFORE TRUNCATE",
         level: "FOR EACH STATEMENT",
         function: "refuse_change",
+        notes: false,
     },
 ];
 
@@ -80,8 +86,35 @@ impl Needed {
         .sum()
     }
 
-    fn is(&self, trigger: &Present) -> bool {
-        self.function == trigger.function && self.tgtype() == trigger.tgtype
+    /// The statement that makes it, on the source's table (`root`) or on a partition of it.
+    fn create(&self, source: &Source, name: &str, table: &str, root: bool) -> String {
+        let (event, level, function, id) = (self.event, self.level, self.function, source.id);
+        let condition = match self.notes {
+            true => format!("WHEN (@extschema@.capture_truncate({id}, {root}))"),
+            false => String::new(),
+        };
+        format!(
+            "CREATE TRIGGER {name} {event} ON {table} {level} {condition} EXECUTE FUNCTION @extschema@.{function}('{id}')"
+        )
+    }
+
+    fn is(&self, trigger: &Present, root: bool) -> bool {
+        self.function == trigger.function
+            && self.tgtype() == trigger.tgtype
+            && !trigger.for_columns
+            && trigger.condition
+                == match self.notes {
+                    true => Condition::Notes(root),
+                    false => Condition::Always,
+                }
+    }
+
+    /// True if `trigger` is called for changes that this one is called for.
+    fn overlaps(&self, trigger: &Present) -> bool {
+        const EVENTS: i16 = 4 | 8 | 16 | 32;
+        self.function == trigger.function
+            && (trigger.tgtype & 1 == 1) == self.for_each_row()
+            && self.tgtype() & trigger.tgtype & EVENTS != 0
     }
 }
 
@@ -103,6 +136,15 @@ fn tables(session: &Session, source: &Source) -> Vec<(pg_sys::Oid, String, bool)
     )
 }
 
+/// When a trigger fires for an event that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    Always,
+    /// Always, and notes a TRUNCATE: of the source's table itself (`true`), or of a partition.
+    Notes(bool),
+    Other,
+}
+
 /// A trigger of a source that is there, on its table or on one that once was a partition of it.
 struct Present {
     relation: pg_sys::Oid,
@@ -113,6 +155,9 @@ struct Present {
     function: String,
     tgtype: i16,
     tgenabled: String,
+    /// Its condition, and whether it fires for updates of some columns only.
+    condition: Condition,
+    for_columns: bool,
     /// The server made it, for a partition, and takes it away with the one that it is a copy of.
     copied: bool,
 }
@@ -120,22 +165,40 @@ struct Present {
 fn present(session: &Session, source: &Source) -> Vec<Present> {
     session.fresh(
         "SELECT t.tgrelid, t.tgrelid::pg_catalog.regclass::pg_catalog.text, pg_catalog.quote_ident(t.tgname),
-                p.proname::pg_catalog.text, t.tgtype, t.tgenabled::pg_catalog.text, t.tgparentid <> 0
-           FROM pg_catalog.pg_trigger t
-           JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-          WHERE t.tgfoid IN ('@extschema@.capture_change()'::pg_catalog.regprocedure,
-                             '@extschema@.refuse_change()'::pg_catalog.regprocedure)
-            AND t.tgnargs = 1 AND t.tgargs = $1 AND t.tgqual IS NULL AND t.tgattr = ''
+                p.proname::pg_catalog.text, t.tgtype, t.tgenabled::pg_catalog.text, t.tgparentid <> 0,
+                CASE WHEN t.tgqual IS NULL THEN ''
+                     WHEN t.tgtype & 1 = 0 THEN pg_catalog.pg_get_expr(t.tgqual, t.tgrelid)
+                     ELSE 'of a row' END,
+                pg_catalog.format('%I.capture_truncate(%s, ', e.extnamespace::pg_catalog.regnamespace, $3::pg_catalog.int4),
+                t.tgattr <> ''
+           FROM pg_catalog.pg_extension e
+           JOIN pg_catalog.pg_proc p ON p.pronamespace = e.extnamespace AND p.proname IN ('capture_change', 'refuse_change')
+           JOIN pg_catalog.pg_trigger t ON t.tgfoid = p.oid
+          WHERE e.oid = $1 AND t.tgnargs = 1 AND t.tgargs = $2
           ORDER BY t.tgrelid, t.oid",
-        &[[source.id.to_string().as_bytes(), b"\0"].concat().into()],
-        |row| Present {
-            relation: row.required(0),
-            table: row.required(1),
-            name: row.required(2),
-            function: row.required(3),
-            tgtype: row.required(4),
-            tgenabled: row.required(5),
-            copied: row.required(6),
+        &[
+            session.extension().into(),
+            [source.id.to_string().as_bytes(), b"\0"].concat().into(),
+            source.id.into(),
+        ],
+        |row| {
+            let (condition, ours): (String, String) = (row.required(7), row.required(8));
+            Present {
+                relation: row.required(0),
+                table: row.required(1),
+                name: row.required(2),
+                function: row.required(3),
+                tgtype: row.required(4),
+                tgenabled: row.required(5),
+                copied: row.required(6),
+                condition: match condition.strip_prefix(&ours) {
+                    _ if condition.is_empty() => Condition::Always,
+                    Some("true)") => Condition::Notes(true),
+                    Some("false)") => Condition::Notes(false),
+                    _ => Condition::Other,
+                },
+                for_columns: row.required(9),
+            }
         },
     )
 }
@@ -144,30 +207,32 @@ fn present(session: &Session, source: &Source) -> Vec<Present> {
 /// are no partition of it any more, and the triggers by which versions up to 0.3.0 captured changes.
 pub fn install(session: &Session, source: &Source) {
     let mut present = present(session, source);
-    for (oid, table, root) in tables(session, source) {
-        for trigger in needed(source).filter(|t| root || !t.for_each_row()) {
+    let mut wanted = Vec::new();
+    for (oid, table, root) in &tables(session, source) {
+        for trigger in needed(source).filter(|t| *root || !t.for_each_row()) {
             let found = present
                 .iter()
-                .position(|p| p.relation == oid && trigger.is(p))
+                .position(|p| p.relation == *oid && trigger.is(p, *root))
                 .map(|place| present.remove(place));
-            let name = match &found {
-                Some(found) => found.name.clone(),
-                None => {
-                    let name = trigger.name(source);
-                    session.command(&format!(
-                        "CREATE TRIGGER {name} {} ON {table} {} EXECUTE FUNCTION @extschema@.{}('{}')",
-                        trigger.event, trigger.level, trigger.function, source.id
-                    ));
-                    name
-                }
-            };
-            if found.is_none_or(|f| f.tgenabled != ALWAYS) {
-                session.command(&format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"));
-            }
+            wanted.push((trigger, table.clone(), *root, found));
         }
     }
+    // First, since a trigger of an earlier version may have the name of one that is needed.
     for Present { table, name, .. } in present.iter().filter(|p| !p.copied) {
         session.command(&format!("DROP TRIGGER {name} ON {table}"));
+    }
+    for (trigger, table, root, found) in wanted {
+        let name = match &found {
+            Some(found) => found.name.clone(),
+            None => {
+                let name = trigger.name(source);
+                session.command(&trigger.create(source, &name, &table, root));
+                name
+            }
+        };
+        if found.is_none_or(|f| f.tgenabled != ALWAYS) {
+            session.command(&format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"));
+        }
     }
 }
 
@@ -210,7 +275,7 @@ pub struct Hole {
 pub fn holes(session: &Session, source: &Source) -> Vec<Hole> {
     let present = present(session, source);
     let mut holes = Vec::new();
-    for (relation, ..) in tables(session, source) {
+    for (relation, _, root) in tables(session, source) {
         let mut hole = |state, detail| {
             holes.push(Hole {
                 state,
@@ -218,30 +283,25 @@ pub fn holes(session: &Session, source: &Source) -> Vec<Hole> {
                 detail,
             });
         };
-        let of = |trigger: &Needed| -> Vec<&Present> {
-            let here = present.iter().filter(|p| p.relation == relation);
-            here.filter(|p| trigger.is(p)).collect()
-        };
+        let here: Vec<&Present> = present.iter().filter(|p| p.relation == relation).collect();
         for trigger in needed(source) {
-            match of(trigger).as_slice() {
-                [] => {
-                    let detail = format!("trigger {} is missing", trigger.name(source));
-                    hole(State::TriggerMissing, detail);
-                }
-                [found] if found.tgenabled == ALWAYS => {}
-                [found] => {
-                    let wrong = match found.tgenabled.as_str() {
-                        "D" => "disabled",
-                        _ => "not enabled as it must be",
-                    };
-                    let detail = format!("trigger {} is {wrong}", found.name);
-                    hole(State::TriggerDisabled, detail);
-                }
-                [_, twice, ..] => {
-                    let detail =
-                        format!("trigger {} captures what another captures too", twice.name);
-                    hole(State::TriggerTwice, detail);
-                }
+            let Some(found) = here.iter().find(|p| trigger.is(p, root)) else {
+                let detail = format!("trigger {} is missing", trigger.name(source));
+                hole(State::TriggerMissing, detail);
+                continue;
+            };
+            if found.tgenabled != ALWAYS {
+                let wrong = match found.tgenabled.as_str() {
+                    "D" => "disabled",
+                    _ => "not enabled as it must be",
+                };
+                let detail = format!("trigger {} is {wrong}", found.name);
+                hole(State::TriggerDisabled, detail);
+            }
+            let mut others = here.iter().filter(|p| !std::ptr::eq(**p, *found));
+            if let Some(twice) = others.find(|p| trigger.overlaps(p)) {
+                let detail = format!("trigger {} captures what another captures too", twice.name);
+                hole(State::TriggerTwice, detail);
             }
         }
     }

@@ -361,9 +361,6 @@ impl Region {
 
     /// Asks the kernel to read cells into memory that are needed soon, one after another.
     pub fn will_need<const N: usize>(&self, cells: Range<u64>) {
-        if self.memory != Memory::Mapped {
-            return;
-        }
         let cells_per_page = (PAGE_WORDS / N) as u64;
         let len = self.len.load(Ordering::Acquire) / PAGE as u64;
         let (from, to) = (
