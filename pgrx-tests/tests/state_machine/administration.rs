@@ -172,7 +172,12 @@ impl Machine {
             watermark: None,
             redacted: Default::default(),
             unknown: Default::default(),
+            recorded: Default::default(),
             lost: false,
+        };
+        let source = Source {
+            recorded: source.version(&self.state.tables[table]),
+            ..source
         };
         let log = &mut self.state.logs[log];
         log.domain = Some(capture);
@@ -269,7 +274,10 @@ impl Machine {
         match option {
             0 => source.append_only = on,
             1 if by_trigger => source.allow_truncate = on,
-            2 => source.chosen = chosen,
+            2 => {
+                source.chosen = chosen;
+                source.recorded = source.version(&self.state.tables[source.table]);
+            }
             _ => source.keep = on,
         }
     }

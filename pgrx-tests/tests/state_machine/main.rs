@@ -102,7 +102,12 @@ impl Machine {
     /// Dumps the database and goes on in what is restored from that, where every source is ready.
     fn restore(&mut self) {
         let sources = self.state.logs.iter().flat_map(|l| &l.sources);
-        let ready = |s: &model::Source| s.problem(&self.state.tables[s.table]).is_none();
+        // What was renamed and is not on record, a dump does not tell.
+        let ready = |s: &model::Source| {
+            let table = &self.state.tables[s.table];
+            let told = s.removed || !s.captures() || s.recorded == s.version(table);
+            s.problem(table).is_none() && told
+        };
         let heirs = self.state.tables.iter().any(|t| t.heir);
         if self.state.logs.is_empty() || heirs || !sources.clone().all(ready) {
             return;

@@ -184,6 +184,8 @@ pub struct Source {
     pub redacted: BTreeSet<Key>,
     /// Columns that a dump did not tell about: they were not among those that are logged.
     pub unknown: BTreeSet<ColumnId>,
+    /// The columns that are on record.
+    pub recorded: Version,
     /// It was removed when the database was restored from a dump, so its columns were not found again.
     pub lost: bool,
 }
@@ -304,7 +306,8 @@ impl Log {
                 Kind::Delete => drop(self.live.remove(&place)),
                 Kind::Truncate => self.live.retain(|(source, _), _| *source != entry.source),
             }
-            let source = &self.sources[entry.source];
+            let source = &mut self.sources[entry.source];
+            source.recorded = entry.version.clone();
             if source.redacted.contains(&entry.key) && entry.kind != Kind::Truncate {
                 self.redacted.insert(at);
                 self.redactions.0 += 1;
