@@ -60,6 +60,7 @@ impl Machine {
             plain_owner: false,
             forced: false,
             heir: false,
+            swapped: false,
         });
         if partitioned {
             let table = self.state.tables.len() - 1;
@@ -242,6 +243,7 @@ impl Machine {
                 for (from, to) in [(&c.name, &between), (&second, &c.name), (&between, &second)] {
                     self.alter(table, &format!("RENAME COLUMN {from} TO {to}"), None);
                 }
+                self.state.tables[table].swapped = true;
                 let columns = &mut self.state.tables[table].columns;
                 (columns[place].name, columns[with].name) = (second, c.name);
             }

@@ -77,6 +77,9 @@ pub fn findings(log: &Log, tables: &[Table], own: &[(i32, Group)]) -> Findings {
             findings.must("redacted", name, Some(entry.key));
         }
         let table = &tables[source.table];
+        if table.swapped {
+            findings.may.insert(format!("renamed {name}"));
+        }
         let problem = source.problem(table);
         let mut judged = entries().filter(|(at, e)| {
             let latest = !source.captures() || log.live.get(&(place, e.key)) == Some(at);

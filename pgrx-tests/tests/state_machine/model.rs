@@ -102,6 +102,8 @@ pub struct Table {
     pub plain_owner: bool,
     pub forced: bool,
     pub heir: bool,
+    /// Names of columns were swapped: they stand for others than they did.
+    pub swapped: bool,
 }
 
 impl Table {
