@@ -9,12 +9,13 @@ use crate::capture::fence::{self, Blocked};
 use crate::capture::shape::Shape;
 use crate::capture::state;
 use crate::capture::statement;
+use crate::capture::table_query::TableQuery;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
 use crate::encode::Decoder;
 use crate::error::Error;
-use crate::pg::spi::{self, Snapshot};
-use crate::pg::{role, subtransaction};
+use crate::pg::spi::Snapshot;
+use crate::pg::{foreign_code, subtransaction};
 use crate::session::Session;
 use leaf_format::Value;
 use pgrx::pg_sys;
@@ -30,9 +31,10 @@ pub struct Lag {
 }
 
 /// Runs `f`, which is about one source or one log, apart from all others: its error is returned in
-/// words, and nothing of it is left.
+/// words, and nothing of it is left. No function of a table's owner is run.
 fn apart<T>(f: impl FnOnce() -> Result<T, Error>) -> Result<T, String> {
-    let outcome = subtransaction::run(|| f().unwrap_or_else(|error| error.raise()));
+    let outcome =
+        foreign_code::refused(|| subtransaction::run(|| f().unwrap_or_else(|error| error.raise())));
     outcome.map_err(|failure| failure.message)
 }
 
@@ -84,15 +86,13 @@ fn behind(session: &Session, log: &Log, source: &Source) -> Result<Lag, Error> {
     let ceiling = ceiling::of(session, log, &shape);
     let statement = statement::ahead(&shape, ceiling.as_deref());
     let decoder = Decoder::of_column(shape.order());
-    let counted = role::as_table_owner(shape.table.owner, || {
-        spi::query_one(Snapshot::Fresh, &statement.sql, &statement.args, |row| {
-            // SAFETY: the second column is the least order value, or NULL.
-            let oldest = match unsafe { decoder.decode(row.datum(1)) } {
-                Value::Int(n) => Some(n),
-                _ => None,
-            };
-            (row.required::<i64>(0), oldest)
-        })
+    let counted = TableQuery::on(&shape).first(Snapshot::Fresh, &statement, |row| {
+        // SAFETY: the second column is the least order value, or NULL.
+        let oldest = match unsafe { decoder.decode(row.datum(1)) } {
+            Value::Int(n) => Some(n),
+            _ => None,
+        };
+        (row.required::<i64>(0), oldest)
     });
     let (rows, oldest) = counted.unwrap_or_default();
     if rows == 0 {

@@ -404,3 +404,131 @@ fn the_worker_goes_on_whatever_its_database_and_its_role_have_set() {
     );
     assert_eq!(findings(&mut a, "c"), [""; 0]);
 }
+
+/// Two logs; the table of the first belongs to `eve`, who may write functions.
+const EVES: &str = "CREATE ROLE eve LOGIN; GRANT CREATE ON SCHEMA public TO eve;
+    SELECT create_log('eves'); SELECT create_log('others');
+    CREATE TABLE others (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
+    SET ROLE eve;
+    CREATE TABLE eves (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v int);
+    RESET ROLE;
+    SELECT add_source('eves', 'eves', order_column => 'id'); SELECT add_source('others', 'others', order_column => 'id');";
+
+/// What an owner can let the planner run: it stands in the predicate of an index.
+fn let_planning_run(client: &mut Client, body: &str) {
+    run(
+        client,
+        &format!(
+            "SET ROLE eve;
+             CREATE FUNCTION runs() RETURNS bool IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+             CREATE INDEX eves_v ON eves (v) WHERE runs();
+             CREATE OR REPLACE FUNCTION runs() RETURNS bool IMMUTABLE LANGUAGE plpgsql AS $$ {body} $$;
+             RESET ROLE;"
+        ),
+    );
+}
+
+/// Everything that an operator looks at, within a second or two.
+fn all_is_shown_at_once(client: &mut Client) {
+    let started = Instant::now();
+    run(
+        client,
+        "SELECT * FROM merkle_log_status; SELECT * FROM merkle_log_sources; SELECT * FROM merkle_log_coverage;
+         SELECT * FROM merkle_log_health(); SELECT merkle_log_metrics()",
+    );
+    assert!(started.elapsed() < Duration::from_secs(4));
+}
+
+fn holds_up_no_other_log(body: &str) {
+    let cluster =
+        Cluster::with("shared_preload_libraries = 'merkle_log'\nmerkle_log.databases = 'postgres'");
+    let mut a = cluster.client("postgres");
+    run(&mut a, EVES);
+    let_planning_run(&mut a, body);
+    run(
+        &mut a,
+        "INSERT INTO eves DEFAULT VALUES; INSERT INTO others DEFAULT VALUES",
+    );
+    until(&mut a, "SELECT merkle_size('others') = 1");
+    all_is_shown_at_once(&mut a);
+    until(
+        &mut a,
+        "SELECT state = 'planning_fails' FROM merkle_log_sources WHERE log_name = 'eves'",
+    );
+    run(&mut a, "INSERT INTO others DEFAULT VALUES");
+    until(&mut a, "SELECT merkle_size('others') = 2");
+    all_is_shown_at_once(&mut a);
+}
+
+#[test]
+fn an_owner_whose_functions_never_return_holds_up_no_other_log() {
+    holds_up_no_other_log("BEGIN PERFORM pg_sleep(100000); RETURN true; END");
+}
+
+#[test]
+fn nor_does_one_whose_functions_cannot_be_cancelled() {
+    holds_up_no_other_log(
+        "BEGIN LOOP BEGIN PERFORM pg_sleep(100000); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END",
+    );
+}
+
+#[test]
+fn a_source_that_cannot_be_planned_is_passed_over_named_and_mended() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, EVES);
+    run(
+        &mut a,
+        "SELECT add_source('eves', 'others', order_column => 'id');
+         INSERT INTO eves DEFAULT VALUES; INSERT INTO others DEFAULT VALUES",
+    );
+    assert_eq!(drain(&mut a, "eves"), 2);
+    let_planning_run(&mut a, "BEGIN RAISE EXCEPTION 'not today'; END");
+    run(
+        &mut a,
+        "INSERT INTO eves DEFAULT VALUES; INSERT INTO others DEFAULT VALUES",
+    );
+    let mut b = cluster.client("postgres");
+    assert_eq!(
+        drain(&mut b, "eves"),
+        1,
+        "the other source of the log goes on"
+    );
+    let state = "SELECT string_agg(state, ' ' ORDER BY source_table) FROM merkle_log_sources WHERE log_name = 'eves'";
+    assert_eq!(one::<String>(&mut b, state), "planning_fails ready");
+    let found = findings(&mut b, "eves");
+    assert!(
+        found.iter().all(|f| f.starts_with("unreadable")) && !found.is_empty(),
+        "{found:?}"
+    );
+    all_is_shown_at_once(&mut b);
+    run(&mut b, "SET ROLE eve; DROP INDEX eves_v; RESET ROLE");
+    assert_eq!(drain(&mut b, "eves"), 1);
+    assert_eq!(one::<String>(&mut b, state), "ready ready");
+    assert_eq!(findings(&mut b, "eves"), Vec::<String>::new());
+}
+
+#[test]
+fn a_batch_cannot_be_called_by_what_its_own_planning_runs() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, EVES);
+    run(
+        &mut a,
+        "GRANT EXECUTE ON FUNCTION process_next_batch(text, interval) TO eve; INSERT INTO eves DEFAULT VALUES",
+    );
+    let_planning_run(
+        &mut a,
+        "BEGIN PERFORM process_next_batch('eves'); RETURN true; END",
+    );
+    let mut b = cluster.client("postgres");
+    assert_eq!(drain(&mut b, "eves"), 0);
+    let detail: String = one(
+        &mut b,
+        "SELECT state_detail FROM merkle_log_sources WHERE log_name = 'eves'",
+    );
+    assert!(detail.contains("while it reads a source"), "{detail}");
+    run(&mut b, "DROP INDEX eves_v");
+    assert_eq!(drain(&mut b, "eves"), 1);
+    assert_eq!(findings(&mut b, "eves"), Vec::<String>::new());
+}

@@ -123,8 +123,8 @@ fn present(session: &Session, source: &Source) -> Vec<Present> {
                 p.proname::pg_catalog.text, t.tgtype, t.tgenabled::pg_catalog.text, t.tgparentid <> 0
            FROM pg_catalog.pg_trigger t
            JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-          WHERE t.tgfoid IN ('@extschema@.capture_change()'::pg_catalog.regprocedure,
-                             '@extschema@.refuse_change()'::pg_catalog.regprocedure)
+          WHERE p.pronamespace = (SELECT e.extnamespace FROM pg_catalog.pg_extension e WHERE e.extname = 'merkle_log')
+            AND p.proname IN ('capture_change', 'refuse_change')
             AND t.tgnargs = 1 AND t.tgargs = $1 AND t.tgqual IS NULL AND t.tgattr = ''
           ORDER BY t.tgrelid, t.oid",
         &[[source.id.to_string().as_bytes(), b"\0"].concat().into()],
@@ -155,8 +155,12 @@ pub fn install(session: &Session, source: &Source) {
                 None => {
                     let name = trigger.name(source);
                     session.command(&format!(
-                        "CREATE TRIGGER {name} {} ON {table} {} EXECUTE FUNCTION @extschema@.{}('{}')",
-                        trigger.event, trigger.level, trigger.function, source.id
+                        "CREATE TRIGGER {name} {} ON {table} {} EXECUTE FUNCTION {}.{}('{}')",
+                        trigger.event,
+                        trigger.level,
+                        session.schema(),
+                        trigger.function,
+                        source.id
                     ));
                     name
                 }

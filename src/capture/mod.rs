@@ -18,5 +18,6 @@ pub mod shape;
 pub mod state;
 pub mod statement;
 pub mod table;
+pub mod table_query;
 pub mod trigger;
 pub mod watermark;

@@ -34,19 +34,11 @@ pub struct Pack {
 
 impl Pack {
     pub fn load(session: &Session) -> Result<Pack, Error> {
-        session
-            .fresh_one(
-                "SELECT '@extschema@.merkle_pending'::pg_catalog.regclass::pg_catalog.oid,
-                        '@extschema@.merkle_pending_order'::pg_catalog.regclass::pg_catalog.oid,
-                        '@extschema@.merkle_pending_id'::pg_catalog.regclass::pg_catalog.oid",
-                &[],
-                |row| Pack {
-                    table: row.required(0),
-                    index: row.required(1),
-                    sequence: row.required(2),
-                },
-            )
-            .ok_or(Error::NotInstalled)
+        Ok(Pack {
+            table: session.relation(c"merkle_pending")?,
+            index: session.relation(c"merkle_pending_order")?,
+            sequence: session.relation(c"merkle_pending_id")?,
+        })
     }
 
     /// False once the extension was dropped, which the running transaction may have done.
@@ -507,11 +499,13 @@ pub fn forget(session: &Session, places: &[String]) {
 
 /// The queue's table, and its size in bytes.
 pub fn table(session: &Session) -> Option<(pg_sys::Oid, i64)> {
-    session.fresh_one(
-        "SELECT q, pg_catalog.pg_relation_size(q) FROM (SELECT '@extschema@.merkle_pending'::pg_catalog.regclass) t (q)",
-        &[],
-        |row| (row.required(0), row.required(1)),
-    )
+    let table = session.relation(c"merkle_pending").ok()?;
+    let size = session.fresh_one(
+        "SELECT pg_catalog.pg_relation_size($1)",
+        &[table.into()],
+        |row| row.required(0),
+    );
+    size.map(|size| (table, size))
 }
 
 /// Those of `keys` that have changes in the queue.

@@ -7,17 +7,16 @@ use super::row_key;
 use super::shape::Shape;
 use super::statement::Statement;
 use super::table::Attribute;
+use super::table_query::TableQuery;
 use crate::catalog::logs::Log;
 use crate::catalog::versions::{Column, Version};
 use crate::encode::Decoder;
 use crate::error::Error;
-use crate::pg::memory::Scratch;
-use crate::pg::spi::{self, Cursor, Row, Snapshot};
-use crate::pg::{datum, random, role, subtransaction};
+use crate::pg::spi::{Cursor, Row, Snapshot};
+use crate::pg::{datum, random, subtransaction};
 use crate::store::leaves::Annex;
 use leaf_format::{Context, Encoder, Kind, Value};
 use merkle_tree::{EMPTY_ROOT, Hash, leaf_hashes};
-use pgrx::pg_sys;
 use std::collections::HashMap;
 
 /// Bytes of a salt: as many as make guessing hopeless.
@@ -48,7 +47,7 @@ pub struct Leaf {
 pub struct Scan {
     log: String,
     table: String,
-    owner: pg_sys::Oid,
+    query: TableQuery,
     attributes: Vec<Attribute>,
     decoders: Vec<Decoder>,
     order: usize,
@@ -170,7 +169,7 @@ impl Scan {
         Ok(Scan {
             log: log.name.clone(),
             table: shape.source.name.clone(),
-            owner: shape.table.owner,
+            query: TableQuery::on(shape),
             decoders: attributes
                 .iter()
                 .map(|a| match definitions.get(&a.attnum) {
@@ -216,13 +215,8 @@ impl Scan {
 
     /// All rows of a statement, read as the table's owner.
     pub fn all(&mut self, snapshot: Snapshot, statement: &Statement) -> Result<Vec<Leaf>, Error> {
-        role::as_table_owner(self.owner, || {
-            let mut scratch = Scratch::new();
-            spi::query(snapshot, &statement.sql, &statement.args, |row| {
-                scratch.reuse(|| self.add(row))
-            })
-        });
-        self.chunk.take()
+        let mut cursor = self.open(snapshot, statement);
+        self.fetch(&mut cursor, i64::MAX)
     }
 
     /// The leaf data of the only row of a statement.
@@ -233,14 +227,13 @@ impl Scan {
 
     /// A cursor over a statement, opened as the table's owner.
     pub fn open(&self, snapshot: Snapshot, statement: &Statement) -> Cursor {
-        role::as_table_owner(self.owner, || {
-            Cursor::open(snapshot, &statement.sql, &statement.args)
-        })
+        self.query.open(snapshot, statement)
     }
 
     /// The next rows of a cursor, at most `count`, read as the table's owner.
     pub fn fetch(&mut self, cursor: &mut Cursor, count: i64) -> Result<Vec<Leaf>, Error> {
-        role::as_table_owner(self.owner, || cursor.fetch(count, |row| self.add(row)));
+        let query = self.query.clone();
+        query.fetch(cursor, count, |row| self.add(row));
         self.chunk.take()
     }
 

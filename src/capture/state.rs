@@ -7,6 +7,7 @@
 
 use super::guard;
 use super::shape::Shape;
+use super::table_query;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::Source;
 use crate::catalog::versions::Version;
@@ -30,6 +31,8 @@ pub enum State {
     ForcedRowSecurity,
     /// The owner lacks a privilege that reading its own table needs.
     OwnerMayNotRead,
+    /// Functions that the server runs while it plans a query on the table fail, or take too long.
+    PlanningFails,
     KeyDropped,
     /// No unique index is on exactly the key columns any more, or one of them can be null.
     KeyNotUnique,
@@ -55,6 +58,7 @@ impl State {
             State::Inherited => "inherited",
             State::ForcedRowSecurity => "forced_row_security",
             State::OwnerMayNotRead => "owner_may_not_read",
+            State::PlanningFails => "planning_fails",
             State::KeyDropped => "key_dropped",
             State::KeyNotUnique => "key_not_unique",
             State::KeyTypeChanged => "key_type_changed",
@@ -82,6 +86,7 @@ impl State {
             Error::NotATable { .. } => State::NotATable,
             Error::ForcedRowSecurity { .. } => State::ForcedRowSecurity,
             Error::OwnerMayNotRead { .. } => State::OwnerMayNotRead,
+            Error::Planning { .. } => State::PlanningFails,
             Error::KeyDropped { .. } | Error::KeyUnknown { .. } => State::KeyDropped,
             Error::NotAKey { .. } | Error::NoKey { .. } => State::KeyNotUnique,
             Error::KeyType { .. } => State::KeyTypeChanged,
@@ -170,6 +175,7 @@ fn check(
         if source.by_trigger() {
             shape.table.check_no_heirs(session)?;
         }
+        table_query::check_planning(source.id, &shape.table)?;
         Ok(shape)
     };
     opened().map_err(|error: Error| Problem::of_table(log, source, &error))
@@ -177,7 +183,9 @@ fn check(
 
 /// Everything that is wrong with a source now; empty if it is ready.
 pub fn problems(session: &Session, log: &Log, source: &Source) -> Vec<Problem> {
-    let table = open_locked(session, log, source).err();
+    let table = open_locked(session, log, source)
+        .err()
+        .or_else(|| unplannable(session, source));
     if let Some(gone) = table.as_ref().filter(|p| p.state == State::TableGone) {
         return vec![gone.clone()];
     }
@@ -195,6 +203,21 @@ pub fn problems(session: &Session, log: &Log, source: &Source) -> Vec<Problem> {
             mend: repair.clone(),
         });
     table.into_iter().chain(holes).collect()
+}
+
+/// That planning fails, as the last batch has put it on record: where users' functions are refused it cannot be
+/// tried.
+fn unplannable(session: &Session, source: &Source) -> Option<Problem> {
+    session.fresh_one(
+        "SELECT s.detail, s.mend FROM @extschema@.merkle_source_state s WHERE s.source_id = $1 AND s.state = $2",
+        &[source.id.into(), State::PlanningFails.name().into()],
+        |row| Problem {
+            state: State::PlanningFails,
+            relation: source.relation,
+            detail: row.required(0),
+            mend: row.required(1),
+        },
+    )
 }
 
 /// Puts on record what keeps batches from reading a source, for the views; `None` if nothing does. The

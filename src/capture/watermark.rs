@@ -5,10 +5,11 @@ use super::scan::{Leaf, Scan};
 use super::shape::Shape;
 use super::statement::{self, Rows};
 use super::table::Attribute;
+use super::table_query::TableQuery;
 use crate::catalog::logs::Log;
 use crate::error::Error;
-use crate::pg::spi::{self, Cursor, Snapshot};
-use crate::pg::{datum, role};
+use crate::pg::datum;
+use crate::pg::spi::{Cursor, Snapshot};
 use crate::session::Session;
 use crate::store::entries;
 use serde::{Deserialize, Serialize};
@@ -34,29 +35,25 @@ pub fn ahead(session: &Session, log: &Log, shape: &Shape) -> Option<Span> {
 /// The order value up to which the source has new rows, in its text form.
 fn bound(shape: &Shape, ceiling: Option<&str>) -> Option<String> {
     let statement = statement::highest(shape, ceiling);
-    role::as_table_owner(shape.table.owner, || {
-        spi::query_one(Snapshot::Fresh, &statement.sql, &statement.args, |row| {
-            // SAFETY: the only column is the order column, which is not null.
-            row.datum(0)
-                .map(|d| unsafe { datum::output(shape.order().base_type, d) })
-        })
-    })
-    .flatten()
+    let highest = TableQuery::on(shape).first(Snapshot::Fresh, &statement, |row| {
+        // SAFETY: the only column is the order column, which is not null.
+        row.datum(0)
+            .map(|d| unsafe { datum::output(shape.order().base_type, d) })
+    });
+    highest.flatten()
 }
 
 /// The position after which there are `rows` rows at or behind the watermark; `None` if there are fewer.
 pub fn back(shape: &Shape, rows: i64) -> Option<Vec<String>> {
     let watermark = shape.source.watermark.as_ref()?;
     let statement = statement::back_from(shape, watermark, rows);
-    role::as_table_owner(shape.table.owner, || {
-        spi::query_one(Snapshot::Fresh, &statement.sql, &statement.args, |row| {
-            let text = |(place, column): (usize, &Attribute)| {
-                // SAFETY: the columns are the sort columns, which are not null.
-                row.datum(place)
-                    .map(|d| unsafe { datum::output(column.base_type, d) })
-            };
-            shape.sort.iter().enumerate().filter_map(text).collect()
-        })
+    TableQuery::on(shape).first(Snapshot::Fresh, &statement, |row| {
+        let text = |(place, column): (usize, &Attribute)| {
+            // SAFETY: the columns are the sort columns, which are not null.
+            row.datum(place)
+                .map(|d| unsafe { datum::output(column.base_type, d) })
+        };
+        shape.sort.iter().enumerate().filter_map(text).collect()
     })
 }
 
