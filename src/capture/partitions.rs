@@ -8,10 +8,12 @@
 
 use super::shape::Shape;
 use super::table::Attribute;
+use super::table_query::TableQuery;
+use crate::administration::state::Row as OnRecord;
 use crate::administration::{self, Act};
 use crate::catalog::sources::Source;
 use crate::pg::spi::{self, Row, Snapshot};
-use crate::pg::{datum, role, subtransaction};
+use crate::pg::{datum, subtransaction};
 use crate::session::Session;
 use pgrx::pg_sys;
 use std::collections::{HashMap, HashSet};
@@ -83,6 +85,29 @@ fn attached(session: &Session, snapshot: Snapshot, shape: &Shape) -> Vec<Partiti
 }
 
 impl Partition {
+    /// As an act has it. The number of the table, which is not on record, is that of `stored`.
+    fn on_record(row: &OnRecord, stored: &[Partition]) -> Option<Partition> {
+        let text = |name: &str| Some(row.columns.get(name)?.as_str()?.to_owned());
+        let name = text("partition_name")?;
+        let from_leaf_index = row.number("from_leaf_index")?;
+        let same = |p: &&Partition| p.name == name && p.from_leaf_index == from_leaf_index;
+        let columns = row.columns.get("key_columns")?.as_array()?.iter();
+        Some(Partition {
+            relation: stored
+                .iter()
+                .find(same)
+                .map_or(pg_sys::InvalidOid, |p| p.relation),
+            bound: text("bound")?,
+            condition: text("condition")?,
+            columns: columns
+                .map(|name| name.as_str().map(str::to_owned))
+                .collect::<Option<_>>()?,
+            to_leaf_index: row.number("to_leaf_index"),
+            from_leaf_index,
+            name,
+        })
+    }
+
     fn is(&self, other: &Partition) -> bool {
         (self.relation, &self.bound) == (other.relation, &other.bound)
     }
@@ -169,8 +194,17 @@ pub struct Partitions {
 }
 
 impl Partitions {
-    pub fn load(session: &Session, shape: &Shape) -> Partitions {
-        let recorded = recorded(session, Snapshot::Statement, shape.source.id);
+    /// `on_record`: the rows as acts have them, which are believed where they are given.
+    pub fn load(session: &Session, shape: &Shape, on_record: Option<Vec<&OnRecord>>) -> Partitions {
+        let stored = recorded(session, Snapshot::Statement, shape.source.id);
+        let recorded: Vec<Partition> = match on_record {
+            None => stored,
+            Some(rows) => {
+                let rows = rows.into_iter();
+                rows.filter_map(|row| Partition::on_record(row, &stored))
+                    .collect()
+            }
+        };
         if recorded.is_empty() {
             return Partitions {
                 left: Vec::new(),
@@ -251,7 +285,7 @@ fn fulfil(
             named.join(", "),
         );
         let fulfilled = subtransaction::run(|| {
-            role::as_table_owner(shape.table.owner, || {
+            TableQuery::on(shape).bounded(|| {
                 spi::query(Snapshot::Statement, &sql, &args, |row| {
                     row.required::<i32>(0) as usize
                 })

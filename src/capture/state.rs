@@ -22,6 +22,8 @@ use pgrx::pg_sys;
 pub enum State {
     /// The table was dropped.
     TableGone,
+    /// What it refers to is another table of the same database.
+    AnotherTable,
     /// There is a view, a foreign table or something else in its place.
     NotATable,
     /// It became a temporary or unlogged table.
@@ -41,6 +43,8 @@ pub enum State {
     OrderNullable,
     OrderIndexMissing,
     ColumnMissing,
+    /// The types of a column are nested too deeply to be logged.
+    ColumnTooDeep,
     TriggerMissing,
     TriggerDisabled,
     /// The same changes are captured twice.
@@ -53,6 +57,7 @@ impl State {
     pub fn name(self) -> &'static str {
         match self {
             State::TableGone => "table_gone",
+            State::AnotherTable => "another_table",
             State::NotATable => "not_a_table",
             State::NotPermanent => "not_permanent",
             State::Inherited => "inherited",
@@ -66,6 +71,7 @@ impl State {
             State::OrderNullable => "order_nullable",
             State::OrderIndexMissing => "order_index_missing",
             State::ColumnMissing => "column_missing",
+            State::ColumnTooDeep => "column_too_deep",
             State::TriggerMissing => "trigger_missing",
             State::TriggerDisabled => "trigger_disabled",
             State::TriggerTwice => "trigger_twice",
@@ -77,6 +83,7 @@ impl State {
     fn of(error: &Error) -> State {
         match error {
             Error::SourceGone { .. } => State::TableGone,
+            Error::AnotherTable { .. } => State::AnotherTable,
             Error::NotATable { what, .. }
                 if what.contains("temporary") || what.contains("unlogged") =>
             {
@@ -94,6 +101,7 @@ impl State {
             Error::OrderNullable { .. } => State::OrderNullable,
             Error::OrderIndex { .. } => State::OrderIndexMissing,
             Error::NoSuchColumn { .. } | Error::HashType { .. } => State::ColumnMissing,
+            Error::TypeDepth { .. } => State::ColumnTooDeep,
             _ => State::Damaged,
         }
     }
@@ -136,14 +144,8 @@ fn remove(log: &Log, source: &Source) -> String {
 }
 
 /// The source bound to its table as it is now, which stays so until the end of the transaction; or why its
-/// rows cannot be read.
-pub fn open(session: &Session, log: &Log, source: &Source) -> Result<Shape, Problem> {
-    lock::access_share(source.relation);
-    open_locked(session, log, source)
-}
-
-/// As `open`, with the versions of the source's columns that the caller has; with those that are stored if
-/// it has none.
+/// rows cannot be read. With the versions of its columns that the caller has, or those that are stored if it has
+/// none.
 pub fn open_versions(
     session: &Session,
     log: &Log,
@@ -157,7 +159,7 @@ pub fn open_versions(
     })
 }
 
-/// As `open`, where the table is locked already, or nothing is read of it.
+/// As `open_versions`, with the versions that are stored, where the table is locked already, or nothing is read of it.
 pub fn open_locked(session: &Session, log: &Log, source: &Source) -> Result<Shape, Problem> {
     check(session, log, source, || Shape::load(session, log, source))
 }

@@ -98,6 +98,12 @@ impl TableQuery {
         first
     }
 
+    /// Runs `f`, which runs functions of the owner's, as the owner and within the limit.
+    pub fn bounded<T>(&self, f: impl FnOnce() -> T) -> T {
+        time_limit::within(PLANNING, || role::as_table_owner(self.owner, f))
+            .unwrap_or_else(|TimeIsUp| self.too_slow().raise())
+    }
+
     fn plan(&self, snapshot: Snapshot, statement: &Statement) -> Result<Cursor, TimeIsUp> {
         PLANNED.set(self.source_id);
         let planned = time_limit::within(PLANNING, || {

@@ -1,6 +1,6 @@
 //! Entries against the source rows as they are now.
 
-use super::configuration::{Record, bound_here};
+use super::configuration::Record;
 use super::finding::{Finding, Kind as Finds};
 use super::walk::{Covered, Facts, Range, Stray, Walked, walk};
 use crate::administration;
@@ -9,7 +9,7 @@ use crate::capture::partitions::Partitions;
 use crate::capture::queue;
 use crate::capture::row_key;
 use crate::capture::scan::{Leaf as SourceRow, Scan};
-use crate::capture::shape::Shape;
+use crate::capture::shape::{Shape, bound_here};
 use crate::capture::state::{self, State};
 use crate::capture::statement;
 use crate::capture::trigger::truncation_key;
@@ -23,9 +23,9 @@ use crate::session::Session;
 use crate::store::entries::{self, Entry};
 use crate::store::leaves::{self, Annex};
 use crate::store::order_index::{self, Mark};
-use crate::store::redacted;
+use crate::store::redacted::{self, RedactedKeys};
 use leaf_format::{Kind, Leaf};
-use merkle_tree::{Hash, leaf_hash};
+use merkle_tree::Hash;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -128,7 +128,7 @@ pub struct Rows {
     unlogged: Vec<Stray>,
     /// The first entries to come are those of the whole log.
     from_start: bool,
-    redacted: HashSet<(i32, String)>,
+    redacted: RedactedKeys,
 }
 
 impl Rows {
@@ -158,10 +158,13 @@ impl Rows {
         let settings = all.iter().map(|s| (s.id, s.clone())).collect();
         for source in all.into_iter().filter(which) {
             let (name, salted) = (source.name.clone(), source.salted);
+            let recorded = || replay.map(|r| r.versions(source.id)).unwrap_or_default();
             let state = if source.removed {
                 let shape = match source.by_trigger() {
                     true => None,
-                    false => state::open(session, log, &source).ok().map(Box::new),
+                    false => state::open_versions(session, log, &source, recorded())
+                        .ok()
+                        .map(Box::new),
                 };
                 Source::Removed {
                     name,
@@ -169,8 +172,7 @@ impl Rows {
                     shape,
                 }
             } else {
-                let recorded = replay.map(|r| r.versions(source.id)).unwrap_or_default();
-                match state::open_versions(session, log, &source, recorded) {
+                match state::open_versions(session, log, &source, recorded()) {
                     Ok(shape) => Source::Here(Box::new(shape)),
                     Err(problem) => Source::Unreadable {
                         name,
@@ -189,7 +191,10 @@ impl Rows {
         let partitions = loaded
             .iter()
             .filter_map(|(id, source)| match source {
-                Source::Here(shape) => Some((*id, Partitions::load(session, shape))),
+                Source::Here(shape) => {
+                    let on_record = replay.map(|r| r.partitions(*id));
+                    Some((*id, Partitions::load(session, shape, on_record)))
+                }
                 _ => None,
             })
             .collect();
@@ -204,7 +209,7 @@ impl Rows {
             covered: HashMap::new(),
             unlogged: Vec::new(),
             from_start,
-            redacted: redacted::keys(session, Snapshot::Statement, log),
+            redacted: RedactedKeys::load(session, Snapshot::Statement, log),
         })
     }
 
@@ -330,11 +335,11 @@ impl Rows {
         let mut rows = vec![Row::Unknown; entries.len()];
         let mut groups: BTreeMap<(i32, i32), Vec<usize>> = BTreeMap::new();
         for (place, entry) in entries.iter().enumerate() {
-            let kept = annex(entry).leaf_data.as_deref().map(leaf_hash);
+            let kept = annex(entry).leaf_data.as_ref().map(|kept| kept.hash);
             let source = self.sources.get(&entry.source_id);
             rows[place] = match (kept, source) {
                 (Some(hash), _) if hash.as_bytes().as_slice() != entry.leaf_hash => Row::Kept(hash),
-                (Some(_), _) if self.contradicts(entry, annex(entry)) => {
+                (Some(_), _) if self.contradicts(session, log, entry, annex(entry)) => {
                     Row::Impossible("what is on record about it is not what was hashed".to_owned())
                 }
                 (Some(hash), _) if entry.source_id == OF_LOG => Row::Kept(hash),
@@ -345,9 +350,7 @@ impl Rows {
                 (_, Some(source))
                     if source.salted()
                         && annex(entry).salt.is_some()
-                        && self
-                            .redacted
-                            .contains(&(entry.source_id, entry.key.clone())) =>
+                        && self.redacted.has(entry.source_id, &entry.key) =>
                 {
                     Row::Unredacted
                 }
@@ -455,14 +458,20 @@ impl Rows {
     /// True if an entry's kept leaf data say something else than its key, where it is the log's own, or
     /// than the statement on record: which of a row's entries is to be held against it, and whether it
     /// should be there at all, is told by these.
-    fn contradicts(&self, entry: &Entry, annex: &Annex) -> bool {
-        let Some(Ok(leaf)) = annex.leaf_data.as_deref().map(Leaf::decode) else {
+    fn contradicts(&self, session: &Session, log: &Log, entry: &Entry, annex: &Annex) -> bool {
+        let kept = annex.leaf_data.as_ref();
+        // Of a row's entry, the columns are not looked at.
+        let leaf = match kept.is_some_and(|k| k.is_long) && entry.source_id == OF_LOG {
+            true => leaves::in_full(session, Snapshot::Statement, log, entry.leaf_index),
+            false => kept.and_then(|k| Leaf::decode(&k.leaf_data).ok()),
+        };
+        let Some(leaf) = leaf else {
             return true;
         };
         if leaf.kind == Kind::Redact {
             let row = redacted::row_of(&leaf);
             return !redacted::is_of(&leaf, &entry.key)
-                || row.is_some_and(|row| !self.redacted.contains(&row));
+                || row.is_some_and(|row| !self.redacted.is_recorded(&row, entry.leaf_index));
         }
         if leaf.kind == Kind::Administration {
             return administration::listing::Listed::new(&leaf)
@@ -634,19 +643,23 @@ fn recompute(
             }
             None => Row::Gone,
         };
-    match read(&keys) {
-        Ok(found) => {
-            for place in others {
-                rows[place] = by_key(&found, place);
+    let length = |key: &Vec<String>| key.iter().map(String::len).sum();
+    for range in row_key::handfuls(keys.iter().map(length)) {
+        let (others, keys) = (&others[range.clone()], &keys[range]);
+        match read(keys) {
+            Ok(found) => {
+                for place in others {
+                    rows[*place] = by_key(&found, *place);
+                }
             }
-        }
-        // One of the keys is no key at all: ask one by one.
-        Err(_) => {
-            for (place, key) in others.into_iter().zip(&keys) {
-                rows[place] = match read(std::slice::from_ref(key)) {
-                    Ok(found) => by_key(&found, place),
-                    Err(failure) => Row::Impossible(failure.message),
-                };
+            // One of the keys is no key at all: ask one by one.
+            Err(_) => {
+                for (place, key) in others.iter().zip(keys) {
+                    rows[*place] = match read(std::slice::from_ref(key)) {
+                        Ok(found) => by_key(&found, *place),
+                        Err(failure) => Row::Impossible(failure.message),
+                    };
+                }
             }
         }
     }
