@@ -6,9 +6,11 @@
 //! That a partition left is an act of administration, so it cannot be denied; a row is `detached` only if
 //! it was logged before its partition left, and no partition that is attached would hold it.
 
+use super::ready;
 use super::shape::Shape;
 use super::table::Attribute;
 use crate::administration::{self, Act};
+use crate::catalog::logs::Log;
 use crate::catalog::sources::Source;
 use crate::pg::spi::{self, Row, Snapshot};
 use crate::pg::{datum, role, subtransaction};
@@ -88,16 +90,44 @@ impl Partition {
     }
 }
 
-/// Puts on record which partitions came and which left. What is logged from now on, from leaf index `size`
-/// on, is of those that are attached.
+/// Puts on record which partitions of a log's sources came and which left. What is logged from now on, from leaf
+/// index `size` on, is of those that are attached.
+pub fn record_all(session: &Session, log: &Log, shapes: &[Shape], size: i64) {
+    let had: HashSet<i32> = session
+        .fresh(
+            "SELECT DISTINCT p.source_id FROM @extschema@.verification_source_partitions p
+               JOIN @extschema@.verification_sources s ON s.source_id = p.source_id
+              WHERE s.log_id = $1 AND p.to_leaf_index IS NULL",
+            &[log.id.into()],
+            |row| row.required::<i32>(0),
+        )
+        .into_iter()
+        .collect();
+    for shape in shapes {
+        if shape.table.partitioned || had.contains(&shape.source.id) {
+            record(session, shape, size);
+        }
+    }
+}
+
+/// As `record_all`, of one source.
 pub fn record(session: &Session, shape: &Shape, size: i64) {
     let source = &shape.source;
+    if ready::is_partitions_recorded(source) {
+        return;
+    }
+    let since = ready::now();
     let mut before = recorded(session, Snapshot::Fresh, source.id);
     before.retain(|p| p.to_leaf_index.is_none());
     if before.is_empty() && !shape.table.partitioned {
         return;
     }
     let now = attached(session, Snapshot::Fresh, shape);
+    if before.len() == now.len() && before.iter().all(|p| now.iter().any(|q| q.is(p))) {
+        // Nothing is written, so a rollback takes nothing of it back.
+        ready::keep_partitions_recorded(since, source);
+        return;
+    }
     for gone in before.iter().filter(|p| !now.iter().any(|q| q.is(p))) {
         session.execute(
             "UPDATE @extschema@.verification_source_partitions

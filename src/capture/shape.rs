@@ -5,10 +5,12 @@
 //! found by name and order (`binding`).
 
 use super::binding;
+use super::ready;
 use super::table::{Attribute, Table};
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
 use crate::catalog::versions::{self, Column, Version};
+use crate::encode::definition::Definition;
 use crate::error::Error;
 use crate::pg::{lock, relcache};
 use crate::session::Session;
@@ -90,6 +92,29 @@ impl Shape {
         Shape::load(session, log, source)
     }
 
+    /// The relations and types (`relcache::type_hash`) whose definitions decide what is known about the table.
+    pub fn depends_on(&self) -> (Vec<pg_sys::Oid>, Vec<u32>) {
+        let attributes = &self.table.attributes;
+        let altered = attributes.iter().filter(|a| a.definition.is_some());
+        let composite = altered.flat_map(|a| Definition::relations(a.base_type));
+        let own = self.table.written_through.iter().copied();
+        let relations = composite.chain(own).chain([self.table.oid]).collect();
+        let of_users = attributes.iter().map(|a| a.type_oid);
+        let types = of_users
+            .filter(|oid| oid.to_u32() >= pg_sys::FirstNormalObjectId)
+            .map(relcache::type_hash)
+            .collect();
+        (relations, types)
+    }
+
+    /// The same table for a source that differs only in what is no part of its binding, such as its watermark.
+    pub fn with_source(&self, source: &Source) -> Shape {
+        Shape {
+            source: source.clone(),
+            ..self.clone()
+        }
+    }
+
     /// The version in force.
     pub fn current(&self) -> &Version {
         self.versions
@@ -124,12 +149,22 @@ impl Shape {
     /// Starts a new version if the table's columns differ from those of the version in force, and
     /// stores new names and numbers. `size` is the leaf index from which the new version counts.
     pub fn record(&mut self, session: &Session, size: i64) -> Result<(), Error> {
-        let rebound = self.rebind(session);
-        if self.follow_names() || rebound {
+        if ready::is_recorded(&self.source) {
+            return Ok(());
+        }
+        let since = ready::now();
+        let incomplete = self.incomplete;
+        let changed = self.rebind(session) | self.follow_names();
+        if changed {
             sources::update(session, &self.source);
         }
         let columns = self.columns_now()?;
+        let known = self.versions.len();
         record_columns(session, &self.source, &mut self.versions, size, columns);
+        // Where nothing is written, a rollback takes nothing of it back.
+        if !incomplete && !changed && self.versions.len() == known {
+            ready::keep_recorded(since, &self.source);
+        }
         Ok(())
     }
 
@@ -144,6 +179,7 @@ impl Shape {
             self.versions
                 .iter()
                 .for_each(|v| versions::rebind(session, self.source.id, v));
+            relcache::invalidate(self.source.relation);
         }
         rebound
     }

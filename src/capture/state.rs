@@ -6,6 +6,7 @@
 //! `verify_log`, `merkle_log_coverage`, `merkle_log_health` and the views name the state.
 
 use super::guard;
+use super::ready;
 use super::shape::Shape;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::Source;
@@ -134,7 +135,7 @@ fn remove(log: &Log, source: &Source) -> String {
 /// rows cannot be read.
 pub fn open(session: &Session, log: &Log, source: &Source) -> Result<Shape, Problem> {
     lock::access_share(source.relation);
-    open_locked(session, log, source)
+    check(session, log, source, || Shape::load(session, log, source))
 }
 
 /// As `open`, with the versions of the source's columns that the caller has; with those that are stored if
@@ -152,9 +153,16 @@ pub fn open_versions(
     })
 }
 
-/// As `open`, where the table is locked already, or nothing is read of it.
+/// As `open`, where the table is locked already, or nothing is read of it. Nothing is asked about a source that
+/// was ready and has not changed since.
 pub fn open_locked(session: &Session, log: &Log, source: &Source) -> Result<Shape, Problem> {
-    check(session, log, source, || Shape::load(session, log, source))
+    if let Some(shape) = ready::shape(source) {
+        return Ok(shape);
+    }
+    let since = ready::now();
+    let shape = check(session, log, source, || Shape::load(session, log, source))?;
+    ready::keep(since, &shape);
+    Ok(shape)
 }
 
 fn check(
@@ -178,22 +186,29 @@ fn check(
 /// Everything that is wrong with a source now; empty if it is ready.
 pub fn problems(session: &Session, log: &Log, source: &Source) -> Vec<Problem> {
     let table = open_locked(session, log, source).err();
+    if table.is_none() && ready::is_guarded(source) {
+        return Vec::new();
+    }
+    let since = ready::now();
     if let Some(gone) = table.as_ref().filter(|p| p.state == State::TableGone) {
         return vec![gone.clone()];
+    }
+    let holes = guard::holes(session, source);
+    if holes.is_empty() {
+        ready::keep_guarded(since, source);
+        return table.into_iter().collect();
     }
     let repair = format!(
         "SELECT repair_capture({}, {})",
         literal(&log.name),
         literal(&super::table::name_now(session, source))
     );
-    let holes = guard::holes(session, source)
-        .into_iter()
-        .map(|hole| Problem {
-            state: hole.state,
-            relation: hole.relation,
-            detail: hole.detail,
-            mend: repair.clone(),
-        });
+    let holes = holes.into_iter().map(|hole| Problem {
+        state: hole.state,
+        relation: hole.relation,
+        detail: hole.detail,
+        mend: repair.clone(),
+    });
     table.into_iter().chain(holes).collect()
 }
 

@@ -104,19 +104,22 @@ pub fn rows(
     }
 }
 
-/// How many rows there are after the watermark, up to the ceiling, and their least order value.
-pub fn ahead(shape: &Shape, ceiling: Option<&str>) -> Statement {
-    let (conditions, args) = takeable(shape, ceiling);
+/// How many rows there are after the watermark, up to the ceiling, `limit` at most, and their least order value.
+pub fn ahead(shape: &Shape, ceiling: Option<&str>, limit: i64) -> Statement {
+    let (conditions, mut args) = takeable(shape, ceiling);
+    args.push(limit.into());
     Statement {
         sql: format!(
-            "SELECT pg_catalog.count(*), {} {} WHERE {}",
+            "SELECT pg_catalog.count(*), {} FROM (SELECT s.{} AS least {} WHERE {} ORDER BY s.{1} LIMIT ${}) first",
             match shape.order().base_type {
                 // There is no least uuid.
-                pg_sys::UUIDOID => "NULL::pg_catalog.uuid".to_owned(),
-                _ => format!("pg_catalog.min(s.{})", shape.order().quoted),
+                pg_sys::UUIDOID => "NULL::pg_catalog.uuid",
+                _ => "pg_catalog.min(first.least)",
             },
+            shape.order().quoted,
             from(&shape.table),
-            conditions.join(" AND ")
+            conditions.join(" AND "),
+            args.len()
         ),
         args,
     }

@@ -15,7 +15,6 @@ use crate::catalog::logs;
 use crate::catalog::sources::{self, Source};
 use crate::catalog::versions::Column;
 use crate::encode::Decoder;
-use crate::encode::definition::Definition;
 use crate::encode::{self, Settings};
 use crate::error::Error;
 use crate::pg::memory::Scratch;
@@ -177,20 +176,7 @@ impl Plan {
         let bound_to = version
             .is_none()
             .then(|| shape::identity(session, source.relation));
-        let altered = || {
-            shape
-                .table
-                .attributes
-                .iter()
-                .filter(|a| a.definition.is_some())
-        };
-        let relations = altered().flat_map(|a| Definition::relations(a.base_type));
-        let depends_on = relations.chain([source.relation]).collect();
-        let of_users = shape.table.attributes.iter().map(|a| a.type_oid);
-        let types = of_users
-            .filter(|oid| oid.to_u32() >= pg_sys::FirstNormalObjectId)
-            .map(relcache::type_hash)
-            .collect();
+        let (depends_on, types) = shape.depends_on();
         let place = |attribute: &Attribute| {
             let here = table.attribute_named(&attribute.name)?;
             Ok(Place {

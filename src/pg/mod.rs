@@ -5,6 +5,7 @@ pub mod alloc;
 pub mod bulk;
 pub mod datum;
 pub mod extension;
+pub mod foreign_code;
 pub mod hashes;
 pub mod index;
 pub mod insert;
