@@ -115,7 +115,7 @@ fn behind(session: &Session, log: &Log, shape: &Shape, ceiling: Option<&str>, ro
     let statement = statement::ahead(shape, ceiling, room);
     let decoder = Decoder::of_column(shape.order());
     let count = || {
-        spi::query_one(Snapshot::Fresh, &statement.sql, &statement.args, |row| {
+        spi::query_one(Snapshot::Fresh, &statement.sql, &statement.args(), |row| {
             // SAFETY: the second column is the least order value, or NULL.
             let oldest = match unsafe { decoder.decode(row.datum(1)) } {
                 Value::Int(n) => Some(n),

@@ -12,6 +12,7 @@ use super::table::Attribute;
 use crate::administration::{self, Act};
 use crate::catalog::logs::Log;
 use crate::catalog::sources::Source;
+use crate::error::identifier;
 use crate::pg::spi::{self, Row, Snapshot};
 use crate::pg::{datum, role, subtransaction};
 use crate::session::Session;
@@ -260,7 +261,7 @@ fn fulfil(
     if names.len() != shape.key.len() {
         return Vec::new();
     }
-    let named: Vec<String> = names.iter().map(|name| quoted(name)).collect();
+    let named: Vec<String> = names.iter().map(|name| identifier(name)).collect();
     let mut found = Vec::new();
     for places in places.chunks(KEYS) {
         let mut args = Vec::new();
@@ -280,6 +281,7 @@ fn fulfil(
             rows.join(", "),
             named.join(", "),
         );
+        let args: Vec<_> = args.iter().map(datum::Value::parameter).collect();
         let fulfilled = subtransaction::run(|| {
             role::as_table_owner(shape.table.owner, || {
                 spi::query(Snapshot::Statement, &sql, &args, |row| {
@@ -290,8 +292,4 @@ fn fulfil(
         found.extend(fulfilled.unwrap_or_default());
     }
     found
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -218,7 +218,7 @@ impl Scan {
     pub fn all(&mut self, snapshot: Snapshot, statement: &Statement) -> Result<Vec<Leaf>, Error> {
         role::as_table_owner(self.owner, || {
             let mut scratch = Scratch::new();
-            spi::query(snapshot, &statement.sql, &statement.args, |row| {
+            spi::query(snapshot, &statement.sql, &statement.args(), |row| {
                 scratch.reuse(|| self.add(row))
             })
         });
@@ -234,7 +234,7 @@ impl Scan {
     /// A cursor over a statement, opened as the table's owner.
     pub fn open(&self, snapshot: Snapshot, statement: &Statement) -> Cursor {
         role::as_table_owner(self.owner, || {
-            Cursor::open(snapshot, &statement.sql, &statement.args)
+            Cursor::open(snapshot, &statement.sql, &statement.args())
         })
     }
 

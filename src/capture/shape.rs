@@ -192,10 +192,11 @@ impl Shape {
                 let hash = current
                     .column(name)
                     .and_then(|c| self.table.attribute(c.attnum?));
-                Logged::Hash(hash.ok_or_else(|| Error::NoSuchColumn {
+                let hash = hash.ok_or_else(|| Error::NoSuchColumn {
                     table: self.table.name.clone(),
                     column: name.clone(),
-                })?)
+                })?;
+                Logged::hash(&self.table, hash)?
             }
             None if self.source.columns.is_some() => Logged::These(self.logged()),
             None => Logged::All,
@@ -324,18 +325,7 @@ impl Logged<'_> {
     ) -> Result<Logged<'a>, Error> {
         Ok(match (hash, columns) {
             (Some(hash), _) => {
-                let hash = table.attribute_named(hash)?;
-                if !matches!(
-                    hash.base_type,
-                    pg_sys::BYTEAOID | pg_sys::TEXTOID | pg_sys::VARCHAROID
-                ) {
-                    return Err(Error::HashType {
-                        table: table.name.clone(),
-                        column: hash.name.clone(),
-                        type_name: hash.type_name.clone(),
-                    });
-                }
-                Logged::Hash(hash)
+                Logged::hash(table, table.attribute_named(hash)?)?
             }
             (None, Some(names)) => Logged::These(
                 names
@@ -345,6 +335,17 @@ impl Logged<'_> {
             ),
             (None, None) => Logged::All,
         })
+    }
+
+    fn hash<'a>(table: &Table, column: &'a Attribute) -> Result<Logged<'a>, Error> {
+        match column.base_type {
+            pg_sys::BYTEAOID | pg_sys::TEXTOID | pg_sys::VARCHAROID => Ok(Logged::Hash(column)),
+            _ => Err(Error::HashType {
+                table: table.name.clone(),
+                column: column.name.clone(),
+                type_name: column.type_name.clone(),
+            }),
+        }
     }
 
     fn has(&self, attribute: &Attribute, key: &[Attribute]) -> bool {

@@ -10,8 +10,8 @@ use super::ready;
 use super::shape::Shape;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::Source;
-use crate::catalog::versions::Version;
-use crate::error::{Error, literal};
+use crate::catalog::versions::{self, Version};
+use crate::error::{Error, identifier, literal};
 use crate::pg::lock;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
@@ -107,19 +107,57 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn of_table(log: &Log, source: &Source, error: &Error) -> Problem {
+    fn of_table(session: &Session, log: &Log, source: &Source, error: &Error) -> Problem {
         let state = State::of(error);
-        let mend = match state {
-            State::TableGone => remove(log, source),
-            _ => error.hint().unwrap_or_default(),
-        };
         Problem {
             state,
             relation: source.relation,
             detail: error.to_string(),
-            mend,
+            mend: mend(session, log, source, state, error)
+                .unwrap_or_else(|| error.hint().unwrap_or_default()),
         }
     }
+}
+
+/// The statement that mends a source, where there is one.
+fn mend(
+    session: &Session,
+    log: &Log,
+    source: &Source,
+    state: State,
+    error: &Error,
+) -> Option<String> {
+    let table = super::table::name_now(session, source);
+    Some(match (state, error) {
+        (State::TableGone, _) => remove(log, source),
+        (State::NotPermanent, Error::NotATable { what, .. }) if what.contains("unlogged") => {
+            format!("ALTER TABLE {table} SET LOGGED")
+        }
+        (State::ForcedRowSecurity, _) => {
+            format!("ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY")
+        }
+        (State::OrderNullable, Error::OrderNullable { column, .. }) => {
+            format!(
+                "ALTER TABLE {table} ALTER COLUMN {} SET NOT NULL",
+                identifier(column)
+            )
+        }
+        (_, Error::KeyType { column, .. } | Error::OrderType { column, .. }) => {
+            let versions = versions::load(session, source.id);
+            let type_name = &versions.last()?.column(column)?.type_name;
+            let column = identifier(column);
+            format!(
+                "ALTER TABLE {table} ALTER COLUMN {column} TYPE {type_name} USING {column}::{type_name}"
+            )
+        }
+        (State::ColumnMissing, _) => format!(
+            "SELECT alter_source({}, {}, hash_column => '')",
+            literal(&log.name),
+            literal(&table)
+        ),
+        (State::Damaged, _) => format!("SELECT * FROM verify_log({})", literal(&log.name)),
+        _ => return None,
+    })
 }
 
 /// The call that takes a source out of its log whose table has no name any more.
@@ -180,7 +218,7 @@ fn check(
         }
         Ok(shape)
     };
-    opened().map_err(|error: Error| Problem::of_table(log, source, &error))
+    opened().map_err(|error: Error| Problem::of_table(session, log, source, &error))
 }
 
 /// Everything that is wrong with a source now; empty if it is ready.

@@ -6,14 +6,20 @@
 use super::shape::Shape;
 use super::table::{Attribute, Table};
 use crate::catalog::sources::Source;
-use crate::pg::datum;
+use crate::pg::datum::{self, Value};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 
 /// SQL and its parameters.
 pub struct Statement {
     pub sql: String,
-    pub args: Vec<DatumWithOid<'static>>,
+    values: Vec<Value>,
+}
+
+impl Statement {
+    pub fn args(&self) -> Vec<DatumWithOid<'_>> {
+        self.values.iter().map(Value::parameter).collect()
+    }
 }
 
 /// Which rows of a source to read, all in the order of its sort columns.
@@ -90,7 +96,7 @@ pub fn rows(
         Rows::UpTo(position) => conditions.push(compare(shape, "<=", position, &mut args)),
         Rows::All => conditions.push("true".to_owned()),
     }
-    args.push(limit.into());
+    args.push(Value::int8(limit));
     Statement {
         sql: format!(
             "SELECT {} {} WHERE {} ORDER BY {} LIMIT ${}",
@@ -100,14 +106,14 @@ pub fn rows(
             sort_expressions(shape).join(", "),
             args.len()
         ),
-        args,
+        values: args,
     }
 }
 
 /// How many rows there are after the watermark, up to the ceiling, `limit` at most, and their least order value.
 pub fn ahead(shape: &Shape, ceiling: Option<&str>, limit: i64) -> Statement {
     let (conditions, mut args) = takeable(shape, ceiling);
-    args.push(limit.into());
+    args.push(Value::int8(limit));
     Statement {
         sql: format!(
             "SELECT pg_catalog.count(*), {} FROM (SELECT s.{} AS least {} WHERE {} ORDER BY s.{1} LIMIT ${}) first",
@@ -121,7 +127,7 @@ pub fn ahead(shape: &Shape, ceiling: Option<&str>, limit: i64) -> Statement {
             conditions.join(" AND "),
             args.len()
         ),
-        args,
+        values: args,
     }
 }
 
@@ -135,12 +141,12 @@ pub fn highest(shape: &Shape, ceiling: Option<&str>) -> Statement {
             from(&shape.table),
             conditions.join(" AND ")
         ),
-        args,
+        values: args,
     }
 }
 
 /// That a row lies after the watermark, and up to the ceiling.
-fn takeable(shape: &Shape, ceiling: Option<&str>) -> (Vec<String>, Vec<DatumWithOid<'static>>) {
+fn takeable(shape: &Shape, ceiling: Option<&str>) -> (Vec<String>, Vec<Value>) {
     let mut args = Vec::new();
     let mut conditions = vec!["true".to_owned()];
     if let Some(watermark) = &shape.source.watermark {
@@ -157,7 +163,7 @@ pub fn back_from(shape: &Shape, watermark: &[String], rows: i64) -> Statement {
     let upto = compare(shape, "<=", watermark, &mut args);
     let columns = sort_expressions(shape);
     let descending: Vec<String> = columns.iter().map(|c| format!("{c} DESC")).collect();
-    args.push(rows.into());
+    args.push(Value::int8(rows));
     Statement {
         sql: format!(
             "SELECT {} {} WHERE {upto} ORDER BY {} OFFSET ${} LIMIT 1",
@@ -166,7 +172,7 @@ pub fn back_from(shape: &Shape, watermark: &[String], rows: i64) -> Statement {
             descending.join(", "),
             args.len()
         ),
-        args,
+        values: args,
     }
 }
 
@@ -201,7 +207,7 @@ pub fn rows_by_key(shape: &Shape, attributes: &[Attribute], keys: &[Vec<String>]
             names.join(", "),
             conditions.join(" AND ")
         ),
-        args,
+        values: args,
     }
 }
 
@@ -234,7 +240,7 @@ fn order_is(
     shape: &Shape,
     operator: &str,
     value: &str,
-    args: &mut Vec<DatumWithOid<'static>>,
+    args: &mut Vec<Value>,
 ) -> String {
     args.push(datum::input(shape.order().base_type, value));
     format!(
@@ -248,7 +254,7 @@ fn compare(
     shape: &Shape,
     operator: &str,
     position: &[String],
-    args: &mut Vec<DatumWithOid<'static>>,
+    args: &mut Vec<Value>,
 ) -> String {
     let parameters: Vec<String> = shape
         .sort

@@ -48,7 +48,7 @@ fn bound(shape: &Shape, ceiling: Option<&str>) -> Option<String> {
     }
     let statement = statement::highest(shape, ceiling);
     role::as_table_owner(shape.table.owner, || {
-        spi::query_one(Snapshot::Fresh, &statement.sql, &statement.args, |row| {
+        spi::query_one(Snapshot::Fresh, &statement.sql, &statement.args(), |row| {
             // SAFETY: the only column is the order column, which is not null.
             row.datum(0)
                 .map(|d| unsafe { datum::output(shape.order().base_type, d) })
@@ -62,7 +62,7 @@ pub fn back(shape: &Shape, rows: i64) -> Option<Vec<String>> {
     let watermark = shape.source.watermark.as_ref()?;
     let statement = statement::back_from(shape, watermark, rows);
     role::as_table_owner(shape.table.owner, || {
-        spi::query_one(Snapshot::Fresh, &statement.sql, &statement.args, |row| {
+        spi::query_one(Snapshot::Fresh, &statement.sql, &statement.args(), |row| {
             let text = |(place, column): (usize, &Attribute)| {
                 // SAFETY: the columns are the sort columns, which are not null.
                 row.datum(place)
