@@ -56,7 +56,10 @@ fn apart<T>(f: impl FnOnce() -> Result<T, Error>) -> Result<T, String> {
 pub fn lag(session: &Session, log: &Log) -> Result<Lag, String> {
     let mut total = apart(|| Ok(queued(session, log)))?;
     let mut shapes = Vec::new();
-    for source in sources::active(session, log).iter().filter(|s| !s.by_trigger()) {
+    for source in sources::active(session, log)
+        .iter()
+        .filter(|s| !s.by_trigger())
+    {
         shapes.extend(apart(|| shape(session, log, source))?);
     }
     let shapes: Vec<&Shape> = shapes.iter().collect();

@@ -324,9 +324,7 @@ impl Logged<'_> {
         columns: Option<&[String]>,
     ) -> Result<Logged<'a>, Error> {
         Ok(match (hash, columns) {
-            (Some(hash), _) => {
-                Logged::hash(table, table.attribute_named(hash)?)?
-            }
+            (Some(hash), _) => Logged::hash(table, table.attribute_named(hash)?)?,
             (None, Some(names)) => Logged::These(
                 names
                     .iter()

@@ -236,12 +236,7 @@ fn sort_expressions(shape: &Shape) -> Vec<String> {
 }
 
 /// A condition on the order column; `value` in its text form.
-fn order_is(
-    shape: &Shape,
-    operator: &str,
-    value: &str,
-    args: &mut Vec<Value>,
-) -> String {
+fn order_is(shape: &Shape, operator: &str, value: &str, args: &mut Vec<Value>) -> String {
     args.push(datum::input(shape.order().base_type, value));
     format!(
         "s.{} OPERATOR(pg_catalog.{operator}) ${}",
@@ -250,12 +245,7 @@ fn order_is(
     )
 }
 
-fn compare(
-    shape: &Shape,
-    operator: &str,
-    position: &[String],
-    args: &mut Vec<Value>,
-) -> String {
+fn compare(shape: &Shape, operator: &str, position: &[String], args: &mut Vec<Value>) -> String {
     let parameters: Vec<String> = shape
         .sort
         .iter()

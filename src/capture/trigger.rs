@@ -6,6 +6,7 @@
 use super::change_order::Place as ChangePlace;
 use super::gather::{self, Captured, Origin};
 use super::page::CapturedAs;
+use super::partitions;
 use super::queue::Pack;
 use super::row_key;
 use super::scan::new_salt;
@@ -27,6 +28,7 @@ use leaf_format::{Context, Encoder, Kind, Value};
 use merkle_tree::leaf_hash;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
@@ -171,6 +173,10 @@ impl Plan {
             }
             false => return Ok(None),
         };
+        let partition = match relation == source.relation {
+            true => None,
+            false => partitions::unrecorded(session, &shape, relation),
+        };
         let now = shape.columns_now()?;
         let version = (shape.current().columns == now).then(|| shape.current().number);
         let bound_to = version
@@ -221,6 +227,7 @@ impl Plan {
                 columns: version.is_none().then(|| now.clone().into()),
                 bound_to: bound_to.map(Into::into),
                 keep: source.store_leaf_data,
+                partition: partition.map(Cow::Owned),
             },
             depends_on,
             types,

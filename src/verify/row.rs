@@ -238,7 +238,12 @@ fn is_ahead(shape: &Shape, row: &Leaf) -> Result<bool, Error> {
     // The row itself is among those up to it, unless the watermark is at it or beyond.
     let statement = statement::rows(shape, &shape.sort, Some(watermark), upto, 1);
     let found = crate::pg::role::as_table_owner(shape.table.owner, || {
-        crate::pg::spi::query(Snapshot::Statement, &statement.sql, &statement.args(), |_| ())
+        crate::pg::spi::query(
+            Snapshot::Statement,
+            &statement.sql,
+            &statement.args(),
+            |_| (),
+        )
     });
     Ok(!found.is_empty())
 }

@@ -156,8 +156,8 @@ impl Rows {
             let entries: Vec<&Entry> = members.iter().map(|(entry, _)| *entry).collect();
             let covered = self.covered.entry(source_id).or_default();
             let start = self.from_start;
-            walked = walk(session, log, shape, &mut scan, &entries, covered, start)
-                .unwrap_or_default();
+            walked =
+                walk(session, log, shape, &mut scan, &entries, covered, start).unwrap_or_default();
             let stray = |row: SourceRow| Stray {
                 source_table: shape.source.name.clone(),
                 hash: row.hash.as_bytes().to_vec(),

@@ -157,7 +157,12 @@ impl Verification {
     }
 
     /// The stored hashes of the level-0 tiles from `start` to `end`, as many as there are.
-    pub(super) fn stored_hashes(&self, session: &Session, start: i64, end: i64) -> Result<Vec<Hash>, Error> {
+    pub(super) fn stored_hashes(
+        &self,
+        session: &Session,
+        start: i64,
+        end: i64,
+    ) -> Result<Vec<Hash>, Error> {
         let first = start / WIDTH;
         let tile = TileId {
             level: 1,
