@@ -9,15 +9,16 @@
 //! for what people run for this; there is no consensus here.
 
 use crate::account::Account;
-use crate::commit::Rule;
-use crate::disk::{Directory, Disk};
+use crate::engine::items::Rule;
 use crate::error::Error;
-use crate::ledger::{GeometricLedger, keys};
+use crate::ledger::GeometricLedger;
 use crate::options::Options;
-use crate::record::{Header, RecordKind, TOTALS, Totals, take_update};
-use crate::seal::{Seal, Secret};
-use crate::superblock::Superblock;
-use crate::wal::{Next, Wal};
+use crate::storage::changes::take_update;
+use crate::storage::disk::{Directory, Disk};
+use crate::storage::encryption::{Encryption, Secret};
+use crate::storage::record::{Header, RecordKind, TOTALS, Totals};
+use crate::storage::superblock::Superblock;
+use crate::storage::wal::{Next, Wal};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -114,19 +115,19 @@ impl Follower {
                 )),
             };
         };
-        let (seal, _) = keys(&block, self.key.as_ref())?;
+        let (encryption, _) = block.keys(self.key.as_ref())?;
         let wal = Wal::open(disk, 1 << 16)?;
         let mut position = match self.position {
             Some(position) if position >= wal.oldest() => position,
             // The first time, or when the source has let go of what comes next.
-            _ => self.find(&wal, &seal, &block)?,
+            _ => self.find(&wal, &encryption, &block)?,
         };
         // What a checkpoint has brought to the files was durable in the log before.
         let (mut waiting, mut durable, mut applied) = (VecDeque::new(), block.position, 0);
         let mut more = true;
         while more {
             while waiting.len() < AHEAD && more {
-                match next(&wal, position, &seal)? {
+                match next(&wal, position, &encryption)? {
                     Some((header, body)) => {
                         position = header.end();
                         durable = durable.max(header.durable);
@@ -149,11 +150,11 @@ impl Follower {
     }
 
     /// Where the record after the follower's last batch begins in the source's log.
-    fn find(&self, wal: &Wal, seal: &Seal, block: &Superblock) -> Result<u64, Error> {
+    fn find(&self, wal: &Wal, encryption: &Encryption, block: &Superblock) -> Result<u64, Error> {
         let ours = self.ledger.view().sequence();
         let mut from = None;
-        for start in wal.starts() {
-            match wal.record_at(start, seal)? {
+        for start in wal.segments.starts() {
+            match wal.record_at(start, encryption)? {
                 Some((header, _)) if from.is_none() || header.sequence <= ours => {
                     from = Some(start)
                 }
@@ -167,7 +168,7 @@ impl Follower {
             None => return Err(Error::Follow("the source's log has no record".into())),
         };
         let mut first = true;
-        while let Some((header, body)) = next(wal, position, seal)? {
+        while let Some((header, body)) = next(wal, position, encryption)? {
             let batch = header.kind == RecordKind::Batch;
             if batch && header.sequence == ours {
                 self.compare(&header, &body)?;
@@ -276,13 +277,13 @@ impl Follower {
             return Err(Error::Follow(format!("{what} are missing here")));
         }
         let wal = Wal::open(disk, 1 << 16)?;
-        wal.must_have(block.segment.0, block.segment.1)?;
-        let (seal, _) = keys(&block, self.key.as_ref())?;
+        wal.segments.require(block.segment.0, block.segment.1)?;
+        let (encryption, _) = block.keys(self.key.as_ref())?;
         let Some(position) = self.position else {
             return Ok(());
         };
         // Damage is told from the end of the log as in recovery.
-        match wal.next(position, ours, 0, &seal)? {
+        match wal.next(position, ours, 0, &encryption)? {
             Next::End => Ok(()),
             Next::Record(header, _) => {
                 let what = format!(
@@ -296,11 +297,16 @@ impl Follower {
 }
 
 /// The record at a position, or at the start of the segment after it.
-fn next(wal: &Wal, position: u64, seal: &Seal) -> Result<Option<(Header, Vec<u8>)>, Error> {
-    match wal.record_at(position, seal)? {
+fn next(
+    wal: &Wal,
+    position: u64,
+    encryption: &Encryption,
+) -> Result<Option<(Header, Vec<u8>)>, Error> {
+    match wal.record_at(position, encryption)? {
         Some(record) => Ok(Some(record)),
         None => wal
+            .segments
             .end_of(position)
-            .map_or(Ok(None), |following| wal.record_at(following, seal)),
+            .map_or(Ok(None), |following| wal.record_at(following, encryption)),
     }
 }

@@ -6,13 +6,15 @@
 //! batch changed is not seen before the batch is durable.
 
 use crate::account::{Account, Key};
+use crate::engine::look_up::Guesses;
+use crate::engine::state::Core;
+use crate::engine::telemetry;
 use crate::error::Error;
-use crate::ledger::{Core, GeometricLedger};
-use crate::look_up::Guesses;
-use crate::record::{Before, LONGEST_UNDO, take_undo};
-use crate::shard::{Found, Guess, KeyHash, Shard};
-use crate::slot::{Kind, Slot};
-use crate::telemetry;
+use crate::ledger::GeometricLedger;
+use crate::storage::changes::{LONGEST_UNDO, take_undo};
+use crate::storage::shard::{Found, Guess, KeyHash, Shard};
+use crate::storage::slot::Before;
+use crate::storage::slot::{Kind, Slot};
 use std::collections::BinaryHeap;
 use std::io::ErrorKind;
 use std::ops::{Bound, RangeBounds};
@@ -212,7 +214,7 @@ impl View {
     }
 
     fn slot(&self, shard: &Shard, number: u64) -> Result<Slot, Error> {
-        shard.slot(number, &self.core.seal).ok_or_else(|| {
+        shard.slot(number, &self.core.encryption).ok_or_else(|| {
             telemetry::damaged();
             let place = format!("slot {number}");
             Error::damaged(&shard.identity.slots_name(), place, "its checksum is wrong")
@@ -279,7 +281,7 @@ impl Core {
     ) -> Result<bool, Error> {
         let shard = self.shard(hash);
         let guess = guess.or_else(|| shard.guess(shard.prefetch_line(hash.tag())?, hash.tag()));
-        match shard.find_at(guess, hash, key, &self.seal, found) {
+        match shard.find_at(guess, hash, key, &self.encryption, found) {
             Ok((true, _)) if found.slot.sequence() > sequence => {
                 self.go_back(&mut found.slot, sequence)
             }
@@ -341,16 +343,16 @@ impl Core {
     /// The bytes of the log that begin with a slot's undo, as far as they can be read.
     fn read_undo(&self, slot: &Slot) -> Result<Option<Vec<u8>>, Error> {
         let io = Error::io("the write-ahead log");
-        if !self.seal.encrypts() {
+        if !self.encryption.encrypts() {
             let read = self.wal.read_some(slot.undo(), LONGEST_UNDO);
             return read.map(Some).map_err(io);
         }
         let Some(batch) = self.batches.get(slot.sequence())? else {
             return Ok(None);
         };
-        let read = self
-            .wal
-            .read_encrypted(batch.position, slot.undo(), LONGEST_UNDO, &self.seal);
+        let read =
+            self.wal
+                .read_encrypted(batch.position, slot.undo(), LONGEST_UNDO, &self.encryption);
         read.map_err(io)
     }
 }

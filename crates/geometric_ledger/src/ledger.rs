@@ -1,26 +1,23 @@
 //! The ledger: its parts, how they are opened, and what a crash left is recovered.
 
-use crate::account::Key;
-use crate::batches::Batches;
-use crate::checkpoint::{self, Checkpointer};
-use crate::commit::Writer;
-use crate::disk::{self, Disk, DiskFile, Nothing};
+use crate::engine::checkpoint;
+use crate::engine::maintenance::Maintenance;
+use crate::engine::recovery::Recovery;
+use crate::engine::state::{Core, Writer};
+use crate::engine::telemetry;
 use crate::error::Error;
-use crate::keeper::Keeper;
-use crate::look_up::Piece;
-use crate::options::{Durability, Options};
-use crate::recovery::Recovery;
-use crate::region::{Memory, PAGE, Region};
-use crate::seal::{Seal, Secret, unwrap, wrap};
-use crate::shard::{Expected, Identity, KeyHash, Shard, State};
-use crate::slot::{Kind, MAX_EPOCH};
-use crate::superblock::{FORMAT, Superblock};
-use crate::telemetry;
-use crate::wal::Wal;
+use crate::options::Options;
+use crate::storage::batches::Batches;
+use crate::storage::disk::{self, Disk, DiskFile, EmptyFile};
+use crate::storage::encryption::{Secret, wrap};
+use crate::storage::region::{Memory, PAGE, Region};
+use crate::storage::shard::{Expected, Identity, Shard, State};
+use crate::storage::slot::MAX_EPOCH;
+use crate::storage::superblock::{FORMAT, Superblock, SuperblockFile};
+use crate::storage::wal::Wal;
 use siphasher::sip::SipHasher13;
-use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -32,7 +29,7 @@ pub struct GeometricLedger {
     pub(crate) core: Arc<Core>,
     pub(crate) directory: Option<PathBuf>,
     recovery: Recovery,
-    keeper: Option<Keeper>,
+    maintenance: Option<Maintenance>,
 }
 
 /// What a ledger is.
@@ -50,60 +47,24 @@ pub struct Info {
     pub checkpoint: u64,
 }
 
-pub(crate) struct Core {
-    pub disk: Arc<dyn Disk>,
-    pub options: Options,
-    pub shards: Vec<Shard>,
-    pub seal: Arc<Seal>,
-    pub hasher: SipHasher13,
-    /// Memory of the pieces of batches past.
-    pub spare: Mutex<Vec<Piece>>,
-    pub wal: Wal,
-    pub batches: Batches,
-    pub writer: Mutex<Writer>,
-    /// Readers see the batches up to this one.
-    pub visible: AtomicU64,
-    /// States before this batch cannot be asked for.
-    pub oldest: AtomicU64,
-    /// What readers hold on to: how many at which sequence.
-    pub pins: Mutex<BTreeMap<u64, usize>>,
-    pub checkpointer: Mutex<Checkpointer>,
-    pub signal: crate::keeper::Signal,
-    /// Only batches of another ledger are taken.
-    pub following: AtomicBool,
-}
-
 impl Drop for GeometricLedger {
     fn drop(&mut self) {
-        if let Err(error) = self.shut() {
+        if let Err(error) = self.close_cleanly() {
             tracing::error!(%error, "the ledger was not closed cleanly; opening it will recover");
         }
     }
 }
 
 impl GeometricLedger {
-    /// Opens the ledger in a directory with the default [`Options`], creating it if it is not there.
-    ///
-    /// # Errors
-    /// As [`Options::open`].
-    pub fn new(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Options::default().open(path)
-    }
-
-    /// Opens the ledger in a directory with other options.
-    pub fn builder() -> Options {
-        Options::default()
-    }
-
     /// What the ledger is.
     pub fn info(&self) -> Info {
-        let checkpointer = self.core.checkpointer.lock().unwrap();
-        let block = &checkpointer.block;
+        let superblock = self.core.superblock.lock().unwrap();
+        let block = &superblock.block;
         Info {
             id: block.id,
             format: block.format,
             shards: self.core.account_shards().len() as u16,
-            encrypted: self.core.seal.encrypts(),
+            encrypted: self.core.encryption.encrypts(),
             opened: block.epoch,
             checkpoint: block.sequence,
         }
@@ -114,7 +75,7 @@ impl GeometricLedger {
     /// # Errors
     /// If the checkpoint cannot be written; opening the ledger recovers it then.
     pub fn close(mut self) -> Result<(), Error> {
-        self.shut()
+        self.close_cleanly()
     }
 
     /// Brings what is in memory to the files, so that a crash from now on has less to replay. The
@@ -132,10 +93,10 @@ impl GeometricLedger {
         self.recovery
     }
 
-    fn shut(&mut self) -> Result<(), Error> {
-        match self.keeper.take() {
-            Some(keeper) => {
-                drop(keeper);
+    fn close_cleanly(&mut self) -> Result<(), Error> {
+        match self.maintenance.take() {
+            Some(maintenance) => {
+                drop(maintenance);
                 self.core.wal.check()?;
                 self.core.checkpoint(true)
             }
@@ -149,7 +110,7 @@ impl GeometricLedger {
         let writable = !options.read_only;
         let names = disk.list().map_err(Error::io("the ledger's directory"))?;
         if !names.iter().any(|name| name == "ledger") {
-            disk::not_without_ledger(&names)?;
+            disk::refuse_orphaned_files(&names)?;
         }
         let file = disk.open("ledger", writable).map_err(Error::io("ledger"))?;
         let copies = Superblock::read(&file)?;
@@ -170,7 +131,7 @@ impl GeometricLedger {
             }
             None => {
                 repaired = false;
-                disk::not_without_ledger(&names)?;
+                disk::refuse_orphaned_files(&names)?;
                 if !writable {
                     return Err(Error::Format("it was never written to".into()));
                 }
@@ -186,19 +147,20 @@ impl GeometricLedger {
                 "it was opened too often; restore it from a snapshot".into(),
             ));
         }
-        let (seal, hash_secret) = keys(&block, options.key.as_ref())?;
-        let seal = Arc::new(seal);
+        let (encryption, hash_secret) = block.keys(options.key.as_ref())?;
+        let encryption = Arc::new(encryption);
         let mut block = block;
         let (shards, pages) = open_shards(&*disk, &mut block, &options)?;
         let wal = Wal::open(disk.clone(), options.segment_bytes)?;
-        if created && wal.record_at(wal.oldest(), &seal)?.is_some() {
+        if created && wal.record_at(wal.oldest(), &encryption)?.is_some() {
             return Err(Error::damaged(
                 "ledger",
                 "the file",
                 "it is of a ledger without batches, but there are some",
             ));
         }
-        let (batches, tree_rebuilt) = Batches::open(disk.clone(), seal.clone(), &block, writable)?;
+        let (batches, tree_rebuilt) =
+            Batches::open(disk.clone(), encryption.clone(), &block, writable)?;
         let writer = Writer::new(&block);
         let core = Core {
             visible: AtomicU64::new(0),
@@ -206,12 +168,13 @@ impl GeometricLedger {
             writer: Mutex::new(writer),
             pins: Mutex::default(),
             signal: Default::default(),
+            submissions: Default::default(),
             following: AtomicBool::new(false),
-            checkpointer: Mutex::new(Checkpointer::new(file, block.clone())),
+            superblock: Mutex::new(SuperblockFile::new(file, block.clone())),
             disk,
             options,
             shards,
-            seal,
+            encryption,
             hasher: SipHasher13::new_with_key(&hash_secret),
             spare: Mutex::default(),
             wal,
@@ -223,43 +186,25 @@ impl GeometricLedger {
         recovery.tree_rebuilt = tree_rebuilt;
         if writable {
             block.epoch += 1;
-            core.begin(block.epoch, created || recovery.indexes_rebuilt > 0)?;
+            core.start_epoch(block.epoch, created || recovery.indexes_rebuilt > 0)?;
         }
         if core.options.huge_pages {
             core.promote(usize::MAX);
         }
         recovery.duration = start.elapsed();
-        telemetry::opened(&recovery);
+        telemetry::opened(recovery.batches, recovery.duration);
         tracing::info!(?recovery, "the ledger is open");
         let core = Arc::new(core);
-        let keeper = match writable {
-            true => Some(Keeper::start(&core)?),
+        let maintenance = match writable {
+            true => Some(Maintenance::start(&core)?),
             false => None,
         };
         Ok(GeometricLedger {
             core,
             directory: None,
             recovery,
-            keeper,
+            maintenance,
         })
-    }
-
-    /// Seals the ledger's data keys under another user's key, and takes a new data key for all that
-    /// is written from the next opening on. Takes a moment, whatever the size.
-    ///
-    /// # Errors
-    /// [`Error::Key`] if the ledger is not encrypted or `old` is not its key.
-    pub fn rotate_key(path: impl AsRef<Path>, old: &Secret, new: &Secret) -> Result<(), Error> {
-        let ledger = Options::default().key(old.clone()).open(path)?;
-        let mut checkpointer = ledger.core.checkpointer.lock().unwrap();
-        let block = &mut checkpointer.block;
-        let mut data_keys = Vec::new();
-        for (epoch, wrapped) in &block.data_keys {
-            data_keys.push((*epoch, wrap(&unwrap(wrapped, old)?, new)?));
-        }
-        data_keys.push((block.epoch + 1, wrap(&Secret::random()?, new)?));
-        block.data_keys = data_keys;
-        checkpointer.write()
     }
 }
 
@@ -324,7 +269,7 @@ fn open_shards(
     }
     let region = |name: String, create: bool| {
         let file = match open(&name, create) {
-            Err(Error::Damaged { .. }) if create => Ok(Arc::new(Nothing) as Arc<dyn DiskFile>),
+            Err(Error::Damaged { .. }) if create => Ok(Arc::new(EmptyFile) as Arc<dyn DiskFile>),
             result => result,
         };
         Region::open(file?, memory).map_err(Error::io(name))
@@ -404,73 +349,22 @@ fn create(
     Ok(block)
 }
 
-pub(crate) fn keys(block: &Superblock, key: Option<&Secret>) -> Result<(Seal, [u8; 16]), Error> {
-    match (block.data_keys.as_slice(), key) {
-        ([], None) => Ok((Seal::plain(), block.hash_secret)),
-        ([], Some(_)) => Err(Error::Key(
-            "the ledger is not encrypted, so it takes none".into(),
-        )),
-        (_, None) => Err(Error::Key(
-            "the ledger is encrypted, and no key was given".into(),
-        )),
-        (wrapped, Some(key)) => {
-            let data = wrapped
-                .iter()
-                .map(|(epoch, wrapped)| Ok((*epoch, unwrap(wrapped, key)?)))
-                .collect::<Result<Vec<_>, Error>>()?;
-            let secret =
-                blake3::derive_key("geometric_ledger 2026-11-21 hash secret", &data[0].1.0);
-            Ok((Seal::encrypted(data), secret[..16].try_into().unwrap()))
-        }
-    }
-}
-
 impl Core {
-    /// The hash of an account's key.
-    #[inline]
-    pub fn hash(&self, key: &Key) -> KeyHash {
-        KeyHash::account(&self.hasher, key)
-    }
-
-    #[inline]
-    pub fn hash_of(&self, key: &Key, kind: Kind) -> KeyHash {
-        KeyHash::new(&self.hasher, key, kind)
-    }
-
-    #[inline]
-    pub fn shard(&self, hash: KeyHash) -> &Shard {
-        &self.shards[hash.shard(self.shards.len())]
-    }
-
-    /// The shards of accounts.
-    pub fn account_shards(&self) -> &[Shard] {
-        &self.shards[..self.shards.len() - 1]
-    }
-
-    /// The shard of receipts.
-    pub fn receipts(&self) -> &Shard {
-        self.shards.last().expect("there is one")
-    }
-
     /// Starts writing in a new epoch; with a checkpoint, if memory has what the files do not.
-    fn begin(&self, epoch: u32, checkpoint: bool) -> Result<(), Error> {
+    fn start_epoch(&self, epoch: u32, checkpoint: bool) -> Result<(), Error> {
         // What a crash left half written after the last whole record is never read again.
-        self.wal.forget_after(self.wal.segment_end())?;
+        self.wal.segments.remove_after(self.wal.segment_end())?;
         if self.wal.present().is_none() {
             self.wal.prepare_next()?;
         }
         self.writer.lock().unwrap().epoch = epoch;
-        let mut checkpointer = self.checkpointer.lock().unwrap();
-        checkpointer.block.epoch = epoch;
-        checkpointer.block.clean = false;
+        let mut superblock = self.superblock.lock().unwrap();
+        superblock.block.epoch = epoch;
+        superblock.block.clean = false;
         if checkpoint {
-            drop(checkpointer);
+            drop(superblock);
             return self.checkpoint(false);
         }
-        checkpointer.write()
-    }
-
-    pub fn durability(&self) -> Durability {
-        self.options.durability
+        superblock.write()
     }
 }

@@ -29,57 +29,50 @@
 //! `docs/geometric-ledger-format.md` is the format of its files.
 
 mod account;
-mod batches;
-mod checkpoint;
-mod commit;
-pub mod disk;
+mod engine;
 mod error;
 mod follow;
 mod history;
-mod huge_page;
-mod index;
-mod keeper;
 mod ledger;
-mod look_up;
-mod memory;
+mod open;
 mod options;
 mod proofs;
 #[cfg(feature = "postgres")]
 mod publish;
-mod reclaim;
-mod record;
-mod recovery;
-mod region;
-mod seal;
-mod seqlock;
-mod shard;
-mod slot;
 mod snapshot;
-mod stats;
-mod superblock;
-mod telemetry;
+mod storage;
+mod submit;
 mod transfer;
-mod wal;
+mod update;
+mod verify;
 mod workers;
 
-mod atomic {
-    pub use std::sync::atomic::{AtomicU64, Ordering, fence};
-}
-
 pub use account::{Account, Flags, Key};
-pub use batches::{Batch, BatchProof};
-pub use commit::Update;
+pub use engine::items::Update;
+pub use engine::recovery::Recovery;
+pub use engine::stats::{LedgerStats, ShardStats};
+pub use engine::telemetry::describe as describe_metrics;
 pub use error::{Error, Refusal};
 pub use follow::{Follower, Promotion};
 pub use history::View;
 pub use ledger::{GeometricLedger, Info};
+/// Hashes, sizes and the verification of proofs, as this crate's API has them.
+pub use merkle_tree;
 pub use options::{Durability, Options};
+/// The client that a [`Publisher`] may be given.
+#[cfg(feature = "postgres")]
+pub use postgres;
 #[cfg(feature = "postgres")]
 pub use publish::Publisher;
-pub use record::Totals;
-pub use recovery::Recovery;
-pub use seal::Secret;
-pub use snapshot::SnapshotInfo;
-pub use stats::{Audit, Finding, LedgerStats, Place, ShardStats};
-pub use telemetry::describe as describe_metrics;
+pub use storage::batch::{Batch, BatchProof};
+pub use storage::disk;
+pub use storage::encryption::Secret;
+pub use storage::record::Totals;
+pub use storage::snapshot_file::SnapshotInfo;
+pub use submit::Submitted;
 pub use transfer::{Receipt, Transfer};
+pub use verify::{Audit, Finding, Location};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,11 +1,6 @@
 //! How a ledger is opened.
 
-use crate::disk::{Directory, Disk};
-use crate::error::Error;
-use crate::ledger::GeometricLedger;
-use crate::seal::Secret;
-use std::path::Path;
-use std::sync::Arc;
+use crate::storage::encryption::Secret;
 use std::time::Duration;
 
 /// When a batch is acknowledged. A crash loses whole batches only, and the latest: what is left is
@@ -136,29 +131,5 @@ impl Options {
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
         self
-    }
-
-    /// Opens the ledger in a directory, creating it if it is not there.
-    ///
-    /// # Errors
-    /// [`Error::Locked`] if another process has it open, [`Error::Damaged`] if its files are not
-    /// what was written, [`Error::Key`] if it is encrypted with another key.
-    pub fn open(self, path: impl AsRef<Path>) -> Result<GeometricLedger, Error> {
-        let path = path.as_ref();
-        let directory = match self.read_only {
-            true => Directory::open_read_only(path),
-            false => Directory::open(path),
-        }?;
-        let mut ledger = self.open_on(Arc::new(directory))?;
-        ledger.directory = Some(path.to_owned());
-        Ok(ledger)
-    }
-
-    /// Opens the ledger on any [`Disk`].
-    ///
-    /// # Errors
-    /// As [`Options::open`].
-    pub fn open_on(self, disk: Arc<dyn Disk>) -> Result<GeometricLedger, Error> {
-        GeometricLedger::open(disk, self)
     }
 }

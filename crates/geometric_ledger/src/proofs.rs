@@ -1,8 +1,8 @@
 //! The tree over all batches, for those who hold a root and want to be shown.
 
-use crate::batches::{Batch, BatchProof};
 use crate::error::Error;
 use crate::ledger::GeometricLedger;
+use crate::storage::batch::{Batch, BatchProof};
 use merkle_tree::{Hash, TreeSize};
 use std::sync::atomic::Ordering;
 

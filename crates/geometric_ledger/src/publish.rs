@@ -3,9 +3,9 @@
 //! What was published last is read from the table, in the transaction that adds to it: so each batch
 //! is there once, whichever side crashes when.
 
-use crate::batches::Batch;
 use crate::error::Error;
 use crate::ledger::GeometricLedger;
+use crate::storage::batch::Batch;
 use postgres::{Client, NoTls};
 use std::sync::atomic::Ordering;
 

@@ -1,49 +1,30 @@
 //! Snapshots: the ledger as of one batch, in a file; and ledgers made from them.
 //!
-//! A file is a header (CBOR), then blocks of at most a mebibyte, each sealed and numbered, then an
-//! empty block. Blocks hold batches first, slots after. An *incremental* snapshot has what came
-//! after another one. A ledger is restored beside the path it will have and renamed when it is
+//! A file holds batches first, slots after. An *incremental* snapshot has what came after another one. A ledger is restored beside the path it will have and renamed when it is
 //! whole, so restoring may end anywhere, and is done again from the start.
 
-use crate::batches::Batch;
-use crate::disk::Directory;
+use crate::engine::state::Core;
 use crate::error::Error;
-use crate::ledger::{Core, GeometricLedger, keys};
+use crate::ledger::GeometricLedger;
 use crate::options::Options;
-use crate::record::{LONGEST_UPDATE, TOTALS, Totals, put_update, take_update};
-use crate::seal::{Place, Purpose, Seal, Secret, Tag};
-use crate::shard::Found;
-use crate::slot::Slot;
-use crate::superblock::{FORMAT, Superblock};
+use crate::storage::batch::Batch;
+use crate::storage::changes::{LONGEST_UPDATE, put_update, take_update};
+use crate::storage::disk::Directory;
+use crate::storage::encryption::Secret;
+use crate::storage::record::{TOTALS, Totals};
+use crate::storage::shard::Found;
+use crate::storage::slot::Slot;
+use crate::storage::snapshot_file::{self, SnapshotInfo, SnapshotReader, SnapshotWriter};
+use crate::storage::superblock::{FORMAT, Superblock};
 use rustix::fs::FlockOperation;
-use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-const MAGIC: &[u8; 8] = b"GLSNAP1\n";
-const BLOCK: usize = 1 << 20;
 /// Bytes of a batch in a block.
 const BATCH: usize = 24 + TOTALS;
-
-/// What a snapshot is of.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SnapshotInfo {
-    pub format: u32,
-    /// The ledger's random name.
-    pub ledger: [u8; 16],
-    /// The snapshot it adds to, by its sequence; 0 for a full one.
-    pub base: u64,
-    /// The batch it was taken after.
-    pub sequence: u64,
-    /// The root over all batches by then.
-    pub root: [u8; 32],
-    salt: [u8; 32],
-    data_keys: Vec<(u32, Vec<u8>)>,
-}
 
 impl GeometricLedger {
     /// Writes a full snapshot into the ledger's own directory, as `snapshots/<sequence>`.
@@ -73,7 +54,7 @@ impl GeometricLedger {
         since: Option<u64>,
     ) -> Result<SnapshotInfo, Error> {
         let path = path.as_ref();
-        let _alone = Alone::at(path)?;
+        let _alone = PathLock::at(path)?;
         let partial = beside(path, "partial");
         let result = self.write_snapshot(&partial, since.unwrap_or(0));
         match result {
@@ -103,18 +84,18 @@ impl GeometricLedger {
         let size = merkle_tree::TreeSize::new(view.sequence())
             .map_err(|error| Error::Tree(error.to_string()))?;
         let info = {
-            let checkpointer = core.checkpointer.lock().unwrap();
+            let superblock = core.superblock.lock().unwrap();
             SnapshotInfo {
                 format: FORMAT,
-                ledger: checkpointer.block.id,
+                ledger: superblock.block.id,
                 base,
                 sequence: view.sequence(),
                 root: *core.batches.root_at(size)?.as_bytes(),
                 salt: Secret::random()?.0,
-                data_keys: checkpointer.block.data_keys.clone(),
+                data_keys: superblock.block.data_keys.clone(),
             }
         };
-        let mut blocks = Blocks::create(path, &info, core.seal.salted(&info.salt))?;
+        let mut blocks = SnapshotWriter::create(path, &info, core.encryption.salted(&info.salt))?;
         for sequence in base + 1..=view.sequence() {
             let batch = core.batches.get(sequence)?;
             let missing = || Error::damaged("batches", sequence, "the row is missing");
@@ -152,7 +133,7 @@ impl GeometricLedger {
     ) -> Result<Self, Error> {
         let path = path.as_ref();
         let name = || path.display().to_string();
-        let _alone = Alone::at(path)?;
+        let _alone = PathLock::at(path)?;
         if path.exists() {
             return Err(Error::Snapshot(format!(
                 "there is something at {} already",
@@ -179,7 +160,7 @@ impl GeometricLedger {
             ));
         }
         ledger.core.oldest.store(last.sequence, Ordering::Release);
-        ledger.core.checkpointer.lock().unwrap().block.oldest = last.sequence;
+        ledger.core.superblock.lock().unwrap().block.oldest = last.sequence;
         ledger.core.visible.store(last.sequence, Ordering::Release);
         ledger.audit()?;
         ledger.close()?;
@@ -193,7 +174,7 @@ impl GeometricLedger {
     /// # Errors
     /// [`Error::Snapshot`] if it is no snapshot.
     pub fn snapshot_info(path: impl AsRef<Path>) -> Result<SnapshotInfo, Error> {
-        Ok(open(path.as_ref())?.0)
+        Ok(snapshot_file::open(path.as_ref())?.0)
     }
 }
 
@@ -205,7 +186,7 @@ impl Core {
         last: Option<&SnapshotInfo>,
         key: Option<&Secret>,
     ) -> Result<SnapshotInfo, Error> {
-        let (info, file) = open(path)?;
+        let (info, file) = snapshot_file::open(path)?;
         let name = path.display();
         match last {
             None if info.base != 0 => {
@@ -224,15 +205,10 @@ impl Core {
         }
         let source = Superblock {
             data_keys: info.data_keys.clone(),
-            ..self.checkpointer.lock().unwrap().block.clone()
+            ..self.superblock.lock().unwrap().block.clone()
         };
-        let seal = keys(&source, key)?.0.salted(&info.salt);
-        let mut blocks = Reading {
-            file,
-            seal,
-            number: 0,
-            name: name.to_string(),
-        };
+        let encryption = source.keys(key)?.0.salted(&info.salt);
+        let mut blocks = SnapshotReader::new(file, encryption, name.to_string());
         let mut writer = self.writer.lock().unwrap();
         let epoch = writer.epoch;
         while let Some(block) = blocks.next()? {
@@ -257,9 +233,12 @@ impl Core {
                 item += 1;
                 let hash = self.hash_of(&slot.key(), slot.kind());
                 let shard = self.shard(hash);
-                let words = slot.seal(&self.seal);
+                let words = slot.encode(&self.encryption);
                 let mut found = Found::default();
-                match shard.find(hash, &slot.key(), &self.seal, &mut found)?.0 {
+                match shard
+                    .find(hash, &slot.key(), &self.encryption, &mut found)?
+                    .0
+                {
                     true => shard.put(found.number, &words),
                     false => {
                         shard.reserve(1)?;
@@ -287,7 +266,7 @@ fn take_batch(bytes: &mut &[u8]) -> Option<Batch> {
     let (head, rest) = bytes.split_at_checked(BATCH)?;
     *bytes = rest;
     let mut numbers = [0; 3];
-    crate::slot::read_words(head, &mut numbers);
+    crate::storage::slot::read_words(head, &mut numbers);
     let (totals, digest) = Totals::decode(&head[24..])?;
     Some(Batch {
         sequence: numbers[0],
@@ -310,12 +289,12 @@ fn take_slot(bytes: &mut &[u8], epoch: u32, item: u32) -> Option<Slot> {
 
 /// The right to write something at a path, which one process and thread has at a time: a lock on a
 /// file beside it, which goes with the right.
-struct Alone {
+struct PathLock {
     lock: PathBuf,
     _file: File,
 }
 
-impl Alone {
+impl PathLock {
     fn at(path: &Path) -> Result<Self, Error> {
         let lock = beside(path, "lock");
         let io = || Error::io(lock.display().to_string());
@@ -338,185 +317,16 @@ impl Alone {
             // Who had it before may have removed the file after it was opened here.
             let ours = file.metadata().map_err(io())?.ino();
             if fs::metadata(&lock).is_ok_and(|there| there.ino() == ours) {
-                return Ok(Alone { lock, _file: file });
+                return Ok(PathLock { lock, _file: file });
             }
         }
     }
 }
 
-impl Drop for Alone {
+impl Drop for PathLock {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.lock);
     }
-}
-
-/// A snapshot being written.
-struct Blocks {
-    file: BufWriter<File>,
-    seal: Seal,
-    number: u64,
-    block: Vec<u8>,
-    name: String,
-}
-
-impl Blocks {
-    fn create(path: &Path, info: &SnapshotInfo, seal: Seal) -> Result<Self, Error> {
-        let name = path.display().to_string();
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(Error::io(&name))?;
-        let header =
-            serde_cbor::to_vec(info).map_err(|error| Error::Snapshot(error.to_string()))?;
-        let mut blocks = Blocks {
-            file: BufWriter::new(file),
-            seal,
-            number: 0,
-            block: Vec::with_capacity(BLOCK),
-            name,
-        };
-        let hash = blake3::hash(&header);
-        for bytes in [
-            &MAGIC[..],
-            &(header.len() as u32).to_le_bytes(),
-            &header,
-            hash.as_bytes(),
-        ] {
-            blocks.write(bytes)?;
-        }
-        Ok(blocks)
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.file.write_all(bytes).map_err(Error::io(&self.name))
-    }
-
-    fn push(&mut self, entry: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>) -> Result<(), Error> {
-        entry(&mut self.block)?;
-        match self.block.len() >= BLOCK - 256 {
-            true => self.flush(),
-            false => Ok(()),
-        }
-    }
-
-    fn flush(&mut self) -> Result<(), Error> {
-        let mut block = std::mem::take(&mut self.block);
-        let tag = self.seal.seal(
-            Purpose::Snapshot,
-            place(self.number),
-            &number(self.number),
-            &mut block,
-        );
-        self.number += 1;
-        self.write(&(block.len() as u32).to_le_bytes())?;
-        self.write(&tag)?;
-        self.write(&block)?;
-        block.clear();
-        self.block = block;
-        Ok(())
-    }
-
-    /// Ends a run of blocks by an empty one.
-    fn end(&mut self) -> Result<(), Error> {
-        if !self.block.is_empty() {
-            self.flush()?;
-        }
-        self.flush()
-    }
-
-    fn finish(mut self) -> Result<(), Error> {
-        let flushed = self.file.flush();
-        flushed
-            .and_then(|()| self.file.get_ref().sync_all())
-            .map_err(Error::io(&self.name))
-    }
-}
-
-/// A snapshot being read.
-struct Reading {
-    file: BufReader<File>,
-    seal: Seal,
-    number: u64,
-    name: String,
-}
-
-impl Reading {
-    fn damaged(&self, what: &str) -> Error {
-        Error::damaged(&self.name, format!("block {}", self.number), what)
-    }
-
-    /// The next block of a run; `None` at its end.
-    fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
-        let cut = |_| {
-            Error::damaged(
-                &self.name,
-                format!("block {}", self.number),
-                "the file ends here",
-            )
-        };
-        let (mut len, mut tag): ([u8; 4], Tag) = Default::default();
-        self.file.read_exact(&mut len).map_err(cut)?;
-        self.file.read_exact(&mut tag).map_err(cut)?;
-        let len = u32::from_le_bytes(len) as usize;
-        if len > BLOCK {
-            return Err(self.damaged("it is too long"));
-        }
-        let mut block = vec![0; len];
-        self.file.read_exact(&mut block).map_err(cut)?;
-        if !self.seal.open(
-            Purpose::Snapshot,
-            place(self.number),
-            &number(self.number),
-            &mut block,
-            &tag,
-        ) {
-            return Err(self.damaged("its checksum is wrong"));
-        }
-        self.number += 1;
-        Ok((!block.is_empty()).then_some(block))
-    }
-}
-
-fn open(path: &Path) -> Result<(SnapshotInfo, BufReader<File>), Error> {
-    let name = path.display().to_string();
-    let no = |what: &str| Error::Snapshot(format!("{name} is no snapshot: {what}"));
-    let mut file = BufReader::new(File::open(path).map_err(Error::io(&name))?);
-    let mut head = [0; 12];
-    file.read_exact(&mut head)
-        .map_err(|_| no("it is too short"))?;
-    let len = u32::from_le_bytes(head[8..].try_into().unwrap()) as usize;
-    if &head[..8] != MAGIC || len > BLOCK {
-        return Err(no("it begins otherwise"));
-    }
-    let (mut header, mut hash) = (vec![0; len], [0; 32]);
-    file.read_exact(&mut header)
-        .map_err(|_| no("it is too short"))?;
-    file.read_exact(&mut hash)
-        .map_err(|_| no("it is too short"))?;
-    if blake3::hash(&header) != hash {
-        return Err(no("its header is damaged"));
-    }
-    let info: SnapshotInfo =
-        serde_cbor::from_slice(&header).map_err(|error| no(&error.to_string()))?;
-    match info.format {
-        FORMAT => Ok((info, file)),
-        format => Err(Error::Format(format!("the snapshot's format is {format}"))),
-    }
-}
-
-fn place(number: u64) -> Place {
-    Place {
-        epoch: 0,
-        major: number,
-        minor: 0,
-    }
-}
-
-fn number(number: u64) -> [u8; 8] {
-    number.to_le_bytes()
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -1,13 +1,16 @@
 //! Double entry: what one account pays, another gets.
 
 use crate::account::{Account, Flags, Key};
-use crate::batches::Batch;
-use crate::commit::Rule;
+use crate::engine::items::Rule;
+use crate::engine::state::Core;
+use crate::engine::telemetry;
 use crate::error::{Error, Refusal};
-use crate::ledger::{Core, GeometricLedger};
-use crate::slot::Kind;
+use crate::ledger::GeometricLedger;
+use crate::storage::slot::Kind;
+use crate::submit::Submitted;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::time::Instant;
 
 /// An amount that moves from one account to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,16 +46,47 @@ impl GeometricLedger {
         idempotency_key: &[u8; 16],
         transfers: &[Transfer],
     ) -> Result<Receipt, Error> {
-        self.core.transfer(idempotency_key, transfers)
+        let start = Instant::now();
+        let (receipt, end) = self.core.transfer(idempotency_key, transfers)?;
+        self.core.wait(receipt.sequence, end)?;
+        if !receipt.repeated {
+            let updates = 2 * transfers.len() as u64;
+            telemetry::committed(updates, start.elapsed());
+        }
+        Ok(receipt)
+    }
+
+    /// As [`GeometricLedger::transfer_batch`], without waiting for the disk; see
+    /// [`GeometricLedger::submit_update_batch`].
+    ///
+    /// # Errors
+    /// As [`GeometricLedger::transfer_batch`].
+    pub fn submit_transfer_batch(
+        &self,
+        idempotency_key: &[u8; 16],
+        transfers: &[Transfer],
+    ) -> Result<Submitted<Receipt>, Error> {
+        let (receipt, end) = self.core.transfer(idempotency_key, transfers)?;
+        let updates = match receipt.repeated {
+            true => 0,
+            false => 2 * transfers.len() as u64,
+        };
+        Ok(Submitted::new(
+            &self.core,
+            receipt,
+            updates,
+            (receipt.sequence, end),
+        ))
     }
 }
 
 impl Core {
+    /// Returns the receipt and the position up to which the log has to be durable for it.
     fn transfer(
         &self,
         idempotency_key: &[u8; 16],
         transfers: &[Transfer],
-    ) -> Result<Receipt, Error> {
+    ) -> Result<(Receipt, u64), Error> {
         let writer = self.write()?;
         let newest = writer.sequence;
         let (key, digest) = receipt(idempotency_key, transfers);
@@ -62,11 +96,11 @@ impl Core {
             if slot.words()[4..] != digest {
                 return Err(refuse(0, Refusal::OtherBatch));
             }
-            self.wait(slot.sequence(), end)?;
-            return Ok(Receipt {
+            let receipt = Receipt {
                 sequence: slot.sequence(),
                 repeated: true,
-            });
+            };
+            return Ok((receipt, end));
         }
         let mut order = Vec::new();
         let mut accounts: HashMap<Key, Account> = HashMap::with_capacity(2 * transfers.len());
@@ -92,12 +126,12 @@ impl Core {
         words[4..].copy_from_slice(&digest);
         items.push((key, Account::from_words(&words), Kind::Receipt));
         let order = self.order(&items[..]);
-        let (batch, end): (Batch, u64) = self.append(writer, &items[..], &order, Rule::Transfer)?;
-        self.wait(batch.sequence, end)?;
-        Ok(Receipt {
+        let (batch, end) = self.append(writer, &items[..], &order, Rule::Transfer)?;
+        let receipt = Receipt {
             sequence: batch.sequence,
             repeated: false,
-        })
+        };
+        Ok((receipt, end))
     }
 }
 
@@ -158,6 +192,6 @@ fn receipt(idempotency_key: &[u8; 16], transfers: &[Transfer]) -> (Key, [u64; 3]
         hasher.update(&transfer.amount.to_le_bytes());
     }
     let mut digest = [0; 3];
-    crate::slot::read_words(&hasher.finalize().as_bytes()[..24], &mut digest);
+    crate::storage::slot::read_words(&hasher.finalize().as_bytes()[..24], &mut digest);
     (key, digest)
 }

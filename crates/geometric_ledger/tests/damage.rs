@@ -158,10 +158,10 @@ fn one_damaged_copy_of_the_superblock_changes_nothing_and_is_reported() {
                 "copy {copy}, byte {byte}"
             );
             assert!(reading.recovery().superblock_repaired);
-            let place = Some(Place::Copy(copy as u64));
+            let place = Some(Location::Copy(copy as u64));
             let found = reading.verify().unwrap();
             assert!(
-                found.iter().any(|finding| finding.place == place),
+                found.iter().any(|finding| finding.location == place),
                 "{found:?}"
             );
             drop(reading);

@@ -483,12 +483,12 @@ fn a_flipped_bit_is_reported_with_its_place_and_never_served() {
         );
         if round % 2 == 0 {
             assert_eq!(findings.len(), 1, "{findings:?}");
-            assert_eq!(findings[0].place, Some(Place::Slot(slot)));
+            assert_eq!(findings[0].location, Some(Location::Slot(slot)));
         } else {
             assert!(
                 findings
                     .iter()
-                    .any(|finding| matches!(finding.place, Some(Place::Line(_)))),
+                    .any(|finding| matches!(finding.location, Some(Location::Line(_)))),
                 "{findings:?}"
             );
         }

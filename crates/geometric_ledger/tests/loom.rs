@@ -6,7 +6,7 @@ mod atomic {
     pub use loom::sync::atomic::{AtomicU64, Ordering, fence};
 }
 
-#[path = "../src/seqlock.rs"]
+#[path = "../src/storage/seqlock.rs"]
 mod seqlock;
 
 use atomic::AtomicU64;

@@ -41,7 +41,9 @@ fn dashboard_and_alerts_use_metrics_that_exist() {
     // Gauges are set once a second.
     std::thread::sleep(Duration::from_millis(1_500));
     let there = names(&metrics.render());
-    let described = names(include_str!("../../geometric_ledger/src/telemetry.rs"));
+    let described = names(include_str!(
+        "../../geometric_ledger/src/engine/telemetry.rs"
+    ));
     assert_eq!(there, described, "what is described, and what is told");
     for file in [
         include_str!("../../../examples/monitoring/geometric_ledger-alerts.yml"),

@@ -9,8 +9,8 @@
 //! Changes are made under the shard's lock and inside [`Version::change`]; the caller's reads are
 //! right if the version has not moved.
 
-use crate::disk::DiskFile;
-use crate::region::Region;
+use crate::storage::disk::DiskFile;
+use crate::storage::region::Region;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -96,7 +96,7 @@ fn check(number: u64, line: &Line) -> u64 {
     let mut bytes = [0; 60];
     // The link is checked, the checksum itself is not; a line in another's place is damage.
     bytes[..4].copy_from_slice(&((line[0] >> 32) as u32).to_le_bytes());
-    crate::slot::write_words(&mut bytes[4..], &line[1..]);
+    crate::storage::slot::write_words(&mut bytes[4..], &line[1..]);
     xxh3_64_with_seed(&bytes, number) & 0xffff_ffff
 }
 
@@ -367,7 +367,7 @@ pub fn stamp_in(file: &dyn DiskFile) -> Option<[u64; LINE - 1]> {
     let mut bytes = [0; LINE * 8];
     file.read_at(&mut bytes, STAMP * (LINE as u64) * 8).ok()?;
     let mut line = [0; LINE];
-    crate::slot::read_words(&bytes, &mut line);
+    crate::storage::slot::read_words(&bytes, &mut line);
     (line[0] & 0xffff_ffff == check(STAMP, &line)).then_some(line[1..].try_into().ok()?)
 }
 
@@ -405,8 +405,10 @@ mod tests {
 
     fn region() -> Region {
         Region::open(
-            Arc::new(crate::disk::OpenFile(tempfile::tempfile().unwrap())),
-            crate::region::Memory::Mapped,
+            Arc::new(crate::storage::disk::OpenFile(
+                tempfile::tempfile().unwrap(),
+            )),
+            crate::storage::region::Memory::Mapped,
         )
         .unwrap()
     }

@@ -2,16 +2,15 @@
 //! next one being read and taken apart meanwhile.
 
 use crate::account::{Account, Key};
-use crate::commit::{Change, Writer};
+use crate::engine::items::Change;
+use crate::engine::state::{Core, Writer};
 use crate::error::Error;
-use crate::ledger::Core;
-use crate::record::{
-    HEADER, Header, Reclaimed, RecordKind, TOTALS, Totals, take_reclaimed, take_undo, take_update,
-};
-use crate::shard::Shard;
-use crate::slot::Kind;
-use crate::superblock::Superblock;
-use crate::wal::Next;
+use crate::storage::changes::{Reclaimed, take_reclaimed, take_undo, take_update};
+use crate::storage::record::{HEADER, Header, RecordKind, TOTALS, Totals};
+use crate::storage::shard::Shard;
+use crate::storage::slot::Kind;
+use crate::storage::superblock::Superblock;
+use crate::storage::wal::Next;
 use crate::workers;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -63,7 +62,9 @@ impl Core {
         };
         let mut position = block.position;
         if block.checkpoint > 0 {
-            self.wal.must_have(block.segment.0, block.segment.1)?;
+            self.wal
+                .segments
+                .require(block.segment.0, block.segment.1)?;
         }
         self.wal.end_at(position, position);
         // The log is read even where the superblock says that there is nothing: an older copy of it may
@@ -94,7 +95,7 @@ impl Core {
             self.wal.sync_to(position)?;
         }
         for shard in &self.shards {
-            recovery.indexes_rebuilt += u64::from(shard.replayed(&self.seal, &self.hasher)?);
+            recovery.indexes_rebuilt += u64::from(shard.replayed(&self.encryption, &self.hasher)?);
         }
         let sequence = self.writer.lock().unwrap().sequence;
         self.visible.store(sequence, Ordering::Release);
@@ -120,13 +121,15 @@ impl Core {
 
     /// The record at the end of a ledger that was closed, if there is one.
     fn read_whole(&self, position: u64, sequence: u64) -> Result<Option<Record>, Error> {
-        let next = self.wal.continues(position, sequence, 0, &self.seal)?;
+        let next = self
+            .wal
+            .continues(position, sequence, 0, &self.encryption)?;
         self.take_apart(next)
     }
 
     /// The record that continues the log.
     fn read(&self, position: u64, sequence: u64, epoch: u32) -> Result<Option<Record>, Error> {
-        let next = self.wal.next(position, sequence, epoch, &self.seal)?;
+        let next = self.wal.next(position, sequence, epoch, &self.encryption)?;
         self.take_apart(next)
     }
 
@@ -135,7 +138,7 @@ impl Core {
             return Ok(None);
         };
         let content = match header.kind {
-            RecordKind::Mark | RecordKind::Continue => Some(Content::Nothing),
+            RecordKind::DurableUpTo | RecordKind::Continue => Some(Content::Nothing),
             RecordKind::Reclaim => reclaimed(&header, &body),
             RecordKind::Batch => self.changes(&header, &body),
         };

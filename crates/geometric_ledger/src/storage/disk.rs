@@ -99,7 +99,7 @@ impl Directory {
             .create(path)
             .map_err(io())?;
         if !path.join(LEDGER).try_exists().map_err(io())? {
-            not_without_ledger(&Self::watch(path).list().map_err(io())?)?;
+            refuse_orphaned_files(&Self::watch(path).list().map_err(io())?)?;
         }
         let lock = Self::lock_file(path, true)
             .map_err(io())?
@@ -119,7 +119,7 @@ impl Directory {
     pub fn open_read_only(path: &Path) -> Result<Self, Error> {
         let io = || Error::io(path.display().to_string());
         if !path.join(LEDGER).try_exists().map_err(io())? {
-            not_without_ledger(&Self::watch(path).list().map_err(io())?)?;
+            refuse_orphaned_files(&Self::watch(path).list().map_err(io())?)?;
             let what = format!("{} is no ledger: it has no file `{LEDGER}`", path.display());
             return Err(Error::Format(what));
         }
@@ -180,7 +180,7 @@ impl Directory {
 const LEDGER: &str = "ledger";
 
 /// Fails if there are files of a ledger: one whose superblock is gone must not be taken for a new one.
-pub(crate) fn not_without_ledger(names: &[String]) -> Result<(), Error> {
+pub(crate) fn refuse_orphaned_files(names: &[String]) -> Result<(), Error> {
     let parts = ["shard-", "receipts.", "wal-", "tree-"];
     let ours = |name: &&String| {
         parts.iter().any(|part| name.starts_with(part))
@@ -285,10 +285,10 @@ pub(crate) fn existing(disk: &dyn Disk, name: &str) -> io::Result<Option<Arc<dyn
 }
 
 /// A file that is missing, to be read only.
-pub(crate) struct Nothing;
+pub(crate) struct EmptyFile;
 
 // SAFETY: there is nothing to map.
-unsafe impl DiskFile for Nothing {
+unsafe impl DiskFile for EmptyFile {
     fn read_at(&self, buffer: &mut [u8], _: u64) -> io::Result<()> {
         match buffer.is_empty() {
             true => Ok(()),

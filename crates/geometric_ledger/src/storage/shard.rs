@@ -5,13 +5,13 @@
 //! index that is missing or not the checkpoint's is made again from the slots.
 
 use crate::account::{Hex, Key};
-use crate::disk::DiskFile;
 use crate::error::Error;
-use crate::index::{self, ChangeError, DamagedLine, LEAST, LINE, Table};
-use crate::region::Region;
-use crate::seal::Seal;
-use crate::seqlock::{self, Version};
-use crate::slot::{Cell, Kind, SLOT, Slot, Words, read_words};
+use crate::storage::disk::DiskFile;
+use crate::storage::encryption::Encryption;
+use crate::storage::index::{self, ChangeError, DamagedLine, LEAST, LINE, Table};
+use crate::storage::region::Region;
+use crate::storage::seqlock::{self, Version};
+use crate::storage::slot::{Cell, Kind, SLOT, Slot, Words, read_words};
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -192,7 +192,7 @@ impl Shard {
     }
 
     /// Says that the log is replayed. Makes the index again if that is needed, which it says.
-    pub fn replayed(&self, seal: &Seal, hasher: &SipHasher13) -> Result<bool, Error> {
+    pub fn replayed(&self, encryption: &Encryption, hasher: &SipHasher13) -> Result<bool, Error> {
         self.replaying.store(false, Ordering::Relaxed);
         if !self.rebuild.swap(false, Ordering::Relaxed) {
             return Ok(false);
@@ -202,7 +202,7 @@ impl Shard {
         let mut state = self.lock();
         state.table = Table::create(&self.index).map_err(Error::io(&name))?;
         for number in 0..state.slots {
-            let slot = self.slot(number, seal).ok_or_else(|| {
+            let slot = self.slot(number, encryption).ok_or_else(|| {
                 let what = format!("its checksum is wrong, and {name} cannot be made without it");
                 Error::damaged(&self.identity.slots_name(), format!("slot {number}"), what)
             })?;
@@ -229,7 +229,7 @@ impl Shard {
         let cell = self.slots.cell::<SLOT>(0);
         let words = self.identity.slots_stamp(checkpoint);
         seqlock::write(cell.expect("a shard has room for its stamp"), &words);
-        self.slots.mark::<SLOT>(0);
+        self.slots.mark_dirty::<SLOT>(0);
     }
 
     /// Bytes of the slots' file that are in use.
@@ -292,17 +292,17 @@ impl Shard {
         guess: Option<Guess>,
         hash: KeyHash,
         key: &Key,
-        seal: &Seal,
+        encryption: &Encryption,
         found: &mut Found,
     ) -> Result<(bool, u32), Error> {
         if let Some(Guess { number, cell }) = guess
-            && found.slot.read(cell, seal)
+            && found.slot.read(cell, encryption)
             && found.slot.has_key(key)
         {
             found.number = number;
             return Ok((true, 1));
         }
-        self.find(hash, key, seal, found)
+        self.find(hash, key, encryption, found)
     }
 
     /// Whether there is a slot of a key, and how many lines and slots were looked at to find it. It is
@@ -312,7 +312,7 @@ impl Shard {
         &self,
         hash: KeyHash,
         key: &Key,
-        seal: &Seal,
+        encryption: &Encryption,
         found: &mut Found,
     ) -> Result<(bool, u32), Error> {
         loop {
@@ -322,7 +322,7 @@ impl Shard {
             let lines = index::candidates(&self.index, buckets, hash.tag(), |number| {
                 slots += 1;
                 let cell = self.slots.cell(cell_of(number));
-                if !cell.is_some_and(|cell| found.slot.read(cell, seal)) {
+                if !cell.is_some_and(|cell| found.slot.read(cell, encryption)) {
                     damaged = Some(number);
                     return false;
                 }
@@ -350,9 +350,9 @@ impl Shard {
     }
 
     /// A slot, if its tag is right.
-    pub fn slot(&self, number: u64, seal: &Seal) -> Option<Slot> {
+    pub fn slot(&self, number: u64, encryption: &Encryption) -> Option<Slot> {
         let mut slot = Slot::default();
-        slot.read(self.slots.cell(cell_of(number))?, seal)
+        slot.read(self.slots.cell(cell_of(number))?, encryption)
             .then_some(slot)
     }
 
@@ -361,7 +361,7 @@ impl Shard {
     pub fn put(&self, number: u64, words: &Words) {
         let cell = self.slots.cell::<SLOT>(cell_of(number));
         seqlock::write(cell.expect("the slot is there"), words);
-        self.slots.mark::<SLOT>(cell_of(number));
+        self.slots.mark_dirty::<SLOT>(cell_of(number));
     }
 
     /// Adds a slot after the last one.

@@ -1,14 +1,13 @@
 //! A slot: 128 bytes that hold one account, or what is left of one.
 //!
-//! Words, little-endian: the stamp (sequence × 2, see [`seqlock`](crate::seqlock)); four of key;
+//! Words, little-endian: the stamp (sequence × 2, see [`seqlock`](crate::storage::seqlock)); four of key;
 //! seven of account; the position in the write-ahead log of what undoes the last change; kind,
 //! epoch and number within the batch; two of tag. With a key, key and account are encrypted and the
 //! rest is bound to them; without, the tag is a checksum of the 14 words before it.
 
 use crate::account::{Account, Key, WORDS};
-use crate::record::Before;
-use crate::seal::{Place, Purpose, Seal};
-use crate::seqlock;
+use crate::storage::encryption::{Encryption, Nonce, Purpose};
+use crate::storage::seqlock;
 use std::sync::atomic::AtomicU64;
 use xxhash_rust::xxh3::xxh3_64;
 use zerocopy::IntoBytes;
@@ -43,7 +42,16 @@ impl Kind {
     }
 }
 
-/// A slot's words, opened.
+/// The state of an account before a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Before {
+    pub kind: Kind,
+    pub words: [u64; WORDS],
+    pub sequence: u64,
+    pub undo: u64,
+}
+
+/// A slot's words, decrypted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slot(Words);
 
@@ -116,9 +124,9 @@ impl Slot {
     }
 
     #[inline(always)]
-    pub fn seal(mut self, seal: &Seal) -> Words {
-        if seal.encrypts() {
-            return self.encrypt(seal);
+    pub fn encode(mut self, encryption: &Encryption) -> Words {
+        if encryption.encrypts() {
+            return self.encrypt(encryption);
         }
         self.0[14] = check(&self.0);
         self.0[15] = 0;
@@ -126,25 +134,26 @@ impl Slot {
     }
 
     #[inline(never)]
-    fn encrypt(&self, seal: &Seal) -> Words {
+    fn encrypt(&self, encryption: &Encryption) -> Words {
         let mut words = self.0;
         let (mut body, bound) = (body(&words), bound(&words));
-        let tag = seal.seal(Purpose::Slot, self.place(), &bound, &mut body);
+        let tag = encryption.encrypt(Purpose::Slot, self.nonce(), &bound, &mut body);
         read_words(&body, &mut words[1..12]);
         read_words(&tag, &mut words[14..]);
         words
     }
 
     /// The slot, if its tag is right.
-    pub fn open(words: Words, seal: &Seal) -> Option<Self> {
+    pub fn decode(words: Words, encryption: &Encryption) -> Option<Self> {
         let mut slot = Slot(words);
-        slot.unseal(seal).then_some(slot)
+        slot.decrypt_in_place(encryption).then_some(slot)
     }
 
     /// Reads a cell; false, and any slot, if its tag is not right.
     #[inline(always)]
-    pub fn read(&mut self, cell: &Cell, seal: &Seal) -> bool {
-        (seqlock::read(cell, &mut self.0) || self.read_later(cell)) && self.unseal(seal)
+    pub fn read(&mut self, cell: &Cell, encryption: &Encryption) -> bool {
+        (seqlock::read(cell, &mut self.0) || self.read_later(cell))
+            && self.decrypt_in_place(encryption)
     }
 
     #[cold]
@@ -158,26 +167,26 @@ impl Slot {
     }
 
     #[inline(always)]
-    fn unseal(&mut self, seal: &Seal) -> bool {
-        let right = match seal.encrypts() {
-            true => self.decrypt(seal),
+    fn decrypt_in_place(&mut self, encryption: &Encryption) -> bool {
+        let right = match encryption.encrypts() {
+            true => self.decrypt(encryption),
             false => self.0[14] == check(&self.0) && self.0[15] == 0,
         };
         right && Kind::from_code(self.0[13] as u8).is_some()
     }
 
     #[inline(never)]
-    fn decrypt(&mut self, seal: &Seal) -> bool {
+    fn decrypt(&mut self, encryption: &Encryption) -> bool {
         let mut tag = [0; 16];
         write_words(&mut tag, &self.0[14..]);
         let (mut body, bound) = (body(&self.0), bound(&self.0));
-        let right = seal.open(Purpose::Slot, self.place(), &bound, &mut body, &tag);
+        let right = encryption.decrypt(Purpose::Slot, self.nonce(), &bound, &mut body, &tag);
         read_words(&body, &mut self.0[1..12]);
         right
     }
 
-    fn place(&self) -> Place {
-        Place {
+    fn nonce(&self) -> Nonce {
+        Nonce {
             epoch: (self.0[13] >> 8) as u32 & MAX_EPOCH,
             major: self.sequence(),
             minor: (self.0[13] >> 32) as u32,
@@ -220,7 +229,7 @@ pub fn read_words(bytes: &[u8], words: &mut [u64]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seal::Secret;
+    use crate::storage::encryption::Secret;
 
     fn slot() -> Slot {
         let account = Account {
@@ -236,26 +245,26 @@ mod tests {
 
     #[test]
     fn any_flipped_bit_of_a_slot_is_found() {
-        for seal in [
-            Seal::plain(),
-            Seal::encrypted(vec![(0, Secret::new([1; 32]))]),
+        for encryption in [
+            Encryption::plain(),
+            Encryption::encrypted(vec![(0, Secret::new([1; 32]))]),
         ] {
-            let words = slot().seal(&seal);
-            let opened = Slot::open(words, &seal).unwrap();
+            let words = slot().encode(&encryption);
+            let opened = Slot::decode(words, &encryption).unwrap();
             assert_eq!(opened.0[..14], slot().0[..14]);
             for bit in 0..SLOT * 64 {
                 let mut changed = words;
                 changed[bit / 64] ^= 1 << (bit % 64);
-                assert_eq!(Slot::open(changed, &seal), None, "bit {bit}");
+                assert_eq!(Slot::decode(changed, &encryption), None, "bit {bit}");
             }
         }
     }
 
     #[test]
     fn an_encrypted_slot_shows_neither_key_nor_account() {
-        let seal = Seal::encrypted(vec![(0, Secret::new([1; 32]))]);
-        let plain = slot().seal(&Seal::plain());
-        let words = slot().seal(&seal);
+        let encryption = Encryption::encrypted(vec![(0, Secret::new([1; 32]))]);
+        let plain = slot().encode(&Encryption::plain());
+        let words = slot().encode(&encryption);
         assert!(words[1..12].iter().all(|word| !plain[1..12].contains(word)));
     }
 }

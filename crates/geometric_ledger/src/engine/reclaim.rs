@@ -2,13 +2,14 @@
 //! shard moves to the place of one that is gone, so slots stay without gaps. What moves where is in
 //! the write-ahead log, with the slot itself, so that replay needs no more than the log.
 
-use crate::commit::Writer;
+use crate::engine::state::Core;
+use crate::engine::state::Writer;
 use crate::error::Error;
-use crate::ledger::Core;
-use crate::record::{Reclaimed, RecordKind, push_reclaimed};
-use crate::region::PAGE;
-use crate::shard::Shard;
-use crate::slot::{Kind, Slot};
+use crate::storage::changes::{Reclaimed, push_reclaimed};
+use crate::storage::record::RecordKind;
+use crate::storage::region::PAGE;
+use crate::storage::shard::Shard;
+use crate::storage::slot::{Kind, Slot};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -28,11 +29,11 @@ impl Core {
         }
         let oldest = self.oldest.load(Ordering::Acquire);
         let gone = |slot: &Slot| slot.kind() == Kind::Tombstone && slot.sequence() <= oldest;
-        let (number, from) = writer.hand;
+        let (number, from) = writer.cursor;
         let shard = &self.account_shards()[number];
         let end = (from + slots).min(shard.count());
         let reclaimed = self.reclaim_range(writer, shard, from..end, gone)?;
-        writer.hand = match end >= shard.count() {
+        writer.cursor = match end >= shard.count() {
             true => ((number + 1) % self.account_shards().len(), 0),
             false => (number, end),
         };
@@ -55,12 +56,12 @@ impl Core {
     pub fn reclaim_some_receipts(&self, writer: &mut Writer, slots: u64) -> Result<u64, Error> {
         let shard = self.receipts();
         let oldest = writer.sequence.saturating_sub(self.options.receipts);
-        let from = match writer.receipts_hand {
+        let from = match writer.receipts_cursor {
             hand if hand < shard.count() => hand,
             _ => 0,
         };
         let end = (from + slots).min(shard.count());
-        writer.receipts_hand = match end == shard.count() {
+        writer.receipts_cursor = match end == shard.count() {
             true => 0,
             false => end,
         };
@@ -84,7 +85,7 @@ impl Core {
             .for_each(|reclaimed| push_reclaimed(&mut body, reclaimed));
         let mut header = self.header(writer, RecordKind::Reclaim, body.len() as u64)?;
         header.items = found.len() as u32;
-        self.wal.append(&mut header, &self.seal, &mut body)?;
+        self.wal.append(&mut header, &self.encryption, &mut body)?;
         found
             .iter()
             .try_for_each(|reclaimed| self.reclaim(reclaimed))
@@ -108,7 +109,7 @@ impl Core {
             let Some(words) = last.get(&place).copied().or_else(|| raw(place)) else {
                 continue;
             };
-            let Some(slot) = Slot::open(words, &self.seal).filter(&gone) else {
+            let Some(slot) = Slot::decode(words, &self.encryption).filter(&gone) else {
                 continue;
             };
             count -= 1;
@@ -118,7 +119,7 @@ impl Core {
                     let Some(words) = last.remove(&count).or_else(|| raw(count)) else {
                         break;
                     };
-                    let Some(slot) = Slot::open(words, &self.seal) else {
+                    let Some(slot) = Slot::decode(words, &self.encryption) else {
                         break;
                     };
                     last.insert(place, words);

@@ -5,10 +5,11 @@
 //! changes nothing, and only an interrupted write leaves copies that differ. A copy is a BLAKE3 hash, a
 //! length, and CBOR.
 
-use crate::disk::DiskFile;
 use crate::error::Error;
-use crate::record::Totals;
-use crate::shard::State;
+use crate::storage::disk::DiskFile;
+use crate::storage::encryption::{Encryption, Secret, unwrap};
+use crate::storage::record::Totals;
+use crate::storage::shard::State;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub struct Superblock {
     pub id: [u8; 16],
     /// The secret of the keys' hash; of an encrypted ledger it is derived from the first data key.
     pub hash_secret: [u8; 16],
-    /// Data keys, each from its epoch on, sealed under the user's key.
+    /// Data keys, each from its epoch on, encrypted under the user's key.
     pub data_keys: Vec<(u32, Vec<u8>)>,
     /// The epoch of the last opening for writing.
     pub epoch: u32,
@@ -140,6 +141,52 @@ impl Superblock {
                 false => Err(io::Error::other("what was written is not what is read")),
             })
             .map_err(Error::io("ledger"))
+    }
+
+    /// The encryption of the ledger's files under the user's key, and the secret of the keys' hash.
+    pub fn keys(&self, key: Option<&Secret>) -> Result<(Encryption, [u8; 16]), Error> {
+        match (self.data_keys.as_slice(), key) {
+            ([], None) => Ok((Encryption::plain(), self.hash_secret)),
+            ([], Some(_)) => Err(Error::Key(
+                "the ledger is not encrypted, so it takes none".into(),
+            )),
+            (_, None) => Err(Error::Key(
+                "the ledger is encrypted, and no key was given".into(),
+            )),
+            (wrapped, Some(key)) => {
+                let data = wrapped
+                    .iter()
+                    .map(|(epoch, wrapped)| Ok((*epoch, unwrap(wrapped, key)?)))
+                    .collect::<Result<Vec<_>, Error>>()?;
+                let secret =
+                    blake3::derive_key("geometric_ledger 2026-11-21 hash secret", &data[0].1.0);
+                Ok((
+                    Encryption::encrypted(data),
+                    secret[..16].try_into().unwrap(),
+                ))
+            }
+        }
+    }
+}
+
+/// The file and what was last written to it.
+pub struct SuperblockFile {
+    file: Arc<dyn DiskFile>,
+    pub block: Superblock,
+}
+
+impl SuperblockFile {
+    pub fn new(file: Arc<dyn DiskFile>, block: Superblock) -> Self {
+        SuperblockFile { file, block }
+    }
+
+    pub fn write(&mut self) -> Result<(), Error> {
+        self.block.write(&self.file)
+    }
+
+    /// Which copies cannot be read.
+    pub fn dead_copies(&self) -> Result<Vec<usize>, Error> {
+        Ok(Superblock::read(&self.file)?.dead)
     }
 }
 

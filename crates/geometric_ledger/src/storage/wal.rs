@@ -9,26 +9,23 @@
 //! them syncs for all. The next segment is made ready before it is needed, its blocks written, so
 //! that a sync has no file system metadata to write.
 
-use crate::disk::{Disk, DiskFile, existing};
 use crate::error::Error;
-use crate::record::{CHUNK, HEADER, Header, RecordKind};
-use crate::seal::Seal;
+use crate::storage::disk::Disk;
+use crate::storage::encryption::Encryption;
+use crate::storage::record::{CHUNK, HEADER, Header, RecordKind};
+use crate::storage::segments::Segments;
 use crate::workers;
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 
 pub struct Wal {
-    disk: Arc<dyn Disk>,
-    segment_size: u64,
-    segments: RwLock<BTreeMap<u64, Arc<Segment>>>,
+    pub segments: Segments,
     /// Where the next record goes, and up to where records are on disk.
     appended: AtomicU64,
     durable: AtomicU64,
     syncing: Mutex<()>,
-    making: Mutex<()>,
     stopped: AtomicBool,
     reason: Mutex<String>,
     /// Records that could not be written since the log was opened.
@@ -37,27 +34,6 @@ pub struct Wal {
     unnumbered: AtomicU64,
     pub synced_bytes: AtomicU64,
     pub syncs: AtomicU64,
-}
-
-pub struct Segment {
-    start: u64,
-    len: u64,
-    name: String,
-    file: Arc<dyn DiskFile>,
-}
-
-impl Segment {
-    fn end(&self) -> u64 {
-        self.start + self.len
-    }
-}
-
-/// What names of segments begin with, and of those that were let go.
-const SEGMENT: &str = "wal-";
-const SPARE: &str = "spare-";
-
-fn name(start: u64) -> String {
-    format!("{SEGMENT}{start:016x}")
 }
 
 /// What comes next in a log.
@@ -70,35 +46,11 @@ pub enum Next {
 impl Wal {
     /// Opens the log of a ledger, or begins one. Where it ends is not known before it was read.
     pub fn open(disk: Arc<dyn Disk>, segment_size: u64) -> Result<Self, Error> {
-        let mut segments = BTreeMap::new();
-        for file in disk.list().map_err(Error::io("the ledger's directory"))? {
-            let Some(start) = file
-                .strip_prefix(SEGMENT)
-                .and_then(|start| u64::from_str_radix(start, 16).ok())
-            else {
-                continue;
-            };
-            // Another process, whose log this is, may just have let it go.
-            let Some(handle) = existing(&*disk, &file).map_err(Error::io(&file))? else {
-                continue;
-            };
-            let len = handle.size().map_err(Error::io(&file))?;
-            let segment = Segment {
-                start,
-                len,
-                name: file,
-                file: handle,
-            };
-            segments.insert(start, Arc::new(segment));
-        }
         Ok(Wal {
-            disk,
-            segment_size,
-            segments: RwLock::new(segments),
+            segments: Segments::open(disk, segment_size)?,
             appended: AtomicU64::new(0),
             durable: AtomicU64::new(0),
             syncing: Mutex::default(),
-            making: Mutex::default(),
             stopped: AtomicBool::new(false),
             reason: Mutex::default(),
             failures: AtomicU64::new(0),
@@ -123,51 +75,28 @@ impl Wal {
         self.durable.store(durable, Ordering::Release);
     }
 
-    /// Where segments begin, oldest first. A record begins at each of them.
-    pub fn starts(&self) -> Vec<u64> {
-        self.segments.read().unwrap().keys().copied().collect()
-    }
-
     /// Where the oldest record that is kept may begin.
     pub fn oldest(&self) -> u64 {
-        let segments = self.segments.read().unwrap();
-        segments
-            .keys()
-            .next()
-            .copied()
-            .unwrap_or_else(|| self.appended())
+        let starts = self.segments.starts();
+        starts.first().copied().unwrap_or_else(|| self.appended())
     }
 
-    pub fn bytes(&self) -> u64 {
-        self.segments
-            .read()
-            .unwrap()
-            .values()
-            .map(|segment| segment.len)
-            .sum()
-    }
-
-    /// Where the segment of a position ends.
-    pub fn end_of(&self, position: u64) -> Option<u64> {
-        self.segment(position).map(|segment| segment.end())
-    }
-
-    fn segment(&self, position: u64) -> Option<Arc<Segment>> {
-        let segments = self.segments.read().unwrap();
-        let (_, segment) = segments.range(..=position).next_back()?;
-        (position < segment.end()).then(|| segment.clone())
+    /// Makes the segment after the present one ready.
+    pub fn prepare_next(&self) -> Result<(), Error> {
+        self.segments.prepare_next(|| self.segment_end())
     }
 
     /// Where the segment ends that the next record goes to.
     pub fn segment_end(&self) -> u64 {
         let position = self.appended();
-        self.segment(position)
+        self.segments
+            .at(position)
             .map_or(position, |segment| segment.end())
     }
 
     /// As much as there is of `longest` bytes at a position.
     pub fn read_some(&self, position: u64, longest: usize) -> io::Result<Vec<u8>> {
-        let segment = self.segment(position).ok_or(io::ErrorKind::NotFound)?;
+        let segment = self.segments.at(position).ok_or(io::ErrorKind::NotFound)?;
         let mut buffer = vec![0; longest.min((segment.end() - position) as usize)];
         segment
             .file
@@ -182,17 +111,18 @@ impl Wal {
         position: u64,
         sequence: u64,
         epoch: u32,
-        seal: &Seal,
+        encryption: &Encryption,
     ) -> Result<Next, Error> {
         let following = self
-            .segment(position)
+            .segments
+            .at(position)
             .map_or(position, |segment| segment.end());
         for at in [position, following] {
-            if let Some((header, body)) = self.record_at(at, seal)? {
+            if let Some((header, body)) = self.record_at(at, encryption)? {
                 let expected = sequence + u64::from(header.kind == RecordKind::Batch);
                 if header.sequence == expected && header.epoch >= epoch {
                     if header.kind == RecordKind::Continue {
-                        self.must_have(self.after(&header), header.updates)?;
+                        self.segments.require(self.after(&header), header.updates)?;
                     }
                     return Ok(Next::Record(header, body));
                 }
@@ -210,9 +140,9 @@ impl Wal {
         position: u64,
         sequence: u64,
         epoch: u32,
-        seal: &Seal,
+        encryption: &Encryption,
     ) -> Result<Next, Error> {
-        let next = self.continues(position, sequence, epoch, seal)?;
+        let next = self.continues(position, sequence, epoch, encryption)?;
         if matches!(next, Next::Record(..)) {
             return Ok(next);
         }
@@ -229,25 +159,17 @@ impl Wal {
     /// Where the log goes on after a record.
     pub fn after(&self, header: &Header) -> u64 {
         match header.kind {
-            RecordKind::Continue => self.end_of(header.position).unwrap_or(header.end()),
+            RecordKind::Continue => self
+                .segments
+                .end_of(header.position)
+                .unwrap_or(header.end()),
             _ => header.end(),
         }
     }
 
-    /// Fails if a segment is missing, or is shorter than it was.
-    pub fn must_have(&self, start: u64, len: u64) -> Result<(), Error> {
-        let there = self.segments.read().unwrap().get(&start).map(|it| it.len);
-        let what = match there {
-            Some(there) if there >= len => return Ok(()),
-            Some(there) => format!("it had {len} bytes and has {there}"),
-            None => "it is missing".into(),
-        };
-        Err(Error::damaged(&name(start), "the segment", what))
-    }
-
     /// The start and the length of the segment that the next record goes to.
     pub fn present(&self) -> Option<(u64, u64)> {
-        let segment = self.segment(self.appended())?;
+        let segment = self.segments.at(self.appended())?;
         Some((segment.start, segment.len))
     }
 
@@ -255,9 +177,9 @@ impl Wal {
     pub fn record_at(
         &self,
         position: u64,
-        seal: &Seal,
+        encryption: &Encryption,
     ) -> Result<Option<(Header, Vec<u8>)>, Error> {
-        let Some(segment) = self.segment(position) else {
+        let Some(segment) = self.segments.at(position) else {
             return Ok(None);
         };
         let offset = position - segment.start;
@@ -282,7 +204,7 @@ impl Wal {
             .file
             .read_at(&mut body, at)
             .map_err(Error::io(&segment.name))?;
-        Ok(header.open(seal, &mut body).then_some((header, body)))
+        Ok(header.open(encryption, &mut body).then_some((header, body)))
     }
 
     /// As much as there is of `longest` bytes at position `at`, of the body of the encrypted record at
@@ -292,9 +214,9 @@ impl Wal {
         record: u64,
         at: u64,
         longest: usize,
-        seal: &Seal,
+        encryption: &Encryption,
     ) -> io::Result<Option<Vec<u8>>> {
-        let segment = self.segment(record).ok_or(io::ErrorKind::NotFound)?;
+        let segment = self.segments.at(record).ok_or(io::ErrorKind::NotFound)?;
         let read = |range: Range<u64>| {
             let mut bytes = vec![0; (range.end - range.start) as usize];
             let from = record - segment.start + range.start;
@@ -317,7 +239,7 @@ impl Wal {
         let start = record + chunks.start;
         let first = (chunks.start - HEADER as u64) / CHUNK as u64;
         let (mut bytes, tags) = (read(chunks)?, read(tags)?);
-        if !header.open_chunks(seal, first, &mut bytes, &tags) {
+        if !header.open_chunks(encryption, first, &mut bytes, &tags) {
             return Ok(None);
         }
         bytes.drain(..(at - start) as usize);
@@ -326,7 +248,7 @@ impl Wal {
 
     /// The position of a record after `position` that says that the log was durable beyond it.
     fn acknowledged_after(&self, position: u64, epoch: u32) -> Result<Option<u64>, Error> {
-        let segments: Vec<_> = self.segments.read().unwrap().values().cloned().collect();
+        let segments = self.segments.all();
         for segment in segments.iter().filter(|segment| segment.end() > position) {
             let mut bytes = vec![0; segment.len as usize];
             segment
@@ -348,126 +270,31 @@ impl Wal {
     }
 
     /// Where a record of so many bytes will begin. Only the appending thread may ask.
-    pub fn place(&self, len: u64) -> Result<u64, Error> {
+    pub fn next_position(&self, len: u64) -> Result<u64, Error> {
         self.check()?;
         let position = self.appended();
         // There is always room left for the record that leads to the next segment.
         let len = len + HEADER as u64;
-        let following = match self.segment(position) {
+        let following = match self.segments.at(position) {
             Some(segment) if position + len <= segment.end() => return Ok(position),
             Some(segment) => segment.end(),
             None => position,
         };
-        self.prepare(following, len)?;
+        self.segments.prepare(following, len)?;
         Ok(following)
     }
 
-    /// Makes the segment at `start` ready to take a record of `len` bytes.
-    fn prepare(&self, start: u64, len: u64) -> Result<(), Error> {
-        let wanted = len.max(self.segment_size);
-        let _one = self.making.lock().unwrap();
-        let there = self.segments.read().unwrap().get(&start).cloned();
-        if there.is_some_and(|segment| segment.len >= wanted) {
-            return Ok(());
-        }
-        let name = name(start);
-        let what = || format!("{name} cannot be made");
-        let file = self.disk.open(&name, true).map_err(Error::io(what()))?;
-        file.grow(wanted).map_err(Error::io(what()))?;
-        // The length must be durable before the segment is used: it says where the next one begins.
-        file.sync().map_err(Error::io(what()))?;
-        self.disk.sync().map_err(Error::io(what()))?;
-        let segment = Segment {
-            start,
-            len: wanted,
-            name,
-            file,
-        };
-        self.segments
-            .write()
-            .unwrap()
-            .insert(start, Arc::new(segment));
-        Ok(())
-    }
-
-    /// Makes the segment after the present one ready, with all its blocks written.
-    pub fn prepare_next(&self) -> Result<(), Error> {
-        let missing = || {
-            let start = self.segment_end();
-            let there = self.segments.read().unwrap().contains_key(&start);
-            (!there).then_some(start)
-        };
-        let Some(start) = missing() else {
-            return Ok(());
-        };
-        let failed = || Error::io("the write-ahead log's next segment");
-        if self.spare().map_err(failed())?.is_none() {
-            self.make_spare(start).map_err(failed())?;
-        }
-        let _one = self.making.lock().unwrap();
-        // The appending thread may have been faster, and far ahead; a checkpoint may want no spares.
-        let spare = self.spare().map_err(failed())?;
-        let Some((start, (spare, file))) = missing().zip(spare) else {
-            return Ok(());
-        };
-        let name = name(start);
-        self.disk.rename(&spare, &name).map_err(failed())?;
-        // What is in a segment is not durable while its name is not.
-        self.disk.sync().map_err(failed())?;
-        let len = self.segment_size;
-        let segment = Arc::new(Segment {
-            start,
-            len,
-            name,
-            file,
-        });
-        self.segments.write().unwrap().insert(start, segment);
-        Ok(())
-    }
-
-    /// A segment that is there to be written over, and its name.
-    fn spare(&self) -> io::Result<Option<(String, Arc<dyn DiskFile>)>> {
-        let names = self.disk.list()?;
-        for name in names.into_iter().filter(|name| name.starts_with(SPARE)) {
-            // It may have been let go.
-            if let Some(file) = existing(&*self.disk, &name)?
-                && file.size()? == self.segment_size
-            {
-                return Ok(Some((name, file)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Makes a segment of zeros.
-    fn make_spare(&self, start: u64) -> io::Result<()> {
-        let making = "wal-next";
-        if existing(&*self.disk, making)?.is_some() {
-            self.disk.remove(making)?;
-        }
-        let file = self.disk.open(making, true)?;
-        file.grow(self.segment_size)?;
-        let zeros = vec![0; 1 << 20];
-        for offset in (0..self.segment_size).step_by(zeros.len()) {
-            let len = zeros.len().min((self.segment_size - offset) as usize);
-            // Little by little, so that no batch waits long behind it.
-            file.write_at(&zeros[..len], offset)?;
-            file.sync()?;
-        }
-        self.disk.rename(making, &format!("{SPARE}{start:016x}"))
-    }
-
-    /// Appends a record where [`Wal::place`] said. A body that is encrypted is its stored form then.
+    /// Appends a record where [`Wal::next_position`] said. A body that is encrypted is its stored form then.
     pub fn append(
         &self,
         header: &mut Header,
-        seal: &Seal,
+        encryption: &Encryption,
         body: &mut Vec<u8>,
     ) -> Result<(), Error> {
         if header.position != self.appended() {
-            self.lead_on(header, seal)?;
+            self.continue_in_next_segment(header, encryption)?;
         }
-        self.write(header, seal, body)?;
+        self.write(header, encryption, body)?;
         self.appended.store(header.end(), Ordering::Release);
         if header.kind == RecordKind::Reclaim {
             self.unnumbered.store(header.end(), Ordering::Relaxed);
@@ -476,12 +303,16 @@ impl Wal {
     }
 
     /// Ends the present segment, because the next record goes to the one after it.
-    fn lead_on(&self, next: &Header, seal: &Seal) -> Result<(), Error> {
+    fn continue_in_next_segment(
+        &self,
+        next: &Header,
+        encryption: &Encryption,
+    ) -> Result<(), Error> {
         // Recovery would go on in the next segment though what comes before were lost.
         self.sync_to(self.unnumbered.load(Ordering::Relaxed))?;
         let position = self.appended();
-        let segment = self.segment(next.position);
-        if let (Some(segment), true) = (segment, self.segment(position).is_some()) {
+        let segment = self.segments.at(next.position);
+        if let (Some(segment), true) = (segment, self.segments.at(position).is_some()) {
             let mut header = Header {
                 kind: RecordKind::Continue,
                 items: 0,
@@ -491,25 +322,31 @@ impl Wal {
                 sequence: next.sequence - u64::from(next.kind == RecordKind::Batch),
                 ..*next
             };
-            self.write(&mut header, seal, &mut Vec::new())?;
+            self.write(&mut header, encryption, &mut Vec::new())?;
         }
         self.appended.store(next.position, Ordering::Release);
         Ok(())
     }
 
-    fn write(&self, header: &mut Header, seal: &Seal, body: &mut Vec<u8>) -> Result<(), Error> {
+    fn write(
+        &self,
+        header: &mut Header,
+        encryption: &Encryption,
+        body: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         header.durable = self.durable();
         // No two ciphertexts may be made with one nonce, and what failed may be on disk in part.
         let failures = self.failures.load(Ordering::Relaxed);
         header.attempt = u16::try_from(failures)
             .map_err(|_| Error::Stopped("writing to the log failed too often".into()))?;
         let segment = self
-            .segment(header.position)
+            .segments
+            .at(header.position)
             .ok_or_else(|| Error::Stopped("no segment".into()))?;
         let offset = header.position - segment.start;
         let write = |body: &[u8]| segment.file.write_at(body, offset + HEADER as u64);
-        let written = if seal.encrypts() {
-            header.encrypt(seal, body);
+        let written = if encryption.encrypts() {
+            header.encrypt(encryption, body);
             write(body)
         } else {
             // A checksum changes nothing of what it is over.
@@ -536,13 +373,8 @@ impl Wal {
                 break;
             }
             self.check()?;
-            let segments: Vec<_> = {
-                let segments = self.segments.read().unwrap();
-                let touched = segments
-                    .values()
-                    .filter(|it| it.end() > from && it.start < to);
-                touched.cloned().collect()
-            };
+            let mut segments = self.segments.all();
+            segments.retain(|it| it.end() > from && it.start < to);
             for segment in segments {
                 if let Err(error) = segment.file.sync() {
                     self.stop(&format!("{} could not be synced: {error}", segment.name));
@@ -572,77 +404,13 @@ impl Wal {
             false => Ok(()),
         }
     }
-
-    /// Lets segments go that lie before `position` as a whole. Up to `spares` are kept to be written
-    /// over: a new one would have to be written twice.
-    pub fn trim(&self, position: u64, spares: usize) -> Result<(), Error> {
-        let gone: Vec<_> = {
-            let mut segments = self.segments.write().unwrap();
-            let keep = segments.split_off(&position);
-            // The segment that holds the position itself begins before it.
-            let mut gone = std::mem::replace(&mut *segments, keep);
-            gone.retain(|start, segment| {
-                let used = segment.end() > position;
-                if used {
-                    segments.insert(*start, segment.clone());
-                }
-                !used
-            });
-            gone.into_values().collect()
-        };
-        let _one = self.making.lock().unwrap();
-        let names = self
-            .disk
-            .list()
-            .map_err(Error::io("the ledger's directory"))?;
-        let mut kept = 0;
-        for name in names.iter().filter(|name| name.starts_with(SPARE)) {
-            let file = existing(&*self.disk, name).map_err(Error::io(name))?;
-            let len = file.map(|file| file.size()).transpose();
-            if kept < spares && len.map_err(Error::io(name))? == Some(self.segment_size) {
-                kept += 1;
-            } else {
-                self.disk.remove(name).map_err(Error::io(name))?;
-            }
-        }
-        for segment in &gone {
-            let keep = kept < spares && segment.len == self.segment_size;
-            let spare = segment.name.replace(SEGMENT, SPARE);
-            match keep {
-                true => self.disk.rename(&segment.name, &spare),
-                false => self.disk.remove(&segment.name),
-            }
-            .map_err(Error::io(&segment.name))?;
-            kept += usize::from(keep);
-        }
-        Ok(())
-    }
-
-    /// Forgets segments that no record was ever read from, at and after `position`.
-    pub fn forget_after(&self, position: u64) -> Result<(), Error> {
-        let mut segments = self.segments.write().unwrap();
-        let unused: Vec<_> = segments
-            .range(position..)
-            .map(|(start, _)| *start)
-            .collect();
-        for start in unused {
-            if start == position && segments[&start].len >= self.segment_size {
-                continue;
-            }
-            let segment = segments.remove(&start).expect("it was there");
-            self.disk
-                .remove(&segment.name)
-                .map_err(Error::io(&segment.name))?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::Directory;
-    use crate::record::record_len;
+    use crate::storage::disk::Directory;
+    use crate::storage::record::record_len;
 
     fn open(directory: &tempfile::TempDir) -> Wal {
         let disk = Arc::new(Directory::open(directory.path()).unwrap());
@@ -659,13 +427,14 @@ mod tests {
             encrypted: false,
             body: len as u64,
             updates: 0,
-            position: wal.place(record_len(len as u64, false)).unwrap(),
+            position: wal.next_position(record_len(len as u64, false)).unwrap(),
             sequence: 1,
             durable: 0,
             time: 0,
             tag: [0; 16],
         };
-        wal.append(&mut header, &Seal::plain(), &mut body).unwrap();
+        wal.append(&mut header, &Encryption::plain(), &mut body)
+            .unwrap();
         header.end()
     }
 
@@ -702,16 +471,17 @@ mod tests {
                 }
             });
             for round in 0.. {
-                wal.trim(wal.appended(), round % 3).unwrap();
+                wal.segments.trim(wal.appended(), round % 3).unwrap();
                 if done.load(Ordering::Relaxed) {
                     break;
                 }
             }
         });
-        wal.trim(wal.appended(), 0).unwrap();
-        let names = wal.disk.list().unwrap();
+        wal.segments.trim(wal.appended(), 0).unwrap();
+        let disk = Directory::watch(directory.path());
+        let names = disk.list().unwrap();
         assert!(
-            names.iter().all(|name| !name.starts_with(SPARE)),
+            names.iter().all(|name| !name.starts_with("spare-")),
             "{names:?}"
         );
     }

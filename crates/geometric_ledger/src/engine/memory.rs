@@ -5,9 +5,9 @@
 //! `resident_bytes`, what every look-up reads (the index) and what is written for the
 //! most part is brought into huge pages little by little.
 
-use crate::huge_page::HugePage;
-use crate::ledger::Core;
-use crate::region::{BLOCK, PAGE, Region};
+use crate::engine::state::Core;
+use crate::storage::huge_page::HugePage;
+use crate::storage::region::{BLOCK, PAGE, Region};
 
 /// Pages let go at a time, with writers waiting.
 const RUN: u64 = 256;

@@ -12,17 +12,16 @@
 //! The index is so exact because replay builds on it: where an entry goes depends on all before it.
 //! Slots are replayed whole, so for them any later state will do.
 
-use crate::disk::{Disk, DiskFile, existing};
+use crate::engine::state::Core;
+use crate::engine::telemetry;
 use crate::error::Error;
-use crate::ledger::Core;
-use crate::record::RecordKind;
-use crate::region::{PAGE, Page};
-use crate::shard::Shard;
-use crate::superblock::Superblock;
-use crate::telemetry;
+use crate::storage::disk::{Disk, DiskFile, existing};
+use crate::storage::record::RecordKind;
+use crate::storage::region::{PAGE, Page};
+use crate::storage::shard::Shard;
+use crate::storage::superblock::Superblock;
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
@@ -36,32 +35,13 @@ const WRITE: usize = 4 << 20;
 const HEAD: u64 = 4096;
 const ENTRY: usize = 16 + PAGE;
 
-pub struct Checkpointer {
-    file: Arc<dyn DiskFile>,
-    pub block: Superblock,
-}
-
-impl Checkpointer {
-    pub fn new(file: Arc<dyn DiskFile>, block: Superblock) -> Self {
-        Checkpointer { file, block }
-    }
-
-    pub fn write(&mut self) -> Result<(), Error> {
-        self.block.write(&self.file)
-    }
-
-    pub fn file(&self) -> &Arc<dyn DiskFile> {
-        &self.file
-    }
-}
-
 impl Core {
     /// Makes a checkpoint. `clean` says that nothing will be written after it.
     #[tracing::instrument(skip_all)]
     pub fn checkpoint(&self, clean: bool) -> Result<(), Error> {
         let start = Instant::now();
-        let mut checkpointer = self.checkpointer.lock().unwrap();
-        let mut block = checkpointer.block.clone();
+        let mut superblock = self.superblock.lock().unwrap();
+        let mut block = superblock.block.clone();
         {
             let writer = self.writer.lock().unwrap();
             block.checkpoint += 1;
@@ -89,12 +69,12 @@ impl Core {
             .map_err(Error::io("the ledger's directory"))?;
         block.journal = true;
         block.clean = false;
-        checkpointer.block = block;
-        checkpointer.write()?;
+        superblock.block = block;
+        superblock.write()?;
         let mut unsynced = 0;
         read_journal(
             &*self.disk,
-            checkpointer.block.checkpoint,
+            superblock.block.checkpoint,
             |shard, page, image| {
                 let index = self.shards[usize::from(shard)].index.file();
                 let written = index.write_at(image, page * PAGE as u64);
@@ -106,23 +86,23 @@ impl Core {
         for shard in &self.shards {
             shard.index.file().sync().map_err(Error::io("an index"))?;
         }
-        checkpointer.block.journal = false;
-        checkpointer.block.clean = clean;
-        let (oldest, first) = self.keep(&checkpointer.block)?;
-        checkpointer.block.oldest = oldest;
-        checkpointer.write()?;
+        superblock.block.journal = false;
+        superblock.block.clean = clean;
+        let (oldest, first) = self.history_bound(&superblock.block)?;
+        superblock.block.oldest = oldest;
+        superblock.write()?;
         // As many as the next checkpoint will let go again.
         let spares = match clean {
             true => 1,
             false => self.options.checkpoint_bytes / self.options.segment_bytes + 1,
         };
-        self.wal.trim(first, spares as usize)?;
+        self.wal.segments.trim(first, spares as usize)?;
         self.release();
-        let position = checkpointer.block.position;
+        let position = superblock.block.position;
         self.writer.lock().unwrap().checkpoint_position = position;
         telemetry::checkpointed(journaled + slots, start.elapsed());
         tracing::info!(
-            sequence = checkpointer.block.sequence,
+            sequence = superblock.block.sequence,
             journaled,
             slots,
             "checkpoint"
@@ -215,7 +195,7 @@ impl Core {
 
     /// How far the write-ahead log may go: the oldest sequence that can still be asked for then, and
     /// the position of the first record that is kept.
-    fn keep(&self, block: &Superblock) -> Result<(u64, u64), Error> {
+    fn history_bound(&self, block: &Superblock) -> Result<(u64, u64), Error> {
         let pins = self.pins.lock().unwrap();
         let pinned = pins.keys().next().copied().unwrap_or(u64::MAX);
         let target = block.position.saturating_sub(self.options.history_bytes);
@@ -235,19 +215,20 @@ impl Core {
     }
 
     /// Says in the log, when nothing else is written, how far it is durable.
-    pub fn mark(&self, marked: &mut u64) -> Result<(), Error> {
+    pub fn log_durable_position(&self, logged: &mut u64) -> Result<(), Error> {
         let Ok(writer) = self.writer.try_lock() else {
             return Ok(());
         };
         let appended = self.wal.appended();
         // The superblock says it of what came before a checkpoint.
-        let said = writer.checkpoint_position.max(*marked);
+        let said = writer.checkpoint_position.max(*logged);
         if appended == said || self.wal.durable() != appended {
             return Ok(());
         }
-        let mut header = self.header(&writer, RecordKind::Mark, 0)?;
-        self.wal.append(&mut header, &self.seal, &mut Vec::new())?;
-        *marked = header.end();
+        let mut header = self.header(&writer, RecordKind::DurableUpTo, 0)?;
+        self.wal
+            .append(&mut header, &self.encryption, &mut Vec::new())?;
+        *logged = header.end();
         drop(writer);
         self.wal.sync_to(header.end())
     }

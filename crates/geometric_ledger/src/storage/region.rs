@@ -6,8 +6,12 @@
 //! need no lock. One thread writes at a time, or several to different cells. A block of pages can be
 //! brought into a huge page, where it stays.
 
-use crate::disk::DiskFile;
-use crate::huge_page::{HUGE, HugePage};
+use crate::storage::disk::DiskFile;
+use crate::storage::huge_page::{HUGE, HugePage};
+pub use crate::storage::page_bits::BLOCK;
+use crate::storage::page_bits::{
+    CHUNKS, chunk_and_bit, chunk_of, clear, extent, is_set, ones, set,
+};
 use memmap2::MmapMut;
 use std::io;
 use std::ops::Range;
@@ -17,12 +21,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 /// Bytes of a page: the unit of writing to the file.
 pub const PAGE: usize = 4096;
 const PAGE_WORDS: usize = PAGE / 8;
-/// Pages of a block: of a huge page.
-pub const BLOCK: u64 = (HUGE / PAGE) as u64;
-/// Pages of the first chunk, and of the second.
-const FIRST: u64 = BLOCK;
-/// Enough for 2^40 pages.
-const CHUNKS: usize = 33;
+const _: () = assert!(BLOCK as usize * PAGE == HUGE);
 /// The file grows by a sixteenth, within these bounds (bytes).
 const STEP: Range<u64> = 64 << 10..16 << 20;
 
@@ -209,7 +208,7 @@ impl Region {
 
     /// To be called after a cell was written whose later states a checkpoint may hold as well.
     #[inline]
-    pub fn mark<const N: usize>(&self, number: u64) {
+    pub fn mark_dirty<const N: usize>(&self, number: u64) {
         let page = number * N as u64 / PAGE_WORDS as u64;
         let dirty = self.bases[chunk_of(page)].dirty.load(Ordering::Acquire);
         assert!(!dirty.is_null(), "a cell of the page was reached");
@@ -247,7 +246,7 @@ impl Region {
     }
 
     fn page(&self, page: u64) -> (&Chunk, u64) {
-        let (chunk, bit) = place(page);
+        let (chunk, bit) = chunk_and_bit(page);
         let chunk = self.chunks[chunk].get();
         (chunk.expect("a cell of the page was reached"), bit)
     }
@@ -463,63 +462,10 @@ impl Chunk {
     }
 }
 
-/// First page and number of pages of a chunk.
-fn extent(chunk: usize) -> (u64, u64) {
-    match chunk {
-        0 => (0, FIRST),
-        n => (FIRST << (n - 1), FIRST << (n - 1)),
-    }
-}
-
-#[inline]
-fn chunk_of(page: u64) -> usize {
-    (u64::BITS - (page / FIRST).leading_zeros()) as usize
-}
-
-/// The chunk a page is in, and which of its pages it is.
-fn place(page: u64) -> (usize, u64) {
-    let chunk = chunk_of(page);
-    (chunk, page - extent(chunk).0)
-}
-
-/// Whether the bit was not set before.
-fn set(bits: &[AtomicU64], bit: u64) -> bool {
-    let (word, mask) = (&bits[bit as usize / 64], 1 << (bit % 64));
-    // Reading first keeps the line shared where the bit is set already, which is the common case.
-    word.load(Ordering::Relaxed) & mask == 0 && word.fetch_or(mask, Ordering::Relaxed) & mask == 0
-}
-
-/// How many bits are set.
-fn ones(bits: &[AtomicU64]) -> u64 {
-    let ones = |word: &AtomicU64| word.load(Ordering::Relaxed).count_ones();
-    bits.iter().map(|word| u64::from(ones(word))).sum()
-}
-
-fn is_set(bits: &[AtomicU64], bit: u64) -> bool {
-    bits[bit as usize / 64].load(Ordering::Relaxed) & 1 << (bit % 64) != 0
-}
-
-fn clear(bits: &[AtomicU64], bit: u64) -> bool {
-    let (word, mask) = (&bits[bit as usize / 64], 1 << (bit % 64));
-    word.load(Ordering::Relaxed) & mask != 0 && word.fetch_and(!mask, Ordering::Relaxed) & mask != 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::OpenFile;
-
-    #[test]
-    fn each_page_is_in_one_chunk() {
-        let mut next = 0;
-        for chunk in 0..20 {
-            let (start, count) = extent(chunk);
-            assert_eq!(start, next);
-            assert_eq!(place(start), (chunk, 0));
-            assert_eq!(place(start + count - 1), (chunk, count - 1));
-            next = start + count;
-        }
-    }
+    use crate::storage::disk::OpenFile;
 
     #[test]
     fn a_frozen_page_is_given_as_it_was() {
@@ -555,7 +501,7 @@ mod tests {
         let cell = |number| &region.cell::<8>(number).unwrap()[0];
         for number in 0..cells {
             cell(number).store(number + 1, Ordering::Relaxed);
-            region.mark::<8>(number);
+            region.mark_dirty::<8>(number);
         }
         let blocks = region.small_blocks(1, BLOCK);
         // Kernels before 6.7 map files where huge pages do not fit.
@@ -615,11 +561,11 @@ mod tests {
             region.each_frozen(2, each).unwrap();
             pages
         };
-        region.mark::<PAGE_WORDS>(3);
+        region.mark_dirty::<PAGE_WORDS>(3);
         assert_eq!(pages(), [0; 0]);
         region.freeze();
-        region.mark::<PAGE_WORDS>(3);
-        region.mark::<PAGE_WORDS>(4);
+        region.mark_dirty::<PAGE_WORDS>(3);
+        region.mark_dirty::<PAGE_WORDS>(4);
         assert_eq!(pages(), [3]);
         assert_eq!(pages(), [0; 0]);
         region.freeze();

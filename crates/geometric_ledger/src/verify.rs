@@ -1,59 +1,27 @@
-//! What there is, and whether it is right.
+//! Whether what there is is right, and the space of what is gone.
 
+use crate::engine::state::Core;
+use crate::engine::stats::LedgerStats;
 use crate::error::Error;
-use crate::index;
-use crate::ledger::{Core, GeometricLedger};
-use crate::record::Totals;
-use crate::shard::Shard;
-use crate::slot::Kind;
-use crate::superblock::Superblock;
+use crate::ledger::GeometricLedger;
+use crate::storage::index;
+use crate::storage::record::Totals;
+use crate::storage::shard::Shard;
+use crate::storage::slot::Kind;
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::atomic::Ordering;
-
-/// Numbers of a ledger.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LedgerStats {
-    pub accounts: u64,
-    /// The last batch that readers see.
-    pub sequence: u64,
-    /// Minted and burned in the ledger's whole life.
-    pub totals: Totals,
-    /// Bytes of files: slots, index, write-ahead log.
-    pub slots_bytes: u64,
-    pub index_bytes: u64,
-    pub wal_bytes: u64,
-    /// What a crash would have to replay.
-    pub since_checkpoint_bytes: u64,
-    /// Memory that is written and not in the files yet.
-    pub dirty_bytes: u64,
-    /// Receipts of batches of transfers.
-    pub receipts: u64,
-    /// The shards of accounts.
-    pub shards: Vec<ShardStats>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct ShardStats {
-    pub number: u16,
-    /// Slots in use, those of deleted accounts included.
-    pub slots: u64,
-    pub buckets: u64,
-    /// Entries per place in the buckets' first lines.
-    pub load: f64,
-}
 
 /// One thing that is not as it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub file: String,
-    pub place: Option<Place>,
+    pub location: Option<Location>,
     pub what: &'static str,
 }
 
 /// Where in a file something is not as it must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// A copy of the superblock.
     Copy(u64),
     Slot(u64),
@@ -66,11 +34,11 @@ pub enum Place {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file)?;
-        match self.place {
-            Some(Place::Copy(number)) => write!(f, ", copy {number}")?,
-            Some(Place::Slot(number)) => write!(f, ", slot {number}")?,
-            Some(Place::Line(number)) => write!(f, ", line {number}")?,
-            Some(Place::Row(number)) => write!(f, ", row {number}")?,
+        match self.location {
+            Some(Location::Copy(number)) => write!(f, ", copy {number}")?,
+            Some(Location::Slot(number)) => write!(f, ", slot {number}")?,
+            Some(Location::Line(number)) => write!(f, ", line {number}")?,
+            Some(Location::Row(number)) => write!(f, ", row {number}")?,
             None => {}
         }
         write!(f, ": {}", self.what)
@@ -88,6 +56,7 @@ pub struct Audit {
 }
 
 impl GeometricLedger {
+    /// Numbers of the ledger.
     pub fn stats(&self) -> LedgerStats {
         self.core.stats()
     }
@@ -136,7 +105,7 @@ impl GeometricLedger {
         let rows = core.batches.verify()?.into_iter();
         findings.extend(rows.map(|(file, row, what)| Finding {
             file,
-            place: Some(Place::Row(row)),
+            location: Some(Location::Row(row)),
             what,
         }));
         Ok(findings)
@@ -173,11 +142,10 @@ const STEP: u64 = 4_096;
 
 impl Core {
     fn verify_superblock(&self) -> Result<Vec<Finding>, Error> {
-        let checkpointer = self.checkpointer.lock().unwrap();
-        let copies = Superblock::read(checkpointer.file())?;
-        let dead = copies.dead.into_iter().map(|copy| Finding {
+        let superblock = self.superblock.lock().unwrap();
+        let dead = superblock.dead_copies()?.into_iter().map(|copy| Finding {
             file: "ledger".into(),
-            place: Some(Place::Copy(copy as u64)),
+            location: Some(Location::Copy(copy as u64)),
             what: "this copy of the superblock cannot be read",
         });
         Ok(dead.collect())
@@ -191,20 +159,24 @@ impl Core {
                 true => identity.index_name(),
                 false => identity.slots_name(),
             };
-            findings.push(Finding { file, place, what });
+            findings.push(Finding {
+                file,
+                location: place,
+                what,
+            });
         };
         let (entries, damaged) = index::entries(&shard.index, &state.table);
         for line in damaged {
             let what = "the line's checksum is wrong";
-            find(true, Some(Place::Line(line)), what);
+            find(true, Some(Location::Line(line)), what);
         }
         let entries: HashSet<_> = entries.into_iter().collect();
         if entries.len() as u64 != state.slots {
             find(true, None, "the index has not one entry for each slot");
         }
         for number in 0..state.slots {
-            let place = Some(Place::Slot(number));
-            let Some(slot) = shard.slot(number, &self.seal) else {
+            let place = Some(Location::Slot(number));
+            let Some(slot) = shard.slot(number, &self.encryption) else {
                 find(false, place, "the slot's checksum is wrong");
                 continue;
             };
@@ -216,42 +188,6 @@ impl Core {
             } else if slot.kind() == Kind::Account && slot.sequence() == 0 {
                 find(false, place, "no batch made the account");
             }
-        }
-    }
-
-    pub fn stats(&self) -> LedgerStats {
-        let (totals, since) = {
-            let writer = self.writer.lock().unwrap();
-            let since = self
-                .wal
-                .appended()
-                .saturating_sub(writer.checkpoint_position);
-            (writer.totals, since)
-        };
-        let shards: Vec<_> = self
-            .account_shards()
-            .iter()
-            .map(|shard| {
-                let state = shard.state();
-                ShardStats {
-                    number: shard.identity.number,
-                    slots: state.slots,
-                    buckets: state.table.buckets,
-                    load: state.table.entries as f64 / (state.table.buckets * 7) as f64,
-                }
-            })
-            .collect();
-        LedgerStats {
-            accounts: totals.accounts,
-            sequence: self.visible.load(Ordering::Acquire),
-            totals,
-            slots_bytes: self.shards.iter().map(|shard| shard.slots.bytes()).sum(),
-            index_bytes: self.shards.iter().map(|shard| shard.index.bytes()).sum(),
-            wal_bytes: self.wal.bytes(),
-            since_checkpoint_bytes: since,
-            dirty_bytes: self.unwritten(),
-            receipts: self.receipts().count(),
-            shards,
         }
     }
 }

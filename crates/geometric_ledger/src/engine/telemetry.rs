@@ -1,13 +1,9 @@
 //! What the ledger tells of itself, through the `metrics` facade; an application chooses where it
 //! goes. `examples/monitoring` has alerts and a dashboard for these names.
 
-use crate::batches::Batch;
-use crate::ledger::Core;
-use crate::recovery::Recovery;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Probe depths told apart; the last one is for all above.
@@ -113,10 +109,10 @@ pub fn describe() {
     );
 }
 
-pub(crate) fn committed(batch: &Batch, duration: Duration) {
+pub(crate) fn committed(updates: u64, duration: Duration) {
     histogram!("geometric_ledger_commit_seconds").record(duration);
     counter!("geometric_ledger_batches_total").increment(1);
-    counter!("geometric_ledger_updates_total").increment(batch.updates);
+    counter!("geometric_ledger_updates_total").increment(updates);
 }
 
 pub(crate) fn probed(depths: &[usize; DEPTHS]) {
@@ -126,9 +122,9 @@ pub(crate) fn probed(depths: &[usize; DEPTHS]) {
     }
 }
 
-pub(crate) fn opened(recovery: &Recovery) {
-    gauge!("geometric_ledger_recovery_seconds").set(recovery.duration.as_secs_f64());
-    gauge!("geometric_ledger_recovery_batches").set(recovery.batches as f64);
+pub(crate) fn opened(batches: u64, duration: Duration) {
+    gauge!("geometric_ledger_recovery_seconds").set(duration.as_secs_f64());
+    gauge!("geometric_ledger_recovery_batches").set(batches as f64);
 }
 
 pub(crate) fn damaged() {
@@ -140,26 +136,37 @@ pub(crate) fn checkpointed(pages: u64, duration: Duration) {
     counter!("geometric_ledger_checkpoint_pages_total").increment(pages);
 }
 
-/// The gauges, at regular times.
-pub(crate) fn sample(core: &Core) {
-    let stats = core.stats();
-    gauge!("geometric_ledger_accounts").set(stats.accounts as f64);
-    gauge!("geometric_ledger_sequence").set(stats.sequence as f64);
-    gauge!("geometric_ledger_wal_bytes").set(stats.wal_bytes as f64);
-    gauge!("geometric_ledger_since_checkpoint_bytes").set(stats.since_checkpoint_bytes as f64);
-    gauge!("geometric_ledger_stopped").set(f64::from(u8::from(core.wal.check().is_err())));
-    counter!("geometric_ledger_synced_bytes_total")
-        .absolute(core.wal.synced_bytes.load(Ordering::Relaxed));
-    counter!("geometric_ledger_syncs_total").absolute(core.wal.syncs.load(Ordering::Relaxed));
-    for shard in &stats.shards {
-        let label = shard.number.to_string();
-        gauge!("geometric_ledger_shard_load", "shard" => label.clone()).set(shard.load);
-        gauge!("geometric_ledger_shard_slots", "shard" => label).set(shard.slots as f64);
-    }
+/// What the gauges show.
+pub(crate) struct Sample {
+    pub accounts: u64,
+    pub sequence: u64,
+    pub wal_bytes: u64,
+    pub since_checkpoint_bytes: u64,
+    pub stopped: bool,
+    pub synced_bytes: u64,
+    pub syncs: u64,
+}
+
+/// Sets the gauges, at regular times.
+pub(crate) fn sample(sample: &Sample) {
+    gauge!("geometric_ledger_accounts").set(sample.accounts as f64);
+    gauge!("geometric_ledger_sequence").set(sample.sequence as f64);
+    gauge!("geometric_ledger_wal_bytes").set(sample.wal_bytes as f64);
+    gauge!("geometric_ledger_since_checkpoint_bytes").set(sample.since_checkpoint_bytes as f64);
+    gauge!("geometric_ledger_stopped").set(f64::from(u8::from(sample.stopped)));
+    counter!("geometric_ledger_synced_bytes_total").absolute(sample.synced_bytes);
+    counter!("geometric_ledger_syncs_total").absolute(sample.syncs);
     if let Some((minor, major)) = page_faults() {
         counter!("geometric_ledger_minor_faults_total").absolute(minor);
         counter!("geometric_ledger_major_faults_total").absolute(major);
     }
+}
+
+/// Sets the gauges of a shard, by its number.
+pub(crate) fn sample_shard(number: u16, slots: u64, load: f64) {
+    let label = number.to_string();
+    gauge!("geometric_ledger_shard_load", "shard" => label.clone()).set(load);
+    gauge!("geometric_ledger_shard_slots", "shard" => label).set(slots as f64);
 }
 
 /// Minor and major page faults of this process (proc(5), fields 10 and 12 of stat).

@@ -2,31 +2,17 @@
 //! says of them. In pieces, on as many processors as there are; nothing is changed yet.
 
 use crate::account::{Account, Flags, Key, WORDS};
-use crate::commit::{Change, Items, Rule};
+use crate::engine::items::{Change, Items, Piece, Rule};
+use crate::engine::state::Core;
+use crate::engine::telemetry;
 use crate::error::{Error, Refusal};
-use crate::index::LINE;
-use crate::ledger::Core;
-use crate::record::{Bytes, UNKNOWN, complete_undo, put_undo, put_update};
-use crate::shard::{Found, Guess, KeyHash};
-use crate::slot::Kind;
-use crate::telemetry;
+use crate::storage::changes::{UNKNOWN, put_undo, put_update};
+use crate::storage::index::LINE;
+use crate::storage::shard::{Found, Guess, KeyHash};
+use crate::storage::slot::Kind;
 use crate::workers::{self, PIECE};
 use rayon::prelude::*;
 use std::sync::atomic::AtomicU64;
-
-/// A piece of a batch, looked up and encoded.
-#[derive(Default)]
-pub(crate) struct Piece {
-    pub changes: Vec<Change>,
-    pub updates: Bytes,
-    pub undos: Bytes,
-    /// How many of the changes add a slot.
-    pub added: usize,
-    pub minted: u128,
-    pub burned: u128,
-    /// Accounts there are more than before.
-    pub created: i64,
-}
 
 /// The items of a batch that count, and the hashes of all. Known before anything is looked up.
 pub(crate) struct Order {
@@ -36,20 +22,20 @@ pub(crate) struct Order {
 }
 
 /// How many items ahead memory is asked for.
-pub(crate) const AHEAD: usize = 32;
+pub(crate) const PREFETCH_DISTANCE: usize = 32;
 
 /// Look-ups one after another, each of whose memory is asked for some time before it is needed: for so
 /// many at once, so that the processor finds the pages of several at a time.
 pub(crate) struct Guesses<'a> {
-    lines: [Option<&'a [AtomicU64; LINE]>; AHEAD],
-    slots: [Option<Guess<'a>>; 2 * AHEAD],
+    lines: [Option<&'a [AtomicU64; LINE]>; PREFETCH_DISTANCE],
+    slots: [Option<Guess<'a>>; 2 * PREFETCH_DISTANCE],
 }
 
 impl Default for Guesses<'_> {
     fn default() -> Self {
         Guesses {
-            lines: [None; AHEAD],
-            slots: [None; 2 * AHEAD],
+            lines: [None; PREFETCH_DISTANCE],
+            slots: [None; 2 * PREFETCH_DISTANCE],
         }
     }
 }
@@ -66,13 +52,13 @@ impl<'a> Guesses<'a> {
         if at == 0 {
             self.prefetch(core, 0, &hash);
             self.guess(core, 0, &hash);
-            self.prefetch(core, AHEAD, &hash);
+            self.prefetch(core, PREFETCH_DISTANCE, &hash);
         }
-        if at.is_multiple_of(AHEAD) {
-            self.guess(core, at + AHEAD, &hash);
-            self.prefetch(core, at + 2 * AHEAD, &hash);
+        if at.is_multiple_of(PREFETCH_DISTANCE) {
+            self.guess(core, at + PREFETCH_DISTANCE, &hash);
+            self.prefetch(core, at + 2 * PREFETCH_DISTANCE, &hash);
         }
-        self.slots[at % (2 * AHEAD)]
+        self.slots[at % (2 * PREFETCH_DISTANCE)]
     }
 
     fn prefetch(&mut self, core: &'a Core, from: usize, hash: impl Fn(usize) -> Option<KeyHash>) {
@@ -82,7 +68,7 @@ impl<'a> Guesses<'a> {
     }
 
     fn guess(&mut self, core: &'a Core, from: usize, hash: impl Fn(usize) -> Option<KeyHash>) {
-        let slots = self.slots[from % (2 * AHEAD)..].iter_mut();
+        let slots = self.slots[from % (2 * PREFETCH_DISTANCE)..].iter_mut();
         for ((slot, line), hash) in slots.zip(&self.lines).zip((from..).map_while(hash)) {
             *slot = line.and_then(|line| core.shard(hash).guess(line, hash.tag()));
         }
@@ -91,34 +77,6 @@ impl<'a> Guesses<'a> {
 
 /// Pieces whose memory is kept for the next batch.
 const SPARE: usize = 64;
-
-impl Piece {
-    /// Counts what a balance rises or falls by; `None` if that is too much to count.
-    fn sum(&mut self, now: i128, before: i128) -> Option<()> {
-        let sum = match now > before {
-            true => &mut self.minted,
-            false => &mut self.burned,
-        };
-        *sum = sum.checked_add(now.abs_diff(before))?;
-        Some(())
-    }
-
-    /// Numbers the changes from `item` on, and makes the places of their undos positions in the log.
-    pub fn number(&mut self, item: u32, undos: u64) {
-        for (change, item) in self.changes.iter_mut().zip(item..) {
-            change.undo += undos;
-            change.item = item;
-        }
-    }
-
-    /// Completes the undos of the changes from `first` on.
-    fn complete_undos<I: Items + ?Sized>(&mut self, items: &I, first: usize) {
-        for change in &self.changes[first..] {
-            let (key, ..) = items.get(change.given as usize);
-            complete_undo(&mut self.undos[change.undo as usize..], key);
-        }
-    }
-}
 
 impl Core {
     /// Which items of a batch count.
@@ -156,7 +114,7 @@ impl Core {
 
     /// Keeps the memory of pieces for the next batch: to ask the kernel for it anew costs more than
     /// what goes into it.
-    pub fn put_back(&self, pieces: Vec<Piece>) {
+    pub fn recycle(&self, pieces: Vec<Piece>) {
         let mut spare = self.spare.lock().unwrap();
         let room = SPARE - spare.len();
         let usual = |piece: &Piece| piece.changes.capacity() <= 2 * PIECE;
@@ -185,18 +143,19 @@ impl Core {
         piece.changes.reserve(order.len());
         let mut guesses = Guesses::default();
         let hash_at = |at: usize| order.get(at).map(|item| hashes[*item as usize]);
-        let mut found = [Found::default(); AHEAD];
-        let mut there = [false; AHEAD];
+        let mut found = [Found::default(); PREFETCH_DISTANCE];
+        let mut there = [false; PREFETCH_DISTANCE];
         // Each step for some items before the next one: a processor waits when it reads words of one
         // length that it has just written in another.
-        for (turn, burst) in order.chunks(AHEAD).enumerate() {
+        for (turn, burst) in order.chunks(PREFETCH_DISTANCE).enumerate() {
             for (at, item) in burst.iter().enumerate() {
-                let guess = guesses.next(self, turn * AHEAD + at, hash_at);
+                let guess = guesses.next(self, turn * PREFETCH_DISTANCE + at, hash_at);
                 let (key, ..) = items.get(*item as usize);
                 let hash = hashes[*item as usize];
                 let shard = self.shard(hash);
                 let looks;
-                (there[at], looks) = shard.find_at(guess, hash, key, &self.seal, &mut found[at])?;
+                (there[at], looks) =
+                    shard.find_at(guess, hash, key, &self.encryption, &mut found[at])?;
                 probes[(looks as usize).min(probes.len()) - 1] += 1;
             }
             let first = piece.changes.len();

@@ -24,12 +24,22 @@ pub enum Purpose {
     Snapshot,
 }
 
-/// Where bytes are sealed: never twice at one place.
+/// What bytes are encrypted under, beside the key: never twice the same.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct Nonce {
     pub epoch: u32,
     pub major: u64,
     pub minor: u32,
+}
+
+impl Nonce {
+    /// The epoch is left out: it chooses the key.
+    fn bytes(self) -> [u8; 12] {
+        let mut bytes = [0; 12];
+        bytes[..8].copy_from_slice(&self.major.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.minor.to_le_bytes());
+        bytes
+    }
 }
 
 /// A 32-byte secret that shows nothing of itself.
@@ -54,8 +64,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Seals and opens.
-pub(crate) struct Seal(Option<Keys>);
+/// Encrypts and decrypts; without a key, makes and checks checksums.
+pub(crate) struct Encryption(Option<Keys>);
 
 struct Keys {
     /// Data keys, each from its epoch on, in order.
@@ -73,23 +83,23 @@ const PURPOSES: usize = Purpose::Snapshot as usize + 1;
 /// Epochs whose keys are found without a lock.
 const EPOCHS: usize = 64;
 
-impl Seal {
+impl Encryption {
     pub fn plain() -> Self {
-        Seal(None)
+        Encryption(None)
     }
 
     pub fn encrypted(data: Vec<(u32, Secret)>) -> Self {
-        Seal(Some(Keys {
+        Encryption(Some(Keys {
             data,
             first: std::array::from_fn(|_| Default::default()),
             others: RwLock::default(),
         }))
     }
 
-    /// A seal of the same kind with keys of its own, for what is written once under a random salt.
+    /// Encryption of the same kind with keys of its own, for what is written once under a random salt.
     pub fn salted(&self, salt: &[u8; 32]) -> Self {
         let Some(keys) = &self.0 else {
-            return Seal::plain();
+            return Encryption::plain();
         };
         let salted = |secret: &Secret| {
             let material = [&secret.0[..], salt].concat();
@@ -98,7 +108,7 @@ impl Seal {
                 &material,
             ))
         };
-        Seal::encrypted(
+        Encryption::encrypted(
             keys.data
                 .iter()
                 .map(|(from, secret)| (*from, salted(secret)))
@@ -110,33 +120,34 @@ impl Seal {
         self.0.is_some()
     }
 
-    /// Seals `body` in place, with `bound` bound to it.
-    pub fn seal(&self, purpose: Purpose, place: Place, bound: &[u8], body: &mut [u8]) -> Tag {
+    /// Encrypts `body` in place, with `bound` bound to it. Without a key, the tag is a checksum of both and
+    /// nothing is encrypted.
+    pub fn encrypt(&self, purpose: Purpose, nonce: Nonce, bound: &[u8], body: &mut [u8]) -> Tag {
         match &self.0 {
             None => checksum(bound, body),
-            Some(keys) => keys.with(purpose, place.epoch, |cipher| {
+            Some(keys) => keys.with(purpose, nonce.epoch, |cipher| {
                 cipher
-                    .encrypt_in_place_detached(&nonce(place).into(), bound, body)
+                    .encrypt_in_place_detached(&nonce.bytes().into(), bound, body)
                     .expect("no body is as long as AES-GCM's limit of 64 GB")
                     .into()
             }),
         }
     }
 
-    /// Opens `body` in place; false if it, or what is bound to it, is not what was sealed.
-    pub fn open(
+    /// Decrypts `body` in place; false if it, or what is bound to it, is not what was encrypted.
+    pub fn decrypt(
         &self,
         purpose: Purpose,
-        place: Place,
+        nonce: Nonce,
         bound: &[u8],
         body: &mut [u8],
         tag: &Tag,
     ) -> bool {
         match &self.0 {
             None => checksum(bound, body) == *tag,
-            Some(keys) => keys.with(purpose, place.epoch, |cipher| {
+            Some(keys) => keys.with(purpose, nonce.epoch, |cipher| {
                 cipher
-                    .decrypt_in_place_detached(&nonce(place).into(), bound, body, tag.into())
+                    .decrypt_in_place_detached(&nonce.bytes().into(), bound, body, tag.into())
                     .is_ok()
             }),
         }
@@ -172,14 +183,7 @@ impl Keys {
     }
 }
 
-fn nonce(place: Place) -> [u8; 12] {
-    let mut nonce = [0; 12];
-    nonce[..8].copy_from_slice(&place.major.to_le_bytes());
-    nonce[8..].copy_from_slice(&place.minor.to_le_bytes());
-    nonce
-}
-
-/// What [`Seal::seal`] gives without a key.
+/// What [`Encryption::encrypt`] gives without a key.
 pub fn checksum(bound: &[u8], body: &[u8]) -> Tag {
     let mut short = [0; 256];
     let whole = bound.len() + body.len();
@@ -228,8 +232,8 @@ mod tests {
 
     #[test]
     fn every_epoch_has_a_key_of_its_own_however_many_there_are() {
-        let seal = Seal::encrypted(vec![(0, Secret::new([1; 32]))]);
-        let place = |epoch| Place {
+        let encryption = Encryption::encrypted(vec![(0, Secret::new([1; 32]))]);
+        let nonce = |epoch| Nonce {
             epoch,
             major: 7,
             minor: 9,
@@ -237,20 +241,21 @@ mod tests {
         let sealed: Vec<_> = (0..3 * EPOCHS as u32)
             .map(|epoch| {
                 let mut body = *b"what is sealed";
-                let tag = seal.seal(Purpose::Slot, place(epoch), b"bound", &mut body);
+                let tag = encryption.encrypt(Purpose::Slot, nonce(epoch), b"bound", &mut body);
                 (epoch, body, tag)
             })
             .collect();
         for (epoch, body, tag) in &sealed {
-            let open = |epoch, seal: &Seal| {
+            let open = |epoch, encryption: &Encryption| {
                 let mut body = *body;
-                let opened = seal.open(Purpose::Slot, place(epoch), b"bound", &mut body, tag);
+                let opened =
+                    encryption.decrypt(Purpose::Slot, nonce(epoch), b"bound", &mut body, tag);
                 opened.then_some(body)
             };
-            assert_eq!(open(*epoch, &seal).as_ref(), Some(b"what is sealed"));
-            assert_eq!(open(*epoch + EPOCHS as u32, &seal), None);
+            assert_eq!(open(*epoch, &encryption).as_ref(), Some(b"what is sealed"));
+            assert_eq!(open(*epoch + EPOCHS as u32, &encryption), None);
             // Whatever key was derived first.
-            let other = Seal::encrypted(vec![(0, Secret::new([1; 32]))]);
+            let other = Encryption::encrypted(vec![(0, Secret::new([1; 32]))]);
             assert_eq!(open(*epoch + EPOCHS as u32, &other), None);
             assert_eq!(open(*epoch, &other).as_ref(), Some(b"what is sealed"));
         }

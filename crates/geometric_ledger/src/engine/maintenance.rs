@@ -1,57 +1,16 @@
-//! The ledger's own thread: it makes segments ready, syncs at intervals, checkpoints, reclaims slots.
+//! The ledger's own threads: they make segments ready, sync at intervals, checkpoint, reclaim slots.
 
-use crate::commit::Writer;
+use crate::engine::state::{Core, Writer};
+use crate::engine::telemetry;
 use crate::error::Error;
-use crate::ledger::Core;
 use crate::options::Durability;
-use crate::telemetry;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Wakes the keeper's threads.
-#[derive(Default)]
-pub struct Signal {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    checkpoint: bool,
-    stop: bool,
-}
-
-impl Signal {
-    /// Asks for a checkpoint.
-    pub fn raise(&self) {
-        let mut state = self.state.lock().unwrap();
-        if !state.checkpoint {
-            state.checkpoint = true;
-            self.changed.notify_all();
-        }
-    }
-
-    fn stop(&self) {
-        self.state.lock().unwrap().stop = true;
-        self.changed.notify_all();
-    }
-
-    /// Waits until the ledger closes, which it says, or a checkpoint is asked for, or some time.
-    fn wait(&self, longest: Duration, checkpoint: bool) -> bool {
-        let state = self.state.lock().unwrap();
-        let idle = |state: &mut State| !(state.stop || checkpoint && state.checkpoint);
-        let (mut state, _) = self
-            .changed
-            .wait_timeout_while(state, longest, idle)
-            .unwrap();
-        state.checkpoint &= !checkpoint;
-        state.stop
-    }
-}
-
 /// The threads; dropping it ends them.
-pub struct Keeper {
+pub struct Maintenance {
     core: Arc<Core>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -62,7 +21,7 @@ const SAMPLE: Duration = Duration::from_secs(1);
 /// Blocks brought into huge pages at a time, each in less than a millisecond.
 const PROMOTE: usize = 128;
 
-impl Keeper {
+impl Maintenance {
     pub fn start(core: &Arc<Core>) -> Result<Self, Error> {
         let run = |name: &str, work: fn(&Core)| {
             let core = core.clone();
@@ -74,17 +33,19 @@ impl Keeper {
         let threads = vec![
             run("ledger-log", log)?,
             run("ledger-checkpoint", checkpoint)?,
+            run("ledger-sync", sync_submissions)?,
         ];
-        Ok(Keeper {
+        Ok(Maintenance {
             core: core.clone(),
             threads,
         })
     }
 }
 
-impl Drop for Keeper {
+impl Drop for Maintenance {
     fn drop(&mut self) {
         self.core.signal.stop();
+        self.core.submissions.stop();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -97,7 +58,7 @@ fn log(core: &Core) {
         _ => INTERVAL,
     };
     let (mut synced, mut sampled) = (Instant::now(), Instant::now());
-    let mut marked = 0;
+    let mut logged = 0;
     while !core.signal.wait(interval, false) && core.wal.check().is_ok() {
         let ready = core.wal.prepare_next();
         let sync = match core.durability() {
@@ -107,15 +68,42 @@ fn log(core: &Core) {
             }
             _ => Ok(()),
         };
-        let mark = core.mark(&mut marked);
-        if let Err(error) = ready.and(sync).and(mark) {
+        let said = core.log_durable_position(&mut logged);
+        if let Err(error) = ready.and(sync).and(said) {
             tracing::warn!(%error, "the write-ahead log");
         }
         if sampled.elapsed() >= SAMPLE {
             sampled = Instant::now();
-            telemetry::sample(core);
+            sample(core);
             core.promote(PROMOTE);
         }
+    }
+}
+
+/// Makes submitted batches durable, as many as there are at once.
+fn sync_submissions(core: &Core) {
+    while let Some((sequence, end)) = core.submissions.next() {
+        let last = match core.wait(sequence, end) {
+            Ok(()) => core.visible.load(Ordering::Acquire),
+            Err(_) => u64::MAX,
+        };
+        core.submissions.wake(last);
+    }
+}
+
+fn sample(core: &Core) {
+    let stats = core.stats();
+    telemetry::sample(&telemetry::Sample {
+        accounts: stats.accounts,
+        sequence: stats.sequence,
+        wal_bytes: stats.wal_bytes,
+        since_checkpoint_bytes: stats.since_checkpoint_bytes,
+        stopped: core.wal.check().is_err(),
+        synced_bytes: core.wal.synced_bytes.load(Ordering::Relaxed),
+        syncs: core.wal.syncs.load(Ordering::Relaxed),
+    });
+    for shard in &stats.shards {
+        telemetry::sample_shard(shard.number, shard.slots, shard.load);
     }
 }
 

@@ -5,204 +5,37 @@
 //! that wait share a sync. Memory has a batch before the disk has, but readers do not see it before
 //! (see `history`), and no data file gets it before (see `checkpoint`).
 
-use crate::account::{Account, Key};
-use crate::batches::Batch;
+use crate::engine::items::{Change, Items, Piece, Rule};
+use crate::engine::look_up::{Order, PREFETCH_DISTANCE};
+use crate::engine::state::{Core, Writer};
+use crate::engine::telemetry;
 use crate::error::{Error, Refusal};
-use crate::ledger::{Core, GeometricLedger};
-use crate::look_up::{AHEAD, Order, Piece};
 use crate::options::Durability;
-use crate::record::{HEADER, Header, RecordKind, TOTALS, Totals, record_len};
-use crate::region::PAGE;
-use crate::seal::Seal;
-use crate::shard::KeyHash;
-use crate::slot::{Kind, Slot, Words};
-use crate::superblock::Superblock;
-use crate::telemetry;
+use crate::storage::batch::Batch;
+use crate::storage::encryption::Encryption;
+use crate::storage::record::{HEADER, Header, RecordKind, TOTALS, Totals};
+use crate::storage::region::PAGE;
+use crate::storage::shard::Shard;
+use crate::storage::slot::{Slot, Words};
 use crate::workers::{self, PIECE};
 use rayon::prelude::*;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-/// What a batch does to one account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Update {
-    /// Sets the account, creating it if it is not there.
-    Put(Key, Account),
-    /// Deletes the account; its balance is burned. Nothing happens if it is not there.
-    Delete(Key),
-}
-
-/// What the writing thread knows.
-pub(crate) struct Writer {
-    pub sequence: u64,
-    pub time: i64,
-    pub totals: Totals,
-    pub epoch: u32,
-    pub checkpoint_position: u64,
-    /// Where each shard is next looked at for slots to reclaim.
-    pub hand: (usize, u64),
-    /// Where receipts are next looked at, and how many there are when that is next done.
-    pub receipts_hand: u64,
-    pub receipts_due: u64,
-    /// Items until memory is next looked at.
-    unchecked: u64,
-    body: Vec<u8>,
-}
-
-/// What a batch does to the totals, and when it is.
-#[derive(Clone, Copy)]
-pub(crate) enum Rule {
-    /// What balances rise by is minted, what they fall by is burned.
-    Mint,
-    /// As `Mint`, whatever the accounts' flags say.
-    Import,
-    /// Balances rise by what others fall by.
-    Transfer,
-    /// As another ledger did it, with this digest.
-    Follow(Totals, i64, [u8; 32]),
-}
-
-/// An update that found its slot.
-#[derive(Clone, Copy)]
-pub(crate) struct Change {
-    pub hash: KeyHash,
-    /// Which of the items it was given as.
-    pub given: u32,
-    /// Which of the changes it is.
-    pub item: u32,
-    pub number: u64,
-    /// The slot is new.
-    pub added: bool,
-    /// The position of the undo.
-    pub undo: u64,
-}
-
-/// The items of a batch, however they are given.
-pub(crate) trait Items: Sync {
-    fn len(&self) -> usize;
-    fn get(&self, item: usize) -> (&Key, &Account, Kind);
-}
-
-impl Items for [(Key, Account)] {
-    fn len(&self) -> usize {
-        <[_]>::len(self)
-    }
-    fn get(&self, item: usize) -> (&Key, &Account, Kind) {
-        let (key, account) = &self[item];
-        (key, account, Kind::Account)
-    }
-}
-
-impl Items for [Update] {
-    fn len(&self) -> usize {
-        <[_]>::len(self)
-    }
-    fn get(&self, item: usize) -> (&Key, &Account, Kind) {
-        match &self[item] {
-            Update::Put(key, account) => (key, account, Kind::Account),
-            Update::Delete(key) => (key, &NOTHING, Kind::Tombstone),
-        }
-    }
-}
-
-impl Items for [(Key, Account, Kind)] {
-    fn len(&self) -> usize {
-        <[_]>::len(self)
-    }
-    fn get(&self, item: usize) -> (&Key, &Account, Kind) {
-        let (key, account, kind) = &self[item];
-        (key, account, *kind)
-    }
-}
-
-/// What is left of an account that is deleted.
-const NOTHING: Account = Account {
-    balance: 0,
-    nonce: 0,
-    flags: crate::account::Flags::NONE,
-    code: 0,
-    data: [0; 24],
-};
-
-impl GeometricLedger {
-    /// Sets accounts, all or none. Of several updates of one key the last counts. What balances rise
-    /// by is minted, what they fall by is burned.
-    ///
-    /// The rules of transfers hold: a balance may be below zero only with [`Flags::OVERDRAFT`], and of an
-    /// account with [`Flags::FROZEN`] only the flags may change, which is how it is released.
-    ///
-    /// When it returns, the batch is as durable as [`Options::durability`](crate::Options) says, and
-    /// every reader sees it.
-    ///
-    /// # Errors
-    /// [`Error::Item`] or [`Error::Io`]: nothing was done. [`Error::Stopped`]: whether the batch was
-    /// done is known after opening the ledger again.
-    pub fn update_batch(&self, updates: &[(Key, Account)]) -> Result<Batch, Error> {
-        self.core.commit(updates, Rule::Mint)
-    }
-
-    /// Sets and deletes accounts, all or none. Otherwise as [`GeometricLedger::update_batch`]; a frozen
-    /// account cannot be deleted.
-    ///
-    /// # Errors
-    /// As [`GeometricLedger::update_batch`].
-    pub fn apply(&self, updates: &[Update]) -> Result<Batch, Error> {
-        self.core.commit(updates, Rule::Mint)
-    }
-
-    /// As [`GeometricLedger::apply`], for accounts that come from elsewhere: they are set as they are,
-    /// frozen or below zero, over whatever was there. Balances keep within
-    /// [`Account::MAX_BALANCE`](crate::Account::MAX_BALANCE).
-    ///
-    /// # Errors
-    /// As [`GeometricLedger::update_batch`].
-    pub fn import(&self, updates: &[Update]) -> Result<Batch, Error> {
-        self.core.commit(updates, Rule::Import)
-    }
-}
-
-impl Writer {
-    pub fn new(block: &Superblock) -> Self {
-        Writer {
-            sequence: block.sequence,
-            time: block.time,
-            totals: block.totals(),
-            epoch: block.epoch,
-            checkpoint_position: block.position,
-            hand: (0, 0),
-            receipts_hand: 0,
-            receipts_due: 0,
-            unchecked: 0,
-            body: Vec::new(),
-        }
-    }
-
-    pub fn advance(&mut self, header: &Header, totals: Totals) {
-        (self.sequence, self.time, self.totals) = (header.sequence, header.time, totals);
-    }
-
-    pub fn batch(&self, header: &Header, digest: [u8; 32]) -> Batch {
-        Batch {
-            sequence: header.sequence,
-            time: header.time,
-            digest,
-            updates: header.items.into(),
-            totals: self.totals,
-            position: header.position,
-        }
-    }
-}
+use std::time::{Duration, Instant};
 
 impl Core {
     pub fn commit<I: Items + ?Sized>(&self, items: &I, rule: Rule) -> Result<Batch, Error> {
         let start = Instant::now();
-        let order = self.order(items);
-        let writer = self.write()?;
-        let (batch, end) = self.append(writer, items, &order, rule)?;
+        let (batch, end) = self.submit(items, rule)?;
         self.wait(batch.sequence, end)?;
-        telemetry::committed(&batch, start.elapsed());
+        telemetry::committed(batch.updates, start.elapsed());
         Ok(batch)
+    }
+
+    /// Makes a batch, which is not durable yet. Returns it and the position after it.
+    pub fn submit<I: Items + ?Sized>(&self, items: &I, rule: Rule) -> Result<(Batch, u64), Error> {
+        let order = self.order(items);
+        self.append(self.write()?, items, &order, rule)
     }
 
     /// The writer, when the ledger may be written to.
@@ -253,34 +86,6 @@ impl Core {
         full
     }
 
-    /// The header of a record that comes next, with a body of so many bytes.
-    pub fn header(&self, writer: &Writer, kind: RecordKind, body: u64) -> Result<Header, Error> {
-        let encrypted = self.seal.encrypts();
-        Ok(Header {
-            kind,
-            epoch: writer.epoch,
-            attempt: 0,
-            items: 0,
-            encrypted,
-            body,
-            updates: 0,
-            position: self.wal.place(record_len(body, encrypted))?,
-            sequence: writer.sequence,
-            durable: 0,
-            time: now().max(writer.time),
-            tag: [0; 16],
-        })
-    }
-
-    /// Makes a batch durable and visible.
-    pub fn wait(&self, sequence: u64, end: u64) -> Result<(), Error> {
-        if self.durability() == Durability::Sync {
-            self.wal.sync_to(end)?;
-        }
-        self.visible.fetch_max(sequence, Ordering::AcqRel);
-        Ok(())
-    }
-
     /// Appends a batch and applies it to memory. Returns it and the position after it.
     pub fn append<I: Items + ?Sized>(
         &self,
@@ -292,7 +97,7 @@ impl Core {
         self.reclaim_receipts(&mut writer)?;
         let mut pieces = self.look_up(items, order, rule)?;
         let totals = sum_up(writer.totals, &pieces, rule)?;
-        self.allot(&mut pieces)?;
+        self.assign_slots(&mut pieces)?;
         let mut body = std::mem::take(&mut writer.body);
         let (updates, digest) = assemble(&pieces, totals, &mut body);
         let mut header = self.header(&writer, RecordKind::Batch, body.len() as u64)?;
@@ -307,7 +112,7 @@ impl Core {
                 return Err(Error::Follow(what));
             }
         }
-        self.wal.append(&mut header, &self.seal, &mut body)?;
+        self.wal.append(&mut header, &self.encryption, &mut body)?;
         writer.body = body;
         // From here on the batch is in the log: what fails now is for recovery to mend.
         writer.advance(&header, totals);
@@ -317,7 +122,7 @@ impl Core {
         pushed
             .and_then(|()| self.apply_all(items, &mut pieces, &header))
             .inspect_err(|error| self.wal.stop(&error.to_string()))?;
-        self.put_back(pieces);
+        self.recycle(pieces);
         if self.durability() != Durability::Sync {
             self.visible.fetch_max(batch.sequence, Ordering::AcqRel);
         }
@@ -325,7 +130,7 @@ impl Core {
     }
 
     /// Gives new accounts their slots, in the order of the batch, having made room for them.
-    fn allot(&self, pieces: &mut [Piece]) -> Result<(), Error> {
+    fn assign_slots(&self, pieces: &mut [Piece]) -> Result<(), Error> {
         if pieces.iter().all(|piece| piece.added == 0) {
             return Ok(());
         }
@@ -406,18 +211,18 @@ impl Core {
     }
 
     fn put_all<I: Items + ?Sized>(&self, items: &I, changes: &[Change], header: &Header) {
-        let mut ahead = changes.chunks(AHEAD);
+        let mut ahead = changes.chunks(PREFETCH_DISTANCE);
         let mut prefetch = || {
             for change in ahead.next().unwrap_or_default() {
                 self.shard(change.hash).prefetch(change.number);
             }
         };
         prefetch();
-        for changes in changes.chunks(AHEAD) {
+        for changes in changes.chunks(PREFETCH_DISTANCE) {
             // What was looked up a thousand items ago has left the nearest cache again.
             prefetch();
             for change in changes.iter().filter(|change| !change.added) {
-                let words = change.seal(items, header, &self.seal);
+                let words = change.encode_slot(items, header, &self.encryption);
                 self.shard(change.hash).put(change.number, &words);
             }
         }
@@ -435,21 +240,21 @@ impl Core {
             added[change.hash.shard(self.shards.len())].push(change);
             count += 1;
         }
-        let add = |(shard, changes): (&crate::shard::Shard, &Vec<&Change>)| {
+        let add = |(shard, changes): (&Shard, &Vec<&Change>)| {
             if changes.is_empty() {
                 return Ok(());
             }
             shard.reserve(changes.len() as u64)?;
             let mut state = shard.lock();
             for (at, change) in changes.iter().enumerate() {
-                if let Some(ahead) = changes.get(at + AHEAD) {
+                if let Some(ahead) = changes.get(at + PREFETCH_DISTANCE) {
                     shard.prefetch_line(ahead.hash.tag());
                 }
                 if change.number != state.slots {
                     let name = shard.identity.slots_name();
                     return Err(Error::damaged(&name, "its end", "slots are missing"));
                 }
-                let words = change.seal(items, header, &self.seal);
+                let words = change.encode_slot(items, header, &self.encryption);
                 shard.add(&mut state, change.hash.tag(), &words)?;
             }
             Ok(())
@@ -467,11 +272,16 @@ impl Core {
 impl Change {
     /// What the slot becomes.
     #[inline]
-    fn seal<I: Items + ?Sized>(&self, items: &I, header: &Header, seal: &Seal) -> Words {
+    fn encode_slot<I: Items + ?Sized>(
+        &self,
+        items: &I,
+        header: &Header,
+        encryption: &Encryption,
+    ) -> Words {
         let (key, account, kind) = items.get(self.given as usize);
         let mut slot = Slot::new(key, &account.to_words(), kind);
         slot.commit(header.sequence, self.undo, header.epoch, self.item);
-        slot.seal(seal)
+        slot.encode(encryption)
     }
 }
 
@@ -542,12 +352,4 @@ fn join<'a>(mut to: &mut [u8], parts: impl Iterator<Item = &'a [u8]>) {
         place.copy_from_slice(part);
         to = rest;
     }
-}
-
-/// Microseconds since 1970.
-pub(crate) fn now() -> i64 {
-    let elapsed = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)
 }

@@ -1,152 +1,23 @@
-//! The RFC 6962 log of batches: what each committed batch did, its leaf, and proofs of both.
+//! The RFC 6962 log of batches. Batch `n` is leaf `n - 1`.
 //!
-//! A leaf is deterministic CBOR (RFC 8949 §4.2.1) of `[1, sequence, time, digest, updates, accounts,
-//! minted, burned]`: time in microseconds since 1970, the digest BLAKE3 over the batch's updates,
-//! and the totals after the batch, minted and burned as 16 bytes, big-endian. Batch `n` is leaf
-//! `n - 1`. The file `batches` has a row of 160 bytes for each; the files `tree-1` and on have the
-//! hashes above the leaves, level by level, as C2SP tiles count them. Both are written lazily, since
-//! recovery makes them again from the write-ahead log. Rows have checksums; hashes above them have
-//! none, so what is read of them is checked against the root that is kept in memory, and where it is
-//! wrong or missing they are made again from the rows.
+//! The file `batches` has a row for each; the files `tree-1` and on have the hashes above the leaves,
+//! level by level, as C2SP tiles count them. Both are written lazily, since recovery makes them again
+//! from the write-ahead log. Rows have checksums; hashes above them have none, so what is read of them
+//! is checked against the root that is kept in memory, and where it is wrong or missing they are made
+//! again from the rows.
 
-use crate::disk::{Disk, DiskFile, Nothing, existing};
 use crate::error::Error;
-use crate::record::Totals;
-use crate::seal::{Place, Purpose, Seal};
-use crate::superblock::Superblock;
+use crate::storage::batch::{Batch, BatchProof, ROW};
+use crate::storage::disk::{Disk, DiskFile, EmptyFile, existing};
+use crate::storage::encryption::Encryption;
+use crate::storage::superblock::Superblock;
 use merkle_tree::{Frontier, HASH_SIZE, Hash, HashReader, LeafIndex, TileId, TreeSize};
-use serde::Serialize;
-use serde_cbor::value::Value;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-const ROW: usize = 160;
-const BODY: usize = 136;
 /// Rows kept in memory before they are written.
 const TAIL: usize = 512;
-
-/// One committed batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Batch {
-    /// Counts batches from 1.
-    pub sequence: u64,
-    /// When it was committed, in microseconds since 1970; never before the batch before.
-    pub time: i64,
-    /// BLAKE3 over the updates: of each the key; a byte of kind and one of which of the account's
-    /// seven words are not zero, in eight; those words, little-endian.
-    pub digest: [u8; 32],
-    /// How many accounts it changed.
-    pub updates: u64,
-    /// The ledger's totals after it.
-    pub totals: Totals,
-    /// Where in the write-ahead log it begins.
-    pub(crate) position: u64,
-}
-
-impl Batch {
-    /// The bytes that are hashed into the log of batches.
-    pub fn leaf_data(&self) -> Vec<u8> {
-        let bytes = |bytes: &[u8]| Value::Bytes(bytes.to_vec());
-        let number = |number: u64| Value::Integer(number.into());
-        let leaf = Value::Array(vec![
-            number(1),
-            number(self.sequence),
-            Value::Integer(self.time.into()),
-            bytes(&self.digest),
-            number(self.updates),
-            number(self.totals.accounts),
-            bytes(&self.totals.minted.to_be_bytes()),
-            bytes(&self.totals.burned.to_be_bytes()),
-        ]);
-        let mut out = Vec::with_capacity(128);
-        leaf.serialize(&mut serde_cbor::Serializer::new(&mut out).packed_format())
-            .expect("a vector takes all bytes");
-        out
-    }
-
-    pub fn leaf_hash(&self) -> Hash {
-        merkle_tree::leaf_hash(&self.leaf_data())
-    }
-
-    fn encode(&self, leaf: &Hash, epoch: u32, seal: &Seal) -> [u8; ROW] {
-        let mut row = [0; ROW];
-        row[..4].copy_from_slice(&epoch.to_le_bytes());
-        let words = [self.sequence, self.time as u64, self.position, self.updates];
-        crate::slot::write_words(&mut row[8..40], &words);
-        row[40..112].copy_from_slice(&self.totals.encode(&self.digest));
-        row[112..144].copy_from_slice(leaf.as_bytes());
-        let place = place(epoch, self.sequence - 1);
-        let bound = row_number(self.sequence - 1);
-        let tag = seal.seal(Purpose::Row, place, &bound, &mut row[8..8 + BODY]);
-        row[144..].copy_from_slice(&tag);
-        row
-    }
-
-    fn decode(index: u64, row: &[u8; ROW], seal: &Seal) -> Option<(Self, Hash)> {
-        let epoch = u32::from_le_bytes(row[..4].try_into().unwrap());
-        let mut body: [u8; BODY] = row[8..144].try_into().unwrap();
-        let tag = row[144..].try_into().unwrap();
-        if !seal.open(
-            Purpose::Row,
-            place(epoch, index),
-            &row_number(index),
-            &mut body,
-            &tag,
-        ) {
-            return None;
-        }
-        let mut words = [0; 4];
-        crate::slot::read_words(&body[..32], &mut words);
-        let (totals, digest) = Totals::decode(&body[32..])?;
-        let batch = Batch {
-            sequence: words[0],
-            time: words[1] as i64,
-            position: words[2],
-            updates: words[3],
-            digest,
-            totals,
-        };
-        let leaf: [u8; HASH_SIZE] = body[104..].try_into().unwrap();
-        (batch.sequence == index + 1).then(|| (batch, Hash::from(leaf)))
-    }
-}
-
-fn place(epoch: u32, index: u64) -> Place {
-    Place {
-        epoch,
-        major: index,
-        minor: 0,
-    }
-}
-
-fn row_number(index: u64) -> [u8; 8] {
-    index.to_le_bytes()
-}
-
-/// That a batch is in the log of batches: checked by [`merkle_tree::verify_inclusion`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BatchProof {
-    pub leaf_data: Vec<u8>,
-    pub leaf_index: LeafIndex,
-    pub tree_size: TreeSize,
-    pub path: Vec<Hash>,
-    pub root: Hash,
-}
-
-impl BatchProof {
-    /// Whether the leaf data is in the tree with the root.
-    pub fn verify(&self) -> Result<(), merkle_tree::VerifyError> {
-        let leaf = merkle_tree::leaf_hash(&self.leaf_data);
-        merkle_tree::verify_inclusion(
-            &leaf,
-            self.leaf_index,
-            self.tree_size,
-            &self.path,
-            &self.root,
-        )
-    }
-}
 
 /// All batches of a ledger.
 pub(crate) struct Batches(Mutex<Inner>);
@@ -161,7 +32,7 @@ struct Inner {
     frontier: Frontier,
     /// Tiles on their way to the files; what fails on the way is written the next time.
     tiles: Vec<(TileId, Vec<Hash>)>,
-    seal: Arc<Seal>,
+    encryption: Arc<Encryption>,
     /// Tiles that may not be written, of a ledger that is open for reading only.
     unwritten: Option<HashMap<TileId, Vec<Hash>>>,
 }
@@ -171,7 +42,7 @@ impl Batches {
     /// to be made again.
     pub fn open(
         disk: Arc<dyn Disk>,
-        seal: Arc<Seal>,
+        encryption: Arc<Encryption>,
         block: &Superblock,
         writable: bool,
     ) -> Result<(Self, bool), Error> {
@@ -183,7 +54,7 @@ impl Batches {
             Some(rows) => rows,
             None if block.sequence > 0 => return Err(damaged("it is missing")),
             None if writable => disk.open("batches", true).map_err(Error::io("batches"))?,
-            None => Arc::new(Nothing),
+            None => Arc::new(EmptyFile),
         };
         let size = rows.size().map_err(Error::io("batches"))?;
         if size < block.sequence * ROW as u64 {
@@ -206,7 +77,7 @@ impl Batches {
             tail: Vec::new(),
             frontier: Frontier::default(),
             tiles: Vec::new(),
-            seal,
+            encryption,
             unwritten: (!writable).then(HashMap::new),
         };
         let size =
@@ -423,7 +294,7 @@ impl Inner {
         self.rows
             .read_at(&mut row, index * ROW as u64)
             .map_err(Error::io("batches"))?;
-        Batch::decode(index, &row, &self.seal).ok_or_else(|| {
+        Batch::decode(index, &row, &self.encryption).ok_or_else(|| {
             Error::damaged("batches", format!("row {index}"), "its checksum is wrong")
         })
     }
@@ -438,7 +309,7 @@ impl Inner {
         }
         let mut bytes = Vec::with_capacity(self.tail.len() * ROW);
         for (batch, leaf, epoch) in &self.tail {
-            bytes.extend(batch.encode(leaf, *epoch, &self.seal));
+            bytes.extend(batch.encode(leaf, *epoch, &self.encryption));
         }
         self.rows
             .write_at(&bytes, self.written * ROW as u64)
@@ -449,9 +320,7 @@ impl Inner {
         self.tail.clear();
         Ok(())
     }
-}
 
-impl Inner {
     /// Writes tiles, and those whose writing failed before.
     fn put_tiles(&mut self, tiles: Vec<(TileId, Vec<Hash>)>) -> Result<(), Error> {
         if let Some(unwritten) = &mut self.unwritten {
