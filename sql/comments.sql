@@ -104,7 +104,7 @@ COMMENT ON TABLE @extschema@.merkle_source_state IS 'Why batches pass over a sou
 COMMENT ON TABLE @extschema@.merkle_redacted_key IS 'Keys of rows that are redacted, in all entries there are and will be.';
 COMMENT ON COLUMN @extschema@.merkle_redacted_key.leaf_index IS 'The entry that says that the row was redacted, and why.';
 COMMENT ON TABLE @extschema@.merkle_late_entry IS 'Entries of rows that were found after they should have been logged.';
-COMMENT ON COLUMN @extschema@.merkle_late_entry.way IS 'How the row escaped until then: behind_watermark or past_triggers.';
+COMMENT ON COLUMN @extschema@.merkle_late_entry.way IS 'How the row escaped until then: behind_watermark, above_ceiling (its order value was ahead of the clock or the sequence) or past_triggers.';
 COMMENT ON TABLE @extschema@.verification_source_partitions IS 'The partitions that sources have and had, and which rows were theirs.';
 COMMENT ON COLUMN @extschema@.verification_source_partitions.condition IS 'What the partition''s rows fulfil, as SQL over the columns of the key.';
 COMMENT ON COLUMN @extschema@.verification_source_partitions.to_leaf_index IS 'Entries from this leaf index on are not of the partition''s rows; NULL while it is attached.';

@@ -232,9 +232,13 @@ CREATE TABLE @extschema@.merkle_redacted_key (
     source_key  text        COLLATE "C" NOT NULL,
     leaf_index  bigint      NOT NULL,
     reason      text        NOT NULL,
-    redacted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    PRIMARY KEY (source_id, source_key)
+    redacted_at timestamptz NOT NULL,
+    key_hash    bigint      NOT NULL,
+    PRIMARY KEY (source_id, leaf_index)
 ) USING heap;
+
+-- A key has any length: it is found by its hash, and then compared.
+CREATE INDEX merkle_redacted_key_hash ON @extschema@.merkle_redacted_key (source_id, key_hash);
 
 CREATE TABLE @extschema@.merkle_late_entry (
     log_id     integer     NOT NULL,

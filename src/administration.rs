@@ -19,9 +19,10 @@ use crate::pg::spi::Snapshot;
 use crate::pg::{server, xact};
 use crate::session::Session;
 use crate::store::append::{self, Appender};
-use crate::store::heads;
+use crate::store::leaves::{self, LONGEST};
+use crate::store::{heads, late};
 use leaf_format::{Context, Encoder, Kind, Origin, Value};
-use merkle_tree::{Hash, leaf_hash};
+use merkle_tree::Hash;
 use serde_json::{Value as Json, json};
 use state::Row;
 
@@ -99,13 +100,13 @@ pub enum Act {
         source_id: i32,
         partition: String,
     },
-    /// Entries, from `first` to `last`, are of rows that were found after they should have been logged.
+    /// Entries are of rows that were found after they should have been logged.
     LateLogged {
         log_id: i32,
-        first: i64,
-        last: i64,
-        entries: i64,
+        group: late::Group,
     },
+    /// The logs are this database's from now on.
+    DatabaseRecorded,
 }
 
 impl Act {
@@ -130,13 +131,16 @@ impl Act {
             Act::Pruned { .. } => "pruned",
             Act::PartitionDetached { .. } => "partition detached",
             Act::PartitionAttached { .. } => "partition attached",
-            Act::LateLogged { .. } => "late rows logged",
+            Act::LateLogged { .. } => LATE,
+            Act::DatabaseRecorded => "database recorded",
         }
     }
 }
 
 /// The act after which nothing of a log is configured any more.
 pub const DROPPED: &str = "log dropped";
+/// The act that says which entries came late.
+pub const LATE: &str = "late rows logged";
 
 /// Puts an act on record, with the transaction that did it. An act that is on its way already is not
 /// repeated: its entry will show the tables as they are at the end of the call.
@@ -149,10 +153,13 @@ pub fn record(session: &Session, act: Act) {
 
 /// Appends the acts that were recorded during a call, at its end.
 pub fn append_recorded(session: &Session) -> Result<(), Error> {
-    let acts = session.acts().take();
-    match acts.is_empty() {
-        true => Ok(()),
-        false => append(session, acts),
+    // That the logs are this database's may turn out only when the administration log is locked.
+    loop {
+        let acts = session.acts().take();
+        if acts.is_empty() {
+            return Ok(());
+        }
+        append(session, acts)?;
     }
 }
 
@@ -206,7 +213,7 @@ fn append(session: &Session, mut acts: Vec<Act>) -> Result<(), Error> {
                 key: &entry.key,
                 order: Some(""),
                 place: None,
-                hash: leaf_hash(&entry.leaf_data),
+                hash: leaves::hash(&entry.leaf_data),
                 salt: None,
                 leaf_data: Some(&entry.leaf_data),
             })?;
@@ -246,7 +253,7 @@ struct Entry {
     leaf_data: Vec<u8>,
 }
 
-/// Rows of one entry, as JSON, at most: their CBOR is shorter, and well below `MAX_LEAF_DATA`.
+/// Bytes of the rows of one entry, as JSON, unless it is of one row: their CBOR is shorter.
 const ROWS: usize = 32 << 10;
 
 /// What an act is about, and the rows that it left behind.
@@ -327,7 +334,7 @@ fn encode(act: &Act, content: &Content, rows: &[Row], part: Option<i64>) -> Resu
     let (names, values): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
     let mut leaf_data = Vec::new();
     Encoder::new(subject, Kind::Administration, &names)
-        .and_then(|encoder| encoder.encode(&values, &context, &mut leaf_data))
+        .and_then(|e| e.encode_in_full(&values, &context, LONGEST, &mut leaf_data))
         .map_err(|e| Error::Damaged {
             log: content.log_name.clone(),
             problem: format!("its configuration cannot be encoded: {e}"),
@@ -413,15 +420,14 @@ fn content(session: &Session, act: &Act) -> Result<Content, Error> {
             let rows = state::partitions_of(session, *source_id, Some(partition));
             (None, Some(*source_id), rows)
         }
-        Act::LateLogged {
-            log_id,
-            first,
-            last,
-            entries,
-        } => {
-            detail = Some(json!({ "first": first, "last": last, "entries": entries }));
+        Act::LateLogged { log_id, group } => {
+            detail = Some(json!({
+                "way": group.way, "found_at": group.found_at, "first": group.first, "last": group.last,
+                "entries": group.entries, "indexes": group.indexes,
+            }));
             (Some(*log_id), None, state::log_row(session, *log_id))
         }
+        Act::DatabaseRecorded => (Some(ADMINISTRATION), None, state::databases(session)),
         Act::VersionRecorded { source_id, version } => {
             let rows = state::versions_of(session, *source_id, Some(*version));
             (None, Some(*source_id), rows)

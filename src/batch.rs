@@ -50,6 +50,7 @@ pub struct Late {
     pub source_table: String,
     pub key: String,
     pub leaf_index: i64,
+    pub way: Way,
 }
 
 /// Appends the next rows of all sources of a log. `None` if another is writing the log and `wait` is
@@ -311,7 +312,7 @@ pub fn reconcile(
         Some(Domain::Arrival) => arrival::reconcile(session, &log)?,
         _ => {
             let late = behind_watermarks(session, &log, timeout, scope)?;
-            record_late(session, &log, &late, Way::BehindWatermark);
+            record_late(session, &log, &late);
             late
         }
     };
@@ -385,27 +386,42 @@ fn behind_watermarks(
             let keys: Vec<String> = set_aside.into_iter().map(|row| row.key).collect();
             set_aside::keep_only(session, log, id, &keys);
         }
-        late.extend(found.into_iter().map(|row| (row, id, name.clone())));
+        let way = |row: &Leaf| match ahead.has_passed(row) {
+            true => Way::BehindWatermark,
+            false => Way::AboveCeiling,
+        };
+        late.extend(
+            found
+                .into_iter()
+                .map(|row| (way(&row), row, id, name.clone())),
+        );
         seen += rows;
         // Rows that the ceiling has passed since may have an entry as well, until a batch has passed them.
-        let known = logged_ahead.get(&shape.source.id);
-        if known.is_none() || watermark::ahead(session, log, shape).is_none() {
-            ceiling::set_logged_ahead(session, shape.source.id, ahead.least());
-        }
+        let known = logged_ahead
+            .get(&id)
+            .map(|text| (row_key::order_value(shape.order(), text), text));
+        let known = known.filter(|_| watermark::ahead(session, log, shape).is_some());
+        let now = ahead
+            .least
+            .as_ref()
+            .map(|(value, text)| (value.clone(), text));
+        let least = known.into_iter().chain(now).min();
+        ceiling::set_logged_ahead(session, id, least.map(|(_, text)| text.as_str()));
     }
     for shape in &shapes {
         let id = shape.source.id;
-        let of_source = late.iter().filter(|(_, source_id, _)| *source_id == id);
-        let keys = of_source.map(|(row, ..)| row.key.clone()).collect();
+        let of_source = late.iter().filter(|(_, _, source_id, _)| *source_id == id);
+        let keys = of_source.map(|(_, row, ..)| row.key.clone()).collect();
         entries::check_unlogged(session, log, id, keys)?;
     }
-    late.sort_by(|(a, x, _), (b, y, _)| (&a.order, x).cmp(&(&b.order, y)));
+    late.sort_by(|(_, a, x, _), (_, b, y, _)| (&a.order, x).cmp(&(&b.order, y)));
     let mut appender = Appender::open(session, log)?;
     let late = late
         .into_iter()
-        .map(|(leaf, source_id, source_table)| {
+        .map(|(way, leaf, source_id, source_table)| {
             let leaf_index = appender.push(&Entry::late(source_id, &leaf))?;
             Ok(Late {
+                way,
                 source_table,
                 key: leaf.key,
                 leaf_index,
@@ -416,9 +432,12 @@ fn behind_watermarks(
     Ok(late)
 }
 
-fn record_late(session: &Session, log: &Log, rows: &[Late], way: Way) {
-    let indexes: Vec<i64> = rows.iter().map(|row| row.leaf_index).collect();
-    late::record(session, log, &indexes, way);
+fn record_late(session: &Session, log: &Log, rows: &[Late]) {
+    for way in [Way::BehindWatermark, Way::AboveCeiling, Way::PastTriggers] {
+        let found = rows.iter().filter(|row| row.way == way);
+        let indexes: Vec<i64> = found.map(|row| row.leaf_index).collect();
+        late::record(session, log, &indexes, way);
+    }
 }
 
 /// The rows of a source without an entry, of those after a position and behind the watermark, and of those
@@ -467,15 +486,18 @@ impl Ahead {
 
     fn see(&mut self, row: &Leaf) {
         let on_line = !matches!(row.order, OrderValue::First | OrderValue::Last);
-        let ahead = self.watermark.as_ref().is_none_or(|w| row.order > *w);
-        if on_line && ahead && self.least.as_ref().is_none_or(|(l, _)| row.order < *l) {
+        if on_line
+            && !self.has_passed(row)
+            && self.least.as_ref().is_none_or(|(l, _)| row.order < *l)
+        {
             let text = row.order_text.as_ref().unwrap_or(&row.key);
             self.least = Some((row.order.clone(), text.clone()));
         }
     }
 
-    fn least(&self) -> Option<&str> {
-        self.least.as_ref().map(|(_, text)| text.as_str())
+    /// True if the watermark is at the row's order value or beyond.
+    fn has_passed(&self, row: &Leaf) -> bool {
+        self.watermark.as_ref().is_some_and(|w| row.order <= *w)
     }
 }
 

@@ -47,6 +47,14 @@ pub enum Error {
         /// What `remove_source` can be called with, now that the table has no name.
         relation: u32,
     },
+    #[error(
+        "source \"{table}\" of log \"{log}\" refers to table {relation}, which is not the one that it was made for"
+    )]
+    AnotherTable {
+        log: String,
+        table: String,
+        relation: u32,
+    },
     #[error("\"{table}\" cannot be a source: it is {what}")]
     NotATable { table: String, what: &'static str },
     #[error("must be owner of table \"{table}\" to make it a source of log \"{log}\"")]
@@ -285,12 +293,29 @@ pub enum Error {
     NoCron,
     #[error("{name} must be 32 bytes, not {length}")]
     HashLength { name: &'static str, length: usize },
+    #[error(
+        "column \"{column}\" of table \"{table}\" has a type in which more than {levels} types are nested"
+    )]
+    TypeDepth {
+        table: String,
+        column: String,
+        levels: usize,
+    },
     #[error("row {key} of table \"{table}\" cannot be encoded for log \"{log}\": {problem}")]
     Encode {
         log: String,
         table: String,
         key: String,
         problem: String,
+    },
+    #[error(
+        "row {key} of table \"{table}\" is too long for log \"{log}\", which keeps no more than {limit} bytes of a row"
+    )]
+    RowTooLong {
+        log: String,
+        table: String,
+        key: String,
+        limit: usize,
     },
 }
 
@@ -318,6 +343,7 @@ impl Error {
             }
             Pruned { .. } | PrunedProof { .. } => C::ERRCODE_NO_DATA_FOUND,
             NoCron => C::ERRCODE_UNDEFINED_OBJECT,
+            AnotherTable { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             NotInstalled | NoSuchLog(_) | NoSuchSource { .. } | SourceGone { .. } => {
                 C::ERRCODE_UNDEFINED_OBJECT
             }
@@ -361,6 +387,7 @@ impl Error {
             InclusionTimeout { .. } | Blocked { .. } | Busy { .. } => C::ERRCODE_LOCK_NOT_AVAILABLE,
             Damaged { .. } => C::ERRCODE_DATA_CORRUPTED,
             Encode { .. } => C::ERRCODE_DATA_EXCEPTION,
+            RowTooLong { .. } | TypeDepth { .. } => C::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
         }
     }
 
@@ -382,6 +409,7 @@ impl Error {
                 literal(log)
             ),
             SourceExists { .. } => "Use alter_source to change it.".into(),
+            AnotherTable { .. } => "If a dump of this database was restored into it, call adopt_database('continue'). Otherwise somebody has altered verification_sources: verify_log says how it was.".into(),
             SourceGone { log, relation, .. } => format!(
                 "Its entries stay provable, and the other sources of the log go on. Whoever manages the log can take it out: SELECT remove_source({}, {relation}).",
                 literal(log)
@@ -500,6 +528,12 @@ impl Error {
             NoCron => "Install it here, or call cron.schedule_in_database where it is, or let the background worker run the log.".into(),
             HashLength { .. } => "Give a SHA-256 hash.".into(),
             Encode { .. } => "Leave the column out with add_source(…, columns => …).".into(),
+            TypeDepth { .. } => "Leave the column out with add_source(…, columns => …) or alter_source(…, columns => …).".into(),
+            RowTooLong { log, table, .. } => format!(
+                "Without the content of rows, after alter_source({}, {}, store_leaf_data => false), the log takes rows of any length.",
+                literal(log),
+                literal(table)
+            ),
         })
     }
 }

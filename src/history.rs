@@ -104,15 +104,20 @@ impl Versions {
         let version = versions.iter().rev().find(|v| v.from_leaf_index <= index);
         let columns = version.map_or(&[][..], |v| &v.columns);
         let annex = leaves::annex(session, &self.log, index);
-        Some(version_of(index, &annex, columns, source.salted))
+        let leaf = annex.leaf_data.as_ref();
+        let leaf =
+            leaf.and_then(|_| leaves::in_full(session, Snapshot::Statement, &self.log, index));
+        Some(version_of(index, leaf, &annex, columns, source.salted))
     }
 }
 
-fn version_of(leaf_index: i64, annex: &Annex, columns: &[Column], salted: bool) -> Version {
-    let leaf = annex
-        .leaf_data
-        .as_deref()
-        .and_then(|d| Leaf::decode(d).ok());
+fn version_of(
+    leaf_index: i64,
+    leaf: Option<Leaf>,
+    annex: &Annex,
+    columns: &[Column],
+    salted: bool,
+) -> Version {
     let origin = annex.statement.as_ref().map(|s| Origin {
         transaction: s.transaction,
         user: s.user.clone(),

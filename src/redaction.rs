@@ -11,13 +11,14 @@ use crate::batch;
 use crate::capture::row_key::{Finder, RowKey};
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources::{self, OF_LOG, Source};
+use crate::encode::time;
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use crate::store::append::Appender;
 use crate::store::entries::{self, Entry};
-use crate::store::redacted::{self, Redaction, Subject};
-use crate::store::{heads, leaves};
+use crate::store::redacted::{self, RedactedKey, Redaction, Subject};
+use crate::store::{heads, key_index, leaves};
 use leaf_format::{Cbor, Columns, Kind, Leaf};
 use pgrx::pg_sys;
 
@@ -102,7 +103,7 @@ fn redact_entries(
         source_id: source.id,
         key: &key.text,
     };
-    if redacted::remember(session, source.id, &key.text, appender.size(), reason) {
+    if redacted::remember(session, log, source.id, &key.text, appender.size(), reason) {
         appender.push(&Redaction::new(log, &source.name, &subject, reason)?.entry())?;
     }
     let mut count = 0;
@@ -129,8 +130,7 @@ pub fn on_record(session: &Session, log: &Log, entry: &Entry) -> Option<String> 
         leaf_hash: &entry.leaf_hash,
     };
     let at = entries::of_log(session, Snapshot::Statement, log, &subject.key())?;
-    let leaf_data = leaves::annex(session, log, at).leaf_data?;
-    let leaf = Leaf::decode(&leaf_data).ok()?;
+    let leaf = leaves::in_full(session, Snapshot::Statement, log, at)?;
     let Columns::Map(columns) = leaf.columns else {
         return None;
     };
@@ -143,33 +143,50 @@ pub fn on_record(session: &Session, log: &Log, entry: &Entry) -> Option<String> 
     }
 }
 
-/// Keys that `merkle_redacted_key` has and no entry of the log speaks of: source, key, and what is wrong.
+/// What of `merkle_redacted_key` is not what the log's entries say: source, key, and what is wrong. Where the entry
+/// was pruned, the row is believed.
 pub fn contradictions(session: &Session, log: &Log) -> Vec<(i32, String, &'static str)> {
-    let wanted = redacted::keys(session, Snapshot::Statement, log);
-    let entry_of = |(source_id, key): &(i32, String)| {
-        let subject = Subject::Row {
-            source_id: *source_id,
-            key,
-        };
-        entries::of_log(session, Snapshot::Statement, log, &subject.key())
+    let size = match heads::latest(session, Snapshot::Statement, log) {
+        Ok(head) => head.tree_size,
+        Err(_) => return Vec::new(),
     };
-    let pruned = |at: &(i32, String)| {
-        let recorded = session.read_one(
-            "SELECT r.leaf_index FROM @extschema@.merkle_redacted_key r WHERE r.source_id = $1 AND r.source_key = $2",
-            &[at.0.into(), at.1.as_str().into()],
-            |row| row.required::<i64>(0),
-        );
-        recorded.is_some_and(|index| index < log.pruned_to)
+    let wrong = |row: &RedactedKey| {
+        if !(0..size).contains(&row.leaf_index) {
+            return Some("the key is marked as redacted, and no entry of the log says that it was");
+        }
+        let is_misplaced =
+            key_index::is_misplaced(session, log, row.source_id, &row.key, row.key_hash);
+        if row.leaf_index < log.pruned_to {
+            return is_misplaced.then_some("the hash of the redacted key is another");
+        }
+        let leaf = leaves::in_full(session, Snapshot::Statement, log, row.leaf_index);
+        let said = leaf.as_ref().and_then(redacted::row_of);
+        match (leaf, said) {
+            (Some(leaf), Some((source_id, key)))
+                if leaf.kind == Kind::Redact && (source_id, &key) == (row.source_id, &row.key) =>
+            {
+                let at = leaf.origin.as_ref().map(|o| time::server_micros(o.at));
+                let same = reason_of(&leaf) == Some(&row.reason) && at == Some(row.redacted_at);
+                (!same)
+                    .then_some("the reason or the time of the redaction is not what its entry says")
+            }
+            _ => Some("the key is marked as redacted, and no entry of the log says that it was"),
+        }
+        .or(is_misplaced.then_some("the hash of the redacted key is another"))
     };
-    wanted
-        .iter()
-        .filter(|at| entry_of(at).is_none() && !pruned(at))
-        .map(|(id, key)| {
-            (
-                *id,
-                key.clone(),
-                "the key is marked as redacted, and no entry of the log says that it was",
-            )
-        })
+    let rows = redacted::all(session, Snapshot::Statement, log);
+    let wrong = rows.into_iter().filter_map(|row| Some((wrong(&row)?, row)));
+    wrong
+        .map(|(problem, row)| (row.source_id, row.key, problem))
         .collect()
+}
+
+fn reason_of(leaf: &Leaf) -> Option<&String> {
+    match &leaf.columns {
+        Columns::Map(columns) => match columns.get("reason") {
+            Some(Cbor::Text(reason)) => Some(reason),
+            _ => None,
+        },
+        Columns::Digest(_) => None,
+    }
 }

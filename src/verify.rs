@@ -29,6 +29,7 @@ use crate::session::Session;
 use crate::store::entries;
 use crate::store::heads::{self, Head};
 use crate::store::late;
+use crate::store::set_aside;
 use crate::store::tree::{TreeReader, tree_error, tree_size};
 use batches::Batches;
 use configuration::Record;
@@ -210,10 +211,14 @@ impl Verification {
         let frontier = frontier
             .map_err(|e| found.push(unreadable(&e.to_string())))
             .ok();
+        let since = match log.id {
+            logs::ADMINISTRATION => Some(0),
+            id => record.replay.as_ref().and_then(|r| r.first(id)),
+        };
         Ok(Verification {
             rows: Rows::load(session, &log, &record, next == 0, |_| true)?,
             record,
-            batches: Batches::default(),
+            batches: Batches::since(since),
             orders: Orders::default(),
             progress: Progress::start(Command::Verify, log.id, (part.end - next) as u64),
             whole: part.whole,
@@ -301,6 +306,14 @@ impl Verification {
                             source_table: self.rows.name_of(source_id),
                             source_key: Some(key),
                             ..Finding::of_log(Kind::EntryAltered, None, detail.into())
+                        });
+                    }
+                    for (source_id, key) in set_aside::misplaced(session, &self.log) {
+                        let detail = "the hash of a key that is set aside is another".to_owned();
+                        findings.push(Finding {
+                            source_table: self.rows.name_of(source_id),
+                            source_key: Some(key),
+                            ..Finding::of_log(Kind::IndexMismatch, None, detail)
                         });
                     }
                     findings.extend(self.edges(session)?);

@@ -81,7 +81,8 @@ fn every_act_is_an_entry_that_can_be_proven() {
             "backfill finished public.items",
         ]
     );
-    let size = expected.len() as i64 + 4;
+    // With the act that says which database this is.
+    let size = expected.len() as i64 + 5;
     assert_eq!(acts(&mut a, "NULL").len() as i64, size);
     assert_eq!(
         column::<String>(
@@ -180,7 +181,7 @@ fn who_may_not_read_a_source_learns_no_key_from_the_acts() {
     ));
     let mut m = cluster.client_as("postgres", "monitor");
     let shown: Vec<String> = column(&mut m, "SELECT a::text FROM administration() a");
-    assert_eq!(shown.len(), 4);
+    assert_eq!(shown.len(), 5);
     assert!(
         shown.iter().all(|line| !line.contains("secret")),
         "{shown:?}"
@@ -210,7 +211,13 @@ fn acts_on_different_logs_do_not_lock_each_other_out() {
     let mut b = waiting.join().unwrap();
     assert_eq!(
         acts(&mut b, "NULL"),
-        ["log created", "log created", "log disabled", "log disabled"]
+        [
+            "log created",
+            "database recorded",
+            "log created",
+            "log disabled",
+            "log disabled"
+        ]
     );
     // A transaction whose snapshot is older than another's act cannot append after it.
     run(
@@ -248,8 +255,12 @@ fn acts_survive_a_dump_and_are_read_on_a_standby() {
     );
     drain(&mut copy, "audit");
     assert_eq!(
-        acts(&mut copy, "NULL")[3..],
-        ["source bound public.t", "source altered public.t"]
+        acts(&mut copy, "NULL")[4..],
+        [
+            "database recorded",
+            "source bound public.t",
+            "source altered public.t"
+        ]
     );
     assert_eq!(findings(&mut copy, LOG), Vec::<String>::new());
     assert_eq!(findings(&mut copy, "audit"), Vec::<String>::new());

@@ -83,3 +83,37 @@ fn dump_and_restore_gives_the_same_roots_and_goes_on() {
         cluster.shell("dropdb copy");
     }
 }
+
+#[test]
+fn a_dump_that_is_restored_into_its_own_database_goes_on_once_someone_says_so() {
+    let cluster = Cluster::start();
+    cluster.shell("createdb shop && psql -q -c 'CREATE EXTENSION merkle_log' shop");
+    let mut client = cluster.client("shop");
+    run(
+        &mut client,
+        "CREATE TABLE w (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text); CREATE TABLE t (id int PRIMARY KEY);
+         SELECT create_log('w'), create_log('t'); SELECT add_source('w', 'w', 'id'), add_source('t', 't', capture => 'trigger');
+         INSERT INTO w (v) VALUES ('a'); INSERT INTO t VALUES (1)",
+    );
+    drain(&mut client, "w");
+    drain(&mut client, "t");
+    cluster.shell("cd \"$PGHOST\" && pg_dump -Fc -f dump.tmp shop && psql -q -c 'DROP TABLE w, t CASCADE; DROP EXTENSION merkle_log CASCADE' shop && pg_restore -e -d shop dump.tmp");
+    let mut client = cluster.client("shop");
+    run(
+        &mut client,
+        "INSERT INTO w (v) VALUES ('b'); INSERT INTO t VALUES (2)",
+    );
+    run(&mut client, "SELECT process_next_batch()");
+    assert_eq!(one::<i64>(&mut client, "SELECT merkle_size('w')"), 1);
+    let mend: String = one(
+        &mut client,
+        "SELECT mend FROM merkle_source_state JOIN verification_sources USING (source_id) WHERE source_table = 'public.w'",
+    );
+    assert!(mend.contains("adopt_database('continue')"), "{mend}");
+    run(&mut client, "SELECT adopt_database('continue')");
+    assert!(error(&mut client, "SELECT adopt_database('continue')").contains("nothing to adopt"));
+    for log in ["w", "t"] {
+        assert_eq!(drain(&mut client, log), 2);
+        assert_eq!(findings(&mut client, log), Vec::<String>::new());
+    }
+}

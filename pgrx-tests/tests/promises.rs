@@ -174,7 +174,7 @@ fn an_unredacted_entry_of_a_redacted_key_is_named_and_so_is_a_key_that_no_entry_
     assert!(findings(&mut c, "audit").contains(&"unredacted public.people 1 0".to_owned()));
     run(
         &mut c,
-        "ROLLBACK; BEGIN; INSERT INTO merkle_redacted_key (source_id, source_key, leaf_index, reason) VALUES (1, '3', 0, 'none')",
+        "ROLLBACK; BEGIN; INSERT INTO merkle_redacted_key (source_id, source_key, leaf_index, reason, redacted_at, key_hash) VALUES (1, '3', 0, 'none', now(), 0)",
     );
     assert!(findings(&mut c, "audit").contains(&"entry_altered public.people 3".to_owned()));
     run(&mut c, "ROLLBACK; BEGIN; DELETE FROM merkle_redacted_key");

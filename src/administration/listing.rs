@@ -113,7 +113,7 @@ pub fn from(
         |row| {
             let leaf = row
                 .get::<Vec<u8>>(1)
-                .and_then(|data| Leaf::decode(&data).ok());
+                .and_then(|data| Leaf::decode_in_full(&data).ok());
             (row.required(0), leaf.as_ref().and_then(Listed::new))
         },
     )

@@ -2,16 +2,17 @@
 
 use super::listing::Listed;
 use super::state::{Configuration, Row};
-use super::{DROPPED, is_empty};
+use super::{DROPPED, LATE, is_empty};
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources::{Capture, Source};
 use crate::catalog::versions::{Column, Version};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
+use crate::store::late::Group;
 use crate::store::{entries, heads, leaves};
 use leaf_format::Leaf;
-use merkle_tree::{Frontier, Hash, TreeSize, leaf_hash};
+use merkle_tree::{Frontier, Hash, TreeSize};
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, HashMap};
 
@@ -24,6 +25,10 @@ pub struct Replay {
     pub configuration: Configuration,
     /// By source: from which leaf index of its log on which settings counted, first to last.
     kept: HashMap<i64, Vec<Kept>>,
+    /// By log: the entries that came late.
+    late: HashMap<i64, Vec<Group>>,
+    /// By log: how many entries it had when it was first put on record.
+    first: HashMap<i64, i64>,
 }
 
 /// What a source's entries keep beside their hashes.
@@ -65,10 +70,14 @@ pub fn replay(session: &Session) -> Result<Replay, Problem> {
         for (place, entry) in read.iter().enumerate() {
             let at = next + place as i64;
             let altered = || Problem::Damaged(format!("its entry {at} was altered or is missing"));
-            let data = annexes.get(&at).and_then(|a| a.leaf_data.as_deref());
+            let kept = annexes.get(&at).and_then(|a| a.leaf_data.as_ref());
             let hash = Hash::try_from(entry.leaf_hash.as_slice()).map_err(|_| altered())?;
-            let data = data.filter(|d| entry.leaf_index == at && leaf_hash(d) == hash);
-            let act = Leaf::decode(data.ok_or_else(altered)?).ok();
+            let kept = kept.filter(|k| entry.leaf_index == at && k.hash == hash);
+            let kept = kept.ok_or_else(altered)?;
+            let act = match kept.is_long {
+                true => leaves::in_full(session, Snapshot::Statement, &log, at),
+                false => Leaf::decode(&kept.leaf_data).ok(),
+            };
             let act = act.as_ref().and_then(Listed::new).ok_or_else(altered)?;
             frontier.push(hash).map_err(|_| altered())?;
             replay.apply(act);
@@ -93,6 +102,13 @@ impl Replay {
             self.drop_log(act.log_id);
             return;
         }
+        if let Some(size) = act.tree_size {
+            self.first.entry(act.log_id).or_insert(size);
+        }
+        if act.act == LATE {
+            let group = act.detail.as_ref().and_then(group);
+            self.late.entry(act.log_id).or_default().extend(group);
+        }
         for row in act.rows {
             if let (Some(id), Some(from)) = (row.number("source_id"), act.tree_size)
                 && let Some(leaf_data) = row.columns.get("store_leaf_data").and_then(Json::as_bool)
@@ -108,7 +124,30 @@ impl Replay {
         }
     }
 
+    /// How many entries a log had when it was first put on record: none, or those that a version without an
+    /// administration log made.
+    pub fn first(&self, log_id: i32) -> Option<i64> {
+        self.first.get(&log_id.into()).copied()
+    }
+
+    /// The rows of the partitions of a source, in order.
+    pub fn partitions(&self, source_id: i32) -> Vec<&Row> {
+        let of_source = |row: &&Row| {
+            row.table == "verification_source_partitions"
+                && row.number("source_id") == Some(source_id.into())
+        };
+        let mut rows: Vec<&Row> = self.configuration.values().filter(of_source).collect();
+        rows.sort_by_key(|row| row.number("from_leaf_index"));
+        rows
+    }
+
+    /// The entries of a log that came late.
+    pub fn late(&self, log_id: i32) -> &[Group] {
+        self.late.get(&log_id.into()).map_or(&[], Vec::as_slice)
+    }
+
     fn drop_log(&mut self, log_id: i64) {
+        self.late.remove(&log_id);
         let sources: Vec<i64> = self
             .source_rows(log_id)
             .filter_map(|r| r.number("source_id"))
@@ -251,6 +290,19 @@ impl Replay {
             }
         }
     }
+}
+
+fn group(detail: &Json) -> Option<Group> {
+    let number = |name: &str| detail.get(name)?.as_i64();
+    let text = |name: &str| Some(detail.get(name)?.as_str()?.to_owned());
+    Some(Group {
+        way: text("way")?,
+        found_at: number("found_at")?,
+        first: number("first")?,
+        last: number("last")?,
+        entries: number("entries")?,
+        indexes: text("indexes")?,
+    })
 }
 
 fn texts(row: &Row, name: &str) -> Option<Vec<String>> {

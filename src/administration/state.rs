@@ -6,7 +6,6 @@
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use leaf_format::{Cbor, Value};
-use merkle_tree::leaf_hash;
 use pgrx::datum::DatumWithOid;
 use serde_json::{Map, Value as Json};
 use std::collections::BTreeMap;
@@ -28,7 +27,7 @@ const LOGS: Table = Table {
 const SOURCES: Table = Table {
     name: "verification_sources",
     key: &["source_id"],
-    unrecorded: &["relation", "key_equality", "logged_ahead", "backfilled"],
+    unrecorded: &["relation", "key_equality", "logged_ahead"],
 };
 const VERSIONS: Table = Table {
     name: "verification_source_versions",
@@ -45,13 +44,22 @@ const PARTITIONS: Table = Table {
     key: &["source_id", "partition_name", "from_leaf_index"],
     unrecorded: &["relation"],
 };
-const TABLES: [&Table; 5] = [&LOGS, &SOURCES, &VERSIONS, &COLUMNS, &PARTITIONS];
+const DATABASES: Table = Table {
+    name: "merkle_database",
+    key: &["system_identifier", "database_oid"],
+    unrecorded: &[],
+};
+const TABLES: [&Table; 6] = [
+    &LOGS,
+    &SOURCES,
+    &VERSIONS,
+    &COLUMNS,
+    &PARTITIONS,
+    &DATABASES,
+];
 
 /// Columns that hold values of a source's rows: people who may not read the source are not shown these.
 pub const VALUES: [&str; 3] = ["watermark", "backfill", "pruned_order"];
-
-/// A value longer than this, as JSON, is recorded as the leaf hash of that.
-const LONG: usize = 16 << 10;
 
 /// A row of a table, by column; NULLs are left out.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,11 +92,9 @@ impl Row {
         let Ok(Json::Object(columns)) = serde_json::from_str(json) else {
             return None;
         };
-        let columns = without_nulls(columns).into_iter();
-        let columns = columns.map(|(name, value)| (name, shortened(value)));
         Some(Row {
             table: table.to_owned(),
-            columns: columns.collect(),
+            columns: without_nulls(columns),
         })
     }
 
@@ -147,14 +153,6 @@ impl Row {
 pub fn plain(json: &Json) -> String {
     json.as_str()
         .map_or_else(|| json.to_string(), str::to_owned)
-}
-
-fn shortened(value: Json) -> Json {
-    let text = value.to_string();
-    match text.len() > LONG {
-        false => value,
-        true => format!("leaf hash {}", leaf_hash(text.as_bytes())).into(),
-    }
 }
 
 /// JSON as leaf data have it.
@@ -277,6 +275,11 @@ pub fn partitions_of(session: &Session, source_id: i32, name: Option<&str>) -> V
     )
 }
 
+/// The databases that the logs are and were of.
+pub fn databases(session: &Session) -> Vec<Row> {
+    read(session, Snapshot::Fresh, &DATABASES, "true", &[])
+}
+
 /// All rows that configure a log.
 pub fn of_log(session: &Session, log_id: i32) -> Vec<Row> {
     all(session, Snapshot::Fresh, Some(log_id))
@@ -294,6 +297,7 @@ pub fn all(session: &Session, snapshot: Snapshot, log_id: Option<i32>) -> Vec<Ro
         (&VERSIONS, of_source),
         (&COLUMNS, of_source),
         (&PARTITIONS, of_source),
+        (&DATABASES, "$1 IS NULL"),
     ];
     let rows = conditions.into_iter();
     rows.flat_map(|(table, condition)| read(session, snapshot, table, condition, &[log_id.into()]))

@@ -386,10 +386,10 @@ fn leaf_data(log: Option<&str>, leaf_index: Option<i64>) -> Result<Vec<u8>, Erro
             session.check_caller_is_owner()?;
         }
         if entry.source_id == OF_LOG
-            && let Some(leaf_data) = annex.leaf_data
+            && let Some(kept) = annex.leaf_data
         {
             session.check_caller_reads_own(&log, &entry.key)?;
-            return Ok(leaf_data);
+            return Ok(kept.leaf_data);
         }
         let source = sources::all(session, &log)
             .into_iter()
@@ -402,8 +402,8 @@ fn leaf_data(log: Option<&str>, leaf_index: Option<i64>) -> Result<Vec<u8>, Erro
                 ),
             })?;
         session.check_caller_reads(&log, &source)?;
-        if let Some(leaf_data) = annex.leaf_data {
-            return Ok(leaf_data);
+        if let Some(kept) = annex.leaf_data {
+            return Ok(kept.leaf_data);
         }
         let shape = Shape::locked(session, &log, &source)?;
         let gone = || Error::RowGone {

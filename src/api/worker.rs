@@ -1,8 +1,9 @@
 //! Steering the background worker of this database.
 
 use super::{log_name, required};
+use crate::capture::shape::Shape;
 use crate::catalog::identity::{self, Adoption};
-use crate::catalog::logs;
+use crate::catalog::{logs, sources};
 use crate::error::Error;
 use crate::pg::server;
 use crate::pg::spi::Snapshot;
@@ -45,7 +46,8 @@ pub fn adopt_database(role: Option<String>) -> Result<String, ErrorReport> {
             must: "'continue' or 'copy'",
             value: format!("'{name}'"),
         })?;
-        let said = identity::adopt(session, adoption)?;
+        let restored = bind_restored(session);
+        let said = identity::adopt(session, adoption, restored)?;
         if let Some(shared) = shared::get() {
             for log in logs::scheduled(session) {
                 if let Some(counters) = shared.counters(session, log.id) {
@@ -56,6 +58,23 @@ pub fn adopt_database(role: Option<String>) -> Result<String, ErrorReport> {
         xact::after_commit(wake);
         Ok(said)
     })
+}
+
+/// Binds sources of this database to tables that a dump of it has restored under other numbers. True if there were
+/// any.
+fn bind_restored(session: &Session) -> bool {
+    let logs = logs::ids(session).into_iter();
+    let mut any = false;
+    for log in logs.filter_map(|id| logs::by_id(session, id)) {
+        for source in sources::active(session, &log) {
+            if let Some(mut shape) = Shape::restored(session, &log, &source) {
+                shape.rebind(session);
+                sources::update(session, &shape.source);
+                any = true;
+            }
+        }
+    }
+    any
 }
 
 /// The database whose logs this one has, where it is another and nobody has said what this one is.

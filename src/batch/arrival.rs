@@ -5,11 +5,12 @@
 //! first and the queue, with a younger snapshot, to its end after that.
 
 use super::{Late, record_late, report};
+use crate::capture::gather;
 use crate::capture::page::CapturedAs;
 use crate::capture::partitions::{self, Seen};
 use crate::capture::queue::{self, Change, Queue};
 use crate::capture::row_key;
-use crate::capture::scan::{Leaf, Scan};
+use crate::capture::scan::{Leaf, MUCH, Scan};
 use crate::capture::shape::{self, Shape};
 use crate::capture::state;
 use crate::capture::statement::{self, Rows};
@@ -25,8 +26,10 @@ use crate::session::Session;
 use crate::store::append::{Appended, Appender, Entry};
 use crate::store::entries;
 use crate::store::late::Way;
+use crate::store::leaves;
+use crate::store::set_aside;
 use leaf_format::Kind;
-use merkle_tree::{Hash, leaf_hash};
+use merkle_tree::Hash;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -50,7 +53,8 @@ pub fn append(session: &Session, log: &Log) -> Result<Appended, Error> {
     let partitioned = partitions::partitioned(session, log.id, &sources);
     for source in sources {
         let mut after = source.backfill.clone();
-        while let Some(from) = after.filter(|_| !more) {
+        // What this transaction itself has captured is in no queue yet, and must not look like unlogged rows.
+        while let Some(from) = after.filter(|_| !more && !gather::is_under_way(log.id)) {
             let Some(sweep) = Sweep::read(session, log, &source, from, step(log))? else {
                 break;
             };
@@ -58,9 +62,10 @@ pub fn append(session: &Session, log: &Log) -> Result<Appended, Error> {
             after = sweep.next.clone();
             more = !drained || batch.room() < sweep.rows.len() as i64;
             if !more {
+                set_aside::record(session, log, &sweep.set_aside);
                 let found = batch.log_unlogged(sweep)?;
                 if source.backfilled {
-                    record_late(session, log, &found, Way::PastTriggers);
+                    record_late(session, log, &found);
                 }
                 // A step without an unlogged row is no batch yet.
                 more = !found.is_empty() && after.is_some();
@@ -100,23 +105,28 @@ pub fn reconcile(session: &Session, log: &Log) -> Result<Vec<Late>, Error> {
     let mut batch = Batch::open(session, log, Command::Reconcile)?;
     let mut late = Vec::new();
     // Where rows were left out, or entries pruned, a row without one says nothing.
-    let complete = |s: &Source| s.complete && s.pruned_order.is_none();
+    let complete =
+        |s: &Source| s.complete && s.pruned_order.is_none() && !gather::is_under_way(log.id);
     for source in sources::active(session, log).into_iter().filter(complete) {
         lock::access_share(source.relation);
         let mut after = Some(Vec::new());
+        let mut aside = Vec::new();
         while let Some(from) = after {
             let Some(sweep) = Sweep::read(session, log, &source, from, SWEEP)? else {
                 break;
             };
             after = sweep.next.clone();
             batch.drain_all()?;
+            set_aside::record(session, log, &sweep.set_aside);
+            aside.extend(sweep.set_aside.iter().map(|row| row.key.clone()));
             let found = batch.log_unlogged(sweep)?;
             if source.backfilled {
-                record_late(session, log, &found, Way::PastTriggers);
+                record_late(session, log, &found);
             }
             late.extend(found);
         }
         sources::set_backfill(session, source.id, None);
+        set_aside::keep_only(session, log, source.id, &aside);
     }
     batch.drain_all()?;
     batch.appender.finish()?;
@@ -134,6 +144,8 @@ pub fn drain_queue(session: &Session, log: &Log) -> Result<(), Error> {
 struct Sweep {
     shape: Shape,
     rows: Vec<Leaf>,
+    /// Those that cannot be read or encoded.
+    set_aside: Vec<set_aside::Row>,
     /// The key to go on after; `None` at the end.
     next: Option<Vec<String>>,
 }
@@ -168,14 +180,26 @@ impl Sweep {
             Rows::All,
             limit,
         );
-        let rows = scan.all(Snapshot::Fresh, &statement)?;
-        let full = rows.len() as i64 == limit;
+        let (rows, all) = scan.first_with_problems(Snapshot::Fresh, &statement, MUCH)?;
+        let full = !all || rows.len() as i64 == limit;
         let last = rows.last().filter(|_| full);
         let next = last.map(|r| r.position(&shape)).transpose()?;
         if shape.rebind(session) {
             sources::update(session, &shape.source);
         }
-        Ok(Some(Sweep { shape, rows, next }))
+        let (problems, rows): (Vec<Leaf>, Vec<Leaf>) =
+            rows.into_iter().partition(|row| row.problem.is_some());
+        let set_aside = problems.into_iter().map(|row| set_aside::Row {
+            source_id: source.id,
+            key: row.key,
+            problem: row.problem.unwrap_or_default(),
+        });
+        Ok(Some(Sweep {
+            shape,
+            rows,
+            set_aside: set_aside.collect(),
+            next,
+        }))
     }
 }
 
@@ -274,10 +298,10 @@ impl<'a> Batch<'a> {
             }
             let first = self.appender.size();
             for change in run {
-                let leaf = change.leaf.as_slice();
+                let leaf = change.leaf(self.session, self.log)?;
                 let (hash, leaf_data) = match change.is_whole() {
-                    true => (leaf_hash(leaf), Some(leaf)),
-                    false => match Hash::try_from(leaf) {
+                    true => (leaves::hash(&leaf), Some(&*leaf)),
+                    false => match Hash::try_from(&*leaf) {
                         Ok(hash) => (hash, None),
                         Err(e) => return Err(self.damaged(id, &e.to_string())),
                     },
@@ -411,6 +435,7 @@ impl<'a> Batch<'a> {
                 let leaf_index = self.appender.push(&Entry::unordered(source.id, &leaf))?;
                 report(&self.progress, self.appender.entries());
                 Ok(Late {
+                    way: Way::PastTriggers,
                     source_table: source.name.clone(),
                     key: leaf.key,
                     leaf_index,

@@ -9,6 +9,7 @@ use super::change_order::{Place, Rank, ranks};
 use super::page::Item;
 use super::queue::{Early, Pack, Writer};
 use super::trigger::Plan;
+use crate::pg::alloc;
 use crate::pg::trigger::TupleId;
 use crate::pg::xact::{self, Borders};
 use crate::{settings, shared};
@@ -128,6 +129,16 @@ pub fn drop_log(log_id: i32) {
 /// True if the transaction has truncated a source, and captured nothing of it since.
 pub fn is_truncated(source_id: i32) -> bool {
     GATHERED.with_borrow(|gathered| gathered.truncated.contains(&source_id))
+}
+
+/// True if the transaction has captured changes for a log, which are in no queue before it commits.
+pub fn is_under_way(log_id: i32) -> bool {
+    GATHERED.with_borrow(|gathered| {
+        gathered.early.contains_key(&log_id)
+            || gathered
+                .logs(&(0..gathered.records.len()))
+                .contains(&log_id)
+    })
 }
 
 fn finish() {
@@ -261,6 +272,11 @@ impl Gathered {
         self.command = self.command.max(change.place.command());
         self.captured += 1;
         let start = self.data.len();
+        let salt = change.salt.map_or(0, <[u8]>::len);
+        let more = change.key.len() + change.leaf.len() + salt;
+        if more > KEPT {
+            alloc::reserve_exact(&mut self.data, more);
+        }
         self.data.extend_from_slice(change.key.as_bytes());
         self.data.extend_from_slice(change.leaf);
         self.data.extend_from_slice(change.salt.unwrap_or_default());
@@ -273,7 +289,7 @@ impl Gathered {
             start,
             key: change.key.len() as u32,
             leaf: change.leaf.len() as u32,
-            salt: change.salt.map_or(0, <[u8]>::len) as u32,
+            salt: salt as u32,
         });
     }
 
@@ -306,6 +322,7 @@ impl Gathered {
         }
         self.records.truncate(first);
         self.data.truncate(data);
+        self.data.shrink_to(settings::capture_memory());
         if first == 0 {
             self.plans.clear();
             self.origins.clear();

@@ -7,6 +7,7 @@ use super::change_order::Place;
 use super::gather::Origin;
 use super::partitions::Seen;
 use crate::catalog::versions::Column;
+use crate::pg::alloc;
 use leaf_format::Kind;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -165,7 +166,8 @@ impl<'a> Filling<'a> {
                 .collect(),
             changes: std::mem::take(&mut self.changes),
         };
-        let mut bytes = Vec::with_capacity(self.bytes + OVERHEAD);
+        let mut bytes = Vec::new();
+        alloc::reserve_exact(&mut bytes, self.bytes + OVERHEAD);
         self.bytes = 0;
         bytes.push(FORMAT);
         postcard::to_extend(&page, bytes).expect("memory takes any number of bytes")

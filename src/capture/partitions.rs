@@ -9,6 +9,7 @@
 use super::ready;
 use super::shape::Shape;
 use super::table::Attribute;
+use crate::administration::state::Row as OnRecord;
 use crate::administration::{self, Act};
 use crate::catalog::logs::Log;
 use crate::catalog::sources::Source;
@@ -87,6 +88,29 @@ fn attached(session: &Session, snapshot: Snapshot, shape: &Shape) -> Vec<Partiti
 }
 
 impl Partition {
+    /// As an act has it. The number of the table, which is not on record, is that of `stored`.
+    fn on_record(row: &OnRecord, stored: &[Partition]) -> Option<Partition> {
+        let text = |name: &str| Some(row.columns.get(name)?.as_str()?.to_owned());
+        let name = text("partition_name")?;
+        let from_leaf_index = row.number("from_leaf_index")?;
+        let same = |p: &&Partition| p.name == name && p.from_leaf_index == from_leaf_index;
+        let columns = row.columns.get("key_columns")?.as_array()?.iter();
+        Some(Partition {
+            relation: stored
+                .iter()
+                .find(same)
+                .map_or(pg_sys::InvalidOid, |p| p.relation),
+            bound: text("bound")?,
+            condition: text("condition")?,
+            columns: columns
+                .map(|name| name.as_str().map(str::to_owned))
+                .collect::<Option<_>>()?,
+            to_leaf_index: row.number("to_leaf_index"),
+            from_leaf_index,
+            name,
+        })
+    }
+
     fn is(&self, other: &Partition) -> bool {
         (self.relation, &self.bound) == (other.relation, &other.bound)
     }
@@ -290,8 +314,17 @@ pub struct Partitions {
 }
 
 impl Partitions {
-    pub fn load(session: &Session, shape: &Shape) -> Partitions {
-        let recorded = recorded(session, Snapshot::Statement, shape.source.id);
+    /// `on_record`: the rows as acts have them, which are believed where they are given.
+    pub fn load(session: &Session, shape: &Shape, on_record: Option<Vec<&OnRecord>>) -> Partitions {
+        let stored = recorded(session, Snapshot::Statement, shape.source.id);
+        let recorded: Vec<Partition> = match on_record {
+            None => stored,
+            Some(rows) => {
+                let rows = rows.into_iter();
+                rows.filter_map(|row| Partition::on_record(row, &stored))
+                    .collect()
+            }
+        };
         if recorded.is_empty() {
             return Partitions {
                 left: Vec::new(),

@@ -13,8 +13,9 @@ use crate::catalog::sources::Source;
 use crate::catalog::versions;
 use crate::encode::time;
 use crate::error::Error;
+use crate::pg::memory::Scratch;
 use crate::pg::spi::{Cursor, Row, Snapshot};
-use crate::pg::{insert, relcache, settings};
+use crate::pg::{alloc, insert, relcache, settings};
 use crate::session::Session;
 use crate::store::leaves::Statement;
 use leaf_format::Kind;
@@ -25,6 +26,8 @@ use std::rc::Rc;
 
 /// Queue rows fetched at once.
 const FETCH: i64 = 64;
+/// Bytes of a queue row that is read only when its turn comes.
+const LONG: usize = 64 << 10;
 
 /// Where the queue is.
 #[derive(Clone, Copy)]
@@ -179,10 +182,17 @@ pub struct Change {
     pub statement: Rc<Statement>,
     pub kind: Kind,
     pub key: String,
-    /// Leaf data or their hash.
-    pub leaf: Vec<u8>,
+    /// Leaf data, in full, or their hash.
+    leaf: Captured,
     pub salt: Option<Vec<u8>>,
     place: Option<(u32, Place)>,
+}
+
+/// What was captured of a change.
+enum Captured {
+    Here(Vec<u8>),
+    /// Alone in the queue row at this place.
+    Queued(String),
 }
 
 impl Change {
@@ -190,6 +200,45 @@ impl Change {
     pub fn is_whole(&self) -> bool {
         self.table.keep || self.kind == Kind::Truncate
     }
+
+    /// Leaf data, in full, or their hash.
+    ///
+    /// # Errors
+    /// If its row of the queue cannot be read.
+    pub fn leaf(&self, session: &Session, log: &Log) -> Result<Cow<'_, [u8]>, Error> {
+        match &self.leaf {
+            Captured::Here(leaf) => Ok(leaf.into()),
+            Captured::Queued(place) => {
+                let alone = read(session, log, place)?.pop().map(|change| change.leaf);
+                match alone {
+                    Some(Captured::Here(leaf)) => Ok(leaf.into()),
+                    _ => Err(unreadable(&log.name)),
+                }
+            }
+        }
+    }
+}
+
+fn unreadable(log: &str) -> Error {
+    Error::Damaged {
+        log: log.to_owned(),
+        problem: "a queue row cannot be read".to_owned(),
+    }
+}
+
+/// The changes of a long row of the queue.
+fn read(session: &Session, log: &Log, place: &str) -> Result<Vec<Change>, Error> {
+    let changes = session.fresh_one(
+        "SELECT p.payload, p.transaction_id::pg_catalog.text FROM @extschema@.merkle_pending p
+          WHERE p.ctid = $1::pg_catalog.tid",
+        &[place.into()],
+        |row| {
+            let transaction = row.required::<String>(1).parse().unwrap_or(0);
+            let page = row.get::<&[u8]>(0).and_then(Page::read)?;
+            Some(changes(&page, transaction))
+        },
+    );
+    changes.flatten().ok_or_else(|| unreadable(&log.name))
 }
 
 /// Changes of one transaction that stand next to each other.
@@ -214,25 +263,28 @@ struct Stored {
     taken: i32,
     early: bool,
     ordered: bool,
-    changes: Result<Vec<Change>, Error>,
+    /// `None` of a long row.
+    changes: Option<Result<Vec<Change>, Error>>,
 }
 
 const COLUMNS: &str = "p.ctid::pg_catalog.text, p.pending_id, p.transaction_id::pg_catalog.text, p.taken, p.early,
-    p.ordered, p.payload, p.source_id, p.version, p.columns, p.kind, p.user_name, p.application_name,
-    (EXTRACT(epoch FROM p.statement_at) * 1000000)::pg_catalog.int8, p.keys, p.whole, p.leaves, p.salts";
+    p.ordered, CASE WHEN pg_catalog.octet_length(p.payload) <= $3 THEN p.payload END, p.source_id, p.version, p.columns, p.kind, p.user_name, p.application_name,
+    (EXTRACT(epoch FROM p.statement_at) * 1000000)::pg_catalog.int8, p.keys, p.whole, p.leaves, p.salts,
+    p.payload IS NOT NULL";
 
 fn stored(log: &str, row: &Row) -> Stored {
     let id = row.required(1);
     let transaction: u64 = row.required::<String>(2).parse().unwrap_or(0);
     let changes = match row.get::<&[u8]>(6) {
-        Some(payload) => match Page::read(payload) {
+        Some(payload) => Some(match Page::read(payload) {
             Some(page) => Ok(changes(&page, transaction)),
             None => Err(Error::Damaged {
                 log: log.to_owned(),
                 problem: format!("queue row {id} cannot be read"),
             }),
-        },
-        None => Ok(changes_of_0_3(row, transaction)),
+        }),
+        None if row.required(18) => None,
+        None => Some(Ok(changes_of_0_3(row, transaction))),
     };
     Stored {
         place: row.required(0),
@@ -284,7 +336,7 @@ fn changes(page: &Page, transaction: u64) -> Vec<Change> {
             statement,
             kind,
             key: change.key.to_owned(),
-            leaf: change.leaf.to_vec(),
+            leaf: Captured::Here(alloc::copy_bytes(change.leaf)),
             salt: change.salt().map(<[u8]>::to_vec),
             place: change.place,
         })
@@ -328,7 +380,7 @@ fn changes_of_0_3(row: &Row, transaction: u64) -> Vec<Change> {
             statement: statement.clone(),
             kind,
             key,
-            leaf,
+            leaf: Captured::Here(leaf),
             salt: salts.next(),
             place: None,
         })
@@ -380,7 +432,7 @@ impl<'a> Queue<'a> {
             "SELECT {COLUMNS} FROM @extschema@.merkle_pending p
               WHERE p.log_id = $1 AND p.pending_id > 0 ORDER BY p.pending_id, p.part LIMIT $2"
         );
-        let args = [log.id.into(), rows.into()];
+        let args = [log.id.into(), rows.into(), (LONG as i32).into()];
         let cursor = settings::in_index_order(|| session.cursor(&sql, &args));
         Queue {
             session,
@@ -399,7 +451,7 @@ impl<'a> Queue<'a> {
             "SELECT {COLUMNS} FROM @extschema@.merkle_pending p
               WHERE p.log_id = $1 AND p.pending_id = $2 ORDER BY p.part"
         );
-        let args = [self.log.id.into(), id.into()];
+        let args = [self.log.id.into(), id.into(), (LONG as i32).into()];
         let cursor = settings::in_index_order(|| self.session.cursor(&sql, &args));
         Rows::over(self.log, cursor)
     }
@@ -432,7 +484,10 @@ impl<'a> Queue<'a> {
     }
 
     fn piece(&self, row: Stored) -> Result<Piece, Error> {
-        let mut changes = row.changes?;
+        let mut changes = match row.changes {
+            Some(changes) => changes?,
+            None => read(self.session, self.log, &row.place)?,
+        };
         changes.drain(..(row.taken as usize).min(changes.len()));
         Ok(Piece {
             id: self.id,
@@ -455,8 +510,11 @@ impl<'a> Queue<'a> {
         for id in [early_id(row.transaction), row.id] {
             let mut rows = self.of_transaction(id);
             while let Some(row) = rows.next() {
+                piece.changes.extend(match row.changes {
+                    Some(changes) => changes?,
+                    None => self.without_leaves(&row.place)?,
+                });
                 piece.places.push(row.place);
-                piece.changes.extend(row.changes?);
             }
         }
         // Subtransactions write what is theirs, so that what was captured earlier may be written later.
@@ -476,6 +534,17 @@ impl<'a> Queue<'a> {
         ranked.sort_by_key(|(rank, _)| *rank);
         piece.changes = ranked.into_iter().map(|(_, change)| change).collect();
         Ok(piece)
+    }
+}
+
+impl Queue<'_> {
+    /// The changes of a long row, whose leaves are left where they are.
+    fn without_leaves(&self, place: &str) -> Result<Vec<Change>, Error> {
+        let mut changes = read(self.session, self.log, place)?;
+        if let [change] = changes.as_mut_slice() {
+            change.leaf = Captured::Queued(place.to_owned());
+        }
+        Ok(changes)
     }
 }
 
@@ -527,6 +596,7 @@ pub fn waiting(
 ) -> HashSet<String> {
     let wanted: HashSet<&str> = keys.iter().map(String::as_str).collect();
     let mut found = HashSet::new();
+    let mut scratch = Scratch::new();
     session.query(
         snapshot,
         "SELECT p.payload, p.source_id, p.keys FROM @extschema@.merkle_pending p WHERE p.log_id = $1",
@@ -539,7 +609,7 @@ pub fn waiting(
                     found.insert((*key).to_owned());
                 }
             };
-            match row.get::<&[u8]>(0).and_then(Page::read) {
+            scratch.reuse(|| match row.get::<&[u8]>(0).and_then(Page::read) {
                 Some(page) => page.changes.iter().for_each(|change| {
                     look(page.tables[change.table as usize].source_id, change.key);
                 }),
@@ -548,7 +618,7 @@ pub fn waiting(
                     let source_id = row.get(1).unwrap_or_default();
                     keys.iter().for_each(|key| look(source_id, key));
                 }
-            }
+            })
         },
     );
     found

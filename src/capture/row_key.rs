@@ -14,6 +14,7 @@ use crate::shared;
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::rc::Rc;
 
 /// The key of a row.
@@ -21,6 +22,26 @@ pub struct RowKey {
     pub text: String,
     /// As an order value, where it is one.
     pub order: Option<SortKey>,
+}
+
+/// Bytes of keys that are handed to a statement at once: an array has the limits of any of the server's values.
+const HANDFUL: usize = 64 << 20;
+
+/// Cuts a list of keys, of which the lengths are given, into pieces for one statement each.
+pub fn handfuls(lengths: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
+    let mut handfuls: Vec<Range<usize>> = Vec::new();
+    let mut bytes = 0usize;
+    for (place, length) in lengths.enumerate() {
+        bytes = bytes.saturating_add(length);
+        match handfuls.last_mut().filter(|_| bytes <= HANDFUL) {
+            Some(last) => last.end = place + 1,
+            None => {
+                bytes = length;
+                handfuls.push(place..place + 1);
+            }
+        }
+    }
+    handfuls
 }
 
 /// A key as one text: the column's own, or for a composite key the text form of a `text[]`.

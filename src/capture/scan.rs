@@ -13,12 +13,15 @@ use crate::encode::Decoder;
 use crate::error::Error;
 use crate::pg::memory::Scratch;
 use crate::pg::spi::{self, Cursor, Row, Snapshot};
-use crate::pg::{datum, random, role, subtransaction};
-use crate::store::leaves::Annex;
+use crate::pg::{alloc, datum, random, role, subtransaction};
+use crate::store::leaves::{self, Annex};
 use leaf_format::{Context, Encoder, Kind, Value};
 use merkle_tree::{EMPTY_ROOT, Hash, leaf_hashes};
 use pgrx::pg_sys;
 use std::collections::HashMap;
+
+/// Bytes of leaf data that are read at once, apart from the last row's.
+pub const MUCH: usize = 8 << 20;
 
 /// Bytes of a salt: as many as make guessing hopeless.
 pub const SALT: usize = 16;
@@ -85,6 +88,8 @@ struct Chunk {
     /// The last one's.
     leaf_data: Vec<u8>,
     problem: Option<Error>,
+    /// Bytes that are kept of the leaves.
+    kept: usize,
 }
 
 impl Chunk {
@@ -102,6 +107,7 @@ impl Chunk {
         }
         self.data.clear();
         self.ends.clear();
+        self.kept = 0;
         self.problem.take().map_or(Ok(leaves), Err)
     }
 }
@@ -216,13 +222,28 @@ impl Scan {
 
     /// All rows of a statement, read as the table's owner.
     pub fn all(&mut self, snapshot: Snapshot, statement: &Statement) -> Result<Vec<Leaf>, Error> {
+        self.first(snapshot, statement, usize::MAX)
+            .map(|(rows, _)| rows)
+    }
+
+    /// As `all`, the first of the rows, as many as about `bytes` of them are kept; and whether these are all.
+    pub fn first(
+        &mut self,
+        snapshot: Snapshot,
+        statement: &Statement,
+        bytes: usize,
+    ) -> Result<(Vec<Leaf>, bool), Error> {
+        let mut all = true;
         role::as_table_owner(self.owner, || {
             let mut scratch = Scratch::new();
             spi::query(snapshot, &statement.sql, &statement.args(), |row| {
-                scratch.reuse(|| self.add(row))
+                match self.chunk.kept < bytes {
+                    true => scratch.reuse(|| self.add(row)),
+                    false => all = false,
+                }
             })
         });
-        self.chunk.take()
+        self.chunk.take().map(|rows| (rows, all))
     }
 
     /// The leaf data of the only row of a statement.
@@ -238,9 +259,19 @@ impl Scan {
         })
     }
 
-    /// The next rows of a cursor, at most `count`, read as the table's owner.
+    /// The next rows of a cursor, at most `count`, and fewer where much of them is kept; read as the table's
+    /// owner. None at the end.
     pub fn fetch(&mut self, cursor: &mut Cursor, count: i64) -> Result<Vec<Leaf>, Error> {
-        role::as_table_owner(self.owner, || cursor.fetch(count, |row| self.add(row)));
+        role::as_table_owner(self.owner, || {
+            let at_once = if self.keep { 1 } else { count };
+            let mut left = count;
+            while left > 0 && self.chunk.kept < MUCH {
+                if cursor.fetch(at_once, |row| self.add(row)) == 0 {
+                    return;
+                }
+                left -= at_once;
+            }
+        });
         self.chunk.take()
     }
 
@@ -250,14 +281,25 @@ impl Scan {
         snapshot: Snapshot,
         statement: &Statement,
     ) -> Result<Vec<Leaf>, Error> {
+        self.first_with_problems(snapshot, statement, usize::MAX)
+            .map(|(rows, _)| rows)
+    }
+
+    /// As `first`; where a row cannot be read, once more and carefully.
+    pub fn first_with_problems(
+        &mut self,
+        snapshot: Snapshot,
+        statement: &Statement,
+        bytes: usize,
+    ) -> Result<(Vec<Leaf>, bool), Error> {
         let read = subtransaction::run(|| {
-            let read = self.all(snapshot, statement);
+            let read = self.first(snapshot, statement, bytes);
             read.unwrap_or_else(|error| error.raise())
         });
         read.or_else(|_| {
             self.chunk = Chunk::default();
             self.careful = true;
-            self.all(snapshot, statement)
+            self.first(snapshot, statement, bytes)
         })
     }
 
@@ -342,33 +384,33 @@ impl Scan {
         };
         let update = annex.is_some_and(|a| a.kind() == Some(Kind::Update));
         let order_value = OrderValue::new(attributes[*order].base_type, &decode(*order));
-        let encoded = encoders[usize::from(update)]
-            .encode(&values, &context, &mut chunk.leaf_data)
-            .map(|()| Leaf {
+        let about = || (self.log.clone(), self.table.clone(), text_of_key());
+        let encoder = &encoders[usize::from(update)];
+        let leaf_data = &mut chunk.leaf_data;
+        let encoded =
+            leaves::encode(encoder, &values, &context, *keep, about, leaf_data).map(|()| Leaf {
                 place: key_orders.then(|| order_value.sort_key()).flatten(),
                 order: order_value,
                 order_text: (!*key_orders).then(|| text(*order)),
                 key: row_key,
                 hash: EMPTY_ROOT,
-                leaf_data: keep.then(|| chunk.leaf_data.clone()),
+                leaf_data: keep.then(|| alloc::copy_bytes(leaf_data)),
                 logged: false,
                 problem: None,
                 salt,
             });
         match encoded {
             Ok(leaf) => {
+                chunk.kept += leaf.leaf_data.as_ref().map_or(0, Vec::len);
                 chunk.leaves.push(leaf);
-                chunk.data.extend_from_slice(&chunk.leaf_data);
+                // What is hashed has a bounded length.
+                let leaf_data = leaf_format::capped(&chunk.leaf_data);
+                chunk.data.extend_from_slice(&leaf_data.unwrap_or_default());
                 chunk.ends.push(chunk.data.len());
+                chunk.leaf_data.shrink_to(MUCH);
             }
             Err(problem) => {
-                let error = || Error::Encode {
-                    log: self.log.clone(),
-                    table: self.table.clone(),
-                    key: text_of_key(),
-                    problem: problem.to_string(),
-                };
-                chunk.problem.get_or_insert_with(error);
+                chunk.problem.get_or_insert(problem);
             }
         }
     }

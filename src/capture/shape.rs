@@ -10,7 +10,7 @@ use super::table::{Attribute, Table};
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
 use crate::catalog::versions::{self, Column, Version};
-use crate::encode::definition::Definition;
+use crate::encode::definition::{DEPTH, Definition};
 use crate::error::Error;
 use crate::pg::{lock, relcache};
 use crate::session::Session;
@@ -52,6 +52,25 @@ impl Shape {
             table: source.name.clone(),
             relation: source.relation.to_u32(),
         })?;
+        let now = identity(session, table.oid);
+        if now != source.bound_to && database_of(&now) == database_of(&source.bound_to) {
+            return Err(Error::AnotherTable {
+                log: log.name.clone(),
+                table: source.name.clone(),
+                relation: source.relation.to_u32(),
+            });
+        }
+        Shape::bound(session, log, source, table, versions)
+    }
+
+    /// Binds `source` to a table, whichever that is: someone says that it is the source's.
+    fn bound(
+        session: &Session,
+        log: &Log,
+        source: &Source,
+        table: Table,
+        versions: Vec<Version>,
+    ) -> Result<Shape, Error> {
         let Bound {
             versions,
             incomplete,
@@ -83,6 +102,18 @@ impl Shape {
             sort,
             incomplete,
         })
+    }
+
+    /// As `load`, of a source that was restored into the database that it is of, where its table has another
+    /// number now; `None` of any other.
+    pub fn restored(session: &Session, log: &Log, source: &Source) -> Option<Shape> {
+        let table = Table::load(session, source.relation)?;
+        let now = identity(session, table.oid);
+        if now == source.bound_to || database_of(&now) != database_of(&source.bound_to) {
+            return None;
+        }
+        let versions = versions::load(session, source.id);
+        Shape::bound(session, log, source, table, versions).ok()
     }
 
     /// As `load`, for those who then read rows: what is found out about the columns stays true until
@@ -292,6 +323,20 @@ pub fn identity(session: &Session, relation: pg_sys::Oid) -> String {
     format!("{database}/{}", relation.to_u32())
 }
 
+/// The table that a source was bound to in this database; `None` if it was bound in another.
+pub fn bound_here(session: &Session, bound_to: &str) -> Option<pg_sys::Oid> {
+    let number: u32 = bound_to.rsplit('/').next()?.parse().ok()?;
+    let oid = pg_sys::Oid::from(number);
+    (identity(session, oid) == bound_to).then_some(oid)
+}
+
+/// The cluster and database of what `identity` gave.
+fn database_of(identity: &str) -> &str {
+    identity
+        .rsplit_once('/')
+        .map_or("", |(database, _)| database)
+}
+
 /// True while a source's `relation` is the table that was registered: neither gone, nor another one that
 /// has got its number since, as after a restore.
 pub fn is_still_its_table(session: &Session, source: &Source) -> bool {
@@ -304,7 +349,9 @@ pub fn is_still_its_table(session: &Session, source: &Source) -> bool {
     // A restored table is bound to the source by its name, at the next batch.
     name.is_some_and(|name| {
         identity(session, source.relation) == source.bound_to
-            || !source.removed && name == source.name
+            || !source.removed
+                && name == source.name
+                && database_of(&identity(session, source.relation)) != database_of(&source.bound_to)
     })
 }
 
@@ -378,7 +425,16 @@ pub fn columns(
         }
     };
     let known = |c: &Column| c.logged || c.orders || c.key.is_some();
-    Ok(table.attributes.iter().map(column).filter(known).collect())
+    let columns: Vec<Column> = table.attributes.iter().map(column).filter(known).collect();
+    let is_too_deep = |c: &&Column| c.definition.as_ref().is_some_and(Definition::is_too_deep);
+    match columns.iter().find(is_too_deep) {
+        None => Ok(columns),
+        Some(column) => Err(Error::TypeDepth {
+            table: table.name.clone(),
+            column: column.name.clone(),
+            levels: DEPTH,
+        }),
+    }
 }
 
 /// The column of the table that a version's key or order column is now.

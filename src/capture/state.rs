@@ -22,6 +22,8 @@ use pgrx::pg_sys;
 pub enum State {
     /// The table was dropped.
     TableGone,
+    /// What it refers to is another table of the same database.
+    AnotherTable,
     /// There is a view, a foreign table or something else in its place.
     NotATable,
     /// It became a temporary or unlogged table.
@@ -39,6 +41,8 @@ pub enum State {
     OrderNullable,
     OrderIndexMissing,
     ColumnMissing,
+    /// The types of a column are nested too deeply to be logged.
+    ColumnTooDeep,
     TriggerMissing,
     TriggerDisabled,
     /// The same changes are captured twice.
@@ -51,6 +55,7 @@ impl State {
     pub fn name(self) -> &'static str {
         match self {
             State::TableGone => "table_gone",
+            State::AnotherTable => "another_table",
             State::NotATable => "not_a_table",
             State::NotPermanent => "not_permanent",
             State::Inherited => "inherited",
@@ -63,6 +68,7 @@ impl State {
             State::OrderNullable => "order_nullable",
             State::OrderIndexMissing => "order_index_missing",
             State::ColumnMissing => "column_missing",
+            State::ColumnTooDeep => "column_too_deep",
             State::TriggerMissing => "trigger_missing",
             State::TriggerDisabled => "trigger_disabled",
             State::TriggerTwice => "trigger_twice",
@@ -74,6 +80,7 @@ impl State {
     fn of(error: &Error) -> State {
         match error {
             Error::SourceGone { .. } => State::TableGone,
+            Error::AnotherTable { .. } => State::AnotherTable,
             Error::NotATable { what, .. }
                 if what.contains("temporary") || what.contains("unlogged") =>
             {
@@ -90,6 +97,7 @@ impl State {
             Error::OrderNullable { .. } => State::OrderNullable,
             Error::OrderIndex { .. } => State::OrderIndexMissing,
             Error::NoSuchColumn { .. } | Error::HashType { .. } => State::ColumnMissing,
+            Error::TypeDepth { .. } => State::ColumnTooDeep,
             _ => State::Damaged,
         }
     }
@@ -170,14 +178,8 @@ fn remove(log: &Log, source: &Source) -> String {
 }
 
 /// The source bound to its table as it is now, which stays so until the end of the transaction; or why its
-/// rows cannot be read.
-pub fn open(session: &Session, log: &Log, source: &Source) -> Result<Shape, Problem> {
-    lock::access_share(source.relation);
-    check(session, log, source, || Shape::load(session, log, source))
-}
-
-/// As `open`, with the versions of the source's columns that the caller has; with those that are stored if
-/// it has none.
+/// rows cannot be read. With the versions of its columns that the caller has, or those that are stored if it has
+/// none.
 pub fn open_versions(
     session: &Session,
     log: &Log,
@@ -191,8 +193,8 @@ pub fn open_versions(
     })
 }
 
-/// As `open`, where the table is locked already, or nothing is read of it. Nothing is asked about a source that
-/// was ready and has not changed since.
+/// As `open_versions`, with the versions that are stored, where the table is locked already, or nothing is read of it.
+/// Nothing is asked about a source that was ready and has not changed since.
 pub fn open_locked(session: &Session, log: &Log, source: &Source) -> Result<Shape, Problem> {
     if let Some(shape) = ready::shape(source) {
         return Ok(shape);

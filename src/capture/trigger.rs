@@ -24,6 +24,7 @@ use crate::pg::spi::Row;
 use crate::pg::trigger::{Firing, Operation, Stored};
 use crate::pg::{datum, settings, xact};
 use crate::session::Session;
+use crate::store::leaves;
 use leaf_format::{Context, Encoder, Kind, Value};
 use merkle_tree::leaf_hash;
 use pgrx::pg_sys;
@@ -36,6 +37,9 @@ use std::rc::Rc;
 
 /// Room for the leaf data of most rows, in bytes.
 const TYPICAL: usize = 512;
+
+/// Bytes of memory that stay with the backend between rows.
+const KEPT: usize = 1 << 20;
 
 /// A column of the trigger's table.
 struct Place {
@@ -160,12 +164,20 @@ impl Plan {
         relation: pg_sys::Oid,
     ) -> Result<Option<Plan>, Error> {
         let stray = || Error::StrayTrigger { source_id };
-        let source = sources::by_id(session, source_id).ok_or_else(stray)?;
+        let mut source = sources::by_id(session, source_id).ok_or_else(stray)?;
         if source.removed {
             return Ok(None);
         }
         let log = logs::by_id(session, source.log_id).ok_or_else(stray)?;
-        let shape = Shape::load(session, &log, &source)?;
+        // Whatever `relation` was altered to.
+        let bound = shape::bound_here(session, &source.bound_to);
+        if let Some(bound) = bound.filter(|table| relcache::exists(*table)) {
+            source.relation = bound;
+        }
+        let shape = match Shape::restored(session, &log, &source) {
+            Some(shape) => shape,
+            None => Shape::load(session, &log, &source)?,
+        };
         let table = match relation == source.relation {
             true => shape.table.clone(),
             false if shape.table.written_through.contains(&relation) => {
@@ -307,17 +319,11 @@ impl Plan {
                 };
                 let values: Vec<Value> = self.logged.iter().map(decode).collect();
                 let key = self.key_of(row);
-                match encoder.encode(&values, &context, leaf_data) {
-                    Ok(()) => Ok(key),
-                    Err(problem) => Err((key, problem.to_string())),
-                }
+                let about = || (self.log.clone(), self.source.name.clone(), key.clone());
+                let keep = self.source.store_leaf_data;
+                leaves::encode(encoder, &values, &context, keep, about, leaf_data).map(|()| key)
             });
-            let key = encoded.map_err(|(key, problem)| Error::Encode {
-                log: self.log.clone(),
-                table: self.source.name.clone(),
-                key,
-                problem,
-            })?;
+            let key = encoded?;
             self.gather(&origin, kind, place, &key, leaf_data, salt.as_deref());
             Ok(())
         })
@@ -413,7 +419,11 @@ fn in_workspace<T>(f: impl FnOnce(&mut Scratch, &mut Vec<u8>) -> T) -> T {
             scratch: ManuallyDrop::new(Scratch::lasting()),
             leaf_data: Vec::with_capacity(TYPICAL),
         });
-        f(scratch, leaf_data)
+        let done = f(scratch, leaf_data);
+        if leaf_data.capacity() > KEPT {
+            *leaf_data = Vec::with_capacity(TYPICAL);
+        }
+        done
     })
 }
 

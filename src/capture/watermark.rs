@@ -82,6 +82,9 @@ pub struct Stream<'a> {
     done: bool,
     /// The row that was taken last.
     taken: Option<Leaf>,
+    /// Where a later batch goes on while the rows that were taken last cannot be logged; within, `None` if none before
+    /// them could.
+    held: Option<Option<Vec<String>>>,
     /// Whom to ask whether a row has an entry already, where that can be.
     looked_up: Option<(&'a Session, &'a Log)>,
 }
@@ -146,6 +149,7 @@ impl<'a> Stream<'a> {
             fetched: VecDeque::new(),
             done: false,
             taken: None,
+            held: None,
             looked_up: None,
         }
     }
@@ -165,7 +169,15 @@ impl<'a> Stream<'a> {
     /// Takes the next row.
     pub fn advance(&mut self) -> Result<(), Error> {
         self.peek()?;
-        self.taken = self.fetched.pop_front().or(self.taken.take());
+        let Some(next) = self.fetched.pop_front() else {
+            return Ok(());
+        };
+        match (&next.problem, &self.held) {
+            (None, _) => self.held = None,
+            (Some(_), None) => self.held = Some(self.watermark()?),
+            (Some(_), Some(_)) => {}
+        }
+        self.taken = Some(next);
         Ok(())
     }
 
@@ -174,8 +186,12 @@ impl<'a> Stream<'a> {
         self.taken.as_ref()
     }
 
-    /// Where a later batch goes on, if a row was taken.
+    /// Where a later batch goes on, if a row was taken that can be logged: at the last of them. Those behind it are
+    /// tried again.
     pub fn watermark(&self) -> Result<Option<Vec<String>>, Error> {
+        if let Some(held) = &self.held {
+            return Ok(held.clone());
+        }
         let position = |leaf: &Leaf| leaf.position(self.shape);
         self.taken.as_ref().map(position).transpose()
     }

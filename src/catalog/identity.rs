@@ -5,6 +5,7 @@
 //! whether this is the database that wrote to it last, and otherwise holds until `adopt_database` says what
 //! it is. A standby that was promoted is the same database, on another timeline.
 
+use crate::administration::{self, Act};
 use crate::catalog::logs;
 use crate::error::Error;
 use crate::pg::spi::{Row, Snapshot};
@@ -120,15 +121,18 @@ fn store(session: &Session, here: &Identity) {
             here.timeline.into(),
         ],
     );
+    administration::record(session, Act::DatabaseRecorded);
 }
 
-/// Says what this database is, which has the logs of another; returns that in words. What is on record
-/// about the state of the other server is forgotten.
-pub fn adopt(session: &Session, adoption: Adoption) -> Result<String, Error> {
+/// Says what this database is, which has the logs of another or, where `restored`, was restored from a dump of
+/// its own; returns that in words. What is on record about the state of the other server is forgotten.
+pub fn adopt(session: &Session, adoption: Adoption, restored: bool) -> Result<String, Error> {
     let here = here(session);
-    let other = other(session).ok_or_else(|| Error::NotACopy {
-        name: here.name.clone(),
-    })?;
+    let other = other(session)
+        .or_else(|| restored.then(|| here.clone()))
+        .ok_or_else(|| Error::NotACopy {
+            name: here.name.clone(),
+        })?;
     session.execute(
         "UPDATE @extschema@.merkle_database SET left_at = pg_catalog.clock_timestamp() WHERE left_at IS NULL",
         &[],

@@ -20,7 +20,13 @@ pub enum Definition {
     Of(Box<Definition>),
     /// Values are stored as numbers of catalog entries and written as their names, whatever these are then.
     Names,
+    /// Types are nested more deeply here than values can be taken apart again.
+    TooDeep,
 }
+
+/// How deeply types may be nested: decoders of JSON and CBOR go no deeper than 128 levels, and a definition takes
+/// three for each.
+pub const DEPTH: usize = 32;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Label {
@@ -55,6 +61,13 @@ pub const NAMES: [pg_sys::Oid; 12] = [
 impl Definition {
     /// As the catalogs have it now.
     pub fn of_type(type_oid: pg_sys::Oid) -> Option<Definition> {
+        Definition::at_depth(type_oid, 0)
+    }
+
+    fn at_depth(type_oid: pg_sys::Oid, depth: usize) -> Option<Definition> {
+        if depth > DEPTH {
+            return Some(Definition::TooDeep);
+        }
         let type_oid = crate::pg::datum::base_type(type_oid);
         if NAMES.contains(&type_oid) {
             return Some(Definition::Names);
@@ -73,9 +86,24 @@ impl Definition {
             parts.into_iter().next()?;
         match (kind.as_str(), inner) {
             ("e", _) => Some(Definition::Enum(labels(type_oid))),
-            ("c", _) => Some(Definition::Composite(attributes(relation))),
-            (_, Some(inner)) => Definition::of_type(inner).map(|d| Definition::Of(Box::new(d))),
+            ("c", _) => Some(Definition::Composite(attributes(relation, depth + 1))),
+            (_, Some(inner)) => {
+                Definition::at_depth(inner, depth + 1).map(|d| Definition::Of(Box::new(d)))
+            }
             _ => None,
+        }
+    }
+
+    /// True if types are nested too deeply in it.
+    pub fn is_too_deep(&self) -> bool {
+        match self {
+            Definition::TooDeep => true,
+            Definition::Of(inner) => inner.is_too_deep(),
+            Definition::Composite(attributes) => attributes
+                .iter()
+                .filter_map(|a| a.definition.as_ref())
+                .any(Definition::is_too_deep),
+            Definition::Enum(_) | Definition::Names => false,
         }
     }
 
@@ -113,7 +141,7 @@ impl Definition {
                     }
                 })
                 .collect(),
-            (Definition::Enum(_) | Definition::Composite(_), _) => {
+            (Definition::Enum(_) | Definition::Composite(_) | Definition::TooDeep, _) => {
                 vec!["its type is another one now".to_owned()]
             }
         }
@@ -199,7 +227,7 @@ impl Definition {
                     }
                 }
             }
-            (Definition::Enum(_) | Definition::Composite(_) | Definition::Names, _) => {}
+            (_, _) => {}
         }
     }
 
@@ -258,7 +286,7 @@ fn labels(type_oid: pg_sys::Oid) -> Vec<Label> {
     )
 }
 
-fn attributes(relation: pg_sys::Oid) -> Vec<Attribute> {
+fn attributes(relation: pg_sys::Oid, depth: usize) -> Vec<Attribute> {
     let found = query(
         Snapshot::Fresh,
         "SELECT a.attnum, a.attname::pg_catalog.text, a.atttypid FROM pg_catalog.pg_attribute a
@@ -269,7 +297,7 @@ fn attributes(relation: pg_sys::Oid) -> Vec<Attribute> {
     let attribute = |(number, name, type_oid)| Attribute {
         number,
         name,
-        definition: Definition::of_type(type_oid),
+        definition: Definition::at_depth(type_oid, depth),
     };
     found.into_iter().map(attribute).collect()
 }

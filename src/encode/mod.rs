@@ -87,6 +87,8 @@ impl Decoder {
 
     /// The decoder of a type, with the names that `definition` has; a domain is read as what it is over.
     pub fn of_type(type_oid: pg_sys::Oid, definition: Option<&Definition>) -> Decoder {
+        // SAFETY: raises an error where the stack is nearly used up.
+        unsafe { pg_sys::check_stack_depth() };
         let type_oid = crate::pg::datum::base_type(type_oid);
         Decoder::of_plain_type(type_oid).unwrap_or_else(|| container::decoder(type_oid, definition))
     }

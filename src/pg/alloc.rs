@@ -160,6 +160,21 @@ pub fn reserve<T>(vector: &mut Vec<T>, more: usize) {
     }
 }
 
+/// As `reserve`, for what is large in itself: no more than is asked for.
+pub fn reserve_exact<T>(vector: &mut Vec<T>, more: usize) {
+    if vector.try_reserve_exact(more).is_err() {
+        raise();
+    }
+}
+
+/// A copy of bytes, of which there may be any number; raises an error where there is no memory for them.
+pub fn copy_bytes(bytes: &[u8]) -> Vec<u8> {
+    let mut copy = Vec::new();
+    reserve_exact(&mut copy, bytes.len());
+    copy.extend_from_slice(bytes);
+    copy
+}
+
 /// A copy of a text of any length; raises an error where there is no memory for it.
 pub fn copy(text: &str) -> String {
     let mut copy = Vec::new();

@@ -1,6 +1,7 @@
 //! Many rows written past the executor, as COPY writes them: whole pages at a time, then their index
 //! entries.
 
+use super::alloc;
 use super::memory::Scratch;
 use super::raw::{ExecInsertIndexTuples, ExecStoreVirtualTuple, heap_multi_insert};
 use pgrx::{PgMemoryContexts, pg_sys};
@@ -120,6 +121,7 @@ impl BulkInsert {
             self.bytes.extend_from_slice(&header.to_ne_bytes());
             at
         };
+        alloc::reserve(&mut self.bytes, content.len());
         self.bytes.extend_from_slice(content);
         Waiting::At(at)
     }
@@ -177,6 +179,7 @@ impl BulkInsert {
         }
         self.values.clear();
         self.bytes.clear();
+        self.bytes.shrink_to(2 * BYTES);
     }
 
     /// Writes what waits, and closes the table; its lock stays to the end of the transaction.

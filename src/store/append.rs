@@ -20,7 +20,7 @@ use crate::pg::xact;
 use crate::session::Session;
 use crate::settings;
 use merkle_tree::{Frontier, Hash};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
 use std::rc::Rc;
 use std::time::Instant;
@@ -96,8 +96,10 @@ pub struct Appender<'a> {
     runs: Vec<(i64, i32, Rc<Statement>)>,
     metadata: Metadata,
     scratch: Scratch,
-    /// Some entry was salted, and so can be redacted.
-    salted: bool,
+    /// By source with salted entries: the hashes of keys that are redacted.
+    redacted: HashMap<i32, HashSet<i64>>,
+    /// Entries that may be of these keys.
+    of_redacted: Vec<i64>,
 }
 
 /// Rows of a table, which is opened with the first.
@@ -161,7 +163,8 @@ impl<'a> Appender<'a> {
             runs: Vec::new(),
             metadata: Metadata::default(),
             scratch: Scratch::new(),
-            salted: false,
+            redacted: HashMap::new(),
+            of_redacted: Vec::new(),
         })
     }
 
@@ -195,7 +198,9 @@ impl<'a> Appender<'a> {
                 self.marks.push(session, mark.row())?;
             }
         }
-        self.salted |= entry.salt.is_some();
+        if entry.salt.is_some() {
+            self.look_for_redaction(index, entry);
+        }
         if entry.salt.is_some() || entry.leaf_data.is_some() {
             self.kept.push(
                 session,
@@ -213,6 +218,9 @@ impl<'a> Appender<'a> {
             .entry(index, entry.source_id, entry.key, order);
         if let Some(salt) = entry.salt {
             self.metadata.salt(index, salt);
+        }
+        if entry.leaf_data.is_some_and(leaf_format::is_digest) {
+            self.metadata.digest(index);
         }
         let key_hash = match order {
             None => Column::Null,
@@ -234,6 +242,22 @@ impl<'a> Appender<'a> {
             ],
         )?;
         Ok(index)
+    }
+
+    /// Remembers a salted entry whose key may be one that is redacted.
+    fn look_for_redaction(&mut self, index: i64, entry: &Entry) {
+        let (session, id) = (self.session, entry.source_id);
+        let of_source = self.redacted.entry(id);
+        if of_source
+            .or_insert_with(|| redacted::hashes(session, id))
+            .is_empty()
+        {
+            return;
+        }
+        let hash = self.equality(id).hash(id, entry.key);
+        if self.redacted[&id].contains(&hash) {
+            self.of_redacted.push(index);
+        }
     }
 
     /// When two texts are one key of a source.
@@ -281,8 +305,9 @@ impl<'a> Appender<'a> {
     /// Writes what is left, and a tree head if anything was appended.
     pub fn finish(mut self) -> Result<Appended, Error> {
         self.flush();
-        if self.salted {
-            for redaction in redacted::erase_logged(self.session, self.log, self.start)? {
+        if !self.of_redacted.is_empty() {
+            let indexes = std::mem::take(&mut self.of_redacted);
+            for redaction in redacted::erase_logged(self.session, self.log, indexes)? {
                 self.push(&redaction.entry())?;
             }
             self.flush();

@@ -5,7 +5,7 @@
 
 use super::{key_index, order_index};
 use crate::capture::order::SortKey;
-use crate::capture::row_key::RowKey;
+use crate::capture::row_key::{self, RowKey};
 use crate::capture::scan::Leaf;
 use crate::capture::trigger::truncation_key;
 use crate::catalog::logs::Log;
@@ -230,14 +230,17 @@ pub fn check_unlogged(
         return Ok(());
     }
     // Entries with an order value are in the index on the key, so those without one are what is left.
-    let hidden = session.fresh_one(
-        "SELECT m.source_key, m.leaf_index FROM @extschema@.merkle_log m
-          WHERE m.log_id = $1 AND m.source_id = $2 AND m.order_value IS NULL AND m.source_key = ANY ($3)
-          ORDER BY m.leaf_index LIMIT 1",
-        &[log.id.into(), source_id.into(), keys.into()],
-        |row| (row.required::<String>(0), row.required::<i64>(1)),
-    );
-    match hidden {
+    let hidden = |keys: &[String]| {
+        session.fresh_one(
+            "SELECT m.source_key, m.leaf_index FROM @extschema@.merkle_log m
+              WHERE m.log_id = $1 AND m.source_id = $2 AND m.order_value IS NULL AND m.source_key = ANY ($3)
+              ORDER BY m.leaf_index LIMIT 1",
+            &[log.id.into(), source_id.into(), keys.to_vec().into()],
+            |row| (row.required::<String>(0), row.required::<i64>(1)),
+        )
+    };
+    let handfuls = row_key::handfuls(keys.iter().map(String::len));
+    match handfuls.into_iter().find_map(|range| hidden(&keys[range])) {
         None => Ok(()),
         Some((key, index)) => Err(Error::Damaged {
             log: log.name.clone(),

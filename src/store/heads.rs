@@ -188,7 +188,8 @@ pub fn cut(session: &Session, log: &Log, upto: i64) {
         pgrx::check_for_interrupts!();
         let to = upto.min(from + CHUNK);
         session.fresh(
-            "SELECT m.leaf_index, m.source_id, m.source_key, m.order_value, d.salt, d.erased_salt
+            "SELECT m.leaf_index, m.source_id, m.source_key, m.order_value, d.salt, d.erased_salt,
+                    pg_catalog.substr(d.leaf_data, 1, 2000)
                FROM @extschema@.merkle_log m LEFT JOIN @extschema@.merkle_leaf_data d USING (log_id, leaf_index)
               WHERE m.log_id = $1 AND m.leaf_index >= $2 AND m.leaf_index < $3",
             &[log.id.into(), from.into(), to.into()],
@@ -201,6 +202,9 @@ pub fn cut(session: &Session, log: &Log, upto: i64) {
                 }
                 if let Some(erased) = row.get::<Vec<u8>>(5) {
                     metadata.erased_salt(&erased);
+                }
+                if row.get::<&[u8]>(6).is_some_and(leaf_format::is_digest) {
+                    metadata.digest(index);
                 }
             },
         );

@@ -118,6 +118,7 @@ pub fn refresh(session: &Session, log: &Log) {
             hash_again(session, log, OF_LOG, &KeyEquality::default());
         }
         hash_again(session, log, source_id, &equality);
+        hash_redacted_again(session, source_id, &equality);
         session.execute(
             "UPDATE @extschema@.verification_sources SET key_equality = $2 WHERE source_id = $1",
             &[source_id.into(), (&*record).into()],
@@ -148,6 +149,27 @@ fn hash_again(session: &Session, log: &Log, source_id: i32, equality: &KeyEquali
             &[log.id.into(), indexes.into(), hashes.into()],
         );
     }
+}
+
+fn hash_redacted_again(session: &Session, source_id: i32, equality: &KeyEquality) {
+    let keys: Vec<(i64, i64)> = session.fresh(
+        "SELECT r.leaf_index, r.source_key FROM @extschema@.merkle_redacted_key r WHERE r.source_id = $1",
+        &[source_id.into()],
+        |row| (row.required(0), equality.hash(source_id, row.required(1))),
+    );
+    let (indexes, hashes): (Vec<i64>, Vec<i64>) = keys.into_iter().unzip();
+    session.execute(
+        "UPDATE @extschema@.merkle_redacted_key r SET key_hash = h.hash
+           FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) h (leaf_index, hash)
+          WHERE r.source_id = $1 AND r.leaf_index = h.leaf_index",
+        &[source_id.into(), indexes.into(), hashes.into()],
+    );
+}
+
+/// True if the stored hash of a key is not that of the key, and is not to be computed anew anyway.
+pub fn is_misplaced(session: &Session, log: &Log, source_id: i32, key: &str, hash: i64) -> bool {
+    let equality = settled(session, log, source_id);
+    equality.is_some_and(|e| e.hash(source_id, key) != hash)
 }
 
 /// Those of `entries` whose hash is not that of their key. Sources whose hashes are to be computed anew are

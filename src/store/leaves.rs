@@ -2,12 +2,91 @@
 //! statements that made them (`merkle_statement`).
 
 use crate::catalog::logs::Log;
+use crate::error::Error;
+use crate::pg::alloc;
+use crate::pg::memory::Scratch;
 use crate::pg::spi::{Row, Snapshot};
 use crate::session::Session;
-use leaf_format::{Kind, Origin};
+use leaf_format::{Context, Encoder, Kind, Leaf, Origin, Value};
+use merkle_tree::{Hash, leaf_hash};
 use pgrx::datum::DatumWithOid;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
+
+/// The most bytes that are kept of an entry. A dump writes each byte as two digits, and no row of a dump has more
+/// than 1 GB.
+pub const LONGEST: usize = 500 << 20;
+/// Characters of a key that an error shows.
+const SHOWN: usize = 100;
+/// How many times over the leaf data are in memory while they are taken apart.
+const COPIES: usize = 6;
+
+/// The leaf hash of leaf data, or of their long form.
+pub fn hash(leaf_data: &[u8]) -> Hash {
+    leaf_hash(&leaf_format::capped(leaf_data).unwrap_or(Cow::Borrowed(leaf_data)))
+}
+
+/// Writes the leaf data of a row: the long form where they are kept, since the columns are then to be had again.
+///
+/// # Errors
+/// If a value has no encoding, or the row is too long to be kept. `row`: names of log and table, and the key.
+pub fn encode(
+    encoder: &Encoder,
+    values: &[Value],
+    context: &Context,
+    keep: bool,
+    row: impl FnOnce() -> (String, String, String),
+    leaf_data: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let encoded = match keep {
+        true => encoder.encode_in_full(values, context, LONGEST, leaf_data),
+        false => encoder.encode(values, context, leaf_data),
+    };
+    encoded.map_err(|problem| {
+        let (log, table, key) = row();
+        match problem {
+            leaf_format::Error::TooLong { limit } => Error::RowTooLong {
+                log,
+                table,
+                key: key.chars().take(SHOWN).collect(),
+                limit,
+            },
+            problem => Error::Encode {
+                log,
+                table,
+                key,
+                problem: problem.to_string(),
+            },
+        }
+    })
+}
+
+/// Leaf data that are kept.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    pub hash: Hash,
+    /// What was hashed.
+    pub leaf_data: Vec<u8>,
+    /// What is stored is the long form.
+    pub is_long: bool,
+}
+
+impl Kept {
+    fn new(stored: &[u8]) -> Kept {
+        let leaf_data = leaf_format::capped(stored).unwrap_or(Cow::Borrowed(stored));
+        Kept {
+            hash: leaf_hash(&leaf_data),
+            is_long: leaf_data.len() < stored.len(),
+            leaf_data: leaf_data.into_owned(),
+        }
+    }
+
+    /// Only the digest of the columns is there.
+    pub fn is_digest(&self) -> bool {
+        !self.is_long && leaf_format::is_digest(&self.leaf_data)
+    }
+}
 
 /// A statement that trigger capture saw, and the run of entries it made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +105,7 @@ pub struct Statement {
 pub struct Annex {
     pub statement: Option<Rc<Statement>>,
     pub salt: Option<Vec<u8>>,
-    pub leaf_data: Option<Vec<u8>>,
+    pub leaf_data: Option<Kept>,
     /// Of a salt that was destroyed, its part of the batch's digest.
     pub erased_salt: Option<Vec<u8>>,
 }
@@ -92,6 +171,7 @@ pub fn runs(
 /// say nothing are left out.
 pub fn annexes(session: &Session, log: &Log, from: i64, to: i64) -> HashMap<i64, Annex> {
     let args: [DatumWithOid; 3] = [log.id.into(), from.into(), to.into()];
+    let mut scratch = Scratch::new();
     let mut annexes: HashMap<i64, Annex> = session
         .read(
             "SELECT d.leaf_index, d.salt, d.leaf_data, d.erased_salt FROM @extschema@.merkle_leaf_data d
@@ -101,7 +181,7 @@ pub fn annexes(session: &Session, log: &Log, from: i64, to: i64) -> HashMap<i64,
                 let annex = Annex {
                     statement: None,
                     salt: row.get(1),
-                    leaf_data: row.get(2),
+                    leaf_data: scratch.reuse(|| row.get(2).map(Kept::new)),
                     erased_salt: row.get(3),
                 };
                 (row.required(0), annex)
@@ -134,4 +214,19 @@ pub fn annex(session: &Session, log: &Log, index: i64) -> Annex {
     annexes(session, log, index, index + 1)
         .remove(&index)
         .unwrap_or_default()
+}
+
+/// What is kept of an entry, with all columns where they are there; `None` if nothing is, or it is no leaf.
+pub fn in_full(session: &Session, snapshot: Snapshot, log: &Log, index: i64) -> Option<Leaf> {
+    let leaf = session.query(
+        snapshot,
+        "SELECT d.leaf_data FROM @extschema@.merkle_leaf_data d WHERE d.log_id = $1 AND d.leaf_index = $2",
+        &[log.id.into(), index.into()],
+        |row| {
+            let leaf_data = row.get::<&[u8]>(0)?;
+            alloc::reserve(&mut Vec::<u8>::new(), leaf_data.len().saturating_mul(COPIES));
+            Leaf::decode_in_full(leaf_data).ok()
+        },
+    );
+    leaf.into_iter().next().flatten()
 }

@@ -17,6 +17,7 @@ const ENTRY: u8 = 0;
 const STATEMENT: u8 = 1;
 const HEAD: u8 = 2;
 const SALT: u8 = 3;
+const DIGEST: u8 = 4;
 
 #[derive(Default)]
 pub struct Metadata {
@@ -68,6 +69,13 @@ impl Metadata {
         // Anything else than a hash makes the digest another, too.
         let part = Hash::try_from(erased).map_or([1; 4], |hash| numbers(&hash));
         add(&mut self.sum, &part);
+    }
+
+    /// Of the columns of an entry only the digest was there to be kept.
+    pub fn digest(&mut self, leaf_index: i64) {
+        self.parts.push(DIGEST);
+        self.number(leaf_index);
+        self.end();
     }
 
     /// `created_at` counts microseconds since 2000-01-01 00:00 UTC.

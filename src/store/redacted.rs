@@ -4,17 +4,20 @@
 //! such a key is redacted by the batch that appends it, in the same transaction.
 
 use super::append::Entry;
-use super::metadata;
+use super::leaves::{self, LONGEST};
+use super::{key_index, metadata};
+use crate::capture::key_equality::ByKey;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::OF_LOG;
 use crate::encode::time;
 use crate::error::Error;
-use crate::pg::spi::Snapshot;
+use crate::pg::spi::{Row, Snapshot};
 use crate::pg::xact;
 use crate::session::Session;
 use leaf_format::{Cbor, Columns, Context, Encoder, Kind, Leaf, Origin, Value};
-use merkle_tree::{Hash, leaf_hash};
-use std::collections::HashSet;
+use merkle_tree::Hash;
+use pgrx::datum::TimestampWithTimeZone;
+use std::collections::{HashMap, HashSet};
 
 /// What an entry that says that something was redacted is about.
 pub enum Subject<'a> {
@@ -70,14 +73,14 @@ impl Redaction {
         };
         let mut leaf_data = Vec::new();
         Encoder::new(source_table, Kind::Redact, names)
-            .and_then(|encoder| encoder.encode(&values, &context, &mut leaf_data))
+            .and_then(|e| e.encode_in_full(&values, &context, LONGEST, &mut leaf_data))
             .map_err(|e| Error::Damaged {
                 log: log.name.clone(),
                 problem: format!("a redaction cannot be encoded: {e}"),
             })?;
         Ok(Redaction {
             key: subject.key(),
-            hash: leaf_hash(&leaf_data),
+            hash: leaves::hash(&leaf_data),
             leaf_data,
         })
     }
@@ -167,52 +170,174 @@ pub fn erase(session: &Session, log: &Log, index: i64) -> bool {
     true
 }
 
-/// Redacts from now on what is logged of a row.
-pub fn remember(session: &Session, source_id: i32, key: &str, at: i64, reason: &str) -> bool {
-    let added = session.fresh(
-        "INSERT INTO @extschema@.merkle_redacted_key (source_id, source_key, leaf_index, reason)
-         VALUES ($1, $2, $3, $4) ON CONFLICT (source_id, source_key) DO NOTHING RETURNING true",
-        &[source_id.into(), key.into(), at.into(), reason.into()],
-        |_| (),
+/// A row of `merkle_redacted_key`.
+#[derive(Clone, Debug)]
+pub struct RedactedKey {
+    pub source_id: i32,
+    pub key: String,
+    /// The entry that says that the row is redacted.
+    pub leaf_index: i64,
+    pub reason: String,
+    /// When that was asked for; microseconds since 2000-01-01 00:00 UTC.
+    pub redacted_at: i64,
+    pub key_hash: i64,
+}
+
+const COLUMNS: &str =
+    "r.source_id, r.source_key, r.leaf_index, r.reason, r.redacted_at, r.key_hash";
+
+fn from_row(row: &Row) -> RedactedKey {
+    RedactedKey {
+        source_id: row.required(0),
+        key: row.required(1),
+        leaf_index: row.required(2),
+        reason: row.required(3),
+        redacted_at: row.datum(4).map_or(0, |d| d.value() as i64),
+        key_hash: row.required(5),
+    }
+}
+
+/// The redacted key of a source that is the same as `key`, under whatever spelling.
+fn find(session: &Session, log: &Log, source_id: i32, key: &str) -> Option<RedactedKey> {
+    let equality = key_index::equality(session, log, source_id);
+    let of_hash = session.fresh(
+        &format!(
+            "SELECT {COLUMNS} FROM @extschema@.merkle_redacted_key r WHERE r.source_id = $1 AND r.key_hash = $2"
+        ),
+        &[source_id.into(), equality.hash(source_id, key).into()],
+        from_row,
     );
-    !added.is_empty()
+    let same = |found: &RedactedKey| equality.same(&found.key, key);
+    of_hash.into_iter().find(same)
+}
+
+/// Redacts from now on what is logged of a row, which the entry at leaf index `at` will say; false if that was so
+/// before.
+pub fn remember(
+    session: &Session,
+    log: &Log,
+    source_id: i32,
+    key: &str,
+    at: i64,
+    reason: &str,
+) -> bool {
+    if find(session, log, source_id, key).is_some() {
+        return false;
+    }
+    let equality = key_index::equality(session, log, source_id);
+    session.execute(
+        "INSERT INTO @extschema@.merkle_redacted_key (source_id, source_key, leaf_index, reason, redacted_at, key_hash)
+         VALUES ($1, $2, $3, $4, $5, $6)",
+        &[
+            source_id.into(),
+            key.into(),
+            at.into(),
+            reason.into(),
+            TimestampWithTimeZone::try_from(xact::statement_start()).ok().into(),
+            equality.hash(source_id, key).into(),
+        ],
+    );
+    true
+}
+
+/// Whose keys are redacted of the sources of a log.
+pub fn all(session: &Session, snapshot: Snapshot, log: &Log) -> Vec<RedactedKey> {
+    session.query(
+        snapshot,
+        &format!(
+            "SELECT {COLUMNS} FROM @extschema@.merkle_redacted_key r
+               JOIN @extschema@.verification_sources s USING (source_id) WHERE s.log_id = $1"
+        ),
+        &[log.id.into()],
+        from_row,
+    )
 }
 
 /// The keys of a log's sources that are redacted.
-pub fn keys(session: &Session, snapshot: Snapshot, log: &Log) -> HashSet<(i32, String)> {
-    session
-        .query(
-            snapshot,
-            "SELECT r.source_id, r.source_key FROM @extschema@.merkle_redacted_key r
-               JOIN @extschema@.verification_sources s USING (source_id) WHERE s.log_id = $1",
-            &[log.id.into()],
-            |row| (row.required(0), row.required(1)),
-        )
-        .into_iter()
-        .collect()
+pub struct RedactedKeys {
+    by_source: HashMap<i32, ByKey<()>>,
+    /// Source, key as it is stored, and the entry that says so.
+    recorded: HashSet<(i32, String, i64)>,
 }
 
-/// Erases what entries from `start` on, of keys that are redacted, were made from; the entries that say so
+impl RedactedKeys {
+    pub fn load(session: &Session, snapshot: Snapshot, log: &Log) -> RedactedKeys {
+        let mut by_source: HashMap<i32, ByKey<()>> = HashMap::new();
+        let mut recorded = HashSet::new();
+        for row in all(session, snapshot, log) {
+            by_source
+                .entry(row.source_id)
+                .or_insert_with(|| key_index::equality(session, log, row.source_id).map([]))
+                .insert(row.key.clone(), ());
+            recorded.insert((row.source_id, row.key, row.leaf_index));
+        }
+        RedactedKeys {
+            by_source,
+            recorded,
+        }
+    }
+
+    /// True if a row is redacted, under whatever spelling of its key.
+    pub fn has(&self, source_id: i32, key: &str) -> bool {
+        self.by_source
+            .get(&source_id)
+            .is_some_and(|keys| keys.contains(key))
+    }
+
+    /// True if a key stands there as the entry at `leaf_index` says.
+    pub fn is_recorded(&self, row: &(i32, String), leaf_index: i64) -> bool {
+        self.recorded.contains(&(row.0, row.1.clone(), leaf_index))
+    }
+}
+
+/// The hashes of redacted keys of a source.
+pub fn hashes(session: &Session, source_id: i32) -> HashSet<i64> {
+    let hashes = session.fresh(
+        "SELECT r.key_hash FROM @extschema@.merkle_redacted_key r WHERE r.source_id = $1",
+        &[source_id.into()],
+        |row| row.required(0),
+    );
+    hashes.into_iter().collect()
+}
+
+/// Erases what those of the entries at `indexes` were made from whose keys are redacted; the entries that say so
 /// are still to be appended.
-pub fn erase_logged(session: &Session, log: &Log, start: i64) -> Result<Vec<Redaction>, Error> {
-    let of_redacted: Vec<(i64, Vec<u8>, String, String)> = session.fresh(
-        "SELECT m.leaf_index, m.leaf_hash, s.source_table, r.reason
-           FROM @extschema@.merkle_redacted_key r
-           JOIN @extschema@.verification_sources s ON s.source_id = r.source_id AND s.log_id = $1
-           JOIN @extschema@.merkle_log m
-             ON m.log_id = $1 AND m.leaf_index >= $2 AND m.source_id = r.source_id AND m.source_key = r.source_key
-          ORDER BY m.leaf_index",
-        &[log.id.into(), start.into()],
-        |row| (row.required(0), row.required(1), row.required(2), row.required(3)),
+pub fn erase_logged(
+    session: &Session,
+    log: &Log,
+    indexes: Vec<i64>,
+) -> Result<Vec<Redaction>, Error> {
+    let of_hash: Vec<(i64, Vec<u8>, i32, String, String)> = session.fresh(
+        "SELECT m.leaf_index, m.leaf_hash, s.source_id, s.source_table, m.source_key
+           FROM @extschema@.merkle_log m JOIN @extschema@.verification_sources s USING (source_id)
+          WHERE m.log_id = $1 AND m.leaf_index = ANY ($2) ORDER BY m.leaf_index",
+        &[log.id.into(), indexes.into()],
+        |row| {
+            (
+                row.required(0),
+                row.required(1),
+                row.required(2),
+                row.required(3),
+                row.required(4),
+            )
+        },
     );
     let mut redactions = Vec::new();
-    for (index, leaf_hash, source_table, reason) in of_redacted {
+    for (index, leaf_hash, source_id, source_table, key) in of_hash {
+        let Some(redacted) = find(session, log, source_id, &key) else {
+            continue;
+        };
         if erase(session, log, index) {
             let subject = Subject::Entry {
                 index,
                 leaf_hash: &leaf_hash,
             };
-            redactions.push(Redaction::new(log, &source_table, &subject, &reason)?);
+            redactions.push(Redaction::new(
+                log,
+                &source_table,
+                &subject,
+                &redacted.reason,
+            )?);
         }
     }
     Ok(redactions)

@@ -39,6 +39,21 @@ pub fn keep_only(session: &Session, log: &Log, source_id: i32, keys: &[String]) 
     );
 }
 
+/// The rows that are set aside in a log under a hash that is not their key's: source and key. Sources whose hashes
+/// are to be computed anew are not judged.
+pub fn misplaced(session: &Session, log: &Log) -> Vec<(i32, String)> {
+    let rows: Vec<(i32, i64, String)> = session.read(
+        "SELECT a.source_id, a.key_hash, a.source_key FROM @extschema@.merkle_set_aside a
+           JOIN @extschema@.verification_sources s USING (source_id) WHERE s.log_id = $1",
+        &[log.id.into()],
+        |row| (row.required(0), row.required(1), row.required(2)),
+    );
+    let misplaced = |(source_id, hash, key): (i32, i64, String)| {
+        key_index::is_misplaced(session, log, source_id, &key, hash).then_some((source_id, key))
+    };
+    rows.into_iter().filter_map(misplaced).collect()
+}
+
 /// How many rows of a log are set aside, and why one of them is.
 pub fn summary(session: &Session, log_id: i32) -> Option<(i64, String)> {
     session.fresh_one(

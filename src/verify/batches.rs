@@ -6,7 +6,7 @@ use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use crate::store::entries::Entry;
 use crate::store::heads::{self, Recorded};
-use crate::store::leaves;
+use crate::store::leaves::{self, Kept};
 use crate::store::metadata::{self, Metadata, Sum};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -37,15 +37,28 @@ pub struct Batches {
     entries_damaged: bool,
     /// Some entry does not exist.
     entries_missing: bool,
+    /// Entries of whose columns only the digest is kept.
+    digests: Vec<i64>,
     /// A head with a digest has been seen: later ones have one.
     seen: bool,
+    /// So have those of larger trees than this.
+    since: Option<i64>,
 }
 
 impl Batches {
+    /// Batches of a log whose heads have digests beyond a tree size, where that is known.
+    pub fn since(since: Option<i64>) -> Batches {
+        Batches {
+            since,
+            ..Batches::default()
+        }
+    }
+
     /// Takes over what was found out about the entries behind these.
     pub fn absorb(&mut self, other: Batches) {
         self.bad.extend(other.bad);
         self.places.extend(other.places);
+        self.digests.extend(other.digests);
         self.entries_damaged |= other.entries_damaged;
         self.entries_missing |= other.entries_missing;
         self.seen |= other.seen;
@@ -78,7 +91,7 @@ impl Batches {
         metadata::add(&mut sum, &part.sum);
         let right = match &part.stored {
             Some(stored) => *stored == metadata::bytes(&sum),
-            None => !self.seen,
+            None => !self.seen && self.since.is_none_or(|since| size <= since),
         };
         self.seen |= part.stored.is_some();
         if !right {
@@ -106,6 +119,12 @@ impl Batches {
         self.places.extend(leaf_index);
     }
 
+    fn note_digest(&mut self, leaf_index: i64) {
+        if self.digests.len() < PLACES {
+            self.digests.push(leaf_index);
+        }
+    }
+
     /// True if the keys or statements of an entry may not be what its batch wrote.
     pub fn doubts(&self, leaf_index: i64) -> bool {
         let holds = |(first, end): &(i64, i64)| (*first..*end).contains(&leaf_index);
@@ -130,6 +149,12 @@ impl Batches {
             self.places.iter().any(|at| within.contains(at))
         };
         let finding = |(first, end): &(i64, i64)| {
+            let within = |at: &&i64| (*first..*end).contains(*at);
+            if let Some(at) = self.digests.iter().find(within) {
+                let detail =
+                    "only the digest of its columns is kept, which the batch did not record so";
+                return Finding::of_log(Kind::LeafDataAltered, Some(*at), detail.to_owned());
+            }
             let detail = format!(
                 "of the batch of entries {first} to {}, a key, an order value, a source, a salt, a statement, the time of the tree head or its digest was altered",
                 end - 1
@@ -168,6 +193,13 @@ impl Verification {
                 let annex = annexes.get(&entry.leaf_index);
                 if let Some(salt) = annex.and_then(|a| a.salt.as_deref()) {
                     sums.salt(entry.leaf_index, salt);
+                }
+                if annex
+                    .and_then(|a| a.leaf_data.as_ref())
+                    .is_some_and(Kept::is_digest)
+                {
+                    sums.digest(entry.leaf_index);
+                    self.batches.note_digest(entry.leaf_index);
                 }
                 if let Some(erased) = annex.and_then(|a| a.erased_salt.as_deref()) {
                     sums.erased_salt(erased);

@@ -4,11 +4,12 @@ use super::Verification;
 use super::finding::{Finding, Kind};
 use crate::administration::replay::{Problem, Replay, replay};
 use crate::administration::state::{self, Configuration, Row};
-use crate::capture::shape::identity;
+use crate::capture::shape::bound_here;
 use crate::catalog::logs::{self, ADMINISTRATION, ADMINISTRATION_NAME};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
+use crate::store::late::{self, Group};
 use pgrx::pg_sys;
 use serde_json::Value as Json;
 use std::collections::BTreeSet;
@@ -85,7 +86,36 @@ impl Verification {
             findings.extend(orphans(session));
         }
         findings.extend(relations(session, &recorded));
+        findings.extend(self.late(session, replay));
         Ok(findings)
+    }
+}
+
+impl Verification {
+    /// The entries that came late, against those that are on record as such.
+    fn late(&self, session: &Session, replay: &Replay) -> Vec<Finding> {
+        let recorded: BTreeSet<&Group> = replay.late(self.log.id).iter().collect();
+        let stored = late::groups(session, &self.log);
+        let stored: BTreeSet<&Group> = stored.iter().collect();
+        let finding = |group: &&Group| {
+            let detail = format!(
+                "what is on record as {}, between entries {} and {}, is not what merkle_late_entry has",
+                group.way, group.first, group.last
+            );
+            Finding::of_log(Kind::LateEntryAltered, Some(group.first), detail)
+        };
+        // A group that lost or got a row is there in two forms.
+        let lost: Vec<&Group> = recorded.difference(&stored).copied().collect();
+        let of_lost = |group: &&Group| {
+            let at = |g: &&Group| (&g.way, g.found_at) == (&group.way, group.found_at);
+            !lost.iter().any(at)
+        };
+        let new = stored.difference(&recorded).copied().filter(of_lost);
+        lost.iter()
+            .copied()
+            .chain(new)
+            .map(|g| finding(&g))
+            .collect()
     }
 }
 
@@ -209,13 +239,6 @@ fn relations(session: &Session, recorded: &Configuration) -> Vec<Finding> {
     sources.filter(differs).map(altered).collect()
 }
 
-/// The table that a source was bound to in this database; `None` if it was bound in another.
-pub fn bound_here(session: &Session, bound_to: &str) -> Option<pg_sys::Oid> {
-    let number: u32 = bound_to.rsplit('/').next()?.parse().ok()?;
-    let oid = pg_sys::Oid::from(number);
-    (identity(session, oid) == bound_to).then_some(oid)
-}
-
 /// Rows of logs and sources that do not exist.
 fn orphans(session: &Session) -> Vec<Finding> {
     let of_logs = [
@@ -225,11 +248,14 @@ fn orphans(session: &Session) -> Vec<Finding> {
         "merkle_leaf_data",
         "merkle_statement",
         "merkle_pending",
+        "merkle_late_entry",
     ]
     .map(|table| (table, "log_id", "verification_logs"));
     let of_sources = [
         ("merkle_order_index", "source_id", "verification_sources"),
         ("merkle_pending", "source_id", "verification_sources"),
+        ("merkle_redacted_key", "source_id", "verification_sources"),
+        ("merkle_set_aside", "source_id", "verification_sources"),
     ];
     let orphan = |(table, column, owner): (&str, &str, &str)| {
         // From one value of the key's first column to the next, through the index.

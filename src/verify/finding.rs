@@ -92,6 +92,8 @@ kinds! {
         "A stored tree head is not that of the entries."
     ConfigurationAltered "configuration_altered" Extension
         "A log, a source, or a version of its columns is not configured as the administration log says."
+    LateEntryAltered "late_entry_altered" Extension
+        "merkle_late_entry does not have the entries that the administration log says came late."
     WatermarkAltered "watermark_altered" Extension
         "The watermark of a source is not at its last entry, so that rows would be logged twice or not at all."
     Unrecorded "unrecorded" Extension

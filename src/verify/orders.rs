@@ -35,6 +35,8 @@ pub struct Orders {
     last: HashMap<i32, SortKey>,
     /// Entries that the order index should have a mark of.
     marks: HashSet<(i32, i64)>,
+    /// By source: the least order value ahead of the watermark whose row has an entry, and its text.
+    ahead: HashMap<i32, (OrderValue, String)>,
 }
 
 #[derive(Clone)]
@@ -55,6 +57,7 @@ struct TopEntry {
 pub struct OrderNotes {
     tops: Vec<(i32, Vec<TopEntry>)>,
     marks: Vec<(i32, i64)>,
+    ahead: Vec<(i32, String)>,
 }
 
 impl Orders {
@@ -64,12 +67,23 @@ impl Orders {
         OrderNotes {
             tops: tops.map(|(id, tops)| (id, entries(tops))).collect(),
             marks: self.marks.into_iter().collect(),
+            ahead: self
+                .ahead
+                .into_iter()
+                .map(|(id, (_, text))| (id, text))
+                .collect(),
         }
     }
 
     /// Takes over what was found out about the entries behind these.
     pub fn absorb(&mut self, notes: OrderNotes, shapes: &[&Shape]) {
         self.marks.extend(notes.marks);
+        for (source_id, text) in notes.ahead {
+            let shape = shapes.iter().find(|s| s.source.id == source_id);
+            if let Some(value) = shape.and_then(|shape| value_of(shape, &text)) {
+                self.note_ahead(source_id, value, &text);
+            }
+        }
         for (source_id, entries) in notes.tops {
             let Some(shape) = shapes.iter().find(|s| s.source.id == source_id) else {
                 continue;
@@ -79,6 +93,13 @@ impl Orders {
                     self.push(source_id, Top { value, entry });
                 }
             }
+        }
+    }
+
+    fn note_ahead(&mut self, source_id: i32, value: OrderValue, text: &str) {
+        let least = self.ahead.get(&source_id);
+        if least.is_none_or(|(least, _)| value < *least) {
+            self.ahead.insert(source_id, (value, text.to_owned()));
         }
     }
 
@@ -241,10 +262,46 @@ impl Verification {
                 right.push((source.id, expected));
             }
         }
+        findings.extend(self.logged_ahead(session));
         for (source_id, watermark) in right {
             self.rows.set_watermark(source_id, watermark);
         }
         Ok(findings)
+    }
+}
+
+impl Verification {
+    /// Rows ahead of a watermark that have an entry would be logged again where the source does not say so.
+    fn logged_ahead(&self, session: &Session) -> Vec<Finding> {
+        let recorded: HashMap<i32, String> = session
+            .read(
+                "SELECT s.source_id, s.logged_ahead FROM @extschema@.verification_sources s
+                  WHERE s.log_id = $1 AND s.logged_ahead IS NOT NULL",
+                &[self.log.id.into()],
+                |row| (row.required(0), row.required(1)),
+            )
+            .into_iter()
+            .collect();
+        let mut findings = Vec::new();
+        for shape in self.rows.shapes() {
+            let source = &shape.source;
+            let Some((least, text)) = self.orders.ahead.get(&source.id) else {
+                continue;
+            };
+            let said = recorded
+                .get(&source.id)
+                .and_then(|text| value_of(shape, text));
+            if said.is_none_or(|said| said > *least) {
+                let detail = format!(
+                    "rows ahead of the watermark have entries, from order value {text} on, and logged_ahead does not say so"
+                );
+                findings.push(Finding {
+                    source_table: Some(source.name.clone()),
+                    ..Finding::of_log(Kind::WatermarkAltered, None, detail)
+                });
+            }
+        }
+        findings
     }
 }
 
@@ -301,6 +358,12 @@ fn order_problem(
     }
     // A watermark stands at an entry that a batch appended, not at one that was logged late.
     if is_late {
+        let watermark = shape.source.watermark.as_ref().and_then(|w| w.first());
+        let watermark = watermark.and_then(|text| value_of(shape, text));
+        let on_line = !matches!(value, OrderValue::First | OrderValue::Last);
+        if known.is_some() && on_line && watermark.is_none_or(|w| value > w) {
+            orders.note_ahead(entry.source_id, value, text);
+        }
         return None;
     }
     let entry_of = TopEntry {

@@ -1,24 +1,30 @@
 //! Entries against the source rows as they are now.
 
-mod look_up;
-
-use super::configuration::{Record, bound_here};
+use super::configuration::Record;
 use super::finding::{Finding, Kind as Finds};
-use super::walk::{Covered, Facts, Range, Stray};
+use super::walk::{Covered, Facts, Range, Stray, Walked, walk};
+use crate::administration;
+use crate::capture::key_equality::{ByKey, KeyEquality};
 use crate::capture::partitions::Partitions;
+use crate::capture::queue;
 use crate::capture::row_key;
-use crate::capture::shape::Shape;
+use crate::capture::scan::{Leaf as SourceRow, Scan};
+use crate::capture::shape::{Shape, bound_here};
 use crate::capture::state::{self, State};
+use crate::capture::statement;
+use crate::capture::trigger::truncation_key;
 use crate::catalog::logs::Log;
-use crate::catalog::sources;
+use crate::catalog::sources::{self, OF_LOG};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::pg::subtransaction;
+use crate::redaction;
 use crate::session::Session;
-use crate::store::entries::Entry;
-use crate::store::leaves::Annex;
+use crate::store::entries::{self, Entry};
+use crate::store::leaves::{self, Annex};
 use crate::store::order_index::{self, Mark};
-use crate::store::redacted;
+use crate::store::redacted::{self, RedactedKeys};
+use leaf_format::{Kind, Leaf};
 use merkle_tree::Hash;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -122,7 +128,7 @@ pub struct Rows {
     unlogged: Vec<Stray>,
     /// The first entries to come are those of the whole log.
     from_start: bool,
-    redacted: HashSet<(i32, String)>,
+    redacted: RedactedKeys,
 }
 
 impl Rows {
@@ -152,10 +158,13 @@ impl Rows {
         let settings = all.iter().map(|s| (s.id, s.clone())).collect();
         for source in all.into_iter().filter(which) {
             let (name, salted) = (source.name.clone(), source.salted);
+            let recorded = || replay.map(|r| r.versions(source.id)).unwrap_or_default();
             let state = if source.removed {
                 let shape = match source.by_trigger() {
                     true => None,
-                    false => state::open(session, log, &source).ok().map(Box::new),
+                    false => state::open_versions(session, log, &source, recorded())
+                        .ok()
+                        .map(Box::new),
                 };
                 Source::Removed {
                     name,
@@ -163,8 +172,7 @@ impl Rows {
                     shape,
                 }
             } else {
-                let recorded = replay.map(|r| r.versions(source.id)).unwrap_or_default();
-                match state::open_versions(session, log, &source, recorded) {
+                match state::open_versions(session, log, &source, recorded()) {
                     Ok(shape) => Source::Here(Box::new(shape)),
                     Err(problem) => Source::Unreadable {
                         name,
@@ -183,7 +191,10 @@ impl Rows {
         let partitions = loaded
             .iter()
             .filter_map(|(id, source)| match source {
-                Source::Here(shape) => Some((*id, Partitions::load(session, shape))),
+                Source::Here(shape) => {
+                    let on_record = replay.map(|r| r.partitions(*id));
+                    Some((*id, Partitions::load(session, shape, on_record)))
+                }
                 _ => None,
             })
             .collect();
@@ -198,7 +209,7 @@ impl Rows {
             covered: HashMap::new(),
             unlogged: Vec::new(),
             from_start,
-            redacted: redacted::keys(session, Snapshot::Statement, log),
+            redacted: RedactedKeys::load(session, Snapshot::Statement, log),
         })
     }
 
@@ -306,6 +317,191 @@ impl Rows {
             .map(|source| source.name().to_owned())
     }
 
+    /// What the sources, and what is kept of entries, say about each of `entries`, in their order.
+    pub fn look_up(
+        &mut self,
+        session: &Session,
+        log: &Log,
+        record: &Record,
+        entries: &[Entry],
+    ) -> Result<Vec<Row>, Error> {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Ok(Vec::new());
+        };
+        let annexes = leaves::annexes(session, log, first.leaf_index, last.leaf_index + 1);
+        let nothing = Annex::default();
+        let annex = |entry: &Entry| annexes.get(&entry.leaf_index).unwrap_or(&nothing);
+        let latest = self.latest(session, log, entries);
+        let mut rows = vec![Row::Unknown; entries.len()];
+        let mut groups: BTreeMap<(i32, i32), Vec<usize>> = BTreeMap::new();
+        for (place, entry) in entries.iter().enumerate() {
+            let kept = annex(entry).leaf_data.as_ref().map(|kept| kept.hash);
+            let source = self.sources.get(&entry.source_id);
+            rows[place] = match (kept, source) {
+                (Some(hash), _) if hash.as_bytes().as_slice() != entry.leaf_hash => Row::Kept(hash),
+                (Some(_), _) if self.contradicts(session, log, entry, annex(entry)) => {
+                    Row::Impossible("what is on record about it is not what was hashed".to_owned())
+                }
+                (Some(hash), _) if entry.source_id == OF_LOG => Row::Kept(hash),
+                (None, _) if entry.source_id == OF_LOG => {
+                    Row::Erased("what the log recorded about itself is gone".to_owned())
+                }
+                (_, None) => Row::Impossible(format!("there is no source {}", entry.source_id)),
+                (_, Some(source))
+                    if source.salted()
+                        && annex(entry).salt.is_some()
+                        && self.redacted.has(entry.source_id, &entry.key) =>
+                {
+                    Row::Unredacted
+                }
+                (_, Some(source)) if source.salted() && annex(entry).salt.is_none() => {
+                    match redaction::on_record(session, log, entry) {
+                        Some(reason) => Row::Redacted(reason),
+                        None => Row::Erased(
+                            "its salt is gone, and no redaction is on record".to_owned(),
+                        ),
+                    }
+                }
+                (None, _)
+                    if record.replay.as_ref().is_some_and(|r| {
+                        let captured = annex(entry).statement.is_some();
+                        r.keeps(entry.source_id, entry.leaf_index, captured)
+                    }) =>
+                {
+                    Row::Erased("its leaf data are gone, which its source keeps".to_owned())
+                }
+                (_, Some(source))
+                    if source.shape().is_some_and(|shape| {
+                        !shape.source.by_trigger() || latest.contains(&entry.leaf_index)
+                    }) =>
+                {
+                    let shape = source.shape().expect("looked for above");
+                    let version = shape.version_of(entry.leaf_index).number;
+                    let group = groups.entry((entry.source_id, version)).or_default();
+                    group.push(place);
+                    Row::Unknown
+                }
+                (Some(hash), _) => Row::Kept(hash),
+                (None, _) => Row::Unknown,
+            };
+        }
+        for ((source_id, version), places) in groups {
+            let Some(source) = self.sources.get(&source_id) else {
+                continue;
+            };
+            let Some(shape) = source.shape() else {
+                continue;
+            };
+            let removed = matches!(source, Source::Removed { .. });
+            let members: Vec<(&Entry, &Annex)> = places
+                .iter()
+                .map(|p| (&entries[*p], annex(&entries[*p])))
+                .collect();
+            let mut scan = scan_of(log, shape, version, &members)?;
+            let obstacle = obstacle(&scan);
+            let mut walked = Walked::default();
+            if !shape.source.by_trigger() && !removed {
+                let entries: Vec<&Entry> = members.iter().map(|(entry, _)| *entry).collect();
+                let covered = self.covered.entry(source_id).or_default();
+                let start = self.from_start;
+                walked = walk(session, log, shape, &mut scan, &entries, covered, start)
+                    .unwrap_or_default();
+                let stray = |row: SourceRow| Stray {
+                    source_table: shape.source.name.clone(),
+                    hash: row.hash.as_bytes().to_vec(),
+                    key: row.key,
+                };
+                self.unlogged.extend(walked.unlogged.drain(..).map(stray));
+            }
+            let (mut found, facts) = recompute(shape, &mut scan, &members, &walked.hashes);
+            for (place, facts) in walked.facts.drain(..).chain(facts) {
+                let entry = &entries[places[place]];
+                self.facts.insert(entry.leaf_index, facts);
+            }
+            if shape.source.by_trigger() {
+                excuse_queued(session, shape, &members, &mut found);
+            }
+            if let Some(partitions) = self.partitions.get(&source_id) {
+                excuse_detached(shape, partitions, &members, &mut found);
+            }
+            for (place, row) in places.into_iter().zip(found) {
+                let entry = &entries[place];
+                if removed && differs(&row, entry) {
+                    let note = self.departed.entry(source_id);
+                    note.or_insert((0, entry.leaf_index)).0 += 1;
+                    rows[place] = Row::Unknown;
+                    continue;
+                }
+                let differs = match &row {
+                    Row::Is(hash) => hash.as_bytes().as_slice() != entry.leaf_hash,
+                    Row::Gone | Row::Impossible(_) => !scan.relabelled.is_empty(),
+                    _ => false,
+                };
+                rows[place] = match &obstacle {
+                    Some(why) if differs => {
+                        let note = self.unchecked.entry((source_id, version)).or_insert((
+                            0,
+                            entry.leaf_index,
+                            why.clone(),
+                        ));
+                        note.0 += 1;
+                        Row::Unknown
+                    }
+                    _ => row,
+                };
+            }
+        }
+        self.annexes = annexes;
+        Ok(rows)
+    }
+
+    /// True if an entry's kept leaf data say something else than its key, where it is the log's own, or
+    /// than the statement on record: which of a row's entries is to be held against it, and whether it
+    /// should be there at all, is told by these.
+    fn contradicts(&self, session: &Session, log: &Log, entry: &Entry, annex: &Annex) -> bool {
+        let kept = annex.leaf_data.as_ref();
+        // Of a row's entry, the columns are not looked at.
+        let leaf = match kept.is_some_and(|k| k.is_long) && entry.source_id == OF_LOG {
+            true => leaves::in_full(session, Snapshot::Statement, log, entry.leaf_index),
+            false => kept.and_then(|k| Leaf::decode(&k.leaf_data).ok()),
+        };
+        let Some(leaf) = leaf else {
+            return true;
+        };
+        if leaf.kind == Kind::Redact {
+            let row = redacted::row_of(&leaf);
+            return !redacted::is_of(&leaf, &entry.key)
+                || row.is_some_and(|row| !self.redacted.is_recorded(&row, entry.leaf_index));
+        }
+        if leaf.kind == Kind::Administration {
+            return administration::listing::Listed::new(&leaf)
+                .is_none_or(|l| l.key() != entry.key);
+        }
+        if entry.source_id == OF_LOG {
+            let truncated = |(id, source): (&i32, &Source)| {
+                source.name() == leaf.source && truncation_key(*id) == entry.key
+            };
+            return leaf.kind != Kind::Truncate || !self.sources.iter().any(truncated);
+        }
+        let hashed = leaf
+            .origin
+            .map(|o| (o.transaction, o.user, o.application, o.at));
+        let recorded = annex.origin();
+        let recorded = recorded.map(|o| {
+            (
+                o.transaction,
+                o.user.to_owned(),
+                o.application.to_owned(),
+                o.at,
+            )
+        });
+        let kind = match leaf.kind {
+            Kind::Hash => Kind::Insert,
+            kind => kind,
+        };
+        annex.kind() != Some(kind) || hashed != recorded
+    }
+
     /// Those of `entries` that the order index does not lead to. Keys that are no values of their type are
     /// not judged here.
     pub fn unmarked<'e>(
@@ -332,6 +528,26 @@ impl Rows {
         let missing = order_index::missing(session, marks.iter().map(|(m, _)| *m))?;
         marks.retain(|(mark, _)| missing.contains(mark));
         Ok(marks.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    /// The leaf indexes, among those of captured rows, that are the latest of their row and say that
+    /// it is there: only these can be held against the row as it is now.
+    fn latest(&self, session: &Session, log: &Log, entries: &[Entry]) -> HashSet<i64> {
+        let mut keys: BTreeMap<i32, Vec<String>> = BTreeMap::new();
+        for entry in entries {
+            if let Some(Source::Here(shape)) = self.sources.get(&entry.source_id)
+                && shape.source.by_trigger()
+            {
+                keys.entry(entry.source_id)
+                    .or_default()
+                    .push(entry.key.clone());
+            }
+        }
+        keys.into_iter()
+            .flat_map(|(source, keys)| {
+                entries::live(session, Snapshot::Statement, log, source, keys).into_values()
+            })
+            .collect()
     }
 
     /// What could not be checked: one finding a source version.
@@ -361,4 +577,159 @@ impl Rows {
         });
         unreadable.chain(unchecked).chain(departed).collect()
     }
+}
+
+/// Reads rows of one source as they were under a version, for `entries`.
+fn scan_of(
+    log: &Log,
+    shape: &Shape,
+    version: i32,
+    entries: &[(&Entry, &Annex)],
+) -> Result<Scan, Error> {
+    let of_number = shape.versions.iter().find(|v| v.number == version);
+    let mut scan = Scan::new(log, shape, of_number.unwrap_or(shape.current()))?;
+    let says_something = |annex: &Annex| annex.statement.is_some() || annex.salt.is_some();
+    let annexes = entries
+        .iter()
+        .filter(|(_, annex)| says_something(annex))
+        .map(|(entry, annex)| (entry.key.clone(), (*annex).clone()));
+    scan.annexes = KeyEquality::of(&shape.key).map(annexes);
+    Ok(scan)
+}
+
+/// The rows of `entries`, all of one source and version: those in `known`, by place, and the others by
+/// their keys.
+fn recompute(
+    shape: &Shape,
+    scan: &mut Scan,
+    entries: &[(&Entry, &Annex)],
+    known: &[Option<Hash>],
+) -> (Vec<Row>, Vec<(usize, Facts)>) {
+    let equality = KeyEquality::of(&shape.key);
+    let mut read = |keys: &[Vec<String>]| {
+        subtransaction::run(|| {
+            let statement = statement::rows_by_key(shape, scan.attributes(), keys);
+            match scan.all(Snapshot::Statement, &statement) {
+                Ok(leaves) => equality.map(leaves.into_iter().map(|l| {
+                    let facts = Facts::of(&l);
+                    (l.key, (l.hash, facts))
+                })),
+                Err(error) => error.raise(),
+            }
+        })
+    };
+    // A stored key that cannot be taken apart is left for the look-up to refuse.
+    let parts = |entry: &Entry| {
+        row_key::parts(shape, &entry.key)
+            .unwrap_or_else(|_| vec![entry.key.clone(); shape.key.len()])
+    };
+    let known = |place: usize| known.get(place).copied().flatten();
+    let mut rows: Vec<Row> = (0..entries.len())
+        .map(|place| known(place).map_or(Row::Gone, Row::Is))
+        .collect();
+    let others: Vec<usize> = (0..entries.len())
+        .filter(|place| known(*place).is_none())
+        .collect();
+    let mut facts = Vec::new();
+    if others.is_empty() {
+        return (rows, facts);
+    }
+    let keys: Vec<Vec<String>> = others.iter().map(|p| parts(entries[*p].0)).collect();
+    let mut by_key =
+        |found: &ByKey<(Hash, Facts)>, place: usize| match found.get(&entries[place].0.key) {
+            Some((hash, of_row)) => {
+                facts.push((place, of_row.clone()));
+                Row::Is(*hash)
+            }
+            None => Row::Gone,
+        };
+    let length = |key: &Vec<String>| key.iter().map(String::len).sum();
+    for range in row_key::handfuls(keys.iter().map(length)) {
+        let (others, keys) = (&others[range.clone()], &keys[range]);
+        match read(keys) {
+            Ok(found) => {
+                for place in others {
+                    rows[*place] = by_key(&found, *place);
+                }
+            }
+            // One of the keys is no key at all: ask one by one.
+            Err(_) => {
+                for (place, key) in others.iter().zip(keys) {
+                    rows[*place] = match read(std::slice::from_ref(key)) {
+                        Ok(found) => by_key(&found, *place),
+                        Err(failure) => Row::Impossible(failure.message),
+                    };
+                }
+            }
+        }
+    }
+    (rows, facts)
+}
+
+/// A row that went with a partition which left the table was not deleted.
+fn excuse_detached(
+    shape: &Shape,
+    partitions: &Partitions,
+    entries: &[(&Entry, &Annex)],
+    found: &mut [Row],
+) {
+    let gone: Vec<(usize, (i64, Vec<String>))> = found
+        .iter()
+        .enumerate()
+        .filter(|(_, row)| **row == Row::Gone)
+        .filter_map(|(place, _)| {
+            let entry = entries[place].0;
+            let parts = row_key::parts(shape, &entry.key).ok()?;
+            Some((place, (entry.leaf_index, parts)))
+        })
+        .collect();
+    if gone.is_empty() {
+        return;
+    }
+    let (places, keys): (Vec<usize>, Vec<_>) = gone.into_iter().unzip();
+    for (place, partition) in partitions.left_with(shape, &keys) {
+        found[places[place]] = Row::Detached(partition);
+    }
+}
+
+/// True if the row is not what the entry says, or is not there.
+fn differs(row: &Row, entry: &Entry) -> bool {
+    match row {
+        Row::Is(hash) => hash.as_bytes().as_slice() != entry.leaf_hash,
+        row => *row == Row::Gone,
+    }
+}
+
+/// A row that differs from its latest entry is no finding while the queue has changes of it.
+fn excuse_queued(
+    session: &Session,
+    shape: &Shape,
+    entries: &[(&Entry, &Annex)],
+    found: &mut [Row],
+) {
+    let suspects = found
+        .iter()
+        .zip(entries)
+        .filter(|(row, (entry, _))| differs(row, entry));
+    let keys: Vec<String> = suspects.map(|(_, (entry, _))| entry.key.clone()).collect();
+    if keys.is_empty() {
+        return;
+    }
+    let waiting = queue::waiting(session, Snapshot::Statement, &shape.source, keys);
+    for (row, (entry, _)) in found.iter_mut().zip(entries) {
+        if waiting.contains(&entry.key) {
+            *row = Row::Unknown;
+        }
+    }
+}
+
+fn obstacle(scan: &Scan) -> Option<String> {
+    let gone = scan.missing.iter().map(|words| format!("column {words}"));
+    let retyped = scan.retyped.iter().map(|words| format!("column {words}"));
+    let relabelled = scan
+        .relabelled
+        .iter()
+        .map(|words| format!("column {words}"));
+    let words: Vec<String> = gone.chain(retyped).chain(relabelled).collect();
+    (!words.is_empty()).then(|| words.join("; "))
 }

@@ -37,10 +37,18 @@ impl Leaf {
     /// If the bytes are not leaf data of format 1, or not its one canonical form: two different byte
     /// strings never decode to the same entry.
     pub fn decode(leaf_data: &[u8]) -> Result<Leaf, Error> {
-        let not = |what: &str| Error::NotLeafData(what.to_owned());
-        if leaf_data.len() > MAX_LEAF_DATA {
-            return Err(not("too long"));
+        match leaf_data.len() > MAX_LEAF_DATA {
+            true => Err(Error::NotLeafData("too long".to_owned())),
+            false => Leaf::decode_in_full(leaf_data),
         }
+    }
+
+    /// As `decode`, also of the long form ([`crate::capped`]), whose columns are there in full.
+    ///
+    /// # Errors
+    /// As `decode`.
+    pub fn decode_in_full(leaf_data: &[u8]) -> Result<Leaf, Error> {
+        let not = |what: &str| Error::NotLeafData(what.to_owned());
         let value: Cbor =
             serde_cbor::from_slice(leaf_data).map_err(|e| Error::NotLeafData(e.to_string()))?;
         canonical::check(leaf_data, &value)?;

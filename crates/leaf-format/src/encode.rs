@@ -1,15 +1,19 @@
 //! Whole entries: header, column names and values in their one order.
 
 use crate::value::key_order;
-use crate::{Error, Value};
+use crate::{Error, Value, skip};
 use serde::Serialize;
 use serde_cbor::ser::IoWrite;
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
+use std::ops::Range;
 
 /// The longest leaf data, in bytes: the length prefix of a C2SP entry bundle has 16 bits.
 pub const MAX_LEAF_DATA: usize = 65_535;
 
 const FORMAT: u8 = 1;
+/// Head of a byte string of 32 bytes.
+const DIGEST: [u8; 2] = [0x58, 32];
 /// Heads of an array of four, and of five, elements.
 const PLAIN: u8 = 0x84;
 const WITH_CONTEXT: u8 = 0x85;
@@ -155,6 +159,47 @@ impl Encoder {
         context: &Context,
         leaf_data: &mut Vec<u8>,
     ) -> Result<(), Error> {
+        self.write(
+            values,
+            context,
+            MAX_LEAF_DATA,
+            Rest::Hashed(None),
+            leaf_data,
+        )?;
+        if let Cow::Owned(shorter) = capped(leaf_data)? {
+            *leaf_data = shorter;
+        }
+        Ok(())
+    }
+
+    /// As `encode`, with all columns in full, however long that makes it: the long form of the leaf data, of
+    /// which [`capped`] makes the leaf data.
+    ///
+    /// # Errors
+    /// As `encode`; [`Error::TooLong`] where it would have more than `limit` bytes, or there is no memory for it.
+    pub fn encode_in_full(
+        &self,
+        values: &[Value],
+        context: &Context,
+        limit: usize,
+        leaf_data: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let whole = self.write(values, context, limit, Rest::Dropped(false), leaf_data)?;
+        match whole && leaf_data.len() <= limit {
+            true => Ok(()),
+            false => Err(Error::TooLong { limit }),
+        }
+    }
+
+    /// False if the map of columns ends beyond `limit`, and is there as its digest, or not at all.
+    fn write(
+        &self,
+        values: &[Value],
+        context: &Context,
+        limit: usize,
+        rest: Rest,
+        leaf_data: &mut Vec<u8>,
+    ) -> Result<bool, Error> {
         if values.len() != self.columns.len() {
             return Err(Error::ColumnCount {
                 wanted: self.columns.len(),
@@ -163,8 +208,7 @@ impl Encoder {
         }
         leaf_data.clear();
         leaf_data.extend_from_slice(&self.header);
-        let start = leaf_data.len();
-        let mut map = Map::new(leaf_data);
+        let mut map = Map::new(leaf_data, limit, rest);
         let present = values.iter().filter(|v| **v != Value::Null).count();
         map.write_head(present);
         for (place, key) in &self.columns {
@@ -173,41 +217,95 @@ impl Encoder {
                 write(&mut map, &values[*place])?;
             }
         }
-        let digest = map.finish();
-        let end_of_map = leaf_data.len();
+        let whole = match map.rest {
+            Rest::Hashed(None) | Rest::Dropped(false) => true,
+            Rest::Hashed(Some(digest)) => {
+                leaf_data.extend_from_slice(&DIGEST);
+                leaf_data.extend_from_slice(&digest.finalize());
+                false
+            }
+            Rest::Dropped(true) => return Ok(false),
+        };
         if !context.is_empty() {
             leaf_data[0] = WITH_CONTEXT;
             context.write(leaf_data)?;
         }
-        let digest = digest.or_else(|| {
-            let too_long = leaf_data.len() > MAX_LEAF_DATA;
-            too_long.then(|| Sha256::digest(&leaf_data[start..end_of_map]).into())
-        });
-        if let Some(digest) = digest {
-            let replaced = [0x58, 32].into_iter().chain(digest);
-            leaf_data.splice(start..end_of_map, replaced);
-        }
-        Ok(())
+        Ok(whole)
     }
 }
 
-/// Takes the encoded map, whatever its length, in bounded memory: one that is too long for leaf data is
-/// hashed as it comes and not kept.
+/// The leaf data of an entry whose columns are there in full: the same bytes, or where these are too many, the
+/// digest of the columns in their place.
+///
+/// # Errors
+/// If the bytes are not leaf data, nor their long form.
+pub fn capped(in_full: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
+    if in_full.len() <= MAX_LEAF_DATA {
+        return Ok(in_full.into());
+    }
+    let (columns, context) = columns(in_full)?;
+    let mut leaf_data = in_full[..columns.start].to_vec();
+    leaf_data.extend_from_slice(&DIGEST);
+    leaf_data.extend_from_slice(&Sha256::digest(&in_full[columns]));
+    leaf_data.extend_from_slice(&in_full[context..]);
+    match leaf_data.len() <= MAX_LEAF_DATA {
+        true => Ok(leaf_data.into()),
+        false => Err(Error::NotLeafData("the context is too long".to_owned())),
+    }
+}
+
+/// True of leaf data that has only the digest of its columns. Its first bytes will do, as many as hold source and
+/// kind.
+pub fn is_digest(leaf_data: &[u8]) -> bool {
+    start_of_columns(leaf_data).is_some_and(|at| leaf_data[at..].starts_with(&DIGEST))
+}
+
+/// Where the columns are, and where the context begins, or the end.
+fn columns(leaf_data: &[u8]) -> Result<(Range<usize>, usize), Error> {
+    let not = || Error::NotLeafData("source, kind and columns cannot be told apart".to_owned());
+    let start = start_of_columns(leaf_data).ok_or_else(not)?;
+    let end = skip::item(leaf_data, start).ok_or_else(not)?;
+    Ok((start..end, end))
+}
+
+/// Where the fourth element begins.
+fn start_of_columns(leaf_data: &[u8]) -> Option<usize> {
+    match leaf_data {
+        [PLAIN | WITH_CONTEXT, FORMAT, ..] => {}
+        _ => return None,
+    }
+    let source = 2;
+    let kind = skip::item(leaf_data, source)?;
+    let columns = skip::item(leaf_data, kind)?;
+    (columns < leaf_data.len()).then_some(columns)
+}
+
+/// What becomes of a map that is too long for leaf data.
+enum Rest {
+    /// All of it is hashed as it comes, and not kept.
+    Hashed(Option<Sha256>),
+    /// Nothing of it is wanted; true once that is so.
+    Dropped(bool),
+}
+
+/// Takes the encoded map, whatever its length, in bounded memory.
 struct Map<'a> {
     leaf_data: &'a mut Vec<u8>,
     start: usize,
-    /// Of all of the map so far, once it is too long.
-    digest: Option<Sha256>,
+    /// The length of leaf data that is too long.
+    limit: usize,
+    rest: Rest,
 }
 
 impl<'a> Map<'a> {
     /// What is written goes to the end of `leaf_data`.
-    fn new(leaf_data: &'a mut Vec<u8>) -> Map<'a> {
+    fn new(leaf_data: &'a mut Vec<u8>, limit: usize, rest: Rest) -> Map<'a> {
         let start = leaf_data.len();
         Map {
             leaf_data,
             start,
-            digest: None,
+            limit,
+            rest,
         }
     }
 
@@ -216,23 +314,29 @@ impl<'a> Map<'a> {
     }
 
     fn feed(&mut self, bytes: &[u8]) {
-        match &mut self.digest {
-            Some(digest) => digest.update(bytes),
-            None if self.leaf_data.len() + bytes.len() <= MAX_LEAF_DATA => {
+        match &mut self.rest {
+            Rest::Hashed(Some(digest)) => digest.update(bytes),
+            Rest::Dropped(true) => {}
+            _ if has_room(self.leaf_data, self.limit, bytes.len()) => {
                 self.leaf_data.extend_from_slice(bytes);
             }
-            None => {
+            rest => {
                 let before = &self.leaf_data[self.start..];
-                self.digest = Some(Sha256::new_with_prefix(before).chain_update(bytes));
+                *rest = match rest {
+                    Rest::Hashed(_) => {
+                        let digest = Sha256::new_with_prefix(before).chain_update(bytes);
+                        Rest::Hashed(Some(digest))
+                    }
+                    Rest::Dropped(_) => Rest::Dropped(true),
+                };
                 self.leaf_data.truncate(self.start);
             }
         }
     }
+}
 
-    /// The map's SHA-256, if it was too long to be kept.
-    fn finish(self) -> Option<[u8; 32]> {
-        self.digest.map(|digest| digest.finalize().into())
-    }
+fn has_room(leaf_data: &mut Vec<u8>, limit: usize, more: usize) -> bool {
+    leaf_data.len() + more <= limit && leaf_data.try_reserve(more).is_ok()
 }
 
 impl std::io::Write for Map<'_> {

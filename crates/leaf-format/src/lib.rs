@@ -19,11 +19,12 @@ mod canonical;
 mod decimal;
 mod decode;
 mod encode;
+mod skip;
 mod value;
 
 pub use decimal::Decimal;
 pub use decode::{Columns, Leaf};
-pub use encode::{Context, Encoder, Kind, MAX_LEAF_DATA, Origin};
+pub use encode::{Context, Encoder, Kind, MAX_LEAF_DATA, Origin, capped, is_digest};
 pub use serde_cbor::Value as Cbor;
 pub use value::{Dimension, Value};
 
@@ -42,6 +43,8 @@ pub enum Error {
     Digit(u16),
     #[error("the value has no encoding: {0}")]
     Value(String),
+    #[error("with all columns in full it has more than {limit} bytes")]
+    TooLong { limit: usize },
     #[error("not leaf data of format 1: {0}")]
     NotLeafData(String),
     #[error("not the canonical form of leaf data: {0}")]

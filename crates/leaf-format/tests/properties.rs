@@ -2,6 +2,7 @@
 
 use leaf_format::{
     Columns, Context, Decimal, Dimension, Encoder, Error, Kind, Leaf, MAX_LEAF_DATA, Origin, Value,
+    capped, is_digest,
 };
 use proptest::prelude::*;
 
@@ -75,8 +76,34 @@ proptest! {
     }
 
     #[test]
+    fn the_leaf_data_are_what_the_long_form_comes_to(
+        columns in prop::collection::vec(values(), 0..10),
+        long in prop::option::of(60_000..70_000usize),
+        salt in prop::option::of(any::<[u8; 16]>()),
+    ) {
+        let columns: Vec<Value> =
+            columns.into_iter().chain(long.map(|n| Value::Text("x".repeat(n).into()))).collect();
+        let names: Vec<String> = (0..columns.len()).map(|i| format!("c{i}")).collect();
+        let encoder = Encoder::new("public.t", Kind::Update, &names).unwrap();
+        let origin = Origin { transaction: 7, user: "u", application: "a", at: -1 };
+        let context = Context { origin: Some(origin), salt: salt.as_ref().map(|s| s.as_slice()) };
+        let (mut data, mut in_full) = (Vec::new(), Vec::new());
+        encoder.encode(&columns, &context, &mut data).unwrap();
+        encoder.encode_in_full(&columns, &context, usize::MAX, &mut in_full).unwrap();
+        prop_assert_eq!(&*capped(&in_full).unwrap(), data.as_slice());
+        prop_assert_eq!(in_full.len() > MAX_LEAF_DATA, is_digest(&data));
+        let (leaf, whole) = (Leaf::decode(&data).unwrap(), Leaf::decode_in_full(&in_full).unwrap());
+        prop_assert!(matches!(whole.columns, Columns::Map(map) if map.len() == columns.len()));
+        prop_assert_eq!((leaf.origin, leaf.salt), (whole.origin, whole.salt));
+        let short = encoder.encode_in_full(&columns, &context, in_full.len() - 1, &mut Vec::new());
+        prop_assert_eq!(short, Err(Error::TooLong { limit: in_full.len() - 1 }));
+    }
+
+    #[test]
     fn decoding_anything_does_not_panic(data: Vec<u8>, flips in prop::collection::vec((any::<u8>(), 0..60usize), 0..4)) {
         let _ = Leaf::decode(&data);
+        let _ = is_digest(&data);
+        let _ = capped(&data.repeat(70_000 / data.len().max(1)));
         let mut real = Vec::new();
         let context = Context { origin: None, salt: Some(&[7; 16]) };
         Encoder::new("public.t", Kind::Insert, &["a", "b"]).unwrap()
