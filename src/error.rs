@@ -579,6 +579,11 @@ fn numbers(version: &str) -> Vec<u32> {
     version.split('.').map(|n| n.parse().unwrap_or(0)).collect()
 }
 
+/// A name as SQL has it, quoted whether it must be or not.
+pub fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 /// A text as an SQL literal, for hints that can be pasted.
 pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))

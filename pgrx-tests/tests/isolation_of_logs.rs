@@ -532,3 +532,125 @@ fn a_batch_cannot_be_called_by_what_its_own_planning_runs() {
     assert_eq!(drain(&mut b, "eves"), 1);
     assert_eq!(findings(&mut b, "eves"), Vec::<String>::new());
 }
+
+#[test]
+fn monitoring_runs_no_code_of_a_tables_owner() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(
+        &mut a,
+        "CREATE ROLE tenant LOGIN; GRANT USAGE, CREATE ON SCHEMA public TO tenant;
+         CREATE TABLE ran (n int); GRANT ALL ON ran TO tenant",
+    );
+    let mut tenant = cluster.client_as("postgres", "tenant");
+    run(
+        &mut tenant,
+        "CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY, at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (id));
+         CREATE INDEX ON t (at);
+         CREATE FUNCTION slow(int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING 'the owner''s code ran'; PERFORM pg_sleep(3); RETURN true; END $$",
+    );
+    run(
+        &mut a,
+        "SELECT create_log('audit'); SELECT add_source('audit', 't', 'at'); SELECT process_next_batch('audit')",
+    );
+    run(&mut tenant, "CREATE INDEX ON t (id) WHERE slow(1)");
+    run(&mut tenant, "INSERT INTO t DEFAULT VALUES");
+    let mut fresh = cluster.client("postgres");
+    run(&mut fresh, "SET statement_timeout = '2s'");
+    let lag: Option<i64> = one(
+        &mut fresh,
+        "SELECT lag_rows FROM merkle_log_status WHERE log_name = 'audit'",
+    );
+    assert_eq!(lag, None);
+    let why: String = one(
+        &mut fresh,
+        "SELECT detail FROM merkle_log_health() WHERE check_name = 'lag' AND object = 'audit'",
+    );
+    assert!(why.contains("only looked at"), "{why}");
+    let holes: Vec<String> = column(&mut fresh, "SELECT problem FROM merkle_log_coverage");
+    assert!(holes[0].contains("only looked at"), "{holes:?}");
+    run(&mut fresh, "SELECT merkle_log_metrics()");
+    // Batches are the owner's business, and no function of others is refused after monitoring.
+    run(&mut fresh, "SET statement_timeout = 0; SELECT slow(1)");
+}
+
+#[test]
+fn the_lag_is_counted_up_to_a_bound() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, AUDIT);
+    run(
+        &mut a,
+        "CREATE TABLE q (id int PRIMARY KEY); SELECT create_log('r'); SELECT add_source('r', 'q', capture => 'trigger');
+         INSERT INTO orders (note) SELECT 'x' FROM generate_series(1, 12000); INSERT INTO q SELECT generate_series(1, 12000)",
+    );
+    let lag: Vec<i64> = column(
+        &mut a,
+        "SELECT lag_rows FROM merkle_log_status WHERE log_name <> 'merkle_log_administration' ORDER BY log_name",
+    );
+    assert_eq!(lag, [10_000, 10_000]);
+    let words: Vec<String> = column(
+        &mut a,
+        "SELECT split_part(detail, ',', 1) FROM merkle_log_health() WHERE check_name = 'lag' AND object <> 'merkle_log_administration'",
+    );
+    assert_eq!(words, ["at least 10000 rows wait"; 2]);
+    run(&mut a, "SELECT process_next_batch(), process_next_batch()");
+    let lag: Vec<i64> = column(&mut a, "SELECT lag_rows FROM merkle_log_status");
+    assert_eq!(lag, [0, 0, 0]);
+}
+
+/// How many rows of the server's catalogs and of the extension's tables a statement reads.
+fn tuples_read(client: &mut Client, sql: &str) -> i64 {
+    let read = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::int8 FROM (
+                    SELECT seq_tup_read, idx_tup_fetch FROM pg_stat_xact_sys_tables
+                    UNION ALL SELECT seq_tup_read, idx_tup_fetch FROM pg_stat_xact_user_tables) s";
+    // What earlier transactions read may still be among the counts.
+    run(client, "BEGIN");
+    let before: i64 = one(client, read);
+    run(client, sql);
+    let after: i64 = one(client, read);
+    run(client, "COMMIT");
+    after - before
+}
+
+#[test]
+fn what_an_idle_source_costs_does_not_grow_with_the_others() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, "SELECT create_log('few'), create_log('many')");
+    let add = |client: &mut Client, log: &str, from: i32, to: i32| {
+        run(
+            client,
+            &format!(
+                "DO $$BEGIN FOR i IN {from}..{to} LOOP
+                   EXECUTE format('CREATE TABLE t%s (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY)', i);
+                   PERFORM add_source('{log}', ('t' || i)::regclass, 'id', append_only => true);
+                 END LOOP; END$$"
+            ),
+        );
+    };
+    add(&mut a, "few", 1, 10);
+    let batch = "SELECT process_next_batch('few')";
+    let coverage = "SELECT count(*) FROM merkle_log_coverage WHERE log_name = 'few'";
+    let mut costs = |a: &mut Client| {
+        run(a, batch);
+        run(a, coverage);
+        [tuples_read(a, batch), tuples_read(a, coverage)]
+    };
+    let alone = costs(&mut a);
+    add(&mut a, "many", 11, 110);
+    let beside = costs(&mut a);
+    for (alone, beside) in alone.into_iter().zip(beside) {
+        assert!(
+            beside < alone * 2 + 400,
+            "{alone} rows read alone, {beside} beside 100 sources of another log"
+        );
+    }
+    // A batch of the large log looks up nothing but what is in its own lists.
+    run(&mut a, "SELECT process_next_batch('many')");
+    let idle = tuples_read(&mut a, "SELECT process_next_batch('many')");
+    assert!(
+        idle < 100 * 50,
+        "an idle batch of 100 sources reads {idle} rows"
+    );
+}

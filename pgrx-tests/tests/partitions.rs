@@ -136,3 +136,58 @@ fn partitions_by_list_by_hash_and_of_partitions_are_told_apart() {
     assert_eq!(kinds(&mut c, "a"), ["detached 50"]);
     run(&mut c, "ROLLBACK");
 }
+
+#[test]
+fn rows_of_a_captured_partition_that_came_and_left_between_two_batches_are_detached() {
+    let cluster = Cluster::start();
+    let mut c = cluster.client("postgres");
+    run(&mut c, TABLE);
+    run(
+        &mut c,
+        "SELECT create_log('a'); SELECT add_source('a', 'm', capture => 'trigger'); INSERT INTO m SELECT generate_series(1, 20)",
+    );
+    assert_eq!(drain(&mut c, "a"), 20);
+    run(
+        &mut c,
+        "CREATE TABLE m3 PARTITION OF m FOR VALUES FROM (200) TO (300)",
+    );
+    run(&mut c, "INSERT INTO m SELECT generate_series(200, 209)");
+    // One of them is deleted past the triggers, and so is gone with the partition; one of another partition is not.
+    run(
+        &mut c,
+        "ALTER TABLE m DISABLE TRIGGER ALL; DELETE FROM m WHERE id IN (7, 205); ALTER TABLE m ENABLE TRIGGER ALL",
+    );
+    run(&mut c, "DROP TABLE m3");
+    assert_eq!(drain(&mut c, "a"), 30);
+    assert_eq!(kinds(&mut c, "a"), ["deleted 1", "detached 10"]);
+    let acts: Vec<String> = column(
+        &mut c,
+        "SELECT act FROM administration('a') WHERE content -> 'detail' ->> 'partition' = 'public.m3' ORDER BY leaf_index",
+    );
+    assert_eq!(acts, ["partition attached", "partition detached"]);
+}
+
+#[test]
+fn hash_partitions_that_leave_after_a_restore_are_detached() {
+    let cluster = Cluster::start();
+    let mut c = cluster.client("postgres");
+    run(
+        &mut c,
+        "CREATE TABLE h (id int PRIMARY KEY) PARTITION BY HASH (id);
+         CREATE TABLE h0 PARTITION OF h FOR VALUES WITH (MODULUS 2, REMAINDER 0); CREATE TABLE h1 PARTITION OF h FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+         SELECT create_log('a'); SELECT add_source('a', 'h', capture => 'trigger'); INSERT INTO h SELECT generate_series(1, 50)",
+    );
+    assert_eq!(drain(&mut c, "a"), 50);
+    // As a restore leaves it: the condition names the table by the number that it had.
+    let changed: i64 = one(
+        &mut c,
+        r"WITH u AS (UPDATE verification_source_partitions SET condition = regexp_replace(condition, $$'\d+'::oid$$, $$'9'::oid$$) RETURNING 1) SELECT count(*) FROM u",
+    );
+    assert_eq!(changed, 2);
+    let mut c = cluster.client("postgres");
+    run(&mut c, "SELECT process_next_batch('a')");
+    let rows: i64 = one(&mut c, "SELECT count(*) FROM h0");
+    run(&mut c, "ALTER TABLE h DETACH PARTITION h0");
+    run(&mut c, "SELECT process_next_batch('a')");
+    assert_eq!(kinds(&mut c, "a"), [format!("detached {rows}")]);
+}

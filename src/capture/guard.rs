@@ -11,6 +11,7 @@ use super::table::Table;
 use crate::catalog::logs;
 use crate::catalog::sources::{self, Capture, Source};
 use crate::error::Error;
+use crate::pg::spi::Row;
 use crate::pg::trigger::Firing;
 use crate::session::Session;
 use pgrx::pg_sys;
@@ -95,8 +96,8 @@ fn needed(source: &Source) -> impl Iterator<Item = &'static Needed> {
 fn tables(session: &Session, source: &Source) -> Vec<(pg_sys::Oid, String, bool)> {
     session.fresh(
         "SELECT c.oid, c.oid::pg_catalog.regclass::pg_catalog.text, c.oid = $1
-           FROM pg_catalog.pg_class c
-          WHERE c.oid = $1 OR c.oid IN (SELECT t.relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) t)
+           FROM (SELECT $1 UNION SELECT t.relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) t) t (relid)
+           JOIN pg_catalog.pg_class c ON c.oid = t.relid
           ORDER BY c.oid <> $1, c.oid",
         &[source.relation.into()],
         |row| (row.required(0), row.required(1), row.required(2)),
@@ -117,18 +118,35 @@ struct Present {
     copied: bool,
 }
 
-fn present(session: &Session, source: &Source) -> Vec<Present> {
-    session.fresh(
-        "SELECT t.tgrelid, t.tgrelid::pg_catalog.regclass::pg_catalog.text, pg_catalog.quote_ident(t.tgname),
+const PRESENT: &str = "SELECT t.tgrelid, t.tgrelid::pg_catalog.regclass::pg_catalog.text, pg_catalog.quote_ident(t.tgname),
                 p.proname::pg_catalog.text, t.tgtype, t.tgenabled::pg_catalog.text, t.tgparentid <> 0
            FROM pg_catalog.pg_trigger t
            JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
           WHERE p.pronamespace = (SELECT e.extnamespace FROM pg_catalog.pg_extension e WHERE e.extname = 'merkle_log')
             AND p.proname IN ('capture_change', 'refuse_change')
-            AND t.tgnargs = 1 AND t.tgargs = $1 AND t.tgqual IS NULL AND t.tgattr = ''
-          ORDER BY t.tgrelid, t.oid",
-        &[[source.id.to_string().as_bytes(), b"\0"].concat().into()],
-        |row| Present {
+            AND t.tgnargs = 1 AND t.tgargs = $1 AND t.tgqual IS NULL AND t.tgattr = ''";
+
+/// The triggers of a source on any table. Reads through all triggers of the database.
+fn present_anywhere(session: &Session, source: &Source) -> Vec<Present> {
+    let sql = format!("{PRESENT} ORDER BY t.tgrelid, t.oid");
+    session.fresh(&sql, &[argument(source).into()], Present::from_row)
+}
+
+/// The triggers of a source on these tables.
+fn present_on(session: &Session, source: &Source, tables: Vec<pg_sys::Oid>) -> Vec<Present> {
+    let sql = format!("{PRESENT} AND t.tgrelid = ANY ($2) ORDER BY t.tgrelid, t.oid");
+    let args = [argument(source).into(), tables.into()];
+    session.fresh(&sql, &args, Present::from_row)
+}
+
+/// A trigger's argument as it is stored.
+fn argument(source: &Source) -> Vec<u8> {
+    [source.id.to_string().as_bytes(), b"\0"].concat()
+}
+
+impl Present {
+    fn from_row(row: &Row) -> Present {
+        Present {
             relation: row.required(0),
             table: row.required(1),
             name: row.required(2),
@@ -136,14 +154,14 @@ fn present(session: &Session, source: &Source) -> Vec<Present> {
             tgtype: row.required(4),
             tgenabled: row.required(5),
             copied: row.required(6),
-        },
-    )
+        }
+    }
 }
 
 /// Sets up what the source needs and has not, and takes away what it has and does not need: on tables that
 /// are no partition of it any more, and the triggers by which versions up to 0.3.0 captured changes.
 pub fn install(session: &Session, source: &Source) {
-    let mut present = present(session, source);
+    let mut present = present_anywhere(session, source);
     for (oid, table, root) in tables(session, source) {
         for trigger in needed(source).filter(|t| root || !t.for_each_row()) {
             let found = present
@@ -212,9 +230,13 @@ pub struct Hole {
 }
 
 pub fn holes(session: &Session, source: &Source) -> Vec<Hole> {
-    let present = present(session, source);
+    if needed(source).next().is_none() {
+        return Vec::new();
+    }
+    let tables: Vec<pg_sys::Oid> = tables(session, source).iter().map(|t| t.0).collect();
+    let present = present_on(session, source, tables.clone());
     let mut holes = Vec::new();
-    for (relation, ..) in tables(session, source) {
+    for relation in tables {
         let mut hole = |state, detail| {
             holes.push(Hole {
                 state,

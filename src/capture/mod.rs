@@ -12,6 +12,7 @@ pub mod order;
 pub mod page;
 pub mod partitions;
 pub mod queue;
+pub mod ready;
 pub mod row_key;
 pub mod scan;
 pub mod shape;

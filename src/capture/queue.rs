@@ -7,6 +7,7 @@
 
 use super::change_order::{Place, Rank, ranks};
 use super::page::{CapturedAs, Filling, Item, Page};
+use super::partitions::Seen;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::Source;
 use crate::catalog::versions;
@@ -296,6 +297,7 @@ fn changes(page: &Page, transaction: u64) -> Vec<Change> {
             columns: table.columns.as_ref().map(|c| c.to_vec().into()),
             bound_to: table.bound_to.as_ref().map(|b| b.to_string().into()),
             keep: table.keep,
+            partition: table.partition.as_ref().map(|p| Cow::Owned(Seen::clone(p))),
         })
     };
     let tables: Vec<Rc<CapturedAs<'static>>> = page.tables.iter().map(own).collect();
@@ -349,6 +351,7 @@ fn changes_of_0_3(row: &Row, transaction: u64) -> Vec<Change> {
         columns: columns.map(|texts| versions::unflatten(&texts).into()),
         bound_to: None,
         keep: row.get(15).unwrap_or_default(),
+        partition: None,
     });
     let kind = row.get::<String>(10).unwrap_or_default();
     let kind = Kind::try_from(kind.as_str()).unwrap_or(Kind::Insert);

@@ -4,6 +4,7 @@
 //! statistics call them with constants. They may fail or never return, and must not hold up other sources: what
 //! takes too long is cancelled, and such a source is tried ever more rarely.
 
+use super::ready;
 use super::shape::Shape;
 use super::statement::Statement;
 use super::table::Table;
@@ -105,13 +106,17 @@ impl TableQuery {
     }
 
     fn plan(&self, snapshot: Snapshot, statement: &Statement) -> Result<Cursor, TimeIsUp> {
+        let unplanned = Unplanned(self.source_id);
         PLANNED.set(self.source_id);
         let planned = time_limit::within(PLANNING, || {
             role::as_table_owner(self.owner, || {
-                Cursor::open(snapshot, &statement.sql, &statement.args)
+                Cursor::open(snapshot, &statement.sql, &statement.args())
             })
         });
         PLANNED.set(0);
+        if planned.is_ok() {
+            std::mem::forget(unplanned);
+        }
         planned
     }
 
@@ -130,6 +135,16 @@ impl TableQuery {
     }
 }
 
+/// A source whose query was not planned, for whatever reason, is not known to be ready any more.
+struct Unplanned(i32);
+
+impl Drop for Unplanned {
+    /// Also while an error unwinds.
+    fn drop(&mut self) {
+        ready::forget_source(self.0);
+    }
+}
+
 /// That queries on the table can be planned. Where users' functions are refused nothing is known of that.
 pub fn check_planning(source_id: i32, table: &Table) -> Result<(), Error> {
     if foreign_code::is_refused() {
@@ -143,11 +158,11 @@ pub fn check_planning(source_id: i32, table: &Table) -> Result<(), Error> {
     if SLOW.with_borrow(waits) {
         return Err(query.too_slow());
     }
-    let statement = Statement {
-        sql: format!("SELECT FROM {} s LIMIT 0", table.name),
-        args: Vec::new(),
-    };
-    let planned = subtransaction::run(|| query.plan(Snapshot::Fresh, &statement).map(drop));
+    let planned = subtransaction::run(|| {
+        query
+            .plan(Snapshot::Fresh, &Statement::none(table))
+            .map(drop)
+    });
     match planned {
         Ok(Ok(())) => {
             if SLOW

@@ -18,22 +18,35 @@ use std::collections::VecDeque;
 /// Rows fetched at once from one source: what a batch holds in memory of each.
 const FETCH: i64 = 1000;
 
-/// The rows after the watermark, up to the ceiling; `None` if there are none.
+/// Of each source, the rows after the watermark, up to the ceiling; `None` where there are none.
+pub fn all_ahead(session: &Session, log: &Log, shapes: &[Shape]) -> Vec<Option<Span>> {
+    let shapes: Vec<&Shape> = shapes.iter().collect();
+    // The ceilings come first: a row that a later snapshot shows above one is left to the next batch.
+    let ceilings = ceiling::of_all(session, log, &shapes);
+    let span = |(shape, ceiling): (&Shape, Option<String>)| {
+        Some(Span {
+            source_id: shape.source.id,
+            upto: bound(shape, ceiling.as_deref())?,
+            after: shape.source.watermark.clone(),
+            some_logged: false,
+            careful: false,
+        })
+    };
+    shapes.into_iter().zip(ceilings).map(span).collect()
+}
+
+/// As `all_ahead`, of one source.
 pub fn ahead(session: &Session, log: &Log, shape: &Shape) -> Option<Span> {
-    // The ceiling comes first: a row that a later snapshot shows above it is left to the next batch.
-    let ceiling = ceiling::of(session, log, shape);
-    let upto = bound(shape, ceiling.as_deref())?;
-    Some(Span {
-        source_id: shape.source.id,
-        after: shape.source.watermark.clone(),
-        upto,
-        some_logged: false,
-        careful: false,
-    })
+    all_ahead(session, log, std::slice::from_ref(shape))
+        .pop()
+        .flatten()
 }
 
 /// The order value up to which the source has new rows, in its text form.
 fn bound(shape: &Shape, ceiling: Option<&str>) -> Option<String> {
+    if ceiling::is_reached(shape, ceiling) {
+        return None;
+    }
     let statement = statement::highest(shape, ceiling);
     let highest = TableQuery::on(shape).first(Snapshot::Fresh, &statement, |row| {
         // SAFETY: the only column is the order column, which is not null.

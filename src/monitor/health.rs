@@ -191,8 +191,9 @@ fn lateness(session: &Session, log: &Log) -> Check {
         Err(why) => check("lag", name, false, format!("cannot be told: {why}"), mend),
         Ok(lag) => {
             let detail = format!(
-                "{} rows wait, the oldest for {:.1} s",
-                lag.rows, lag.seconds
+                "{} wait, the oldest for {:.1} s",
+                lag.rows_in_words(),
+                lag.seconds
             );
             let limit = LATE + 10.0 * crate::settings::run_interval().as_secs_f64();
             check(
