@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Counts the processor instructions of the pure crates' hot paths, which unlike time come out the same
+# Counts the processor instructions of the crates' hot paths, which unlike time come out the same
 # each run, and compares them with benches/instructions.txt. `--write` records them anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,18 +13,24 @@ for line in sys.stdin:
     artifact = json.loads(line)
     if artifact.get("target", {}).get("name") == "instructions" and artifact.get("executable"): print(artifact["executable"])'
 }
-count() { # PROGRAM WORK
-    valgrind --tool=callgrind --callgrind-out-file=/dev/null "$1" "$2" 2>&1 | awk '/Collected/ { print $4 }'
+count() { # PROGRAM WORK [OPTION...]
+    valgrind --tool=callgrind --callgrind-out-file=/dev/null "${@:3}" "$1" "$2" 2>&1 | awk '/Collected/ { print $4 }'
 }
 counts=$(
-    for crate in merkle-tree leaf-format; do
+    for crate in merkle-tree leaf-format geometric_ledger; do
         program=$(binary $crate)
-        idle=$(count "$program" nothing)
+        options=()
         case $crate in
         merkle-tree) pieces="append leaf-hashes tile-hash verify-inclusion" ;;
-        *) pieces="encode decode" ;;
+        leaf-format) pieces="encode decode" ;;
+        # The ledger has threads of its own, whose work is not the same each run.
+        *)
+            pieces="get get-many update transfer recorded-transfer"
+            options=(--collect-atstart=no --toggle-collect=counted_work)
+            ;;
         esac
-        for piece in $pieces; do echo "$crate/$piece $(($(count "$program" "$piece") - idle))"; done
+        idle=$(count "$program" nothing "${options[@]}")
+        for piece in $pieces; do echo "$crate/$piece $(($(count "$program" "$piece" "${options[@]}") - idle))"; done
     done
 )
 if [ "${1:-}" = --write ]; then

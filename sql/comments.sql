@@ -62,6 +62,7 @@ COMMENT ON FUNCTION @extschema@.remove_source(text, regclass) IS 'Stops reading 
 COMMENT ON FUNCTION @extschema@.backfill(text, regclass) IS 'Lets batches log the rows that were there before the triggers.';
 COMMENT ON FUNCTION @extschema@.repair_capture(text, regclass) IS 'Makes or enables triggers that a source lacks, and lets batches log rows that went past them.';
 COMMENT ON FUNCTION @extschema@.capture_change() IS 'What the triggers of captured tables call.';
+COMMENT ON FUNCTION @extschema@.capture_truncate(integer, boolean) IS 'What the conditions of the triggers call that capture TRUNCATE: notes when it happened. Does nothing elsewhere.';
 COMMENT ON FUNCTION @extschema@.refuse_change() IS 'What the triggers of append-only tables call.';
 COMMENT ON FUNCTION @extschema@.run_now(text) IS 'Wakes the background worker for a log, without waiting for it.';
 COMMENT ON FUNCTION @extschema@.pause_log(text) IS 'Keeps the background worker from running the log; batches by hand go on.';

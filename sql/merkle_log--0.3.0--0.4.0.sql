@@ -46,7 +46,15 @@ COMMENT ON COLUMN @extschema@.merkle_pending.early IS 'The transaction has writt
 COMMENT ON COLUMN @extschema@.merkle_pending.ordered IS 'False where the changes in the transaction''s rows, taken together, have to be put in the order in which they were made.';
 COMMENT ON COLUMN @extschema@.merkle_pending.payload IS 'The changes: keys, leaves, and what they were captured with.';
 
--- Row triggers take the place of statement triggers. A table that is gone has none.
+CREATE FUNCTION @extschema@."capture_truncate"("source_id" int, "whole" bool) RETURNS bool
+STRICT PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'capture_truncate_wrapper';
+COMMENT ON FUNCTION @extschema@.capture_truncate(integer, boolean) IS 'What the conditions of the triggers call that capture TRUNCATE: notes when it happened. Does nothing elsewhere.';
+
+-- Row triggers take the place of statement triggers, and those for TRUNCATE get a condition. A table that is gone
+-- has none.
 DO $$
 DECLARE
     source record;
@@ -62,7 +70,8 @@ BEGIN
                                     pg_catalog.format('merkle_log_%s_insert', source.source_id),
                                     pg_catalog.format('merkle_log_%s_update', source.source_id),
                                     pg_catalog.format('merkle_log_%s_delete', source.source_id),
-                                    pg_catalog.format('merkle_log_%s_applied', source.source_id)]::pg_catalog.name[])
+                                    pg_catalog.format('merkle_log_%s_applied', source.source_id),
+                                    pg_catalog.format('merkle_log_%s_truncate', source.source_id)]::pg_catalog.name[])
                             AND t.tgfoid OPERATOR(pg_catalog.=) '@extschema@.capture_change()'::pg_catalog.regprocedure
                             AND t.tgparentid OPERATOR(pg_catalog.=) 0
         LOOP
@@ -73,6 +82,17 @@ BEGIN
             'CREATE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION @extschema@.capture_change(%L)',
             name, source.relation, source.source_id);
         EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', source.relation, name);
+        name := pg_catalog.format('merkle_log_%s_truncate', source.source_id);
+        FOR partition IN SELECT source.relation AS relation, 'true' AS whole
+                          UNION ALL
+                         SELECT t.relid, 'false' FROM pg_catalog.pg_partition_tree(source.relation) t
+                          WHERE t.relid OPERATOR(pg_catalog.<>) source.relation
+        LOOP
+            EXECUTE pg_catalog.format(
+                'CREATE TRIGGER %I AFTER TRUNCATE ON %s FOR EACH STATEMENT WHEN (@extschema@.capture_truncate(%s, %s)) EXECUTE FUNCTION @extschema@.capture_change(%L)',
+                name, partition.relation, source.source_id, partition.whole, source.source_id);
+            EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', partition.relation, name);
+        END LOOP;
     END LOOP;
 END
 $$;

@@ -1248,6 +1248,59 @@ fn what_a_subtransaction_queues_early_stands_behind_what_came_before_it() {
 }
 
 #[test]
+fn a_transaction_that_was_queued_out_of_order_is_logged_batch_by_batch() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, ORDERS);
+    run(
+        &mut a,
+        "SELECT alter_log('audit', batch_size => 10); SET merkle_log.capture_memory = '1kB'",
+    );
+    let outer = |mark| format!("UPDATE orders SET note = note || '{mark}' WHERE id IN (1, 2)");
+    let inner = "UPDATE orders SET note = note || '+' WHERE id = 1;".repeat(60);
+    run(
+        &mut a,
+        &format!(
+            "BEGIN; INSERT INTO orders SELECT g, '' FROM generate_series(1, 2) g; {}; SAVEPOINT s; {inner} RELEASE s; {}; SAVEPOINT s; {inner} RELEASE s; COMMIT;
+             UPDATE orders SET note = 'after'",
+            outer("a"),
+            outer("b")
+        ),
+    );
+    assert!(one::<bool>(
+        &mut a,
+        "SELECT NOT bool_and(ordered) FROM merkle_pending"
+    ));
+    let mut left: i64 = 2 + 2 + 60 + 2 + 60 + 2;
+    while left > 0 {
+        assert_eq!(
+            one::<i64>(
+                &mut a,
+                "SELECT lag_rows FROM merkle_log_status WHERE log_name = 'audit'"
+            ),
+            left
+        );
+        let entries: i64 = one(&mut a, "SELECT entries FROM process_next_batch('audit')");
+        assert_eq!(entries, left.min(10));
+        left -= entries;
+    }
+    let of_1 = history(&mut a, "orders", "1");
+    let plus = |n: usize| "+".repeat(n);
+    assert_eq!(of_1.len(), 124);
+    assert_eq!(of_1[1], "update a");
+    assert_eq!(of_1[61], format!("update a{}", plus(60)));
+    assert_eq!(of_1[62], format!("update a{}b", plus(60)));
+    assert_eq!(of_1[122], format!("update a{}b{}", plus(60), plus(60)));
+    assert_eq!(of_1[123], "update after");
+    assert_eq!(
+        history(&mut a, "orders", "2"),
+        ["insert ", "update a", "update ab", "update after"]
+    );
+    assert_eq!(one::<i64>(&mut a, "SELECT count(*) FROM merkle_pending"), 0);
+    intact(&mut a);
+}
+
+#[test]
 fn a_log_or_the_extension_can_be_dropped_by_a_transaction_that_was_captured() {
     let cluster = Cluster::start();
     let mut a = cluster.client("postgres");
@@ -1382,4 +1435,86 @@ fn one_log_s_queue_is_read_without_that_of_another() {
     assert_eq!(rows, 1, "a transaction writes one row a log");
     assert_eq!(drain(&mut a, "audit"), 1);
     assert_eq!(drain(&mut a, "busy"), 100_000);
+}
+
+#[test]
+fn a_trigger_that_captures_what_another_captures_is_named_whatever_its_condition() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, ORDERS);
+    for trigger in [
+        "AFTER INSERT ON orders FOR EACH ROW WHEN (true) EXECUTE FUNCTION capture_change('1')",
+        "AFTER UPDATE OF note ON orders FOR EACH ROW EXECUTE FUNCTION capture_change('1')",
+        "AFTER UPDATE ON orders FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION capture_change('1')",
+        "AFTER TRUNCATE ON orders EXECUTE FUNCTION capture_change('1')",
+    ] {
+        run(&mut a, &format!("CREATE TRIGGER zz {trigger}"));
+        let states: Vec<String> = column(&mut a, "SELECT c::text FROM merkle_log_coverage c");
+        assert!(
+            states
+                .iter()
+                .any(|s| s.contains("trigger zz captures what another captures too")),
+            "{trigger}: {states:?}"
+        );
+        run(&mut a, "SELECT repair_capture('audit', 'orders')");
+        assert_eq!(
+            one::<i64>(
+                &mut a,
+                "SELECT count(*) FROM pg_trigger WHERE tgname = 'zz'"
+            ),
+            0,
+            "{trigger}"
+        );
+    }
+    // Only one way of writing the source's number counts.
+    run(
+        &mut a,
+        "CREATE TRIGGER zz AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION capture_change('01')",
+    );
+    let message = error(&mut a, "INSERT INTO orders VALUES (1)");
+    assert!(message.contains("does not exist"), "{message}");
+}
+
+#[test]
+fn keys_are_written_alike_by_triggers_and_by_everything_else() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, "SELECT create_log('audit')");
+    for (type_name, value) in [
+        ("smallint", "-7"),
+        ("int", "-7"),
+        ("bigint", "-7"),
+        ("money", "1.05"),
+        ("oid", "4000000000"),
+        ("date", "2020-01-02"),
+        ("timestamptz", "2020-01-02 03:04:05+00"),
+        ("boolean", "true"),
+        ("\"char\"", "x"),
+        ("bytea", "\\\\x01"),
+        ("interval", "1 day"),
+        ("float8", "0.1"),
+    ] {
+        run(
+            &mut a,
+            &format!(
+                "DROP TABLE IF EXISTS k CASCADE; CREATE TABLE k (id {type_name} PRIMARY KEY, v text);
+                 SELECT add_source('audit', 'k', capture => 'trigger'); INSERT INTO k VALUES ('{value}', 'a'); UPDATE k SET v = 'b'"
+            ),
+        );
+        drain(&mut a, "audit");
+        assert_eq!(
+            findings(&mut a, "audit"),
+            Vec::<String>::new(),
+            "{type_name}"
+        );
+        assert_eq!(
+            one::<String>(
+                &mut a,
+                "SELECT status FROM verify_row('audit', 'k', (SELECT id::text FROM k))"
+            ),
+            "logged",
+            "{type_name}"
+        );
+        run(&mut a, "SELECT remove_source('audit', 'k')");
+    }
 }

@@ -444,11 +444,9 @@ fn holds_up_no_other_log(body: &str) {
         Cluster::with("shared_preload_libraries = 'merkle_log'\nmerkle_log.databases = 'postgres'");
     let mut a = cluster.client("postgres");
     run(&mut a, EVES);
+    run(&mut a, "INSERT INTO eves DEFAULT VALUES");
     let_planning_run(&mut a, body);
-    run(
-        &mut a,
-        "INSERT INTO eves DEFAULT VALUES; INSERT INTO others DEFAULT VALUES",
-    );
+    run(&mut a, "INSERT INTO others DEFAULT VALUES");
     until(&mut a, "SELECT merkle_size('others') = 1");
     all_is_shown_at_once(&mut a);
     until(
@@ -483,11 +481,11 @@ fn a_source_that_cannot_be_planned_is_passed_over_named_and_mended() {
          INSERT INTO eves DEFAULT VALUES; INSERT INTO others DEFAULT VALUES",
     );
     assert_eq!(drain(&mut a, "eves"), 2);
-    let_planning_run(&mut a, "BEGIN RAISE EXCEPTION 'not today'; END");
     run(
         &mut a,
         "INSERT INTO eves DEFAULT VALUES; INSERT INTO others DEFAULT VALUES",
     );
+    let_planning_run(&mut a, "BEGIN RAISE EXCEPTION 'not today'; END");
     let mut b = cluster.client("postgres");
     assert_eq!(
         drain(&mut b, "eves"),
@@ -515,7 +513,7 @@ fn a_batch_cannot_be_called_by_what_its_own_planning_runs() {
     run(&mut a, EVES);
     run(
         &mut a,
-        "GRANT EXECUTE ON FUNCTION process_next_batch(text, interval) TO eve; INSERT INTO eves DEFAULT VALUES",
+        "GRANT EXECUTE ON FUNCTION process_next_batch TO eve; INSERT INTO eves DEFAULT VALUES",
     );
     let_planning_run(
         &mut a,
@@ -632,7 +630,7 @@ fn what_an_idle_source_costs_does_not_grow_with_the_others() {
     add(&mut a, "few", 1, 10);
     let batch = "SELECT process_next_batch('few')";
     let coverage = "SELECT count(*) FROM merkle_log_coverage WHERE log_name = 'few'";
-    let mut costs = |a: &mut Client| {
+    let costs = |a: &mut Client| {
         run(a, batch);
         run(a, coverage);
         [tuples_read(a, batch), tuples_read(a, coverage)]

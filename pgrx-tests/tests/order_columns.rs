@@ -53,6 +53,61 @@ fn only_columns_whose_values_come_strictly_later_are_taken_without_naming_the_mo
 }
 
 #[test]
+fn a_partition_that_fills_the_column_in_another_way_has_the_mode_named() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, "CREATE SEQUENCE shared; CREATE SEQUENCE own");
+    for (column, default, complete) in [
+        ("bigint DEFAULT nextval('shared')", None, true),
+        (
+            "bigint DEFAULT nextval('shared')",
+            Some("nextval('shared')"),
+            true,
+        ),
+        (
+            "bigint DEFAULT nextval('shared')",
+            Some("nextval('own')"),
+            false,
+        ),
+        (
+            "bigint DEFAULT nextval('shared')",
+            Some("(random() * 1000)::bigint"),
+            false,
+        ),
+        ("bigint GENERATED ALWAYS AS IDENTITY", None, true),
+        (
+            "bigint GENERATED ALWAYS AS IDENTITY",
+            Some("nextval('own')"),
+            false,
+        ),
+        (
+            "timestamptz DEFAULT clock_timestamp()",
+            Some("now()"),
+            false,
+        ),
+    ] {
+        run(
+            &mut a,
+            &format!(
+                "DROP EXTENSION merkle_log; CREATE EXTENSION merkle_log; DROP TABLE IF EXISTS t;
+                 CREATE TABLE t (at {column} NOT NULL, k int, PRIMARY KEY (at, k)) PARTITION BY LIST (k);
+                 CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1) PARTITION BY LIST (k);
+                 CREATE TABLE t2 PARTITION OF t1 FOR VALUES IN (1);
+                 SELECT create_log('l')"
+            ),
+        );
+        if let Some(default) = default {
+            run(
+                &mut a,
+                &format!("ALTER TABLE t2 ALTER COLUMN at SET DEFAULT {default}"),
+            );
+        }
+        let outcome = a.batch_execute("SELECT add_source('l', 't', 'at')");
+        assert_eq!(outcome.is_ok(), complete, "{column} {default:?}");
+    }
+}
+
+#[test]
 fn rows_ahead_of_the_clock_or_the_sequence_do_not_take_the_watermark_along() {
     let cluster = Cluster::start();
     let mut a = cluster.client("postgres");

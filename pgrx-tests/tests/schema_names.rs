@@ -30,7 +30,7 @@ fn nothing_breaks_out_of_the_name_of_the_extensions_schema() {
          CREATE TABLE \"a@extschema@\" (id int PRIMARY KEY, note text);
          SET search_path = app, public;
          SELECT create_log('w'); SELECT add_source('w', 'orders', order_column => 'id');
-         SELECT create_log('t'); SELECT add_source('t', '\"a@extschema@\"', capture => 'trigger');",
+         SELECT create_log('t'); SELECT add_source('t', '\"a@extschema@\"', capture => 'trigger', store_leaf_data => true);",
     );
     let mut before = "app".to_owned();
     for (round, name) in NAMES.into_iter().enumerate() {

@@ -93,6 +93,24 @@ const CHAOS: &str = r"
         RETURN NEW;
     EXCEPTION WHEN OTHERS THEN RETURN NEW;
     END $$;
+    -- A trigger that fills a table which is being truncated, or was just now.
+    CREATE FUNCTION refill() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF random() < 0.5 THEN
+            BEGIN
+                RAISE EXCEPTION 'taken back';
+            EXCEPTION WHEN OTHERS THEN
+                NULL;
+            END;
+        END IF;
+        PERFORM chaos();
+        IF TG_ARGV[0] = 'p' THEN
+            INSERT INTO p (id, r, v, n) SELECT g, 1 + g % 3, 'refilled', 0 FROM generate_series(1, 4) g ON CONFLICT DO NOTHING;
+        ELSE
+            EXECUTE format('INSERT INTO %I (id, v, n) SELECT g, ''refilled'', 0 FROM generate_series(1, 4) g ON CONFLICT DO NOTHING', TG_ARGV[0]);
+        END IF;
+        RETURN NULL;
+    END $$;
 ";
 
 const TABLES: &str = r"
@@ -251,7 +269,7 @@ impl Author {
         let table = self.pick(&["t", "s", "d", "p"]);
         let name = format!("extra{}", self.rng.random_range(1..=3));
         let name2 = format!("extra{}", self.rng.random_range(1..=3));
-        match self.rng.random_range(0..14) {
+        match self.rng.random_range(0..17) {
             0 | 1 => format!(
                 "ALTER TABLE {table} ADD COLUMN {name} int DEFAULT {}",
                 self.key()
@@ -266,6 +284,9 @@ impl Author {
             10 => "TRUNCATE p".to_owned(),
             11 => "TRUNCATE s".to_owned(),
             12 => format!("CLUSTER {table} USING {table}_pkey"),
+            13 => "TRUNCATE p1, p, d".to_owned(),
+            14 => "TRUNCATE s, t, u RESTART IDENTITY".to_owned(),
+            15 => "TRUNCATE d; TRUNCATE d".to_owned(),
             _ => format!(
                 "SET CONSTRAINTS ALL {}",
                 self.pick(&["IMMEDIATE", "DEFERRED"])
@@ -311,6 +332,16 @@ impl Author {
             } else {
                 ""
             };
+            if self.chance(0.5) {
+                let name = self.pick(&["a_refill", "zz_refill"]);
+                let when = self.pick(&["BEFORE", "AFTER", "AFTER", "AFTER"]);
+                let filled = self.pick(&[table, table, "u", "d"]);
+                writeln!(
+                    sql,
+                    "CREATE TRIGGER {name} {when} TRUNCATE ON {table} EXECUTE FUNCTION refill('{filled}');"
+                )
+                .unwrap();
+            }
             for number in 0..self.rng.random_range(0..=3) {
                 let name = format!("{}_{number}", self.pick(&["a_first", "zz_last"]));
                 let events = self.pick(&[
@@ -342,7 +373,8 @@ impl Author {
                 }
             }
         }
-        if self.chance(0.5) {
+        // The server loses what a BEFORE TRUNCATE trigger inserts from under a deferred one.
+        if self.chance(0.5) && !sql.contains("BEFORE TRUNCATE") {
             sql += "CREATE CONSTRAINT TRIGGER later AFTER INSERT OR UPDATE ON d DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION after_any();";
         }
         sql
@@ -571,7 +603,7 @@ impl Oracle {
         self.script.clear();
         run(
             &mut a,
-            "DROP TABLE IF EXISTS actions, t, u, s, d, p, p2, r CASCADE; DROP FUNCTION IF EXISTS chaos, before_row, after_any, same_row, make_room, touch, again;",
+            "DROP TABLE IF EXISTS actions, t, u, s, d, p, p2, r CASCADE; DROP FUNCTION IF EXISTS chaos, before_row, after_any, same_row, make_room, touch, again, refill;",
         );
         run(
             &mut a,
@@ -585,7 +617,11 @@ impl Oracle {
                 &format!("ALTER TABLE {table} REPLICA IDENTITY FULL"),
             );
         }
-        run(&mut a, "SELECT create_log('audit')");
+        let size = self.author.pick(&["NULL", "NULL", "25"]);
+        run(
+            &mut a,
+            &format!("SELECT create_log('audit', batch_size => {size})"),
+        );
         for table in SOURCES {
             run(
                 &mut a,
@@ -651,8 +687,10 @@ impl Oracle {
             let code = error
                 .as_db_error()
                 .map_or(String::new(), |e| e.code().code().to_owned());
+            // No program truncates a partition without its table.
+            let refused = failed.contains("cannot truncate a partition");
             assert!(
-                !code.starts_with("XX") && !code.is_empty() && code != "57014",
+                !code.starts_with("XX") && !code.is_empty() && code != "57014" && !refused,
                 "{error:?}\nafter\n{}",
                 self.script.join(";\n")
             );
@@ -660,16 +698,23 @@ impl Oracle {
         result.is_ok()
     }
 
+    /// COPY, half of the time into a table that the transaction truncates before: then it may freeze the rows.
     fn copy(&mut self, client: &mut Client) -> bool {
         let table = self.author.plain();
+        let freeze = self.author.chance(0.5);
+        if freeze && !self.step(client, &format!("TRUNCATE {table} CASCADE")) {
+            return false;
+        }
         let keys: Vec<String> = (0..4)
             .map(|_| (self.author.key() + 20).to_string())
             .collect();
         let sql = format!(
-            "COPY {table} (id, v, n) FROM PROGRAM 'for i in {}; do printf \"$i\\tcopied\\t1\\n\"; done'",
-            keys.join(" ")
+            "COPY {table} (id, v, n) FROM PROGRAM 'for i in {}; do printf \"$i\\tcopied\\t1\\n\"; done'{}",
+            keys.join(" "),
+            if freeze { " WITH (FREEZE)" } else { "" }
         );
-        self.step(client, &sql)
+        let changes = self.author.small();
+        self.step(client, &sql) && (self.author.chance(0.5) || self.step(client, &changes))
     }
 
     /// A few transactions. True if a partition was detached or attached.

@@ -450,13 +450,32 @@ fn check_fence(
         &[table.oid.into(), order.attnum.into()],
         |row| row.required::<bool>(0),
     );
-    match named || sequences || clock.is_some() {
+    let complete =
+        (sequences || clock.is_some()) && partitions_have_its_default(session, table, order);
+    match named || complete {
         true => Ok(()),
         false => Err(Error::CaptureNotNamed {
             table: table.name.clone(),
             column: order.name.clone(),
         }),
     }
+}
+
+/// False if rows that are inserted into a partition itself get values in another way. A partition without a default
+/// takes only values that the writer brings.
+fn partitions_have_its_default(session: &Session, table: &Table, order: &Attribute) -> bool {
+    let other = session.fresh_one(
+        "SELECT true
+           FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) t
+           JOIN pg_catalog.pg_attribute a ON a.attrelid = t.relid AND a.attname = $3
+           JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+           LEFT JOIN pg_catalog.pg_attrdef r ON r.adrelid = $1 AND r.adnum = $2
+          WHERE pg_catalog.pg_get_expr(d.adbin, d.adrelid) IS DISTINCT FROM pg_catalog.pg_get_expr(r.adbin, r.adrelid)
+          LIMIT 1",
+        &[table.oid.into(), order.attnum.into(), order.name.as_str().into()],
+        |row| row.required::<bool>(0),
+    );
+    other.is_none()
 }
 
 /// True if the column is an identity column, or its default is a sequence's next value; an error if

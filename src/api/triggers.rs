@@ -1,11 +1,12 @@
 //! The functions that the triggers on sources call.
 
-use crate::capture::{guard, trigger};
+use crate::capture::{guard, trigger, truncation};
 use crate::error::Error;
 use crate::pg::trigger::{Firing, Operation};
 use crate::pg::trigger_call::{self, Answer};
 use crate::session::Session;
 use pgrx::pg_sys;
+use pgrx::prelude::*;
 
 pgrx::extension_sql!(
     r#"
@@ -72,4 +73,12 @@ fn refuse_change(firing: &Firing) -> Answer {
         Operation::Delete => Answer::Old,
         _ => Answer::Nothing,
     }
+}
+
+/// What the conditions of the triggers that capture TRUNCATE call, and nothing else should.
+#[pg_extern(parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+pub fn capture_truncate(source_id: i32, whole: bool) -> bool {
+    truncation::note(source_id, whole);
+    true
 }

@@ -260,20 +260,20 @@ impl<'a> Batch<'a> {
         while let Some(piece) = queue.next()? {
             let room = usize::try_from(limit - self.appender.entries()).unwrap_or(0);
             let whole = piece.changes.len() <= room;
-            // One that must be logged at once is, if it is the first.
-            if !whole && (room == 0 || piece.whole && self.appender.entries() > 0) {
+            if !whole && room == 0 {
                 empty = false;
                 break;
             }
             let mut changes = piece.changes;
-            if !whole && !piece.whole {
-                changes.truncate(room);
-                taken = Some((piece.places[0].clone(), piece.taken + room as i32));
-            } else {
+            if whole {
+                taken = piece.rest.map(|rest| (piece.at, rest));
                 done.extend(piece.places);
+            } else {
+                changes.truncate(room);
+                taken = Some((piece.at, piece.taken + room as i32));
             }
             self.log_changes(piece.id, &changes)?;
-            if taken.is_some() {
+            if !whole {
                 empty = false;
                 break;
             }

@@ -2,58 +2,26 @@
 //!
 //! Triggers do not fire in that order: a statement inside a statement (of a user's trigger, of a function in
 //! RETURNING, of a foreign key) ends, and fires its triggers, before the statement that it is in. What the
-//! server knows for certain is written in each tuple: the command that made it and the command that ended it.
+//! server knows for certain is the command that made a row version and the command that ended it.
 //!
 //! Within a transaction the changes that end a version of one row have commands that only grow: a command sees,
 //! and so can end, only what earlier commands made, and a nested command is a later one. That a version was
 //! made says less: the statement around a DELETE may have begun before it and insert the row after it, or have
-//! inserted the row that it deletes. So a version that was ended stands directly before its end, which is told
-//! by the tuple; and one that was not is the last of its row, so it stands after every end that was captured
-//! before it, since what a statement does inside another is captured first.
+//! inserted the row that it deletes. So a version that was ended before its making was captured stands directly
+//! before its end, which the tuple tells. One that had not been ended by then was the last of its row, so it
+//! stands after every end that was captured before it; a command that ends it later begins later than all of
+//! those, because the ones that were still running could not see the version.
 
-use crate::pg::trigger::TupleId;
-use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
-
-/// What a change did to tuples, and the command that did it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a change did, and the command that did it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// All rows were taken away, before anything else that the command does.
+    /// All rows were taken away by an earlier command; `command` is the first that can make one after that.
     Truncate { command: u32 },
-    /// A row version was made that had none before it.
-    Made { command: u32, tuple: TupleId },
-    /// A row version was ended, with or without another in its stead. `tuple` is `None` where another
-    /// transaction made it.
-    Ended {
-        command: u32,
-        tuple: Option<TupleId>,
-    },
-}
-
-impl Place {
-    /// The version that was made, where there was none before it.
-    pub fn made(&self) -> Option<TupleId> {
-        match *self {
-            Place::Made { tuple, .. } => Some(tuple),
-            _ => None,
-        }
-    }
-
-    /// The version that was ended, where this transaction had made it.
-    pub fn ended(&self) -> Option<TupleId> {
-        match *self {
-            Place::Ended { tuple, .. } => tuple,
-            _ => None,
-        }
-    }
-
-    pub fn command(&self) -> u32 {
-        match *self {
-            Place::Truncate { command }
-            | Place::Made { command, .. }
-            | Place::Ended { command, .. } => command,
-        }
-    }
+    /// A row version was made that had none before it. `ended`: the command that had ended it by the time the
+    /// change was captured.
+    Made { command: u32, ended: Option<u32> },
+    /// A row version was ended, with or without another in its stead.
+    Ended { command: u32 },
 }
 
 /// Sorts as the changes of each row were made; changes with the same rank are of different rows.
@@ -64,26 +32,28 @@ const BEFORE_END: u8 = 1;
 const END: u8 = 2;
 const LAST: u8 = 3;
 
-/// The ranks of changes that are given in the order in which they were captured. To be sorted by in a way that
-/// keeps the order of those with the same rank.
-pub fn ranks<'a>(places: impl Iterator<Item = &'a Place> + Clone) -> Vec<Rank> {
-    let mut ends: HashMap<TupleId, u32> = HashMap::new();
-    for place in places.clone() {
-        if let Some(tuple) = place.ended() {
-            ends.insert(tuple, place.command());
+/// Gives the changes of a transaction their ranks as they are captured.
+#[derive(Debug, Default)]
+pub struct Order {
+    /// The latest command that ended a version, also if that was rolled back: what is done later has a later command.
+    latest_end: u32,
+}
+
+impl Order {
+    pub fn rank(&mut self, place: Place) -> Rank {
+        match place {
+            Place::Truncate { command } => (command, TRUNCATED),
+            Place::Ended { command } => {
+                self.latest_end = self.latest_end.max(command);
+                (command, END)
+            }
+            Place::Made {
+                ended: Some(end), ..
+            } => (end, BEFORE_END),
+            Place::Made {
+                command,
+                ended: None,
+            } => (command.max(self.latest_end), LAST),
         }
     }
-    let mut latest_end = 0;
-    let rank = |place: &Place| match *place {
-        Place::Truncate { command } => (command, TRUNCATED),
-        Place::Ended { command, .. } => {
-            latest_end = latest_end.max(command);
-            (command, END)
-        }
-        Place::Made { command, tuple } => match ends.get(&tuple) {
-            Some(end) => (*end, BEFORE_END),
-            None => (command.max(latest_end), LAST),
-        },
-    };
-    places.map(rank).collect()
 }

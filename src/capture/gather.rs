@@ -5,12 +5,11 @@
 //! What takes more memory than `merkle_log.capture_memory` is written to the queue early, by the subtransaction
 //! that made it, so that the server itself takes it away on a rollback.
 
-use super::change_order::{Place, Rank, ranks};
+use super::change_order::{Order, Place, Rank};
 use super::page::Item;
 use super::queue::{Early, Pack, Writer};
 use super::trigger::Plan;
 use crate::pg::alloc;
-use crate::pg::trigger::TupleId;
 use crate::pg::xact::{self, Borders};
 use crate::{settings, shared};
 use leaf_format::Kind;
@@ -34,7 +33,7 @@ struct Record {
     plan: u32,
     origin: u32,
     kind: Kind,
-    place: Place,
+    rank: Rank,
     /// How many changes were captured before it.
     number: u32,
     start: usize,
@@ -61,13 +60,8 @@ struct Gathered {
     /// By log: what was written early.
     early: BTreeMap<i32, Early>,
     captured: u32,
-    /// The highest command among all changes so far, and that as it was when the client's statement began: no
-    /// command up to there is still running.
-    command: u32,
-    settled: u32,
-    /// When the client's statement began.
-    statement: i64,
-    /// Sources that were truncated, and of which nothing has been captured since.
+    order: Order,
+    /// Sources that were truncated, if nothing of theirs has been captured since and nothing was rolled back.
     truncated: HashSet<i32>,
     /// Logs that were dropped, and the subtransactions that did it.
     dropped: Vec<(pg_sys::SubTransactionId, i32)>,
@@ -126,7 +120,7 @@ pub fn drop_log(log_id: i32) {
     watch();
 }
 
-/// True if the transaction has truncated a source, and captured nothing of it since.
+/// True if the transaction has truncated a source, and certainly captured nothing of it since.
 pub fn is_truncated(source_id: i32) -> bool {
     GATHERED.with_borrow(|gathered| gathered.truncated.contains(&source_id))
 }
@@ -226,7 +220,7 @@ impl Gathered {
         self.early.clear();
         self.truncated.clear();
         self.dropped.clear();
-        (self.captured, self.command, self.settled, self.statement) = (0, 0, 0, 0);
+        (self.captured, self.order) = (0, Order::default());
         self.closing = false;
     }
 
@@ -245,21 +239,7 @@ impl Gathered {
     }
 
     fn push(&mut self, plan: &Rc<Plan>, origin: &Rc<Origin>, change: Captured) {
-        if self.plans.last().is_none_or(|last| !Rc::ptr_eq(last, plan)) {
-            self.plans.push(plan.clone());
-            self.pack = Some(plan.pack());
-        }
-        if self
-            .origins
-            .last()
-            .is_none_or(|last| !Rc::ptr_eq(last, origin))
-        {
-            if self.statement != origin.at {
-                self.statement = origin.at;
-                self.settled = self.command;
-            }
-            self.origins.push(origin.clone());
-        }
+        self.pack = Some(plan.pack());
         match change.kind {
             Kind::Truncate => {
                 self.truncated.insert(plan.source_id());
@@ -269,7 +249,6 @@ impl Gathered {
                 self.truncated.remove(&plan.source_id());
             }
         }
-        self.command = self.command.max(change.place.command());
         self.captured += 1;
         let start = self.data.len();
         let salt = change.salt.map_or(0, <[u8]>::len);
@@ -281,10 +260,10 @@ impl Gathered {
         self.data.extend_from_slice(change.leaf);
         self.data.extend_from_slice(change.salt.unwrap_or_default());
         self.records.push(Record {
-            plan: self.plans.len() as u32 - 1,
-            origin: self.origins.len() as u32 - 1,
+            plan: last_place(&mut self.plans, plan),
+            origin: last_place(&mut self.origins, origin),
             kind: change.kind,
-            place: change.place,
+            rank: self.order.rank(change.place),
             number: self.captured,
             start,
             key: change.key.len() as u32,
@@ -305,27 +284,52 @@ impl Gathered {
         own > (room / 2).max(KEPT.min(settings::capture_memory()))
     }
 
-    /// Writes what the innermost subtransaction has made.
+    /// Writes most of what the innermost subtransaction has made. The last of it in order waits, since what is
+    /// captured next may belong among it.
     fn write_early(&mut self) {
         let Some(level) = self.levels.last() else {
             return;
         };
         let (first, data) = (level.first, level.data);
         let range = first..self.records.len();
-        let open = self.has_open_end(&range);
+        let mut written = vec![false; range.len()];
         for log_id in self.logs(&range) {
-            let (order, ends) = self.in_order(log_id, &range);
+            let mut order = self.in_order(log_id, &range);
+            order.truncate((order.len() * 3).div_ceil(4));
             let mut early = self.early.get(&log_id).copied().unwrap_or_default();
-            early.add(ends, open);
+            early.add(self.ends(&order));
             self.write(log_id, &order, &mut early, true);
             self.early.insert(log_id, early);
+            order.iter().for_each(|at| written[at - first] = true);
         }
-        self.records.truncate(first);
-        self.data.truncate(data);
+        self.forget_written(first, data, &written);
+    }
+
+    /// Drops those of the records from `first` on, and of their bytes from `data` on, that were written.
+    fn forget_written(&mut self, first: usize, data: usize, written: &[bool]) {
+        let (mut next, mut end) = (first, data);
+        for (at, written) in (first..).zip(written) {
+            if !written {
+                let record = &mut self.records[at];
+                let length = (record.key + record.leaf + record.salt) as usize;
+                self.data
+                    .copy_within(record.start..record.start + length, end);
+                record.start = end;
+                end += length;
+                self.records.swap(next, at);
+                next += 1;
+            }
+        }
+        self.records.truncate(next);
+        self.data.truncate(end);
         self.data.shrink_to(settings::capture_memory());
         if first == 0 {
-            self.plans.clear();
-            self.origins.clear();
+            let plans = std::mem::take(&mut self.plans);
+            let origins = std::mem::take(&mut self.origins);
+            for record in &mut self.records {
+                record.plan = last_place(&mut self.plans, &plans[record.plan as usize]);
+                record.origin = last_place(&mut self.origins, &origins[record.origin as usize]);
+            }
         }
     }
 
@@ -339,9 +343,9 @@ impl Gathered {
         logs.dedup();
         logs.retain(|log_id| self.dropped.iter().all(|(_, dropped)| dropped != log_id));
         for log_id in &logs {
-            let (order, ends) = self.in_order(*log_id, &range);
+            let order = self.in_order(*log_id, &range);
             let mut early = self.early.get(log_id).copied().unwrap_or_default();
-            early.add(ends, false);
+            early.add(self.ends(&order));
             self.write(*log_id, &order, &mut early, false);
         }
         self.early.clear();
@@ -365,28 +369,21 @@ impl Gathered {
         logs
     }
 
-    /// The records of a log in the order in which their changes were made, and the first and last of their
-    /// ranks.
-    fn in_order(&self, log_id: i32, range: &Range<usize>) -> (Vec<usize>, Option<(Rank, Rank)>) {
+    /// The records of a log in the order in which their changes were made.
+    fn in_order(&self, log_id: i32, range: &Range<usize>) -> Vec<usize> {
         let of_log = |at: &usize| self.plans[self.records[*at].plan as usize].log_id() == log_id;
-        let places: Vec<usize> = range.clone().filter(of_log).collect();
-        let ranks = ranks(places.iter().map(|at| &self.records[*at].place));
-        let mut order: Vec<usize> = (0..places.len()).collect();
-        if !ranks.is_sorted() {
-            order.sort_by_key(|at| ranks[*at]);
+        let mut order: Vec<usize> = range.clone().filter(of_log).collect();
+        let rank = |at: &usize| self.records[*at].rank;
+        if !order.is_sorted_by_key(rank) {
+            order.sort_by_key(rank);
         }
-        let ends = order.first().zip(order.last());
-        let ends = ends.map(|(first, last)| (ranks[*first], ranks[*last]));
-        (order.into_iter().map(|at| places[at]).collect(), ends)
+        order
     }
 
-    /// True if a version was ended whose making is not among `range` and may be captured later, by a command
-    /// that is still running.
-    fn has_open_end(&self, range: &Range<usize>) -> bool {
-        let places = || self.records[range.clone()].iter().map(|r| &r.place);
-        let made: HashSet<TupleId> = places().filter_map(Place::made).collect();
-        let open = |tuple: TupleId| tuple.command() > self.settled && !made.contains(&tuple);
-        places().filter_map(Place::ended).any(open)
+    /// The first and the last rank of records that are in order.
+    fn ends(&self, order: &[usize]) -> Option<(Rank, Rank)> {
+        let rank = |at: &usize| self.records[*at].rank;
+        Some((rank(order.first()?), rank(order.last()?)))
     }
 
     /// Writes records of a log to its queue, in the order given.
@@ -408,9 +405,17 @@ impl Gathered {
                 salt: &rest[..record.salt as usize],
                 place: writer
                     .keeps_places()
-                    .then_some((record.number, record.place)),
+                    .then_some((record.number, record.rank)),
             });
         }
         writer.finish();
     }
+}
+
+/// The place of `item` at the end of `list`, to which it is added if something else stands there.
+fn last_place<T>(list: &mut Vec<Rc<T>>, item: &Rc<T>) -> u32 {
+    if list.last().is_none_or(|last| !Rc::ptr_eq(last, item)) {
+        list.push(item.clone());
+    }
+    list.len() as u32 - 1
 }

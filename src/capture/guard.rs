@@ -25,6 +25,8 @@ struct Needed {
     event: &'static str,
     level: &'static str,
     function: &'static str,
+    /// It has a condition, which notes when the table was truncated.
+    notes: bool,
 }
 
 const CAPTURE: &[Needed] = &[
@@ -33,12 +35,14 @@ const CAPTURE: &[Needed] = &[
         event: "AFTER INSERT OR UPDATE OR DELETE",
         level: "FOR EACH ROW",
         function: "capture_change",
+        notes: false,
     },
     Needed {
         suffix: "truncate",
         event: "AFTER TRUNCATE",
         level: "FOR EACH STATEMENT",
         function: "capture_change",
+        notes: true,
     },
 ];
 
@@ -48,12 +52,14 @@ const REFUSE: &[Needed] = &[
         event: "BEFORE UPDATE OR DELETE",
         level: "FOR EACH ROW",
         function: "refuse_change",
+        notes: false,
     },
     Needed {
         suffix: "no_truncate",
         event: "BEFORE TRUNCATE",
         level: "FOR EACH STATEMENT",
         function: "refuse_change",
+        notes: false,
     },
 ];
 
@@ -81,8 +87,37 @@ impl Needed {
         .sum()
     }
 
-    fn is(&self, trigger: &Present) -> bool {
-        self.function == trigger.function && self.tgtype() == trigger.tgtype
+    /// The statement that makes it, on the source's table (`root`) or on a partition of it.
+    fn create(&self, session: &Session, source: &Source, (table, root): (&str, bool)) -> String {
+        let schema = session.schema();
+        let name = self.name(source);
+        let (event, level, function, id) = (self.event, self.level, self.function, source.id);
+        let condition = match self.notes {
+            true => format!("WHEN ({schema}.capture_truncate({id}, {root}))"),
+            false => String::new(),
+        };
+        format!(
+            "CREATE TRIGGER {name} {event} ON {table} {level} {condition} EXECUTE FUNCTION {schema}.{function}('{id}')"
+        )
+    }
+
+    fn is(&self, trigger: &Present, root: bool) -> bool {
+        self.function == trigger.function
+            && self.tgtype() == trigger.tgtype
+            && !trigger.for_columns
+            && trigger.condition
+                == match self.notes {
+                    true => Condition::Notes(root),
+                    false => Condition::Always,
+                }
+    }
+
+    /// True if `trigger` is called for changes that this one is called for.
+    fn overlaps(&self, trigger: &Present) -> bool {
+        const EVENTS: i16 = 4 | 8 | 16 | 32;
+        self.function == trigger.function
+            && (trigger.tgtype & 1 == 1) == self.for_each_row()
+            && self.tgtype() & trigger.tgtype & EVENTS != 0
     }
 }
 
@@ -104,6 +139,15 @@ fn tables(session: &Session, source: &Source) -> Vec<(pg_sys::Oid, String, bool)
     )
 }
 
+/// When a trigger fires for an event that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    Always,
+    /// Always, and notes a TRUNCATE: of the source's table itself (`true`), or of a partition.
+    Notes(bool),
+    Other,
+}
+
 /// A trigger of a source that is there, on its table or on one that once was a partition of it.
 struct Present {
     relation: pg_sys::Oid,
@@ -114,29 +158,42 @@ struct Present {
     function: String,
     tgtype: i16,
     tgenabled: String,
+    /// Its condition, and whether it fires for updates of some columns only.
+    condition: Condition,
+    for_columns: bool,
     /// The server made it, for a partition, and takes it away with the one that it is a copy of.
     copied: bool,
 }
 
+/// Of the extension's schema, so that its name may be any.
 const PRESENT: &str = "SELECT t.tgrelid, t.tgrelid::pg_catalog.regclass::pg_catalog.text, pg_catalog.quote_ident(t.tgname),
-                p.proname::pg_catalog.text, t.tgtype, t.tgenabled::pg_catalog.text, t.tgparentid <> 0
-           FROM pg_catalog.pg_trigger t
-           JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-          WHERE p.pronamespace = (SELECT e.extnamespace FROM pg_catalog.pg_extension e WHERE e.extname = 'merkle_log')
-            AND p.proname IN ('capture_change', 'refuse_change')
-            AND t.tgnargs = 1 AND t.tgargs = $1 AND t.tgqual IS NULL AND t.tgattr = ''";
+                p.proname::pg_catalog.text, t.tgtype, t.tgenabled::pg_catalog.text, t.tgparentid <> 0,
+                CASE WHEN t.tgqual IS NULL THEN ''
+                     WHEN t.tgtype & 1 = 0 THEN pg_catalog.pg_get_expr(t.tgqual, t.tgrelid)
+                     ELSE 'of a row' END,
+                pg_catalog.format('%I.capture_truncate(', e.extnamespace::pg_catalog.regnamespace),
+                t.tgattr <> ''
+           FROM pg_catalog.pg_extension e
+           JOIN pg_catalog.pg_proc p ON p.pronamespace = e.extnamespace AND p.proname IN ('capture_change', 'refuse_change')
+           JOIN pg_catalog.pg_trigger t ON t.tgfoid = p.oid
+          WHERE e.oid = $1 AND t.tgnargs = 1 AND t.tgargs = $2";
 
 /// The triggers of a source on any table. Reads through all triggers of the database.
 fn present_anywhere(session: &Session, source: &Source) -> Vec<Present> {
     let sql = format!("{PRESENT} ORDER BY t.tgrelid, t.oid");
-    session.fresh(&sql, &[argument(source).into()], Present::from_row)
+    let args = [session.extension().into(), argument(source).into()];
+    session.fresh(&sql, &args, |row| Present::of(source, row))
 }
 
 /// The triggers of a source on these tables.
 fn present_on(session: &Session, source: &Source, tables: Vec<pg_sys::Oid>) -> Vec<Present> {
-    let sql = format!("{PRESENT} AND t.tgrelid = ANY ($2) ORDER BY t.tgrelid, t.oid");
-    let args = [argument(source).into(), tables.into()];
-    session.fresh(&sql, &args, Present::from_row)
+    let sql = format!("{PRESENT} AND t.tgrelid = ANY ($3) ORDER BY t.tgrelid, t.oid");
+    let args = [
+        session.extension().into(),
+        argument(source).into(),
+        tables.into(),
+    ];
+    session.fresh(&sql, &args, |row| Present::of(source, row))
 }
 
 /// A trigger's argument as it is stored.
@@ -145,7 +202,12 @@ fn argument(source: &Source) -> Vec<u8> {
 }
 
 impl Present {
-    fn from_row(row: &Row) -> Present {
+    fn of(source: &Source, row: &Row) -> Present {
+        let (condition, notes): (String, String) = (row.required(7), row.required(8));
+        let noted = condition.strip_prefix(&notes).and_then(|rest| {
+            let rest = rest.strip_prefix(&format!("{}, ", source.id))?;
+            rest.strip_suffix(')')?.parse().ok()
+        });
         Present {
             relation: row.required(0),
             table: row.required(1),
@@ -154,6 +216,12 @@ impl Present {
             tgtype: row.required(4),
             tgenabled: row.required(5),
             copied: row.required(6),
+            condition: match noted {
+                _ if condition.is_empty() => Condition::Always,
+                Some(root) => Condition::Notes(root),
+                None => Condition::Other,
+            },
+            for_columns: row.required(9),
         }
     }
 }
@@ -162,34 +230,32 @@ impl Present {
 /// are no partition of it any more, and the triggers by which versions up to 0.3.0 captured changes.
 pub fn install(session: &Session, source: &Source) {
     let mut present = present_anywhere(session, source);
-    for (oid, table, root) in tables(session, source) {
-        for trigger in needed(source).filter(|t| root || !t.for_each_row()) {
+    let mut wanted = Vec::new();
+    for (oid, table, root) in &tables(session, source) {
+        for trigger in needed(source).filter(|t| *root || !t.for_each_row()) {
             let found = present
                 .iter()
-                .position(|p| p.relation == oid && trigger.is(p))
+                .position(|p| p.relation == *oid && trigger.is(p, *root))
                 .map(|place| present.remove(place));
-            let name = match &found {
-                Some(found) => found.name.clone(),
-                None => {
-                    let name = trigger.name(source);
-                    session.command(&format!(
-                        "CREATE TRIGGER {name} {} ON {table} {} EXECUTE FUNCTION {}.{}('{}')",
-                        trigger.event,
-                        trigger.level,
-                        session.schema(),
-                        trigger.function,
-                        source.id
-                    ));
-                    name
-                }
-            };
-            if found.is_none_or(|f| f.tgenabled != ALWAYS) {
-                session.command(&format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"));
-            }
+            wanted.push((trigger, table.clone(), *root, found));
         }
     }
+    // First, since a trigger of an earlier version may have the name of one that is needed.
     for Present { table, name, .. } in present.iter().filter(|p| !p.copied) {
         session.command(&format!("DROP TRIGGER {name} ON {table}"));
+    }
+    for (trigger, table, root, found) in wanted {
+        let name = match &found {
+            Some(found) => found.name.clone(),
+            None => {
+                let name = trigger.name(source);
+                session.command(&trigger.create(session, source, (&table, root)));
+                name
+            }
+        };
+        if found.is_none_or(|f| f.tgenabled != ALWAYS) {
+            session.command(&format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"));
+        }
     }
 }
 
@@ -233,10 +299,10 @@ pub fn holes(session: &Session, source: &Source) -> Vec<Hole> {
     if needed(source).next().is_none() {
         return Vec::new();
     }
-    let tables: Vec<pg_sys::Oid> = tables(session, source).iter().map(|t| t.0).collect();
-    let present = present_on(session, source, tables.clone());
+    let tables = tables(session, source);
+    let present = present_on(session, source, tables.iter().map(|t| t.0).collect());
     let mut holes = Vec::new();
-    for relation in tables {
+    for (relation, _, root) in tables {
         let mut hole = |state, detail| {
             holes.push(Hole {
                 state,
@@ -244,30 +310,25 @@ pub fn holes(session: &Session, source: &Source) -> Vec<Hole> {
                 detail,
             });
         };
-        let of = |trigger: &Needed| -> Vec<&Present> {
-            let here = present.iter().filter(|p| p.relation == relation);
-            here.filter(|p| trigger.is(p)).collect()
-        };
+        let here: Vec<&Present> = present.iter().filter(|p| p.relation == relation).collect();
         for trigger in needed(source) {
-            match of(trigger).as_slice() {
-                [] => {
-                    let detail = format!("trigger {} is missing", trigger.name(source));
-                    hole(State::TriggerMissing, detail);
-                }
-                [found] if found.tgenabled == ALWAYS => {}
-                [found] => {
-                    let wrong = match found.tgenabled.as_str() {
-                        "D" => "disabled",
-                        _ => "not enabled as it must be",
-                    };
-                    let detail = format!("trigger {} is {wrong}", found.name);
-                    hole(State::TriggerDisabled, detail);
-                }
-                [_, twice, ..] => {
-                    let detail =
-                        format!("trigger {} captures what another captures too", twice.name);
-                    hole(State::TriggerTwice, detail);
-                }
+            let Some(found) = here.iter().find(|p| trigger.is(p, root)) else {
+                let detail = format!("trigger {} is missing", trigger.name(source));
+                hole(State::TriggerMissing, detail);
+                continue;
+            };
+            if found.tgenabled != ALWAYS {
+                let wrong = match found.tgenabled.as_str() {
+                    "D" => "disabled",
+                    _ => "not enabled as it must be",
+                };
+                let detail = format!("trigger {} is {wrong}", found.name);
+                hole(State::TriggerDisabled, detail);
+            }
+            let mut others = here.iter().filter(|p| !std::ptr::eq(**p, *found));
+            if let Some(twice) = others.find(|p| trigger.overlaps(p)) {
+                let detail = format!("trigger {} captures what another captures too", twice.name);
+                hole(State::TriggerTwice, detail);
             }
         }
     }

@@ -3,7 +3,7 @@
 //! A byte with the number of the format, and the rest as postcard has it: small integers in a byte, texts and
 //! bytes with their lengths before them. What many changes share is written once a page.
 
-use super::change_order::Place;
+use super::change_order::Rank;
 use super::gather::Origin;
 use super::partitions::Seen;
 use crate::catalog::versions::Column;
@@ -17,7 +17,7 @@ const FORMAT: u8 = 1;
 const ROOM: usize = 7900;
 /// What a change costs beside its texts and bytes, at most.
 const OVERHEAD: usize = 16;
-const PLACE: usize = 28;
+const PLACE: usize = 12;
 const KINDS: [Kind; 4] = [Kind::Insert, Kind::Update, Kind::Delete, Kind::Truncate];
 
 /// The table that a change is of, as it was described when the change was captured.
@@ -56,8 +56,8 @@ pub struct PageChange<'a> {
     #[serde(with = "serde_bytes")]
     salt: &'a [u8],
     /// Only where the transaction's pages may have to be put in order: how many changes were captured before it, and
-    /// where it belongs.
-    pub place: Option<(u32, Place)>,
+    /// its rank.
+    pub place: Option<(u32, Rank)>,
 }
 
 impl<'a> PageChange<'a> {
@@ -101,7 +101,7 @@ pub struct Item<'a> {
     pub key: &'a str,
     pub leaf: &'a [u8],
     pub salt: &'a [u8],
-    pub place: Option<(u32, Place)>,
+    pub place: Option<(u32, Rank)>,
 }
 
 /// A page that is being filled.

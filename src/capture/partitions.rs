@@ -13,8 +13,8 @@ use super::table_query::TableQuery;
 use crate::administration::state::Row as OnRecord;
 use crate::administration::{self, Act};
 use crate::catalog::logs::Log;
-use crate::catalog::sources::Source;
-use crate::error::identifier;
+use crate::catalog::sources::{Source, relation_name};
+use crate::error::{identifier, literal};
 use crate::pg::spi::{self, Row, Snapshot};
 use crate::pg::{datum, relcache, subtransaction};
 use crate::session::Session;
@@ -66,7 +66,7 @@ fn attached(session: &Session, snapshot: Snapshot, shape: &Shape) -> Vec<Partiti
         return Vec::new();
     }
     let columns: Vec<String> = shape.key.iter().map(|a| a.name.clone()).collect();
-    session.query(
+    let mut partitions = session.query(
         snapshot,
         "SELECT c.oid, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),
                 pg_catalog.pg_get_expr(c.relpartbound, c.oid), pg_catalog.pg_get_partition_constraintdef(c.oid)
@@ -85,7 +85,55 @@ fn attached(session: &Session, snapshot: Snapshot, shape: &Shape) -> Vec<Partiti
             to_leaf_index: None,
             from_leaf_index: 0,
         },
-    )
+    );
+    let mut names = HashMap::new();
+    for partition in &mut partitions {
+        partition.condition = with_tables_by_name(&partition.condition, |oid| {
+            let name = names.entry(oid);
+            name.or_insert_with(|| relation_name(session, oid.into()))
+                .clone()
+        });
+    }
+    partitions
+}
+
+/// A condition in which the partitioned tables of hash partitions go by their names: their numbers mean nothing
+/// after a restore. If there is none of that name any more, all of its partitions have left with it, or those that are
+/// attached tell what is theirs.
+fn with_tables_by_name(condition: &str, mut name: impl FnMut(u32) -> String) -> String {
+    const CALL: &str = "satisfies_hash_partition('";
+    let mut rest = condition;
+    let mut whole = String::new();
+    while let Some(at) = rest.find(CALL) {
+        let (before, call) = rest.split_at(at);
+        let parts = call[CALL.len()..].split_once("'::oid, ");
+        let oid = parts.and_then(|(oid, _)| oid.parse().ok());
+        let (Some((_, arguments)), Some(oid)) = (parts, oid) else {
+            let (before, after) = rest.split_at(at + CALL.len());
+            whole += before;
+            rest = after;
+            continue;
+        };
+        // The arguments are numbers and names of columns.
+        let mut quoted = false;
+        let end = arguments.find(|c| {
+            quoted ^= c == '"';
+            c == ')' && !quoted
+        });
+        let (arguments, after) = arguments.split_at(end.unwrap_or(arguments.len()));
+        let table = format!(
+            "(SELECT h.partrelid FROM pg_catalog.pg_partitioned_table h
+               WHERE h.partrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({})::pg_catalog.oid
+                 AND h.partstrat OPERATOR(pg_catalog.=) 'h')",
+            literal(&name(oid))
+        );
+        whole += before;
+        whole += &format!(
+            "({table} IS NULL OR pg_catalog.satisfies_hash_partition({table}, {arguments}))"
+        );
+        rest = after.strip_prefix(')').unwrap_or(after);
+    }
+    whole + rest
 }
 
 impl Partition {
@@ -386,6 +434,11 @@ fn fulfil(
         return Vec::new();
     }
     let named: Vec<String> = names.iter().map(|name| identifier(name)).collect();
+    // A name that is none of theirs.
+    let mut place = "place".to_owned();
+    while names.contains(&place) {
+        place.push('_');
+    }
     let mut found = Vec::new();
     for places in places.chunks(KEYS) {
         let mut args = Vec::new();
@@ -401,7 +454,7 @@ fn fulfil(
             rows.push(format!("({place}, {})", values.join(", ")));
         }
         let sql = format!(
-            "SELECT merkle_log_key.merkle_log_place FROM (VALUES {}) merkle_log_key (merkle_log_place, {}) WHERE {condition}",
+            "SELECT merkle_log_key.{place} FROM (VALUES {}) merkle_log_key ({place}, {}) WHERE {condition}",
             rows.join(", "),
             named.join(", "),
         );

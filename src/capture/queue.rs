@@ -5,9 +5,10 @@
 //! change of the same row can only be made, and so queued, after the earlier one has committed. Draining
 //! needs no watermark: what is visible is committed.
 
-use super::change_order::{Place, Rank, ranks};
+use super::change_order::Rank;
 use super::page::{CapturedAs, Filling, Item, Page};
 use super::partitions::Seen;
+use super::reorder::Reorder;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::Source;
 use crate::catalog::versions;
@@ -61,13 +62,12 @@ pub struct Early {
 }
 
 impl Early {
-    /// More is written, with ranks from `ranks.0` to `ranks.1`. `open`: what comes later may belong before it.
-    pub fn add(&mut self, ranks: Option<(Rank, Rank)>, open: bool) {
+    /// More is written, with ranks from `ranks.0` to `ranks.1`.
+    pub fn add(&mut self, ranks: Option<(Rank, Rank)>) {
         if let Some((first, last)) = ranks {
             self.unordered |= first < self.last;
             self.last = self.last.max(last);
         }
-        self.unordered |= open;
     }
 }
 
@@ -177,7 +177,8 @@ pub struct Change {
     /// Leaf data, in full, or their hash.
     leaf: Captured,
     pub salt: Option<Vec<u8>>,
-    place: Option<(u32, Place)>,
+    /// How many changes of the transaction were captured before it, and its rank.
+    pub(super) place: Option<(u32, Rank)>,
 }
 
 /// What was captured of a change.
@@ -237,14 +238,15 @@ fn read(session: &Session, log: &Log, place: &str) -> Result<Vec<Change>, Error>
 pub struct Piece {
     /// Where the transaction stands in the queue.
     pub id: i64,
-    /// Where its queue rows lie.
+    /// The queue rows of which nothing is left to log after these changes.
     pub places: Vec<String>,
-    /// The changes that are not logged yet.
+    /// Changes that are not logged yet.
     pub changes: Vec<Change>,
-    /// How many of the rows' changes were logged before.
+    /// The row with which it is put down how many changes are logged, and how many were before these.
+    pub at: String,
     pub taken: i32,
-    /// All of it must be logged at once.
-    pub whole: bool,
+    /// How many are to be put down after these, without those of `places`; `None` where that row is among them.
+    pub rest: Option<i32>,
 }
 
 /// One row of the queue.
@@ -386,6 +388,8 @@ pub struct Queue<'a> {
     rows: Rows,
     /// Rows that the transaction, which is next, wrote before its end.
     early: Option<Rows>,
+    /// A transaction that has to be put in order.
+    reorder: Option<Reorder>,
     /// The transaction that is next, or was last.
     id: i64,
     /// All rows of that transaction have been handed out.
@@ -431,6 +435,7 @@ impl<'a> Queue<'a> {
             log,
             rows: Rows::over(log, cursor),
             early: None,
+            reorder: None,
             id: 0,
             skip: false,
             next: None,
@@ -450,6 +455,13 @@ impl<'a> Queue<'a> {
 
     pub fn next(&mut self) -> Result<Option<Piece>, Error> {
         loop {
+            if let Some(reorder) = &mut self.reorder {
+                let (session, log) = (self.session, self.log);
+                match reorder.next(|place| changes_at(session, log, place))? {
+                    Some(piece) => return Ok(Some(piece)),
+                    None => self.reorder = None,
+                }
+            }
             if let Some(row) = self.early.as_mut().and_then(Rows::next) {
                 return self.piece(row).map(Some);
             }
@@ -464,7 +476,8 @@ impl<'a> Queue<'a> {
             self.id = row.id;
             self.skip = !row.ordered;
             if !row.ordered {
-                return self.in_order(&row).map(Some);
+                self.reorder = Some(self.reorder(&row)?);
+                continue;
             }
             if first && row.early {
                 self.early = Some(self.of_transaction(early_id(row.transaction)));
@@ -483,61 +496,41 @@ impl<'a> Queue<'a> {
         changes.drain(..(row.taken as usize).min(changes.len()));
         Ok(Piece {
             id: self.id,
+            at: row.place.clone(),
             places: vec![row.place],
             changes,
             taken: row.taken,
-            whole: false,
+            rest: None,
         })
     }
 
-    /// A transaction whose rows were not written in the order of its changes.
-    fn in_order(&self, row: &Stored) -> Result<Piece, Error> {
-        let mut piece = Piece {
-            id: row.id,
-            places: Vec::new(),
-            changes: Vec::new(),
-            taken: 0,
-            whole: true,
-        };
+    /// A transaction whose rows were not written in the order of its changes: subtransactions write what is theirs, so
+    /// that what was captured earlier may be written later, and what is captured later may belong before it.
+    fn reorder(&self, row: &Stored) -> Result<Reorder, Error> {
+        let mut reorder = Reorder::new(self.log, row.id, &row.place, row.taken);
         for id in [early_id(row.transaction), row.id] {
             let mut rows = self.of_transaction(id);
             while let Some(row) = rows.next() {
-                piece.changes.extend(match row.changes {
+                let changes = match row.changes {
                     Some(changes) => changes?,
-                    None => self.without_leaves(&row.place)?,
-                });
-                piece.places.push(row.place);
+                    None => read(self.session, self.log, &row.place)?,
+                };
+                reorder.add(row.place, &changes, id < 0)?;
             }
         }
-        // Subtransactions write what is theirs, so that what was captured earlier may be written later.
-        piece
-            .changes
-            .sort_by_key(|c| c.place.map(|(number, _)| number));
-        let places = piece.changes.iter().map(|c| Some(c.place?.1));
-        let places: Option<Vec<Place>> = places.collect();
-        let places = places.ok_or_else(|| Error::Damaged {
-            log: self.log.name.clone(),
-            problem: format!("queue row {} does not say where its changes belong", row.id),
-        })?;
-        let mut ranked: Vec<(Rank, Change)> = ranks(places.iter())
-            .into_iter()
-            .zip(piece.changes)
-            .collect();
-        ranked.sort_by_key(|(rank, _)| *rank);
-        piece.changes = ranked.into_iter().map(|(_, change)| change).collect();
-        Ok(piece)
+        Ok(reorder)
     }
 }
 
-impl Queue<'_> {
-    /// The changes of a long row, whose leaves are left where they are.
-    fn without_leaves(&self, place: &str) -> Result<Vec<Change>, Error> {
-        let mut changes = read(self.session, self.log, place)?;
-        if let [change] = changes.as_mut_slice() {
-            change.leaf = Captured::Queued(place.to_owned());
-        }
-        Ok(changes)
+/// The changes of the queue row at a place; the leaf of a long one is left where it is.
+fn changes_at(session: &Session, log: &Log, place: &str) -> Result<Vec<Change>, Error> {
+    let mut changes = read(session, log, place)?;
+    if let [change] = changes.as_mut_slice()
+        && matches!(&change.leaf, Captured::Here(leaf) if leaf.len() > LONG)
+    {
+        change.leaf = Captured::Queued(place.to_owned());
     }
+    Ok(changes)
 }
 
 impl Rows {
@@ -581,7 +574,7 @@ pub fn table(session: &Session) -> Option<(pg_sys::Oid, i64)> {
     size.map(|size| (table, size))
 }
 
-/// Those of `keys` that have changes in the queue.
+/// Those of `keys` that have changes in the queue; all of them where the source was truncated.
 pub fn waiting(
     session: &Session,
     snapshot: Snapshot,
@@ -593,24 +586,30 @@ pub fn waiting(
     let mut scratch = Scratch::new();
     session.query(
         snapshot,
-        "SELECT p.payload, p.source_id, p.keys FROM @extschema@.merkle_pending p WHERE p.log_id = $1",
+        "SELECT p.payload, p.source_id, p.keys, p.kind FROM @extschema@.merkle_pending p WHERE p.log_id = $1",
         &[source.log_id.into()],
         |row| {
-            let mut look = |source_id: i32, key: &str| {
-                if source_id == source.id
-                    && let Some(key) = wanted.get(key)
-                {
+            let mut look = |source_id: i32, kind: Option<Kind>, key: &str| {
+                if source_id != source.id {
+                    return;
+                }
+                if kind == Some(Kind::Truncate) {
+                    found.extend(wanted.iter().map(|key| (*key).to_owned()));
+                } else if let Some(key) = wanted.get(key) {
                     found.insert((*key).to_owned());
                 }
             };
             scratch.reuse(|| match row.get::<&[u8]>(0).and_then(Page::read) {
                 Some(page) => page.changes.iter().for_each(|change| {
-                    look(page.tables[change.table as usize].source_id, change.key);
+                    let table = &page.tables[change.table as usize];
+                    look(table.source_id, change.kind(), change.key);
                 }),
                 None => {
                     let keys: Vec<String> = row.get(2).unwrap_or_default();
                     let source_id = row.get(1).unwrap_or_default();
-                    keys.iter().for_each(|key| look(source_id, key));
+                    let kind = row.get::<String>(3);
+                    let kind = kind.and_then(|kind| Kind::try_from(kind.as_str()).ok());
+                    keys.iter().for_each(|key| look(source_id, kind, key));
                 }
             })
         },

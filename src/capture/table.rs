@@ -5,6 +5,7 @@ use crate::encode::Decoder;
 use crate::encode::definition::Definition;
 use crate::error::Error;
 use crate::pg::datum;
+use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use pgrx::pg_sys;
 
@@ -252,6 +253,21 @@ pub fn name_now(session: &Session, source: &Source) -> String {
         |row| row.required::<String>(0),
     );
     named.unwrap_or_else(|| source.relation.to_u32().to_string())
+}
+
+/// True if the table, or a partition of it, was emptied or rewritten after the calling statement's snapshot was taken:
+/// that one does not see the rows that were there, nor those that came instead.
+pub fn is_replaced(session: &Session, relation: pg_sys::Oid) -> bool {
+    // The function looks at the table as it is now.
+    let found = session.query(
+        Snapshot::Statement,
+        "SELECT true FROM pg_catalog.pg_class c
+          WHERE (c.oid = $1 OR c.oid IN (SELECT t.relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) t))
+            AND c.relfilenode <> pg_catalog.pg_relation_filenode(c.oid) LIMIT 1",
+        &[relation.into()],
+        |row| row.required::<bool>(0),
+    );
+    !found.is_empty()
 }
 
 fn unfit(kind: &str, persistence: &str, system: bool, own: bool) -> Option<&'static str> {

@@ -12,6 +12,7 @@ use super::row_key;
 use super::scan::new_salt;
 use super::shape::{self, Shape};
 use super::table::{Attribute, Table};
+use super::truncation;
 use crate::catalog::logs;
 use crate::catalog::sources::{self, Source};
 use crate::catalog::versions::Column;
@@ -284,21 +285,29 @@ impl Plan {
                 log: self.log.clone(),
                 table: self.source.name.clone(),
             }),
-            _ => Err(Error::OldTrigger {
-                log: self.log.clone(),
-                table: self.source.name.clone(),
-            }),
+            _ => Err(self.old_trigger()),
+        }
+    }
+
+    fn old_trigger(&self) -> Error {
+        Error::OldTrigger {
+            log: self.log.clone(),
+            table: self.source.name.clone(),
         }
     }
 
     fn made(self: &Rc<Plan>, kind: Kind, new: &Stored) -> Result<(), Error> {
-        let (command, tuple) = new.made();
-        self.add(kind, ChangePlace::Made { command, tuple }, new.row())
+        let place = ChangePlace::Made {
+            command: new.made_by(),
+            ended: new.ended_by(),
+        };
+        self.add(kind, place, new.row())
     }
 
     fn ended(self: &Rc<Plan>, kind: Kind, old: &Stored, shown: &Stored) -> Result<(), Error> {
-        let (command, tuple) = old.ended();
-        self.add(kind, ChangePlace::Ended { command, tuple }, shown.row())
+        // A row trigger fires for what was ended by its own transaction.
+        let command = old.ended_by().unwrap_or_else(xact::command);
+        self.add(kind, ChangePlace::Ended { command }, shown.row())
     }
 
     /// Captures a change, of which `row` is what is logged.
@@ -329,17 +338,19 @@ impl Plan {
         })
     }
 
-    /// TRUNCATE of a partitioned table fires the triggers of the table, and then of each partition.
+    /// TRUNCATE of a partitioned table fires the triggers of the table and of each partition, in any order.
     fn truncated(self: &Rc<Plan>, relation: pg_sys::Oid) -> Result<(), Error> {
         if relation != self.source.relation {
-            return match gather::is_truncated(self.source.id) {
-                true => Ok(()),
-                false => Err(Error::PartitionTruncated {
-                    log: self.log.clone(),
-                    table: self.source.name.clone(),
-                }),
+            if gather::is_truncated(self.source.id) {
+                return Ok(());
+            }
+            let alone = Error::PartitionTruncated {
+                log: self.log.clone(),
+                table: self.source.name.clone(),
             };
+            return truncation::of_partition(self.source.id, alone);
         }
+        let command = truncation::of_source(self.source.id).ok_or_else(|| self.old_trigger())?;
         let origin = origin();
         let salt = self.source.salted.then(new_salt);
         let context = Context {
@@ -354,9 +365,7 @@ impl Plan {
                 problem: e.to_string(),
             })?;
         let key = truncation_key(self.source.id);
-        let place = ChangePlace::Truncate {
-            command: xact::command(),
-        };
+        let place = ChangePlace::Truncate { command };
         self.gather(
             &origin,
             Kind::Truncate,
@@ -392,10 +401,10 @@ impl Plan {
     }
 
     fn key_of(&self, row: &Row) -> String {
-        let text = |place: &Place| match (row.datum(place.at), &place.decoder) {
+        let text = |place: &Place| match (row.datum(place.at), place.base_type) {
             (None, _) => String::new(),
-            (Some(d), Decoder::Int8) => (d.value() as i64).to_string(),
-            (Some(d), Decoder::Int4) => (d.value() as i32).to_string(),
+            (Some(d), pg_sys::INT8OID) => (d.value() as i64).to_string(),
+            (Some(d), pg_sys::INT4OID) => (d.value() as i32).to_string(),
             // SAFETY: the row is of the table that the place was found in.
             (Some(d), _) => unsafe { datum::output(place.base_type, d) },
         };

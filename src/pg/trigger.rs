@@ -4,7 +4,6 @@ use super::raw;
 use super::spi::Row;
 use pgrx::pg_sys;
 use pgrx::trigger_support::PgTrigger;
-use serde::{Deserialize, Serialize};
 use std::ffi::CStr;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,15 +52,16 @@ impl<'a> Firing<'a> {
         self.0.tg_event & pg_sys::TRIGGER_EVENT_ROW != 0
     }
 
-    /// The trigger's first argument, if it is a number.
+    /// The trigger's only argument, if it is a number, written as numbers are.
     pub fn number(&self) -> Option<i32> {
         // SAFETY: `tgargs` has `tgnargs` C strings.
         unsafe {
             let trigger = &*self.0.tg_trigger;
-            if trigger.tgnargs < 1 {
+            if trigger.tgnargs != 1 {
                 return None;
             }
-            CStr::from_ptr(*trigger.tgargs).to_str().ok()?.parse().ok()
+            let text = CStr::from_ptr(*trigger.tgargs).to_str().ok()?;
+            text.parse().ok().filter(|n: &i32| n.to_string() == text)
         }
     }
 
@@ -103,33 +103,22 @@ impl<'a> Firing<'a> {
             Some(Stored {
                 row: Row::of_slot(slot),
                 tuple: &*tuple,
-                relation: self.relation().to_u32(),
             })
         }
     }
 }
 
-/// Which tuple of which table, and which command of the running transaction made it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct TupleId {
-    relation: u32,
-    block: u32,
-    line: u16,
-    command: u32,
-}
-
-impl TupleId {
-    /// The command that made it.
-    pub fn command(self) -> u32 {
-        self.command
-    }
+/// How many triggers are running, one inside another.
+pub fn depth() -> i32 {
+    // SAFETY: a function of the server that takes nothing and answers with a number.
+    let depth = unsafe { pgrx::direct_function_call::<i32>(pg_sys::pg_trigger_depth, &[]) };
+    depth.unwrap_or_default()
 }
 
 /// A row version that the running transaction made or ended.
 pub struct Stored<'a> {
     row: Row<'a>,
     tuple: &'a pg_sys::HeapTupleData,
-    relation: u32,
 }
 
 impl<'a> Stored<'a> {
@@ -138,36 +127,43 @@ impl<'a> Stored<'a> {
         &self.row
     }
 
-    /// The tuple, and in it the command that made it. Only of a version that an INSERT or UPDATE of this
-    /// transaction made.
-    pub fn made(&self) -> (u32, TupleId) {
-        // SAFETY: the tuple's header is live; its inserting transaction is the running one.
-        let command = unsafe { raw::HeapTupleHeaderGetCmin(self.tuple.t_data) };
-        (command, self.id(command))
-    }
-
-    /// The command that ended it, and which tuple it was, where that was of the running transaction too.
-    /// Only of a version that an UPDATE or DELETE of this transaction ended.
-    pub fn ended(&self) -> (u32, Option<TupleId>) {
+    /// The command that made it. Only of a version that an INSERT or UPDATE of this transaction made.
+    ///
+    /// COPY FREEZE makes versions that look as if they had long been committed. Whoever ends one overwrites
+    /// the command that made it, and rolling that back does not restore it: it is then a later one, up to now.
+    pub fn made_by(&self) -> u32 {
         let header = self.tuple.t_data;
-        // SAFETY: the tuple's header is live, and its deleting transaction is the running one; the command
-        // that made it is asked for only where its inserting transaction is, too.
+        // SAFETY: the tuple's header is live; its inserting transaction is the running one.
         unsafe {
-            let command = raw::HeapTupleHeaderGetCmax(header);
-            let writer = pg_sys::htup::HeapTupleHeaderGetXmin(header);
-            let ours = raw::TransactionIdIsCurrentTransactionId(writer);
-            let made_by = ours.then(|| raw::HeapTupleHeaderGetCmin(header));
-            (command, made_by.map(|command| self.id(command)))
+            match self.has(pg_sys::HEAP_XMIN_FROZEN) {
+                true => (*header).t_choice.t_heap.t_field3.t_cid,
+                false => raw::HeapTupleHeaderGetCmin(header),
+            }
         }
     }
 
-    fn id(&self, command: u32) -> TupleId {
-        let place = self.tuple.t_self;
-        TupleId {
-            relation: self.relation,
-            block: u32::from(place.ip_blkid.bi_hi) << 16 | u32::from(place.ip_blkid.bi_lo),
-            line: place.ip_posid,
-            command,
+    /// The command that ended it, if one of this transaction has.
+    pub fn ended_by(&self) -> Option<u32> {
+        let header = self.tuple.t_data;
+        if self.has(pg_sys::HEAP_XMAX_INVALID) || self.has(pg_sys::HEAP_XMAX_LOCK_ONLY) {
+            return None;
         }
+        // SAFETY: the tuple's header is live; the command is asked for only where the running transaction ended
+        // the version.
+        unsafe {
+            let ender = match self.has(pg_sys::HEAP_XMAX_IS_MULTI) {
+                true => pg_sys::HeapTupleGetUpdateXid(header),
+                false => (*header).t_choice.t_heap.t_xmax,
+            };
+            let ours = raw::TransactionIdIsCurrentTransactionId(ender);
+            ours.then(|| raw::HeapTupleHeaderGetCmax(header))
+        }
+    }
+
+    /// True if all of `bits` are set in the tuple's header.
+    fn has(&self, bits: u32) -> bool {
+        // SAFETY: the tuple's header is live.
+        let set = u32::from(unsafe { (*self.tuple.t_data).t_infomask });
+        set & bits == bits
     }
 }

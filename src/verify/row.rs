@@ -10,6 +10,7 @@ use crate::capture::row_key::{self, Finder};
 use crate::capture::scan::{Leaf, Scan};
 use crate::capture::shape::Shape;
 use crate::capture::statement::{self, Rows as Which};
+use crate::capture::table;
 use crate::capture::table_query::TableQuery;
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources;
@@ -190,7 +191,14 @@ fn unheld(
             );
         }
     }
-    match (row_now(session, log, shape, key)?, has_entry) {
+    let row = row_now(session, log, shape, key)?;
+    if row.is_none() && table::is_replaced(session, source.relation) {
+        return said(
+            Status::Unknown,
+            "the table was emptied or rewritten after the statement's snapshot was taken",
+        );
+    }
+    match (row, has_entry) {
         (None, true) => said(
             Status::Deleted,
             "the log says that the row was deleted, and it is not there",

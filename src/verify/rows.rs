@@ -12,6 +12,7 @@ use crate::capture::scan::{Leaf as SourceRow, Scan};
 use crate::capture::shape::{Shape, bound_here};
 use crate::capture::state::{self, State};
 use crate::capture::statement;
+use crate::capture::table;
 use crate::capture::trigger::truncation_key;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, OF_LOG};
@@ -420,6 +421,10 @@ impl Rows {
             }
             if shape.source.by_trigger() {
                 excuse_queued(session, shape, &members, &mut found);
+            }
+            if found.contains(&Row::Gone) && table::is_replaced(session, shape.source.relation) {
+                let gone = found.iter_mut().filter(|row| **row == Row::Gone);
+                gone.for_each(|row| *row = Row::Unknown);
             }
             if let Some(partitions) = self.partitions.get(&source_id) {
                 excuse_detached(shape, partitions, &members, &mut found);

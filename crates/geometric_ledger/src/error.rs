@@ -98,16 +98,51 @@ pub enum Refusal {
         Hex(debit_key),
         Hex(credit_key)
     )]
-    OtherCode {
+    CodeMismatch {
         debit_key: Key,
         debit: u32,
         credit_key: Key,
         credit: u32,
     },
     #[error("a transfer of nothing")]
-    Nothing,
+    ZeroAmount,
     #[error("the key was used for another batch")]
     OtherBatch,
+    #[error("account {} would pay itself", Hex(.0))]
+    SameAccount(Key),
+    #[error(
+        "account {} has code {account}, and the transfer has code {transfer}",
+        Hex(key)
+    )]
+    OtherCurrency {
+        key: Key,
+        account: u32,
+        transfer: u32,
+    },
+    #[error("the id was used for another transfer")]
+    IdReused,
+    #[error("there is no transfer {}", Hex(.0))]
+    UnknownTransfer([u8; 16]),
+    #[error("the transfer to be posted or voided is not a pending one")]
+    NotPending,
+    #[error("the pending transfer was posted or voided, or its time is over")]
+    AlreadyEnded,
+    #[error("the pending transfer's time is over")]
+    Expired,
+    #[error("{amount} is more than the {pending} that are pending")]
+    ExceedsPending { pending: u128, amount: u128 },
+    #[error("a transfer that it is linked with was refused")]
+    LinkedRefused,
+    #[error("it is linked to the next transfer, and there is none")]
+    LinkedToNothing,
+    /// Linked transfers are repeated all together, or not at all.
+    #[error("it was done before, and a transfer that it is linked with was not")]
+    PartlyDone,
+    /// Of [`GeometricLedger::compare_and_set`](crate::GeometricLedger::compare_and_set).
+    #[error("account {} is not what was expected", Hex(.0))]
+    Changed(Key),
+    #[error("account {} is given twice", Hex(.0))]
+    GivenTwice(Key),
 }
 
 impl Error {

@@ -60,8 +60,11 @@ impl Follower {
         options: Options,
     ) -> Result<Self, Error> {
         let key = options.key.clone();
-        let ledger = options.open(path)?;
-        ledger.core.following.store(true, Ordering::Release);
+        let following = Options {
+            following: true,
+            ..options
+        };
+        let ledger = following.open(path)?;
         Ok(Follower {
             ledger,
             source: source.as_ref().to_owned(),

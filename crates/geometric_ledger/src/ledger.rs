@@ -10,8 +10,9 @@ use crate::options::Options;
 use crate::storage::batches::Batches;
 use crate::storage::disk::{self, Disk, DiskFile, EmptyFile};
 use crate::storage::encryption::{Secret, wrap};
+use crate::storage::layout::{Identity, Layout};
 use crate::storage::region::{Memory, PAGE, Region};
-use crate::storage::shard::{Expected, Identity, Shard, State};
+use crate::storage::shard::{Expected, Shard, State};
 use crate::storage::slot::MAX_EPOCH;
 use crate::storage::superblock::{FORMAT, Superblock, SuperblockFile};
 use crate::storage::wal::Wal;
@@ -150,7 +151,10 @@ impl GeometricLedger {
         let (encryption, hash_secret) = block.keys(options.key.as_ref())?;
         let encryption = Arc::new(encryption);
         let mut block = block;
-        let (shards, pages) = open_shards(&*disk, &mut block, &options)?;
+        let layout = block.layout();
+        let known = block.shards.len();
+        let converted = block.convert();
+        let (shards, pages) = open_shards(&*disk, &mut block, known, &options)?;
         let wal = Wal::open(disk.clone(), options.segment_bytes)?;
         if created && wal.record_at(wal.oldest(), &encryption)?.is_some() {
             return Err(Error::damaged(
@@ -169,10 +173,11 @@ impl GeometricLedger {
             pins: Mutex::default(),
             signal: Default::default(),
             submissions: Default::default(),
-            following: AtomicBool::new(false),
+            following: AtomicBool::new(options.following),
             superblock: Mutex::new(SuperblockFile::new(file, block.clone())),
             disk,
             options,
+            layout,
             shards,
             encryption,
             hasher: SipHasher13::new_with_key(&hash_secret),
@@ -186,7 +191,8 @@ impl GeometricLedger {
         recovery.tree_rebuilt = tree_rebuilt;
         if writable {
             block.epoch += 1;
-            core.start_epoch(block.epoch, created || recovery.indexes_rebuilt > 0)?;
+            let checkpoint = created || converted || recovery.indexes_rebuilt > 0;
+            core.start_epoch(block.epoch, checkpoint)?;
         }
         if core.options.huge_pages {
             core.promote(usize::MAX);
@@ -208,11 +214,12 @@ impl GeometricLedger {
     }
 }
 
-/// Opens the shards as the checkpoint left them, finishing what it had begun. Also says how many pages
-/// that were.
+/// Opens the shards as the checkpoint left them, finishing what it had begun; those that it did not know
+/// are new. Also says how many pages were set.
 fn open_shards(
     disk: &dyn Disk,
     block: &mut Superblock,
+    known: usize,
     options: &Options,
 ) -> Result<(Vec<Shard>, u64), Error> {
     let writable = !options.read_only;
@@ -221,14 +228,8 @@ fn open_shards(
         true => Memory::Mapped,
         false => Memory::Fixed,
     };
-    let last = block.shards.len().saturating_sub(1);
-    let identities: Vec<_> = (0..=last)
-        .map(|number| Identity {
-            ledger: block.id,
-            number: number as u16,
-            receipts: number == last,
-        })
-        .collect();
+    let identities = block.layout().identities(block.id);
+    let is_new = |number: usize| created || number >= known;
     // Only an index can be made again, and a new ledger has nothing yet.
     let open = |name: &str, create: bool| match disk.open(name, create && writable) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -237,7 +238,7 @@ fn open_shards(
         }
         result => result.map_err(Error::io(name)),
     };
-    let known = |shard: u16| match identities.get(usize::from(shard)) {
+    let index_of = |shard: u16| match identities.get(usize::from(shard)) {
         Some(identity) => Ok(identity.index_name()),
         None => {
             let what = format!("there is no shard {shard}");
@@ -257,7 +258,7 @@ fn open_shards(
     }
     if block.journal && writable {
         pages = checkpoint::read_journal(disk, block.checkpoint, |shard, page, image| {
-            let name = known(shard)?;
+            let name = index_of(shard)?;
             let offset = page * PAGE as u64;
             open(&name, true)?
                 .write_at(image, offset)
@@ -276,14 +277,15 @@ fn open_shards(
     };
     let regions = identities
         .iter()
-        .map(|identity| {
-            let slots = region(identity.slots_name(), created)?;
+        .enumerate()
+        .map(|(number, identity)| {
+            let slots = region(identity.slots_name(), is_new(number))?;
             Ok((slots, region(identity.index_name(), true)?))
         })
         .collect::<Result<Vec<_>, Error>>()?;
     if block.journal && !writable {
         pages = checkpoint::read_journal(disk, block.checkpoint, |shard, page, image| {
-            known(shard)?;
+            index_of(shard)?;
             let (_, index) = &regions[usize::from(shard)];
             index.restore(page, image).map_err(Error::io("journal"))
         });
@@ -299,7 +301,10 @@ fn open_shards(
         .map(|(number, (identity, (slots, index)))| {
             let expected = Expected {
                 state: block.shards[number],
-                checkpoint: block.checkpoint,
+                checkpoint: match is_new(number) {
+                    true => 0,
+                    false => block.checkpoint,
+                },
                 rebuild: pages.is_err() || rebuild[number],
             };
             Shard::open(identity, slots, index, expected)
@@ -342,7 +347,8 @@ fn create(
         minted: [0; 16],
         burned: [0; 16],
         root: *merkle_tree::EMPTY_ROOT.as_bytes(),
-        shards: vec![State::default(); usize::from(options.shards) + 1],
+        account_shards: options.shards,
+        shards: vec![State::default(); Layout::new(options.shards).shards()],
     };
     block.write(file)?;
     disk.sync().map_err(Error::io("the ledger's directory"))?;

@@ -39,6 +39,8 @@ mod options;
 mod proofs;
 #[cfg(feature = "postgres")]
 mod publish;
+mod recorded;
+mod records;
 mod snapshot;
 mod storage;
 mod submit;
@@ -64,6 +66,10 @@ pub use options::{Durability, Options};
 pub use postgres;
 #[cfg(feature = "postgres")]
 pub use publish::Publisher;
+pub use recorded::{
+    Done, NewTransfer, PendingState, StatementEntry, StatementPage, StatementQuery, Step,
+    TransferId, TransferKind, TransferRecord, TransferResults,
+};
 pub use storage::batch::{Batch, BatchProof};
 pub use storage::disk;
 pub use storage::encryption::Secret;

@@ -29,8 +29,11 @@ pub struct Options {
     pub(crate) resident_bytes: u64,
     pub(crate) dirty_bytes: u64,
     pub(crate) receipts: u64,
+    pub(crate) transfers: u64,
     pub(crate) key: Option<Secret>,
     pub(crate) read_only: bool,
+    /// Nothing is written but what somebody else has committed.
+    pub(crate) following: bool,
     pub(crate) huge_pages: bool,
 }
 
@@ -45,8 +48,10 @@ impl Default for Options {
             resident_bytes: 4 << 30,
             dirty_bytes: 2 << 30,
             receipts: 1_000_000,
+            transfers: u64::MAX,
             key: None,
             read_only: false,
+            following: false,
             huge_pages: false,
         }
     }
@@ -108,6 +113,13 @@ impl Options {
     /// Default: 1,000,000.
     pub fn receipts(mut self, batches: u64) -> Self {
         self.receipts = batches;
+        self
+    }
+
+    /// Records of transfers and entries of statements are kept for at least so many batches; a transfer
+    /// that is pending is kept for as long as it is. Default: for ever.
+    pub fn transfers(mut self, batches: u64) -> Self {
+        self.transfers = batches;
         self
     }
 

@@ -145,7 +145,12 @@ impl GeometricLedger {
             fs::remove_dir_all(&partial).map_err(Error::io(partial.display().to_string()))?;
         }
         let directory = Directory::open(&partial)?;
-        let ledger = options.clone().open_on(Arc::new(directory))?;
+        // Nothing of what has come so far is to be acted upon: no pending transfer ends, for example.
+        let restoring = Options {
+            following: true,
+            ..options.clone()
+        };
+        let ledger = restoring.open_on(Arc::new(directory))?;
         let mut last: Option<SnapshotInfo> = None;
         for file in snapshots {
             let info = ledger

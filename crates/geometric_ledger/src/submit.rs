@@ -20,7 +20,8 @@ use std::time::Instant;
 #[must_use = "whether a batch is durable is known when it was waited for"]
 pub struct Submitted<T> {
     core: Arc<Core>,
-    outcome: T,
+    /// Until a task has it.
+    outcome: Option<T>,
     sequence: u64,
     end: u64,
     /// How many updates are counted when it is done, and since when.
@@ -34,7 +35,7 @@ impl<T> Submitted<T> {
         core.submissions.add(sequence, end);
         Submitted {
             core: core.clone(),
-            outcome,
+            outcome: Some(outcome),
             sequence,
             end,
             updates,
@@ -61,15 +62,15 @@ impl<T> Submitted<T> {
     pub fn wait(self) -> Result<T, Error> {
         self.core.wait(self.sequence, self.end)?;
         self.done();
-        Ok(self.outcome)
+        Ok(self.outcome.expect("no task has it"))
     }
 }
 
 /// Waits as [`Submitted::wait`] does, without a thread.
-impl<T: Copy + Unpin> Future for Submitted<T> {
+impl<T: Unpin> Future for Submitted<T> {
     type Output = Result<T, Error>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let core = &self.core;
         let waker = context.waker();
         if core
@@ -77,7 +78,8 @@ impl<T: Copy + Unpin> Future for Submitted<T> {
             .is_done(&core.visible, self.sequence, waker)
         {
             self.done();
-            return Poll::Ready(Ok(self.outcome));
+            let outcome = self.outcome.take();
+            return Poll::Ready(Ok(outcome.expect("a task that is done is not polled again")));
         }
         // A log that stops after this look wakes the task.
         match core.wal.check() {

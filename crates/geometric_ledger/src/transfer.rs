@@ -1,15 +1,15 @@
 //! Double entry: what one account pays, another gets.
 
-use crate::account::{Account, Flags, Key};
+use crate::account::{Account, Key};
 use crate::engine::items::Rule;
+use crate::engine::parties::{Parties, account_of};
+use crate::engine::rules;
 use crate::engine::state::Core;
 use crate::engine::telemetry;
 use crate::error::{Error, Refusal};
 use crate::ledger::GeometricLedger;
 use crate::storage::slot::Kind;
 use crate::submit::Submitted;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::time::Instant;
 
 /// An amount that moves from one account to another.
@@ -33,7 +33,7 @@ pub struct Receipt {
 
 impl GeometricLedger {
     /// Moves amounts, all or none, one after another. Both accounts must be there and have the same
-    /// [`Account::code`], and none may have [`Flags::FROZEN`]; a balance may not go below zero unless the account has [`Flags::OVERDRAFT`]. Nothing is minted or burned.
+    /// [`Account::code`], and none may have [`Flags::FROZEN`](crate::Flags::FROZEN); a balance may not go below zero unless the account has [`Flags::OVERDRAFT`](crate::Flags::OVERDRAFT). Nothing is minted or burned.
     ///
     /// The idempotency key, 16 random bytes say, makes the batch happen once however often it is
     /// sent: the same key with the same transfers is answered with the first one's receipt.
@@ -87,10 +87,12 @@ impl Core {
         idempotency_key: &[u8; 16],
         transfers: &[Transfer],
     ) -> Result<(Receipt, u64), Error> {
-        let writer = self.write()?;
-        let newest = writer.sequence;
         let (key, digest) = receipt(idempotency_key, transfers);
-        if let Some(slot) = self.find(&key, Kind::Receipt, newest)? {
+        let pair = |at: usize| (&transfers[at].debit, &transfers[at].credit);
+        let parties = Parties::new(self, transfers.len(), pair);
+        self.warm_parties(&parties);
+        let writer = self.write()?;
+        if let Some(slot) = self.find(&key, Kind::Receipt, writer.sequence)? {
             let end = self.wal.appended();
             drop(writer);
             if slot.words()[4..] != digest {
@@ -102,30 +104,23 @@ impl Core {
             };
             return Ok((receipt, end));
         }
-        let mut order = Vec::new();
-        let mut accounts: HashMap<Key, Account> = HashMap::with_capacity(2 * transfers.len());
-        for (item, transfer) in transfers.iter().enumerate() {
-            for key in [transfer.debit, transfer.credit] {
-                if let Entry::Vacant(place) = accounts.entry(key) {
-                    let slot = self.find(&key, Kind::Account, newest)?;
-                    let slot = slot.filter(|slot| slot.kind() == Kind::Account);
-                    let unknown = || refuse(item, Refusal::UnknownAccount(key));
-                    place.insert(slot.ok_or_else(unknown)?.account());
-                    order.push(key);
-                }
-            }
+        let found = self.find_parties(&parties)?;
+        let mut accounts: Vec<_> = found.iter().map(account_of).collect();
+        for (item, (transfer, pair)) in transfers.iter().zip(&parties.pairs).enumerate() {
             transfer
-                .apply(&mut accounts)
+                .apply(&mut accounts, *pair)
                 .map_err(|reason| refuse(item, reason))?;
         }
-        let mut items: Vec<_> = order
+        let mut items: Vec<_> = parties
+            .keys
             .iter()
-            .map(|key| (*key, accounts[key], Kind::Account))
+            .zip(accounts)
+            .map(|(key, account)| (*key, account.unwrap_or_default(), Kind::Account))
             .collect();
         let mut words = [0; crate::account::WORDS];
         words[4..].copy_from_slice(&digest);
         items.push((key, Account::from_words(&words), Kind::Receipt));
-        let order = self.order(&items[..]);
+        let order = parties.order(found, &[self.hash_of(&key, Kind::Receipt)]);
         let (batch, end) = self.append(writer, &items[..], &order, Rule::Transfer)?;
         let receipt = Receipt {
             sequence: batch.sequence,
@@ -136,43 +131,21 @@ impl Core {
 }
 
 impl Transfer {
-    fn apply(&self, accounts: &mut HashMap<Key, Account>) -> Result<(), Refusal> {
-        let amount = i128::try_from(self.amount).map_err(|_| Refusal::Overflow(self.credit))?;
-        if amount == 0 {
-            return Err(Refusal::Nothing);
-        }
-        for key in [self.debit, self.credit] {
-            if accounts[&key].flags.contains(Flags::FROZEN) {
-                return Err(Refusal::Frozen(key));
-            }
-        }
-        let (debit, credit) = (accounts[&self.debit].code, accounts[&self.credit].code);
-        if debit != credit {
-            return Err(Refusal::OtherCode {
-                debit_key: self.debit,
-                debit,
-                credit_key: self.credit,
-                credit,
-            });
-        }
-        let within = |balance: &i128| balance.unsigned_abs() <= Account::MAX_BALANCE as u128;
-        let payer = accounts.get_mut(&self.debit).expect("it was looked up");
-        let left = payer.balance.checked_sub(amount).filter(within);
-        let left = left.ok_or(Refusal::Overflow(self.debit))?;
-        if left < 0 && !payer.flags.contains(Flags::OVERDRAFT) {
-            return Err(Refusal::InsufficientFunds {
-                key: self.debit,
-                balance: payer.balance,
-                amount: self.amount,
-            });
-        }
-        payer.balance = left;
-        let nonce = payer.nonce.checked_add(1);
-        payer.nonce = nonce.ok_or(Refusal::Overflow(self.debit))?;
-        let payee = accounts.get_mut(&self.credit).expect("it was looked up");
-        let sum = payee.balance.checked_add(amount).filter(within);
-        payee.balance = sum.ok_or(Refusal::Overflow(self.credit))?;
-        Ok(())
+    fn apply(
+        &self,
+        accounts: &mut [Option<Account>],
+        (debit, credit): (u32, u32),
+    ) -> Result<(), Refusal> {
+        let (debit, credit) = (debit as usize, credit as usize);
+        let mut payer = accounts[debit].ok_or(Refusal::UnknownAccount(self.debit))?;
+        let payee = accounts[credit].ok_or(Refusal::UnknownAccount(self.credit))?;
+        let amount = rules::amount_of(self.amount, &self.credit)?;
+        rules::check_parties((&self.debit, &payer), (&self.credit, &payee))?;
+        rules::pay(&self.debit, &mut payer, amount)?;
+        accounts[debit] = Some(payer);
+        // It may be the same account.
+        let payee = accounts[credit].as_mut().expect("it is there");
+        rules::get(&self.credit, payee, amount)
     }
 }
 

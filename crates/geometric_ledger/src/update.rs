@@ -2,9 +2,12 @@
 
 use crate::account::{Account, Key};
 use crate::engine::items::{Rule, Update};
-use crate::error::Error;
+use crate::engine::telemetry;
+use crate::error::{Error, Refusal};
 use crate::ledger::GeometricLedger;
 use crate::storage::batch::Batch;
+use std::collections::HashSet;
+use std::time::Instant;
 
 impl GeometricLedger {
     /// Sets accounts, all or none. Of several updates of one key the last counts. What balances rise
@@ -40,5 +43,74 @@ impl GeometricLedger {
     /// As [`GeometricLedger::update_batch`].
     pub fn import(&self, updates: &[Update]) -> Result<Batch, Error> {
         self.core.commit(updates, Rule::Import)
+    }
+}
+
+impl GeometricLedger {
+    /// Sets accounts, all or none, if each is what the caller believes it to be: of each key what is expected
+    /// and what it becomes, `None` being no account. Otherwise as [`GeometricLedger::apply`].
+    ///
+    /// # Errors
+    /// [`Refusal::Changed`] names the first account that is another one; otherwise as
+    /// [`GeometricLedger::modify`].
+    pub fn compare_and_set(
+        &self,
+        changes: &[(Key, Option<Account>, Option<Account>)],
+    ) -> Result<Batch, Error> {
+        let keys: Vec<_> = changes.iter().map(|(key, ..)| *key).collect();
+        let modified = self.modify(&keys, |accounts| {
+            for (item, (account, (key, expected, new))) in
+                accounts.iter_mut().zip(changes).enumerate()
+            {
+                if account != expected {
+                    let reason = Refusal::Changed(*key);
+                    return Err(Error::Item { item, reason });
+                }
+                *account = *new;
+            }
+            Ok(())
+        });
+        modified.map(|(batch, ())| batch)
+    }
+
+    /// Reads accounts and changes them, all or none, with no other batch in between. `change` is given the
+    /// accounts in the order of the keys, `None` where there is none, and makes of them what they become;
+    /// if it fails, nothing is done. It is called once, while no other batch can be made, so it must be
+    /// quick and must not use the ledger.
+    ///
+    /// # Errors
+    /// What `change` returns; [`Refusal::GivenTwice`] if a key is; otherwise as
+    /// [`GeometricLedger::update_batch`].
+    pub fn modify<T, E: From<Error>>(
+        &self,
+        keys: &[Key],
+        change: impl FnOnce(&mut [Option<Account>]) -> Result<T, E>,
+    ) -> Result<(Batch, T), E> {
+        let start = Instant::now();
+        let core = &self.core;
+        let mut seen = HashSet::with_capacity(keys.len());
+        if let Some(item) = keys.iter().position(|key| !seen.insert(key)) {
+            let reason = Refusal::GivenTwice(keys[item]);
+            return Err(Error::Item { item, reason }.into());
+        }
+        let writer = core.write()?;
+        let mut accounts = keys
+            .iter()
+            .map(|key| core.account(key, writer.sequence))
+            .collect::<Result<Vec<_>, Error>>()?;
+        let outcome = change(&mut accounts)?;
+        let updates: Vec<_> = keys
+            .iter()
+            .zip(accounts)
+            .map(|(key, account)| match account {
+                Some(account) => Update::Put(*key, account),
+                None => Update::Delete(*key),
+            })
+            .collect();
+        let order = core.order(&updates[..]);
+        let (batch, end) = core.append(writer, &updates[..], &order, Rule::Mint)?;
+        core.wait(batch.sequence, end)?;
+        telemetry::committed(batch.updates, start.elapsed());
+        Ok((batch, outcome))
     }
 }

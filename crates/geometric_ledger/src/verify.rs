@@ -51,8 +51,10 @@ pub struct Audit {
     pub sequence: u64,
     pub accounts: u64,
     pub totals: Totals,
-    /// The sum of all balances: what was minted and not burned.
+    /// The sum of all balances. With what is pending, it is what was minted and not burned.
     pub balances: i128,
+    /// The sum of what open transfers have taken off balances.
+    pub pending: i128,
 }
 
 impl GeometricLedger {
@@ -67,18 +69,23 @@ impl GeometricLedger {
     /// [`Error::Unbalanced`] if they differ, [`Error::Damaged`] if an account cannot be read.
     pub fn audit(&self) -> Result<Audit, Error> {
         let view = self.view();
-        let (mut accounts, mut balances) = (0, 0i128);
+        let (mut accounts, mut balances, mut pending) = (0, 0i128, 0i128);
         for item in view.iter() {
             accounts += 1;
             // In whatever order, the sum wraps to the right one, which is known to fit.
             balances = balances.wrapping_add(item?.1.balance);
+        }
+        for amount in view.open_amounts() {
+            pending = pending.wrapping_add(amount? as i128);
         }
         let totals = match self.core.batches.get(view.sequence())? {
             Some(batch) => batch.totals,
             None => Totals::default(),
         };
         let expected = totals.balances();
-        if balances != expected || accounts != totals.accounts {
+        let sum = balances.wrapping_add(pending);
+        if sum != expected || accounts != totals.accounts {
+            let balances = sum;
             return Err(Error::Unbalanced { balances, expected });
         }
         Ok(Audit {
@@ -86,6 +93,7 @@ impl GeometricLedger {
             accounts,
             totals,
             balances,
+            pending,
         })
     }
 
@@ -119,8 +127,9 @@ impl GeometricLedger {
     pub fn compact(&self) -> Result<u64, Error> {
         self.checkpoint()?;
         let mut reclaimed = 0;
-        let accounts = self.core.account_shards().iter();
-        let mut left: u64 = accounts.map(|shard| shard.count() / STEP + 2).sum();
+        let shards = self.core.account_shards().iter();
+        let shards = shards.chain(self.core.record_shards());
+        let mut left: u64 = shards.map(|shard| shard.count() / STEP + 2).sum();
         while left > 0 {
             let mut writer = self.core.write_always()?;
             reclaimed += self.core.reclaim_some(&mut writer, STEP)?;
@@ -176,7 +185,7 @@ impl Core {
         }
         for number in 0..state.slots {
             let place = Some(Location::Slot(number));
-            let Some(slot) = shard.slot(number, &self.encryption) else {
+            let Some(slot) = shard.next_slot(number, &self.encryption) else {
                 find(false, place, "the slot's checksum is wrong");
                 continue;
             };

@@ -9,6 +9,9 @@ use geometric_ledger::*;
 use std::sync::Arc;
 
 const ACCOUNTS: u64 = 400;
+/// In every so many rounds transfers are recorded.
+const RECORDED: u64 = 10;
+const ROUNDS: u64 = 310;
 
 fn open(disk: &SimDisk, options: &Options) -> Result<GeometricLedger, Error> {
     options.clone().open_on(Arc::new(disk.clone()))
@@ -18,7 +21,13 @@ fn encrypted(options: Options) -> Options {
     options.key(Secret::new([3; 32]))
 }
 
-/// Sets ten accounts and makes a transfer.
+fn id(round: u64) -> TransferId {
+    let mut id = [7; 16];
+    id[..8].copy_from_slice(&round.to_le_bytes());
+    id
+}
+
+/// Sets ten accounts and makes a transfer, and now and then some that are recorded, one of them pending.
 fn write(ledger: &GeometricLedger, round: u64) {
     let batch: Vec<_> = (0..10)
         .map(|number| {
@@ -35,6 +44,18 @@ fn write(ledger: &GeometricLedger, round: u64) {
     let mut idempotency_key = [0; 16];
     idempotency_key[..8].copy_from_slice(&round.to_le_bytes());
     ledger.transfer_batch(&idempotency_key, &[pay]).unwrap();
+    if round.is_multiple_of(RECORDED) {
+        let new = |number| NewTransfer::new(id(round + number), pay.debit, pay.credit, 2);
+        let transfers = [new(0), new(1).pending(None), new(2).pending(None)];
+        let results = ledger.create_transfers(&transfers).unwrap();
+        assert!(results.iter().all(Result::is_ok));
+        let post = [NewTransfer::post(id(round + 3), id(round + 2))];
+        assert!(ledger.create_transfers(&post).unwrap()[0].is_ok());
+    }
+}
+
+fn statement(ledger: &GeometricLedger, account: u64) -> Result<StatementPage, Error> {
+    ledger.statement(&key(account), &StatementQuery::default())
 }
 
 /// What a ledger shows.
@@ -42,6 +63,8 @@ fn write(ledger: &GeometricLedger, round: u64) {
 struct Truth {
     root: (merkle_tree::TreeSize, merkle_tree::Hash),
     accounts: Vec<Option<Account>>,
+    transfers: Vec<Option<TransferRecord>>,
+    statements: Vec<StatementPage>,
 }
 
 impl Truth {
@@ -50,6 +73,12 @@ impl Truth {
         Truth {
             accounts: accounts.collect(),
             root: ledger.root().unwrap(),
+            transfers: (0..ROUNDS)
+                .map(|number| ledger.transfer(&id(number)).unwrap())
+                .collect(),
+            statements: (0..ACCOUNTS)
+                .map(|number| statement(ledger, number).unwrap())
+                .collect(),
         }
     }
 
@@ -64,6 +93,18 @@ impl Truth {
         for (number, expected) in self.accounts.iter().enumerate() {
             match ledger.get(&key(number as u64)) {
                 Ok(account) => assert_eq!(account, *expected, "{what}: account {number}"),
+                Err(_) => errors += 1,
+            }
+        }
+        for (number, expected) in self.transfers.iter().enumerate() {
+            match ledger.transfer(&id(number as u64)) {
+                Ok(transfer) => assert_eq!(transfer, *expected, "{what}: transfer {number}"),
+                Err(_) => errors += 1,
+            }
+        }
+        for (number, expected) in self.statements.iter().enumerate() {
+            match statement(&ledger, number as u64) {
+                Ok(page) => assert_eq!(page, *expected, "{what}: statement {number}"),
                 Err(_) => errors += 1,
             }
         }
@@ -112,7 +153,7 @@ fn cases() -> Vec<Case> {
             ledger = open(&disk, &options).unwrap();
             (150..300).for_each(|round| write(&ledger, round));
             ledger.checkpoint().unwrap();
-            (300..310).for_each(|round| write(&ledger, round));
+            (300..ROUNDS).for_each(|round| write(&ledger, round));
             let truth = Truth::of(&ledger);
             // The log says by itself, a moment later, that the last record is durable.
             std::thread::sleep(std::time::Duration::from_millis(100));
@@ -169,7 +210,7 @@ fn one_damaged_copy_of_the_superblock_changes_nothing_and_is_reported() {
             assert!(ledger.recovery().superblock_repaired);
             assert_eq!(ledger.view().sequence(), sequence);
             assert_eq!(ledger.verify().unwrap(), []);
-            write(&ledger, 100);
+            write(&ledger, 101);
             assert_eq!(ledger.view().sequence(), sequence + 2);
         }
     }
@@ -242,7 +283,12 @@ fn a_file_that_is_missing_empty_cut_or_older_changes_nothing() {
 fn an_index_and_a_tree_are_made_again_where_they_are_gone() {
     for case in cases() {
         for how in ["missing", "empty", "older"] {
-            for name in ["shard-01.index", "receipts.index", "tree-1"] {
+            for name in [
+                "shard-01.index",
+                "receipts.index",
+                "transfers-00.index",
+                "tree-1",
+            ] {
                 for read_only in [true, false] {
                     let disk = case.disk.copy();
                     match how {
@@ -370,7 +416,7 @@ fn files_of_another_format_are_refused_with_the_way_out() {
     let mut content = disk.content("ledger");
     for copy in content.chunks_exact_mut(65_536) {
         let len = u32::from_le_bytes(copy[32..36].try_into().unwrap()) as usize;
-        let at = copy.windows(7).position(|it| it == b"format\x02").unwrap();
+        let at = copy.windows(7).position(|it| it == b"format\x03").unwrap();
         copy[at + 6] = 1;
         let hash = blake3::hash(&copy[32..36 + len]);
         copy[..32].copy_from_slice(hash.as_bytes());

@@ -41,12 +41,48 @@ fn options(encrypted: bool) -> Options {
 fn transfers(writer: u64, number: u64) -> Vec<Transfer> {
     let random = &mut Random(writer << 40 | number);
     (0..=random.below(3))
-        .map(|_| Transfer {
-            debit: key(random.below(ACCOUNTS)),
-            credit: key(random.below(ACCOUNTS)),
-            amount: (random.below(1_000) + 1).into(),
+        .map(|_| {
+            let (debit, other) = (random.below(ACCOUNTS), random.below(ACCOUNTS - 1) + 1);
+            Transfer {
+                debit: key(debit),
+                credit: key((debit + other) % ACCOUNTS),
+                amount: (random.below(1_000) + 1).into(),
+            }
         })
         .collect()
+}
+
+/// Batches of odd numbers are recorded, all transfers of one linked.
+fn is_recorded(number: u64) -> bool {
+    number % 2 == 1
+}
+
+fn new_transfers(writer: u64, number: u64) -> Vec<NewTransfer> {
+    let transfers = transfers(writer, number);
+    let last = transfers.len() - 1;
+    let new = |(at, it): (usize, &Transfer)| {
+        let mut id = idempotency_key(writer, number);
+        id[7] = at as u8;
+        let new = NewTransfer::new(id, it.debit, it.credit, it.amount);
+        if at < last { new.linked() } else { new }
+    };
+    transfers.iter().enumerate().map(new).collect()
+}
+
+/// Does a batch of a writer. Returns its sequence, and whether it was done before.
+fn pay(ledger: &GeometricLedger, writer: u64, number: u64) -> (u64, bool) {
+    if is_recorded(number) {
+        let results = ledger.create_transfers(&new_transfers(writer, number));
+        let results: Result<Vec<_>, _> = results.unwrap().into_iter().collect();
+        let done = results.unwrap();
+        assert!(done.iter().all(|it| it == &done[0]), "a part of a chain");
+        return (done[0].sequence, done[0].repeated);
+    }
+    let key = idempotency_key(writer, number);
+    let receipt = ledger
+        .transfer_batch(&key, &transfers(writer, number))
+        .unwrap();
+    (receipt.sequence, receipt.repeated)
 }
 
 fn idempotency_key(writer: u64, number: u64) -> [u8; 16] {
@@ -159,25 +195,15 @@ fn write(ledger: &GeometricLedger, directory: &Path, writer: u64) {
         if told.open != Some(number) {
             log.write_all(format!("try {number}\n").as_bytes()).unwrap();
         }
-        let pay = |number| {
-            let key = idempotency_key(writer, number);
-            ledger
-                .transfer_batch(&key, &transfers(writer, number))
-                .unwrap()
-        };
-        let receipt = pay(number);
-        let sequence = receipt.sequence;
+        let (sequence, _) = pay(ledger, writer, number);
         log.write_all(format!("ok {number} {sequence}\n").as_bytes())
             .unwrap();
         done.insert(number, sequence);
         if random.chance(4) {
             let old = number.saturating_sub(random.below(RETRIED));
-            let again = pay(old);
-            assert!(
-                again.repeated,
-                "batch {old} of writer {writer} was paid twice"
-            );
-            assert_eq!(again.sequence, done[&old]);
+            let (sequence, repeated) = pay(ledger, writer, old);
+            assert!(repeated, "batch {old} of writer {writer} was paid twice");
+            assert_eq!(sequence, done[&old]);
         }
     }
 }
@@ -248,6 +274,16 @@ fn check_accounts(ledger: &GeometricLedger, directory: &Path) -> Truth {
     let told: Vec<_> = (0..WRITERS)
         .map(|writer| Told::read(directory, writer))
         .collect();
+    for (writer, told) in told.iter().enumerate() {
+        for (number, sequence) in told.done.iter().filter(|(it, _)| is_recorded(**it)) {
+            for new in new_transfers(writer as u64, *number) {
+                let record = ledger.transfer(&new.id).unwrap();
+                let record = record.expect("what was acknowledged is on record");
+                assert_eq!((record.debit, record.credit), (new.debit, new.credit));
+                assert_eq!((record.amount, record.sequence), (new.amount, *sequence));
+            }
+        }
+    }
     let found: Truth = (0..ACCOUNTS)
         .map(|number| {
             let account = ledger.get(&key(number)).unwrap();
@@ -361,9 +397,8 @@ fn restore(ledger: &GeometricLedger, directory: &Path, encrypted: bool) {
         if let Some((number, done)) = last
             && sequence - done < RETRIED
         {
-            let key = idempotency_key(writer, *number);
-            let again = restored.transfer_batch(&key, &transfers(writer, *number));
-            assert!(again.unwrap().repeated, "a restored ledger pays twice");
+            let (_, repeated) = pay(&restored, writer, *number);
+            assert!(repeated, "a restored ledger pays twice");
         }
     }
 }

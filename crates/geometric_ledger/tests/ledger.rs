@@ -184,7 +184,7 @@ fn a_transfer_that_cannot_be_done_is_named_and_nothing_is_done() {
         (transfer(1, 9, 1), Refusal::UnknownAccount(key(9))),
         (transfer(4, 1, 1), Refusal::Frozen(key(4))),
         (transfer(1, 4, 1), Refusal::Frozen(key(4))),
-        (transfer(1, 2, 0), Refusal::Nothing),
+        (transfer(1, 2, 0), Refusal::ZeroAmount),
         (transfer(1, 5, 201), Refusal::Overflow(key(5))),
         (transfer(1, 2, u128::MAX), Refusal::Overflow(key(2))),
         (
@@ -1108,7 +1108,7 @@ fn the_rules_of_accounts_hold_whichever_call_writes() {
     )
     .unwrap();
     let mixed = transfer(4, 5, 1).err();
-    let other_code = Refusal::OtherCode {
+    let other_code = Refusal::CodeMismatch {
         debit_key: key(4),
         debit: 0,
         credit_key: key(5),

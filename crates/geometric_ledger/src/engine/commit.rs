@@ -51,15 +51,10 @@ impl Core {
         loop {
             let mut writer = self.writer.lock().unwrap();
             self.wal.check()?;
-            let since = self.wal.appended() - writer.checkpoint_position;
-            let limit = self.options.checkpoint_bytes;
-            let full = self.is_memory_full(&mut writer);
-            if since > limit || full {
-                self.signal.raise();
-            }
             // A checkpoint that cannot keep up is waited for, gently at first.
-            if since < 2 * limit && !full {
-                if since > limit + limit / 2 {
+            if self.has_room(&mut writer) {
+                let limit = self.options.checkpoint_bytes;
+                if self.since_checkpoint(&writer) > limit + limit / 2 {
                     std::thread::sleep(Duration::from_micros(500));
                 }
                 return Ok(writer);
@@ -67,6 +62,28 @@ impl Core {
             drop(writer);
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// The writer, unless a checkpoint would have to be waited for: for who makes them.
+    pub fn write_unless_full(&self) -> Result<Option<MutexGuard<'_, Writer>>, Error> {
+        let mut writer = self.writer.lock().unwrap();
+        self.wal.check()?;
+        Ok(self.has_room(&mut writer).then_some(writer))
+    }
+
+    fn since_checkpoint(&self, writer: &Writer) -> u64 {
+        self.wal.appended() - writer.checkpoint_position
+    }
+
+    /// Whether the log and memory have room before the next checkpoint, which is asked for in time.
+    fn has_room(&self, writer: &mut Writer) -> bool {
+        let since = self.since_checkpoint(writer);
+        let limit = self.options.checkpoint_bytes;
+        let full = self.is_memory_full(writer);
+        if since > limit || full {
+            self.signal.raise();
+        }
+        since < 2 * limit && !full
     }
 
     /// Whether `dirty_bytes` are reached. Asks for a checkpoint when half of it is.
@@ -105,6 +122,9 @@ impl Core {
         header.updates = updates as u64;
         header.items = pieces.iter().map(|piece| piece.changes.len() as u32).sum();
         writer.unchecked = writer.unchecked.saturating_sub(header.items.into());
+        if let Rule::Record(time) = rule {
+            header.time = time;
+        }
         if let Rule::Follow(_, then, theirs) = rule {
             header.time = then;
             if theirs != digest {
@@ -141,7 +161,7 @@ impl Core {
             .flat_map(|piece| &piece.changes)
             .filter(|change| change.added)
         {
-            added[change.hash.shard(count)] += 1;
+            added[self.layout.shard(change.hash)] += 1;
         }
         let mut next = vec![0; count];
         for ((shard, added), next) in self.shards.iter().zip(&added).zip(&mut next) {
@@ -152,7 +172,7 @@ impl Core {
         }
         for piece in pieces {
             for change in piece.changes.iter_mut().filter(|change| change.added) {
-                let next = &mut next[change.hash.shard(count)];
+                let next = &mut next[self.layout.shard(change.hash)];
                 change.number = *next;
                 *next += 1;
                 let slot = change.undo as usize + 8;
@@ -237,7 +257,7 @@ impl Core {
         let mut added = vec![Vec::new(); self.shards.len()];
         let mut count = 0;
         for change in changes.filter(|change| change.added) {
-            added[change.hash.shard(self.shards.len())].push(change);
+            added[self.layout.shard(change.hash)].push(change);
             count += 1;
         }
         let add = |(shard, changes): (&Shard, &Vec<&Change>)| {
@@ -310,7 +330,7 @@ fn sum_up(mut totals: Totals, pieces: &[Piece], rule: Rule) -> Result<Totals, Er
             totals.minted = totals.minted.wrapping_add(minted);
             totals.burned = totals.burned.wrapping_add(burned);
         }
-        Rule::Transfer => {}
+        Rule::Transfer | Rule::Record(_) => {}
         Rule::Follow(theirs, ..) => {
             (totals.minted, totals.burned) = (theirs.minted, theirs.burned);
             if totals != theirs {

@@ -2,8 +2,8 @@
 
 use crate::account::{Account, Flags, Key};
 use crate::storage::changes::{Bytes, complete_undo};
+use crate::storage::layout::KeyHash;
 use crate::storage::record::Totals;
-use crate::storage::shard::KeyHash;
 use crate::storage::slot::Kind;
 
 /// What a batch does to one account.
@@ -24,6 +24,8 @@ pub(crate) enum Rule {
     Import,
     /// Balances rise by what others fall by.
     Transfer,
+    /// As `Transfer`, at this time; balances and what is pending together stay as they are.
+    Record(i64),
     /// As another ledger did it, with this digest.
     Follow(Totals, i64, [u8; 32]),
 }

@@ -8,7 +8,8 @@ use crate::engine::telemetry;
 use crate::error::{Error, Refusal};
 use crate::storage::changes::{UNKNOWN, put_undo, put_update};
 use crate::storage::index::LINE;
-use crate::storage::shard::{Found, Guess, KeyHash};
+use crate::storage::layout::KeyHash;
+use crate::storage::shard::{Found, Guess};
 use crate::storage::slot::Kind;
 use crate::workers::{self, PIECE};
 use rayon::prelude::*;
@@ -19,6 +20,19 @@ pub(crate) struct Order {
     hashes: Vec<KeyHash>,
     /// The last item of each key.
     items: Vec<u32>,
+    /// What was found of the first items already, while nobody else could write.
+    found: Vec<(bool, Found)>,
+}
+
+impl Order {
+    /// Of items that are all of different keys, the first ones of which were found already.
+    pub fn known(hashes: Vec<KeyHash>, found: Vec<(bool, Found)>) -> Self {
+        Order {
+            items: (0..hashes.len() as u32).collect(),
+            hashes,
+            found,
+        }
+    }
 }
 
 /// How many items ahead memory is asked for.
@@ -95,6 +109,7 @@ impl Core {
         Order {
             items: last_of_each(items, &hashes),
             hashes,
+            found: Vec::new(),
         }
     }
 
@@ -105,7 +120,7 @@ impl Core {
         order: &Order,
         rule: Rule,
     ) -> Result<Vec<Piece>, Error> {
-        let piece = |chunk: &[u32]| self.look_up_piece(items, &order.hashes, chunk, rule);
+        let piece = |chunk: &[u32]| self.look_up_piece(items, order, chunk, rule);
         match workers::for_items(order.items.len()) {
             Some(pool) => pool.install(|| order.items.par_chunks(PIECE).map(piece).collect()),
             None => Ok(vec![piece(&order.items)?]),
@@ -134,21 +149,26 @@ impl Core {
     fn look_up_piece<I: Items + ?Sized>(
         &self,
         items: &I,
-        hashes: &[KeyHash],
-        order: &[u32],
+        order: &Order,
+        chunk: &[u32],
         rule: Rule,
     ) -> Result<Piece, Error> {
+        let hashes = &order.hashes;
         let mut probes = [0; telemetry::DEPTHS];
         let mut piece = self.spare.lock().unwrap().pop().unwrap_or_default();
-        piece.changes.reserve(order.len());
+        piece.changes.reserve(chunk.len());
         let mut guesses = Guesses::default();
-        let hash_at = |at: usize| order.get(at).map(|item| hashes[*item as usize]);
+        let hash_at = |at: usize| chunk.get(at).map(|item| hashes[*item as usize]);
         let mut found = [Found::default(); PREFETCH_DISTANCE];
         let mut there = [false; PREFETCH_DISTANCE];
         // Each step for some items before the next one: a processor waits when it reads words of one
         // length that it has just written in another.
-        for (turn, burst) in order.chunks(PREFETCH_DISTANCE).enumerate() {
+        for (turn, burst) in chunk.chunks(PREFETCH_DISTANCE).enumerate() {
             for (at, item) in burst.iter().enumerate() {
+                if let Some(known) = order.found.get(*item as usize) {
+                    (there[at], found[at]) = *known;
+                    continue;
+                }
                 let guess = guesses.next(self, turn * PREFETCH_DISTANCE + at, hash_at);
                 let (key, ..) = items.get(*item as usize);
                 let hash = hashes[*item as usize];
@@ -189,12 +209,14 @@ impl Core {
         if kind == Kind::Tombstone && !was_there {
             return Ok(());
         }
-        let old = found.map_or(0, |found| balance(found.slot.words()));
-        let overflow = || Error::Item {
-            item: item as usize,
-            reason: Refusal::TotalOverflow,
-        };
-        piece.sum(account.balance, old).ok_or_else(overflow)?;
+        if is_account(kind) {
+            let old = found.map_or(0, |found| balance(found.slot.words()));
+            let overflow = || Error::Item {
+                item: item as usize,
+                reason: Refusal::TotalOverflow,
+            };
+            piece.sum(account.balance, old).ok_or_else(overflow)?;
+        }
         piece.created += i64::from(kind == Kind::Account && !was_there);
         piece.created -= i64::from(kind == Kind::Tombstone);
         let number = found.map_or(UNKNOWN, |found| found.number);
@@ -208,7 +230,7 @@ impl Core {
             undo: piece.undos.len() as u64,
         });
         let words = account.to_words();
-        let shard = hash.shard(self.shards.len()) as u16;
+        let shard = self.layout.shard(hash) as u16;
         let before = found.map(|found| &found.slot);
         piece
             .updates
@@ -243,14 +265,14 @@ impl Refused {
 /// import. A ledger that follows another takes what that one has accepted.
 #[inline]
 fn check(account: &Account, kind: Kind, found: Option<&Found>, rule: Rule) -> Result<(), Refused> {
-    if kind == Kind::Receipt || matches!(rule, Rule::Follow(..)) {
+    if !is_account(kind) || matches!(rule, Rule::Follow(..)) {
         return Ok(());
     }
     if account.balance.unsigned_abs() > Account::MAX_BALANCE as u128 {
         return Err(Refused::Overflow);
     }
     // A transfer has seen to it that payers may pay; who is below zero may be paid.
-    if matches!(rule, Rule::Import | Rule::Transfer) {
+    if matches!(rule, Rule::Import | Rule::Transfer | Rule::Record(_)) {
         return Ok(());
     }
     if account.balance < 0 && !account.flags.contains(Flags::OVERDRAFT) {
@@ -268,6 +290,10 @@ fn check(account: &Account, kind: Kind, found: Option<&Found>, rule: Rule) -> Re
         true => Ok(()),
         false => Err(Refused::Frozen),
     }
+}
+
+fn is_account(kind: Kind) -> bool {
+    matches!(kind, Kind::Account | Kind::Tombstone)
 }
 
 fn balance(words: &[u64; WORDS]) -> i128 {

@@ -107,6 +107,16 @@ fn sample(core: &Core) {
     }
 }
 
+/// Gives back what pending transfers have taken whose time is over.
+fn expire(core: &Core) {
+    if core.following.load(Ordering::Acquire) {
+        return;
+    }
+    if let Err(error) = core.expire_transfers() {
+        tracing::warn!(%error, "expired transfers could not be ended");
+    }
+}
+
 fn checkpoint(core: &Core) {
     let due = |writer: &Writer| {
         let since = core.wal.appended() - writer.checkpoint_position;
@@ -118,6 +128,9 @@ fn checkpoint(core: &Core) {
         drop(writer);
         if due_now && let Err(error) = core.checkpoint(false) {
             core.wal.stop(&format!("a checkpoint failed: {error}"));
+        }
+        if !due_now {
+            expire(core);
         }
         // Reclaiming writes to the log: what waits for a checkpoint of this thread comes first.
         let mut writer = core.writer.lock().unwrap();

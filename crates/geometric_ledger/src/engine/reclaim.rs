@@ -20,7 +20,8 @@ const RECEIPTS: u64 = 256;
 const LOOKED_AT: u64 = 4;
 
 impl Core {
-    /// Looks at so many slots of accounts, and gives those to others that nobody can ask for any more.
+    /// Looks at so many slots, of all but receipts, and gives those to others that nobody can ask for any
+    /// more.
     pub fn reclaim_some(&self, writer: &mut Writer, slots: u64) -> Result<u64, Error> {
         // A scan goes from slot to slot: none may move while there is one.
         let pins = self.pins.lock().unwrap();
@@ -28,16 +29,36 @@ impl Core {
             return Ok(0);
         }
         let oldest = self.oldest.load(Ordering::Acquire);
-        let gone = |slot: &Slot| slot.kind() == Kind::Tombstone && slot.sequence() <= oldest;
+        let kept = self.oldest_kept(writer.sequence).min(oldest);
+        let gone = |slot: &Slot| match slot.kind() {
+            Kind::Tombstone | Kind::Ended => slot.sequence() <= oldest,
+            Kind::Entry => slot.sequence() <= kept,
+            Kind::Transfer => slot.sequence() <= kept && !self.is_of_pending(slot),
+            Kind::Account | Kind::Receipt | Kind::Statement | Kind::Pending => false,
+        };
         let (number, from) = writer.cursor;
-        let shard = &self.account_shards()[number];
+        let shards = self.account_shards().len() + self.record_shards().len();
+        let shard = match self.account_shards().get(number) {
+            Some(shard) => shard,
+            None => &self.record_shards()[number - self.account_shards().len()],
+        };
         let end = (from + slots).min(shard.count());
         let reclaimed = self.reclaim_range(writer, shard, from..end, gone)?;
         writer.cursor = match end >= shard.count() {
-            true => ((number + 1) % self.account_shards().len(), 0),
+            true => ((number + 1) % shards, 0),
             false => (number, end),
         };
         Ok(reclaimed)
+    }
+
+    /// Whether a part is of a transfer that is pending. If that cannot be told, it is kept.
+    fn is_of_pending(&self, part: &Slot) -> bool {
+        let mut key = part.key();
+        key[16] = 0;
+        let pending = self.find_newest(&key, Kind::Pending);
+        pending.map_or(true, |slot| {
+            slot.is_some_and(|slot| slot.kind() == Kind::Pending)
+        })
     }
 
     /// Lets receipts go that are older than was promised, in step with those that are added. A view

@@ -10,8 +10,9 @@ use crate::storage::batch::Batch;
 use crate::storage::batches::Batches;
 use crate::storage::disk::Disk;
 use crate::storage::encryption::Encryption;
+use crate::storage::layout::{Group, KeyHash, Layout};
 use crate::storage::record::{Header, RecordKind, Totals, record_len};
-use crate::storage::shard::{KeyHash, Shard};
+use crate::storage::shard::Shard;
 use crate::storage::slot::Kind;
 use crate::storage::superblock::{Superblock, SuperblockFile};
 use crate::storage::wal::Wal;
@@ -24,6 +25,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(crate) struct Core {
     pub disk: Arc<dyn Disk>,
     pub options: Options,
+    pub layout: Layout,
     pub shards: Vec<Shard>,
     pub encryption: Arc<Encryption>,
     pub hasher: SipHasher13,
@@ -109,17 +111,32 @@ impl Core {
 
     #[inline]
     pub fn shard(&self, hash: KeyHash) -> &Shard {
-        &self.shards[hash.shard(self.shards.len())]
+        &self.shards[self.layout.shard(hash)]
     }
 
     /// The shards of accounts.
     pub fn account_shards(&self) -> &[Shard] {
-        &self.shards[..self.shards.len() - 1]
+        self.layout.of(&self.shards, Group::Accounts)
     }
 
     /// The shard of receipts.
     pub fn receipts(&self) -> &Shard {
-        self.shards.last().expect("there is one")
+        &self.layout.of(&self.shards, Group::Receipts)[0]
+    }
+
+    /// The shards of transfers, their entries, statements and what is pending.
+    pub fn record_shards(&self) -> &[Shard] {
+        self.layout.records(&self.shards)
+    }
+
+    /// The shard of pending transfers.
+    pub fn pending(&self) -> &Shard {
+        &self.layout.of(&self.shards, Group::Pending)[0]
+    }
+
+    /// What batches up to this one have recorded of transfers may be let go, when the newest is `newest`.
+    pub fn oldest_kept(&self, newest: u64) -> u64 {
+        newest.saturating_sub(self.options.transfers)
     }
 
     pub fn durability(&self) -> Durability {

@@ -181,7 +181,16 @@ const LEDGER: &str = "ledger";
 
 /// Fails if there are files of a ledger: one whose superblock is gone must not be taken for a new one.
 pub(crate) fn refuse_orphaned_files(names: &[String]) -> Result<(), Error> {
-    let parts = ["shard-", "receipts.", "wal-", "tree-"];
+    let parts = [
+        "shard-",
+        "receipts.",
+        "transfers-",
+        "entries-",
+        "statements-",
+        "pending.",
+        "wal-",
+        "tree-",
+    ];
     let ours = |name: &&String| {
         parts.iter().any(|part| name.starts_with(part))
             || ["batches", "journal"].contains(&name.as_str())

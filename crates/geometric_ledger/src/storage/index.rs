@@ -25,6 +25,9 @@ const LOAD: u64 = 4;
 /// The fewest buckets.
 pub const LEAST: u64 = 7;
 
+/// Lines that are asked for at a time where all are read: a mebibyte.
+const READ_AHEAD: u64 = 16_384;
+
 type Line = [u64; LINE];
 
 /// The state of a shard's table, as a checkpoint keeps it.
@@ -376,6 +379,9 @@ pub fn entries(region: &Region, table: &Table) -> (Vec<(u32, u64)>, Vec<u64>) {
     let (mut found, mut damaged) = (Vec::new(), Vec::new());
     for bucket in 0..table.buckets {
         let mut number = primary(bucket);
+        if bucket.is_multiple_of(READ_AHEAD) {
+            region.will_need::<LINE>(number..number + 2 * READ_AHEAD);
+        }
         for _ in 0..1_000 {
             match load(region, number) {
                 Err(DamagedLine(line)) => {

@@ -8,6 +8,7 @@ pub mod disk;
 pub mod encryption;
 pub mod huge_page;
 pub mod index;
+pub mod layout;
 pub mod page_bits;
 pub mod record;
 pub mod region;

@@ -4,114 +4,20 @@
 //! the checkpoint that last wrote the file. So a file that is put back from an older copy is noticed. An
 //! index that is missing or not the checkpoint's is made again from the slots.
 
-use crate::account::{Hex, Key};
+use crate::account::Key;
 use crate::error::Error;
-use crate::storage::disk::DiskFile;
 use crate::storage::encryption::Encryption;
 use crate::storage::index::{self, ChangeError, DamagedLine, LEAST, LINE, Table};
+use crate::storage::layout::{Identity, KeyHash};
 use crate::storage::region::Region;
 use crate::storage::seqlock::{self, Version};
-use crate::storage::slot::{Cell, Kind, SLOT, Slot, Words, read_words};
+use crate::storage::slot::{Cell, SLOT, Slot, Words};
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use xxhash_rust::xxh3::xxh3_64;
 use zerocopy::IntoBytes;
-
-/// A key's hash under the ledger's secret, so that nobody can choose keys that collide. Accounts and
-/// receipts have hashes of their own, and are never in one shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyHash(u64);
-
-/// Set in the hash of a receipt, and in no other.
-const RECEIPT: u64 = 1 << 63;
-
-impl KeyHash {
-    #[inline]
-    pub fn account(hasher: &SipHasher13, key: &Key) -> Self {
-        KeyHash(hasher.hash(key) & !RECEIPT)
-    }
-
-    #[inline]
-    pub fn new(hasher: &SipHasher13, key: &Key, kind: Kind) -> Self {
-        match kind {
-            Kind::Account | Kind::Tombstone => Self::account(hasher, key),
-            Kind::Receipt => {
-                let mut bytes = [kind as u8; 33];
-                bytes[..32].copy_from_slice(key);
-                KeyHash(hasher.hash(&bytes) | RECEIPT)
-            }
-        }
-    }
-
-    /// The shard, of a power of two for accounts and one more for receipts.
-    #[inline]
-    pub fn shard(self, shards: usize) -> usize {
-        match self.0 & RECEIPT {
-            0 => (self.0 >> 48) as usize & (shards - 2),
-            _ => shards - 1,
-        }
-    }
-
-    /// What the shard's table goes by.
-    pub fn tag(self) -> u32 {
-        self.0 as u32
-    }
-
-    pub fn whole(self) -> u64 {
-        self.0
-    }
-}
-
-/// Which ledger and which of its shards a file belongs to.
-#[derive(Clone, Copy, Debug)]
-pub struct Identity {
-    pub ledger: [u8; 16],
-    pub number: u16,
-    pub receipts: bool,
-}
-
-impl Identity {
-    pub fn slots_name(&self) -> String {
-        format!("{}.slots", self.name())
-    }
-
-    pub fn index_name(&self) -> String {
-        format!("{}.index", self.name())
-    }
-
-    fn name(&self) -> String {
-        match self.receipts {
-            true => "receipts".into(),
-            false => format!("shard-{}", Hex(&[self.number as u8])),
-        }
-    }
-
-    /// What the index's stamp says after a checkpoint, and with a checksum the slots'.
-    fn stamp(&self, checkpoint: u64) -> [u64; LINE - 1] {
-        let mut stamp = [0; LINE - 1];
-        read_words(&self.ledger, &mut stamp[..2]);
-        stamp[2] = u64::from(self.number) | u64::from(self.receipts) << 16;
-        stamp[3] = checkpoint;
-        stamp
-    }
-
-    /// Whether an index's file is of a checkpoint or of the one before.
-    pub fn stamped(&self, file: &dyn DiskFile, checkpoint: u64) -> bool {
-        let stamp = index::stamp_in(file);
-        [checkpoint - 1, checkpoint]
-            .iter()
-            .any(|it| stamp == Some(self.stamp(*it)))
-    }
-
-    fn slots_stamp(&self, checkpoint: u64) -> Words {
-        let mut words = [0; SLOT];
-        words[1..LINE].copy_from_slice(&self.stamp(checkpoint));
-        words[15] = xxh3_64(words[..15].as_bytes());
-        words
-    }
-}
 
 /// What the superblock says of a shard.
 #[derive(Clone, Copy, Debug)]
@@ -143,6 +49,9 @@ pub struct Shard {
     count: AtomicU64,
     state: Mutex<State>,
 }
+
+/// Slots that are asked for at a time where one after another is looked at: a mebibyte.
+const READ_AHEAD: u64 = 8_192;
 
 /// A slot and where it is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -202,7 +111,7 @@ impl Shard {
         let mut state = self.lock();
         state.table = Table::create(&self.index).map_err(Error::io(&name))?;
         for number in 0..state.slots {
-            let slot = self.slot(number, encryption).ok_or_else(|| {
+            let slot = self.next_slot(number, encryption).ok_or_else(|| {
                 let what = format!("its checksum is wrong, and {name} cannot be made without it");
                 Error::damaged(&self.identity.slots_name(), format!("slot {number}"), what)
             })?;
@@ -339,14 +248,19 @@ impl Shard {
             }
             return match (lines, damaged) {
                 (Err(DamagedLine(line)), _) => Err(self.damaged_line(line)),
-                (_, Some(slot)) => Err(Error::DamagedAccount {
-                    key: *key,
-                    shard: self.identity.number,
-                    slot,
-                }),
+                (_, Some(slot)) => Err(self.damaged_slot(key, slot)),
                 (Ok(lines), None) => Ok((false, lines + slots)),
             };
         }
+    }
+
+    /// As [`Shard::slot`], by who looks at one slot after another.
+    pub fn next_slot(&self, number: u64, encryption: &Encryption) -> Option<Slot> {
+        if number.is_multiple_of(READ_AHEAD) {
+            let first = cell_of(number);
+            self.slots.will_need::<SLOT>(first..first + 2 * READ_AHEAD);
+        }
+        self.slot(number, encryption)
     }
 
     /// A slot, if its tag is right.
@@ -431,6 +345,22 @@ impl Shard {
     pub fn raw(&self, number: u64) -> Option<Words> {
         let mut words = [0; SLOT];
         seqlock::read(self.slots.cell(cell_of(number))?, &mut words).then_some(words)
+    }
+
+    #[cold]
+    fn damaged_slot(&self, key: &Key, slot: u64) -> Error {
+        match self.identity.is_of_accounts() {
+            true => Error::DamagedAccount {
+                key: *key,
+                shard: self.identity.number,
+                slot,
+            },
+            false => Error::damaged(
+                &self.identity.slots_name(),
+                format!("slot {slot}"),
+                "its checksum is wrong",
+            ),
+        }
     }
 
     fn damaged_line(&self, line: u64) -> Error {

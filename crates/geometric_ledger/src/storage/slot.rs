@@ -29,16 +29,31 @@ pub enum Kind {
     Tombstone = 2,
     /// A batch with this idempotency key was applied.
     Receipt = 3,
+    /// A part of a recorded transfer.
+    Transfer = 4,
+    /// An entry of an account's statement.
+    Entry = 5,
+    /// How many entries an account's statement has.
+    Statement = 6,
+    /// A pending transfer that is open.
+    Pending = 7,
+    /// One that was; the slot is kept as long as its history can be asked for.
+    Ended = 8,
 }
 
 impl Kind {
     pub fn from_code(code: u8) -> Option<Self> {
-        match code {
-            1 => Some(Kind::Account),
-            2 => Some(Kind::Tombstone),
-            3 => Some(Kind::Receipt),
-            _ => None,
-        }
+        use Kind::*;
+        [
+            Account, Tombstone, Receipt, Transfer, Entry, Statement, Pending, Ended,
+        ]
+        .get(usize::from(code).checked_sub(1)?)
+        .copied()
+    }
+
+    /// Whether slots of this kind are what they are for ever.
+    pub fn is_immutable(self) -> bool {
+        matches!(self, Kind::Receipt | Kind::Transfer | Kind::Entry)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use crate::storage::encryption::{Encryption, Nonce, Purpose, Tag};
-use crate::storage::superblock::FORMAT;
+use crate::storage::superblock::is_readable;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -208,8 +208,11 @@ pub fn open(path: &Path) -> Result<(SnapshotInfo, BufReader<File>), Error> {
     }
     let info: SnapshotInfo =
         serde_cbor::from_slice(&header).map_err(|error| no(&error.to_string()))?;
-    match info.format {
-        FORMAT => Ok((info, file)),
-        format => Err(Error::Format(format!("the snapshot's format is {format}"))),
+    match is_readable(info.format) {
+        true => Ok((info, file)),
+        false => {
+            let format = info.format;
+            Err(Error::Format(format!("the snapshot's format is {format}")))
+        }
     }
 }

@@ -8,6 +8,7 @@
 use crate::error::Error;
 use crate::storage::disk::DiskFile;
 use crate::storage::encryption::{Encryption, Secret, unwrap};
+use crate::storage::layout::Layout;
 use crate::storage::record::Totals;
 use crate::storage::shard::State;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,9 @@ use std::io;
 use std::sync::Arc;
 
 /// The format of all files of a ledger.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
+/// The format before, which had no recorded transfers. It is converted when it is opened for writing.
+const FORMAT_2: u32 = 2;
 const COPY: usize = 64 << 10;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,7 +51,10 @@ pub struct Superblock {
     pub burned: [u8; 16],
     /// The root of the batches so far.
     pub root: [u8; 32],
-    /// The shards of accounts, and after them that of receipts.
+    /// How many of the shards are of accounts; what the others are follows from it.
+    #[serde(default)]
+    pub account_shards: u16,
+    /// The shards, in the order of [`Layout`].
     pub shards: Vec<State>,
 }
 
@@ -74,6 +80,27 @@ impl Superblock {
             minted: u128::from_le_bytes(self.minted),
             burned: u128::from_le_bytes(self.burned),
         }
+    }
+
+    /// Which shards there are.
+    pub fn layout(&self) -> Layout {
+        Layout::new(match self.format {
+            FORMAT_2 => self.shards.len().saturating_sub(1) as u16,
+            _ => self.account_shards,
+        })
+    }
+
+    /// Makes it one of the present format, and says whether it was not: then it has shards more, that
+    /// are empty.
+    pub fn convert(&mut self) -> bool {
+        if self.format == FORMAT {
+            return false;
+        }
+        let layout = self.layout();
+        self.account_shards = self.shards.len().saturating_sub(1) as u16;
+        self.shards.resize(layout.shards(), State::default());
+        self.format = FORMAT;
+        true
     }
 
     /// Reads both copies; the whole one of the higher generation counts.
@@ -200,10 +227,15 @@ fn decode(bytes: &[u8]) -> Result<Option<Superblock>, Error> {
         return Ok(None);
     }
     match serde_cbor::from_slice::<Version>(&content[4..]) {
-        Ok(Version { format }) if format != FORMAT => Err(Error::Format(format!(
-            "its files are of format {format}, and this version reads format {FORMAT} only; export the \
-             accounts with the version that wrote them, and import them into a new ledger"
+        Ok(Version { format }) if !is_readable(format) => Err(Error::Format(format!(
+            "its files are of format {format}, and this version reads formats {FORMAT_2} and {FORMAT}; \
+             export the accounts with the version that wrote them, and import them into a new ledger"
         ))),
         _ => Ok(serde_cbor::from_slice(&content[4..]).ok()),
     }
+}
+
+/// Whether files of a format, a snapshot for example, can be read.
+pub fn is_readable(format: u32) -> bool {
+    [FORMAT_2, FORMAT].contains(&format)
 }
