@@ -1,5 +1,6 @@
 //! What the ledger keeps: an [`Account`] for each 32-byte [`Key`], and what a batch does to it.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The name of an account, usually a public key.
@@ -9,7 +10,7 @@ pub type Key = [u8; 32];
 pub(crate) const WORDS: usize = 7;
 
 /// An account: 56 bytes, of which the ledger interprets `balance`, `nonce` and `flags`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Account {
     /// In the smallest unit of whatever is counted.
     pub balance: i128,
@@ -24,7 +25,7 @@ pub struct Account {
 }
 
 /// What an account may do in a transfer.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Flags(pub u32);
 
 impl Flags {

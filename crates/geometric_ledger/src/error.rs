@@ -60,6 +60,9 @@ pub enum Error {
     Snapshot(String),
     #[error("{0}")]
     Follow(String),
+    /// The process that has the ledger open did not answer, or could not.
+    #[error("{0}")]
+    Reader(String),
     #[cfg(feature = "postgres")]
     #[error("publishing to PostgreSQL: {0}")]
     Postgres(#[from] postgres::Error),

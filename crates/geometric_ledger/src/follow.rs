@@ -10,6 +10,8 @@
 
 use crate::account::Account;
 use crate::engine::items::Rule;
+use crate::engine::state::now;
+use crate::engine::telemetry;
 use crate::error::Error;
 use crate::ledger::GeometricLedger;
 use crate::options::Options;
@@ -20,9 +22,11 @@ use crate::storage::record::{Header, RecordKind, TOTALS, Totals};
 use crate::storage::superblock::Superblock;
 use crate::storage::wal::{Next, Wal};
 use std::collections::VecDeque;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// A ledger that follows another, and is read meanwhile.
 pub struct Follower {
@@ -45,6 +49,36 @@ pub struct Promotion {
     pub missing: Option<Error>,
 }
 
+/// How far a follower is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lag {
+    /// The follower's last batch, and the source's.
+    pub sequence: u64,
+    pub source: u64,
+    /// The source has more than that, which nobody counted.
+    pub is_more: bool,
+    /// How long ago the source made the first batch that the follower does not have; zero if it has all.
+    pub age: Duration,
+}
+
+impl fmt::Display for Lag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let behind = self.source - self.sequence;
+        write!(f, "at batch {}, ", self.sequence)?;
+        match (behind, self.is_more) {
+            (0, _) => write!(f, "which is the source's last"),
+            (_, more) => {
+                let least = if more { "at least " } else { "" };
+                let age = self.age.as_secs_f64();
+                write!(f, "{least}{behind} behind the source, {age:.1} s")
+            }
+        }
+    }
+}
+
+/// Records of the source that are looked at to see how far a follower is behind.
+const LOOKED_AT: usize = 100_000;
 /// Records that are read before those that are known to be durable are applied.
 const AHEAD: usize = 64;
 
@@ -94,7 +128,58 @@ impl Follower {
     /// two have different pasts.
     pub fn catch_up(&mut self) -> Result<u64, Error> {
         let last = !self.copy && self.is_source_free()?;
-        self.take(last)
+        self.take(last, u64::MAX)
+    }
+
+    /// As [`Follower::catch_up`], and ends after about so many batches.
+    ///
+    /// # Errors
+    /// As [`Follower::catch_up`].
+    pub fn catch_up_some(&mut self, batches: u64) -> Result<u64, Error> {
+        let last = !self.copy && self.is_source_free()?;
+        self.take(last, batches)
+    }
+
+    /// How far the follower is behind what the source has written.
+    ///
+    /// # Errors
+    /// If the source cannot be read.
+    pub fn lag(&self) -> Result<Lag, Error> {
+        let wal = Wal::open(Arc::new(Directory::watch(&self.source)), 1 << 16)?;
+        let sequence = self.ledger.view().sequence();
+        let mut lag = Lag {
+            sequence,
+            source: sequence,
+            is_more: false,
+            age: Duration::ZERO,
+        };
+        let mut position = self.position;
+        for _ in 0..LOOKED_AT {
+            let Some(at) = position else { break };
+            let Some(header) = wal.header_at(at)? else {
+                break;
+            };
+            if header.kind == RecordKind::Batch && header.sequence > lag.source {
+                if lag.source == sequence {
+                    let age = now().saturating_sub(header.time).max(0);
+                    lag.age = Duration::from_micros(age as u64);
+                }
+                lag.source = header.sequence;
+            }
+            position = Some(wal.after(&header));
+            lag.is_more = true;
+        }
+        lag.is_more &= matches!(position.map(|at| wal.header_at(at)), Some(Ok(Some(_))));
+        telemetry::lagging(lag.source - lag.sequence, lag.age);
+        Ok(lag)
+    }
+
+    /// Closes the follower's ledger.
+    ///
+    /// # Errors
+    /// As [`GeometricLedger::close`].
+    pub fn close(self) -> Result<(), Error> {
+        self.ledger.close()
     }
 
     fn is_source_free(&self) -> Result<bool, Error> {
@@ -102,8 +187,8 @@ impl Follower {
     }
 
     /// Takes over all batches that are durable in the source; with `all`, because nobody has the source
-    /// open, also those that no later record vouches for.
-    fn take(&mut self, all: bool) -> Result<u64, Error> {
+    /// open, also those that no later record vouches for. Ends after about `most` batches.
+    fn take(&mut self, all: bool, most: u64) -> Result<u64, Error> {
         let disk: Arc<dyn Disk> = Arc::new(Directory::watch(&self.source));
         let file = disk
             .open("ledger", false)
@@ -147,7 +232,7 @@ impl Follower {
                 applied += u64::from(self.apply(&header, &body)?);
                 self.position = Some(header.end());
             }
-            more &= waiting.len() < AHEAD;
+            more &= waiting.len() < AHEAD && applied < most;
         }
         Ok(applied)
     }
@@ -254,7 +339,7 @@ impl Follower {
                 "the source is still open for writing; stop it before its follower is promoted";
             return Err(Error::Follow(what.into()));
         }
-        let taken = self.take(true);
+        let taken = self.take(true, u64::MAX);
         let missing = taken.and_then(|_| self.nothing_left()).err();
         self.ledger.core.following.store(false, Ordering::Release);
         let sequence = self.ledger.view().sequence();

@@ -8,6 +8,7 @@ use crate::ledger::GeometricLedger;
 use crate::recorded::OpenTransfer;
 use crate::storage::shard::Shard;
 use crate::storage::slot::{Kind, Slot};
+use serde::{Deserialize, Serialize};
 use std::collections::BinaryHeap;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
@@ -20,7 +21,60 @@ pub struct View {
     sequence: u64,
 }
 
+/// What an account was, as far back as history is kept: the newest state first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct AccountHistory {
+    pub states: Vec<AccountState>,
+    /// The oldest state given is the first that the account ever had, or nothing came before it that was
+    /// not deleted and forgotten.
+    pub whole: bool,
+}
+
+/// What a batch made of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct AccountState {
+    pub sequence: u64,
+    /// When the batch was committed, in microseconds since 1970.
+    pub time: i64,
+    /// The account from then on; `None` if it was deleted.
+    pub account: Option<Account>,
+}
+
 impl GeometricLedger {
+    /// The states that an account had, the newest first, at most `limit` of them.
+    ///
+    /// # Errors
+    /// As [`GeometricLedger::get`].
+    pub fn account_history(&self, key: &Key, limit: usize) -> Result<AccountHistory, Error> {
+        let view = self.view();
+        let (mut states, mut whole) = (Vec::new(), true);
+        let mut slot = self.core.find(key, Kind::Account, view.sequence)?;
+        while let Some(now) = &mut slot {
+            if states.len() == limit {
+                whole = false;
+                break;
+            }
+            let batch = self.core.batches.get(now.sequence())?;
+            states.push(AccountState {
+                sequence: now.sequence(),
+                time: batch.map_or(0, |batch| batch.time),
+                account: (now.kind() == Kind::Account).then(|| now.account()),
+            });
+            match self.core.undo(now) {
+                Ok(Some(before)) => now.restore(&before),
+                Ok(None) => slot = None,
+                Err(Error::History { .. }) => {
+                    whole = false;
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(AccountHistory { states, whole })
+    }
+
     /// The account of a key, if there is one.
     ///
     /// # Errors

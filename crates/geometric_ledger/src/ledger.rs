@@ -3,7 +3,7 @@
 use crate::engine::checkpoint;
 use crate::engine::maintenance::Maintenance;
 use crate::engine::recovery::Recovery;
-use crate::engine::state::{Core, Writer};
+use crate::engine::state::{Core, Writer, now};
 use crate::engine::telemetry;
 use crate::error::Error;
 use crate::options::Options;
@@ -16,6 +16,7 @@ use crate::storage::shard::{Expected, Shard, State};
 use crate::storage::slot::MAX_EPOCH;
 use crate::storage::superblock::{FORMAT, Superblock, SuperblockFile};
 use crate::storage::wal::Wal;
+use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -31,10 +32,12 @@ pub struct GeometricLedger {
     pub(crate) directory: Option<PathBuf>,
     recovery: Recovery,
     maintenance: Option<Maintenance>,
+    /// Threads that work on handles of the ledger; dropping them ends them.
+    companions: Vec<Box<dyn Send + Sync>>,
 }
 
 /// What a ledger is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Info {
     /// Its random name.
     pub id: [u8; 16],
@@ -94,7 +97,24 @@ impl GeometricLedger {
         self.recovery
     }
 
+    /// Keeps threads that have handles of the ledger until it is closed.
+    pub(crate) fn accompany(&mut self, companion: impl Send + Sync + 'static) {
+        self.companions.push(Box::new(companion));
+    }
+
+    /// Another handle, for reading: it leaves closing to this one.
+    pub(crate) fn handle(&self) -> Self {
+        GeometricLedger {
+            core: self.core.clone(),
+            directory: None,
+            recovery: self.recovery,
+            maintenance: None,
+            companions: Vec::new(),
+        }
+    }
+
     fn close_cleanly(&mut self) -> Result<(), Error> {
+        self.companions.clear();
         match self.maintenance.take() {
             Some(maintenance) => {
                 drop(maintenance);
@@ -136,6 +156,7 @@ impl GeometricLedger {
                 if !writable {
                     return Err(Error::Format("it was never written to".into()));
                 }
+                Superblock::refuse_others(&file)?;
                 create(&options, &*disk, &file)?
             }
         };
@@ -198,7 +219,7 @@ impl GeometricLedger {
             core.promote(usize::MAX);
         }
         recovery.duration = start.elapsed();
-        telemetry::opened(recovery.batches, recovery.duration);
+        telemetry::opened(recovery.batches, recovery.duration, now());
         tracing::info!(?recovery, "the ledger is open");
         let core = Arc::new(core);
         let maintenance = match writable {
@@ -210,6 +231,7 @@ impl GeometricLedger {
             directory: None,
             recovery,
             maintenance,
+            companions: Vec::new(),
         })
     }
 }

@@ -29,10 +29,12 @@
 //! `docs/geometric-ledger-format.md` is the format of its files.
 
 mod account;
+mod checks;
 mod engine;
 mod error;
 mod follow;
 mod history;
+mod import;
 mod ledger;
 mod open;
 mod options;
@@ -41,6 +43,7 @@ mod proofs;
 mod publish;
 mod recorded;
 mod records;
+mod service;
 mod snapshot;
 mod storage;
 mod submit;
@@ -52,11 +55,12 @@ mod workers;
 pub use account::{Account, Flags, Key};
 pub use engine::items::Update;
 pub use engine::recovery::Recovery;
+pub use engine::scrub::{Audit, Finding, Location};
 pub use engine::stats::{LedgerStats, ShardStats};
 pub use engine::telemetry::describe as describe_metrics;
 pub use error::{Error, Refusal};
-pub use follow::{Follower, Promotion};
-pub use history::View;
+pub use follow::{Follower, Lag, Promotion};
+pub use history::{AccountHistory, AccountState, View};
 pub use ledger::{GeometricLedger, Info};
 /// Hashes, sizes and the verification of proofs, as this crate's API has them.
 pub use merkle_tree;
@@ -70,6 +74,7 @@ pub use recorded::{
     Done, NewTransfer, PendingState, StatementEntry, StatementPage, StatementQuery, Step,
     TransferId, TransferKind, TransferRecord, TransferResults,
 };
+pub use service::{Accounts, Description, Head, Progress, Reader};
 pub use storage::batch::{Batch, BatchProof};
 pub use storage::disk;
 pub use storage::encryption::Secret;
@@ -77,7 +82,6 @@ pub use storage::record::Totals;
 pub use storage::snapshot_file::SnapshotInfo;
 pub use submit::Submitted;
 pub use transfer::{Receipt, Transfer};
-pub use verify::{Audit, Finding, Location};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

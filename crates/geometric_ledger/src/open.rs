@@ -1,8 +1,10 @@
 //! How a ledger is opened: in a directory, on a disk, or to change its key.
 
+use crate::checks::Checks;
 use crate::error::Error;
 use crate::ledger::GeometricLedger;
 use crate::options::Options;
+use crate::service::server::Service;
 use crate::storage::disk::{Directory, Disk};
 use crate::storage::encryption::{Secret, unwrap, wrap};
 use std::path::Path;
@@ -53,8 +55,19 @@ impl Options {
             true => Directory::open_read_only(path),
             false => Directory::open(path),
         }?;
+        let serve = self.serve && !self.read_only;
         let mut ledger = self.open_on(Arc::new(directory))?;
         ledger.directory = Some(path.to_owned());
+        if serve {
+            let handle = ledger.handle();
+            match Service::start(path, move || handle.handle()) {
+                Ok(service) => ledger.accompany(service),
+                // A file system without sockets is no reason not to open the ledger.
+                Err(error) => {
+                    tracing::warn!(%error, "nobody can look at this ledger while it is open");
+                }
+            }
+        }
         Ok(ledger)
     }
 
@@ -63,6 +76,12 @@ impl Options {
     /// # Errors
     /// As [`Options::open`].
     pub fn open_on(self, disk: Arc<dyn Disk>) -> Result<GeometricLedger, Error> {
-        GeometricLedger::open(disk, self)
+        let writable = !self.read_only;
+        let mut ledger = GeometricLedger::open(disk, self)?;
+        if writable {
+            let checks = Checks::start(ledger.handle())?;
+            ledger.accompany(checks);
+        }
+        Ok(ledger)
     }
 }

@@ -29,6 +29,11 @@ pub struct Options {
     pub(crate) resident_bytes: u64,
     pub(crate) dirty_bytes: u64,
     pub(crate) receipts: u64,
+    pub(crate) reader_log_bytes: u64,
+    pub(crate) serve: bool,
+    pub(crate) scrub_rate: u64,
+    pub(crate) scrub_every: Duration,
+    pub(crate) audit_every: Duration,
     pub(crate) transfers: u64,
     pub(crate) key: Option<Secret>,
     pub(crate) read_only: bool,
@@ -36,6 +41,10 @@ pub struct Options {
     pub(crate) following: bool,
     pub(crate) huge_pages: bool,
 }
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// Longer than any process waits.
+const YEAR: Duration = Duration::from_secs(366 * 86_400);
 
 impl Default for Options {
     fn default() -> Self {
@@ -48,6 +57,11 @@ impl Default for Options {
             resident_bytes: 4 << 30,
             dirty_bytes: 2 << 30,
             receipts: 1_000_000,
+            reader_log_bytes: 16 << 30,
+            serve: true,
+            scrub_rate: 8 << 20,
+            scrub_every: DAY,
+            audit_every: DAY,
             transfers: u64::MAX,
             key: None,
             read_only: false,
@@ -113,6 +127,37 @@ impl Options {
     /// Default: 1,000,000.
     pub fn receipts(mut self, batches: u64) -> Self {
         self.receipts = batches;
+        self
+    }
+
+    /// While others read the ledger through its socket, so many bytes of write-ahead log are kept for
+    /// them; a reader who would need more is told so. Default: 16 GiB.
+    pub fn reader_log_bytes(mut self, bytes: u64) -> Self {
+        self.reader_log_bytes = bytes;
+        self
+    }
+
+    /// Whether a ledger that is open for writing answers a [`Reader`](crate::Reader) of another
+    /// process, on the socket in its directory. Default: yes.
+    pub fn serve(mut self, serve: bool) -> Self {
+        self.serve = serve;
+        self
+    }
+
+    /// How often a ledger that is open for writing reads all it has stored, as
+    /// [`GeometricLedger::verify`](crate::GeometricLedger::verify) does, and at how many bytes a second at the
+    /// most. What it finds goes to the log and to the metrics. The first time is ten minutes after opening,
+    /// if not sooner. Default: once a day, 8 MiB/s.
+    pub fn scrub(mut self, every: Duration, bytes_per_second: u64) -> Self {
+        (self.scrub_every, self.scrub_rate) = (every.min(YEAR), bytes_per_second);
+        self
+    }
+
+    /// How often a ledger that is open for writing sums up all balances, as
+    /// [`GeometricLedger::audit`](crate::GeometricLedger::audit) does, at the rate of [`Options::scrub`]. Default:
+    /// once a day.
+    pub fn audit_every(mut self, every: Duration) -> Self {
+        self.audit_every = every.min(YEAR);
         self
     }
 

@@ -32,17 +32,38 @@ impl GeometricLedger {
         self.core.batches.prove(sequence, self.size()?)
     }
 
+    /// That a batch is among the first `size`.
+    ///
+    /// # Errors
+    /// [`Error::Tree`] if there are fewer batches, or it is not among them.
+    pub fn prove_batch_in(&self, sequence: u64, size: TreeSize) -> Result<BatchProof, Error> {
+        self.core.batches.prove(sequence, self.within(size)?)
+    }
+
+    /// The root over the first `size` batches.
+    ///
+    /// # Errors
+    /// [`Error::Tree`] if there are fewer.
+    pub fn root_at(&self, size: TreeSize) -> Result<Hash, Error> {
+        self.core.batches.root_at(self.within(size)?)
+    }
+
     /// That the first `new` batches begin with the first `old` (RFC 6962 §2.1.2): checked by
     /// [`merkle_tree::verify_consistency`].
     ///
     /// # Errors
     /// [`Error::Tree`] if there are fewer, or `old` is greater than `new`.
     pub fn prove_consistency(&self, old: TreeSize, new: TreeSize) -> Result<Vec<Hash>, Error> {
-        let size = self.size()?;
-        if new > size {
-            return Err(Error::Tree(format!("there are {size} batches, not {new}")));
+        self.core.batches.prove_consistency(old, self.within(new)?)
+    }
+
+    fn within(&self, asked: TreeSize) -> Result<TreeSize, Error> {
+        match self.size()? {
+            size if asked > size => Err(Error::Tree(format!(
+                "there are {size} batches, not {asked}"
+            ))),
+            _ => Ok(asked),
         }
-        self.core.batches.prove_consistency(old, new)
     }
 
     fn size(&self) -> Result<TreeSize, Error> {

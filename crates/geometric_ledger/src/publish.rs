@@ -5,6 +5,7 @@
 
 use crate::error::Error;
 use crate::ledger::GeometricLedger;
+use crate::service::reader::Reader;
 use crate::storage::batch::Batch;
 use postgres::{Client, NoTls};
 use std::sync::atomic::Ordering;
@@ -14,6 +15,9 @@ pub struct Publisher {
     client: Client,
     table: String,
 }
+
+/// Gives the batches from one to another, or the first of them.
+type Read<'a> = &'a mut dyn FnMut(u64, u64) -> Result<Vec<Batch>, Error>;
 
 /// Batches published in one transaction.
 const AT_ONCE: u64 = 10_000;
@@ -62,9 +66,25 @@ impl Publisher {
         if !core.options.read_only {
             core.wal.sync_to(core.wal.appended())?;
         }
+        self.publish_up_to(newest, &mut |from, to| {
+            let batches = (from..=to).filter_map(|sequence| ledger.batch(sequence).transpose());
+            batches.collect()
+        })
+    }
+
+    /// As [`Publisher::publish`], of a ledger that another process may have open.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`], and as any reading.
+    pub fn publish_from(&mut self, ledger: &mut Reader) -> Result<u64, Error> {
+        let newest = ledger.describe()?.head.sequence;
+        self.publish_up_to(newest, &mut |from, to| ledger.batches(from, to))
+    }
+
+    fn publish_up_to(&mut self, newest: u64, read: Read<'_>) -> Result<u64, Error> {
         let mut published = 0;
         loop {
-            let added = self.publish_some(ledger, newest)?;
+            let added = self.publish_some(newest, read)?;
             published += added;
             if added == 0 {
                 return Ok(published);
@@ -72,7 +92,7 @@ impl Publisher {
         }
     }
 
-    fn publish_some(&mut self, ledger: &GeometricLedger, newest: u64) -> Result<u64, Error> {
+    fn publish_some(&mut self, newest: u64, read: Read<'_>) -> Result<u64, Error> {
         let table = &self.table;
         let mut transaction = self.client.transaction()?;
         // Publishers take turns; readers and merkle_log are not held up.
@@ -84,7 +104,7 @@ impl Publisher {
         let mut from = 0;
         if let Some(row) = last {
             from = row.get::<_, i64>(0) as u64;
-            let ours = ledger.batch(from)?.map(|batch| batch.leaf_data());
+            let ours = read(from, from)?.first().map(Batch::leaf_data);
             if ours.as_deref() != Some(row.get(1)) {
                 return Err(Error::Tree(format!(
                     "batch {from} in {table} is not this ledger's"
@@ -92,9 +112,10 @@ impl Publisher {
             }
         }
         let to = newest.min(from + AT_ONCE);
-        let batches = (from + 1..=to)
-            .filter_map(|sequence| ledger.batch(sequence).transpose())
-            .collect::<Result<Vec<Batch>, _>>()?;
+        let batches = match from < to {
+            true => read(from + 1, to)?,
+            false => Vec::new(),
+        };
         if batches.is_empty() {
             return Ok(0);
         }

@@ -18,11 +18,14 @@ use crate::storage::snapshot_file::{self, SnapshotInfo, SnapshotReader, Snapshot
 use crate::storage::superblock::{FORMAT, Superblock};
 use rustix::fs::FlockOperation;
 use std::fs::{self, File, OpenOptions};
+use std::io::{BufWriter, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// Slots that are read before whoever writes the snapshot elsewhere is asked whether it goes on.
+const HEARTBEAT: usize = 16_384;
 /// Bytes of a batch in a block.
 const BATCH: usize = 24 + TOTALS;
 
@@ -56,21 +59,31 @@ impl GeometricLedger {
         let path = path.as_ref();
         let _alone = PathLock::at(path)?;
         let partial = beside(path, "partial");
-        let result = self.write_snapshot(&partial, since.unwrap_or(0));
-        match result {
-            Ok(info) => {
-                fs::rename(&partial, path).map_err(Error::io(path.display().to_string()))?;
-                sync_parent(path)?;
-                Ok(info)
-            }
-            Err(error) => {
-                let _ = fs::remove_file(&partial);
-                Err(error)
-            }
-        }
+        put_in_place(&partial, path, self.snapshot_file(&partial, since))
     }
 
-    fn write_snapshot(&self, path: &Path, base: u64) -> Result<SnapshotInfo, Error> {
+    fn snapshot_file(&self, path: &Path, since: Option<u64>) -> Result<SnapshotInfo, Error> {
+        let name = path.display().to_string();
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(Error::io(&name))?;
+        let mut file = BufWriter::new(file);
+        let info = self.write_snapshot(&mut file, &name, since.unwrap_or(0))?;
+        file.get_ref().sync_all().map_err(Error::io(&name))?;
+        Ok(info)
+    }
+
+    /// Writes a snapshot to `out`, which errors call `name`.
+    pub(crate) fn write_snapshot(
+        &self,
+        out: &mut dyn Write,
+        name: &str,
+        base: u64,
+    ) -> Result<SnapshotInfo, Error> {
         let core = &self.core;
         let view = self.view();
         let oldest = core.oldest.load(Ordering::Acquire);
@@ -95,14 +108,18 @@ impl GeometricLedger {
                 data_keys: superblock.block.data_keys.clone(),
             }
         };
-        let mut blocks = SnapshotWriter::create(path, &info, core.encryption.salted(&info.salt))?;
+        let mut blocks =
+            SnapshotWriter::create(out, name, &info, core.encryption.salted(&info.salt))?;
         for sequence in base + 1..=view.sequence() {
             let batch = core.batches.get(sequence)?;
             let missing = || Error::damaged("batches", sequence, "the row is missing");
             blocks.push(|out| push_batch(out, &batch.ok_or_else(missing)?))?;
         }
         blocks.end()?;
-        for slot in view.slots() {
+        for (number, slot) in view.slots().enumerate() {
+            if number % HEARTBEAT == 0 {
+                blocks.heartbeat()?;
+            }
             let slot = slot?;
             if slot.sequence() > base {
                 blocks.push(|out| {
@@ -294,13 +311,13 @@ fn take_slot(bytes: &mut &[u8], epoch: u32, item: u32) -> Option<Slot> {
 
 /// The right to write something at a path, which one process and thread has at a time: a lock on a
 /// file beside it, which goes with the right.
-struct PathLock {
+pub(crate) struct PathLock {
     lock: PathBuf,
     _file: File,
 }
 
 impl PathLock {
-    fn at(path: &Path) -> Result<Self, Error> {
+    pub fn at(path: &Path) -> Result<Self, Error> {
         let lock = beside(path, "lock");
         let io = || Error::io(lock.display().to_string());
         loop {
@@ -334,7 +351,21 @@ impl Drop for PathLock {
     }
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+/// Gives a file that was written the name it is to have; removes it, if it could not be written.
+pub(crate) fn put_in_place<T>(
+    partial: &Path,
+    path: &Path,
+    written: Result<T, Error>,
+) -> Result<T, Error> {
+    let placed = written.and_then(|written| {
+        fs::rename(partial, path).map_err(Error::io(path.display().to_string()))?;
+        sync_parent(path)?;
+        Ok(written)
+    });
+    placed.inspect_err(|_| drop(fs::remove_file(partial)))
+}
+
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(suffix);

@@ -1,6 +1,6 @@
 //! Double entry: what one account pays, another gets.
 
-use crate::account::{Account, Key};
+use crate::account::{Account, Key, WORDS};
 use crate::engine::items::Rule;
 use crate::engine::parties::{Parties, account_of};
 use crate::engine::rules;
@@ -8,7 +8,7 @@ use crate::engine::state::Core;
 use crate::engine::telemetry;
 use crate::error::{Error, Refusal};
 use crate::ledger::GeometricLedger;
-use crate::storage::slot::Kind;
+use crate::storage::slot::{Kind, Slot, read_words};
 use crate::submit::Submitted;
 use std::time::Instant;
 
@@ -93,16 +93,7 @@ impl Core {
         self.warm_parties(&parties);
         let writer = self.write()?;
         if let Some(slot) = self.find(&key, Kind::Receipt, writer.sequence)? {
-            let end = self.wal.appended();
-            drop(writer);
-            if slot.words()[4..] != digest {
-                return Err(refuse(0, Refusal::OtherBatch));
-            }
-            let receipt = Receipt {
-                sequence: slot.sequence(),
-                repeated: true,
-            };
-            return Ok((receipt, end));
+            return self.repeat(&slot, &digest);
         }
         let found = self.find_parties(&parties)?;
         let mut accounts: Vec<_> = found.iter().map(account_of).collect();
@@ -117,9 +108,7 @@ impl Core {
             .zip(accounts)
             .map(|(key, account)| (*key, account.unwrap_or_default(), Kind::Account))
             .collect();
-        let mut words = [0; crate::account::WORDS];
-        words[4..].copy_from_slice(&digest);
-        items.push((key, Account::from_words(&words), Kind::Receipt));
+        items.push(receipt_item(key, &digest));
         let order = parties.order(found, &[self.hash_of(&key, Kind::Receipt)]);
         let (batch, end) = self.append(writer, &items[..], &order, Rule::Transfer)?;
         let receipt = Receipt {
@@ -127,6 +116,21 @@ impl Core {
             repeated: false,
         };
         Ok((receipt, end))
+    }
+}
+
+impl Core {
+    /// The answer to a batch that was sent before, and has this receipt; and the position up to which the
+    /// log has to be durable for it. Nobody may write meanwhile.
+    pub fn repeat(&self, receipt: &Slot, digest: &[u64; 3]) -> Result<(Receipt, u64), Error> {
+        if receipt.words()[4..] != digest[..] {
+            return Err(refuse(0, Refusal::OtherBatch));
+        }
+        let repeated = Receipt {
+            sequence: receipt.sequence(),
+            repeated: true,
+        };
+        Ok((repeated, self.wal.appended()))
     }
 }
 
@@ -153,18 +157,34 @@ fn refuse(item: usize, reason: Refusal) -> Error {
     Error::Item { item, reason }
 }
 
-/// What the receipt of a batch is kept under, and what it says of its contents. Receipts have a shard
-/// of their own, so that no account's key leads to one.
-fn receipt(idempotency_key: &[u8; 16], transfers: &[Transfer]) -> (Key, [u64; 3]) {
+/// What a receipt is kept under. Receipts have a shard of their own, so that no account's key leads to
+/// one.
+pub(crate) fn receipt_key(idempotency_key: &[u8; 16]) -> Key {
     let mut key = [0; 32];
     key[..16].copy_from_slice(idempotency_key);
+    key
+}
+
+/// What a receipt says of a batch's content.
+pub(crate) fn receipt_digest(hasher: &blake3::Hasher) -> [u64; 3] {
+    let mut digest = [0; 3];
+    read_words(&hasher.finalize().as_bytes()[..24], &mut digest);
+    digest
+}
+
+/// A receipt as an item of its batch.
+pub(crate) fn receipt_item(key: Key, digest: &[u64; 3]) -> (Key, Account, Kind) {
+    let mut words = [0; WORDS];
+    words[4..].copy_from_slice(digest);
+    (key, Account::from_words(&words), Kind::Receipt)
+}
+
+fn receipt(idempotency_key: &[u8; 16], transfers: &[Transfer]) -> (Key, [u64; 3]) {
     let mut hasher = blake3::Hasher::new();
     for transfer in transfers {
         hasher.update(&transfer.debit);
         hasher.update(&transfer.credit);
         hasher.update(&transfer.amount.to_le_bytes());
     }
-    let mut digest = [0; 3];
-    crate::storage::slot::read_words(&hasher.finalize().as_bytes()[..24], &mut digest);
-    (key, digest)
+    (receipt_key(idempotency_key), receipt_digest(&hasher))
 }

@@ -1,6 +1,6 @@
 //! Where the key of an encrypted ledger comes from, and hexadecimal.
 
-use crate::Failure;
+use crate::output::Failure;
 use clap::Args;
 use geometric_ledger::Secret;
 use std::fmt::Write;

@@ -1,59 +1,10 @@
 //! What the program's user sees.
 
-use geometric_ledger::{Account, Flags, GeometricLedger, Key, Options, Secret, Update};
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::{Command, Output};
+mod common;
 
-fn run(arguments: &[&str], directory: &Path) -> Output {
-    let program = Command::new(env!("CARGO_BIN_EXE_geometric-ledger"))
-        .args(arguments)
-        .current_dir(directory)
-        .output();
-    program.unwrap()
-}
-
-fn says(arguments: &[&str], directory: &Path) -> String {
-    let output = run(arguments, directory);
-    assert!(
-        output.status.success(),
-        "{arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn key(number: u64) -> Key {
-    let mut key = [0; 32];
-    key[8..16].copy_from_slice(&number.to_be_bytes());
-    key
-}
-
-fn fill(ledger: &GeometricLedger) {
-    let accounts: Vec<_> = (0..5_000)
-        .map(|number| {
-            let account = Account {
-                balance: i128::from(number) * 10i128.pow(28) - 10i128.pow(31),
-                nonce: u64::MAX - number,
-                flags: Flags(number as u32 % 4),
-                code: u32::MAX - number as u32,
-                data: [number as u8; 24],
-            };
-            Update::Put(key(number), account)
-        })
-        .collect();
-    // Some are frozen, some are below zero.
-    ledger.import(&accounts).unwrap();
-    ledger.apply(&[Update::Delete(key(17))]).unwrap();
-}
-
-fn all(path: &Path) -> BTreeMap<Key, Account> {
-    all_of(&Options::new().read_only().open(path).unwrap())
-}
-
-fn all_of(ledger: &GeometricLedger) -> BTreeMap<Key, Account> {
-    ledger.view().iter().map(Result::unwrap).collect()
-}
+use common::{all, all_of, fill, key, run, says};
+use geometric_ledger::{Account, GeometricLedger, Options, Secret};
+use std::process::Command;
 
 #[test]
 fn accounts_come_back_from_csv_and_parquet_as_they_were() {
@@ -65,7 +16,7 @@ fn accounts_come_back_from_csv_and_parquet_as_they_were() {
     for file in ["accounts.csv", "accounts.parquet"] {
         says(&["export", "ledger", file], at);
         let copy = format!("from-{file}");
-        says(&["import", &copy, file, "--batch", "700"], at);
+        says(&["import", &copy, file, "--create", "--batch", "700"], at);
         assert_eq!(all(&at.join(copy)), all(&at.join("ledger")));
     }
     assert!(
@@ -78,7 +29,7 @@ fn accounts_come_back_from_csv_and_parquet_as_they_were() {
         "key,balance,nonce,flags,code,data\nxy,1,1,1,1,00\n",
     )
     .unwrap();
-    let refused = run(&["import", "copy", "bad.csv"], at);
+    let refused = run(&["import", "copy", "bad.csv", "--create"], at);
     assert!(
         String::from_utf8_lossy(&refused.stderr).contains("line 2"),
         "{refused:?}"
@@ -138,7 +89,11 @@ fn a_restore_that_is_killed_leaves_nothing_and_can_be_done_again() {
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(round * 4));
+        common::wait_for("the restore", || {
+            let begun = at.join("restored.restoring").exists();
+            (begun || restore.try_wait().unwrap().is_some()).then_some(())
+        });
+        std::thread::sleep(std::time::Duration::from_millis(round));
         restore.kill().unwrap();
         restore.wait().unwrap();
         if at.join("restored").exists() {

@@ -1,9 +1,9 @@
 //! The dashboard and the alerts speak of metrics that there are.
 
-use geometric_ledger::{Account, Key, Options};
+use geometric_ledger::{Account, Follower, Key, Options};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn names(text: &str) -> BTreeSet<String> {
     let word = |byte: char| !(byte.is_ascii_alphanumeric() || byte == '_');
@@ -34,11 +34,29 @@ fn dashboard_and_alerts_use_metrics_that_exist() {
     // The first 128 bytes are the stamp.
     bytes[228] ^= 1;
     std::fs::write(&file, bytes).unwrap();
-    let ledger = Options::new().open(directory.path()).unwrap();
+    let often = Duration::from_millis(200);
+    let ledger = Options::new()
+        .scrub(often, 1 << 30)
+        .audit_every(often)
+        .open(directory.path())
+        .unwrap();
     assert!((0..200).any(|number| ledger.get(&[number; 32]).is_err()));
     ledger.update_batch(&[put(250)]).unwrap();
     ledger.checkpoint().unwrap();
+    let replica = tempfile::tempdir().unwrap();
+    let follower = Follower::open(replica.path(), directory.path(), Options::new()).unwrap();
+    follower.lag().unwrap();
     // Gauges are set once a second.
+    let start = Instant::now();
+    let told = |text: &str| text.contains("audit_failed") && text.contains("scrub_findings 1");
+    while !told(&metrics.render()) {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "{}",
+            metrics.render()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
     std::thread::sleep(Duration::from_millis(1_500));
     let there = names(&metrics.render());
     let described = names(include_str!(

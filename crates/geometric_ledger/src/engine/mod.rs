@@ -15,6 +15,7 @@ pub mod recording;
 pub mod records;
 pub mod recovery;
 pub mod rules;
+pub mod scrub;
 pub mod signal;
 pub mod state;
 pub mod stats;

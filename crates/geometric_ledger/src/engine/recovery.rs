@@ -12,11 +12,12 @@ use crate::storage::slot::Kind;
 use crate::storage::superblock::Superblock;
 use crate::storage::wal::Next;
 use crate::workers;
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// What opening the ledger had to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovery {
     /// The ledger had been closed, so nothing was left to do.
     pub clean: bool,

@@ -2,10 +2,11 @@
 
 use crate::engine::state::Core;
 use crate::storage::record::Totals;
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
 
 /// Numbers of a ledger.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LedgerStats {
     pub accounts: u64,
     /// The last batch that readers see.
@@ -26,7 +27,7 @@ pub struct LedgerStats {
     pub shards: Vec<ShardStats>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ShardStats {
     pub number: u16,
     /// Slots in use, those of deleted accounts included.

@@ -31,6 +31,66 @@ pub fn describe() {
         Unit::Count,
         "Index lines and other accounts' slots looked at to find an account"
     );
+    describe_gauge!(
+        "geometric_ledger_follower_lag_batches",
+        Unit::Count,
+        "Batches that the source of a follower has and the follower has not"
+    );
+    describe_gauge!(
+        "geometric_ledger_follower_lag_seconds",
+        Unit::Seconds,
+        "How long ago the source made the first of these"
+    );
+    describe_gauge!(
+        "geometric_ledger_opened_time_seconds",
+        Unit::Seconds,
+        "When the ledger was opened, since 1970"
+    );
+    describe_gauge!(
+        "geometric_ledger_slots_bytes",
+        Unit::Bytes,
+        "Files of accounts"
+    );
+    describe_gauge!(
+        "geometric_ledger_index_bytes",
+        Unit::Bytes,
+        "Files of the index"
+    );
+    describe_gauge!(
+        "geometric_ledger_dirty_bytes",
+        Unit::Bytes,
+        "Memory that is written and not in the files yet"
+    );
+    describe_gauge!(
+        "geometric_ledger_disk_free_bytes",
+        Unit::Bytes,
+        "What is left of the file system that the ledger is on"
+    );
+    describe_gauge!(
+        "geometric_ledger_disk_size_bytes",
+        Unit::Bytes,
+        "The file system that the ledger is on"
+    );
+    describe_gauge!(
+        "geometric_ledger_scrub_findings",
+        Unit::Count,
+        "What the last pass over everything stored found wrong"
+    );
+    describe_gauge!(
+        "geometric_ledger_scrub_time_seconds",
+        Unit::Seconds,
+        "When the last pass over everything stored ended, since 1970"
+    );
+    describe_gauge!(
+        "geometric_ledger_audit_failed",
+        Unit::Count,
+        "Whether the last sum of all balances was wrong, or could not be made"
+    );
+    describe_gauge!(
+        "geometric_ledger_audit_time_seconds",
+        Unit::Seconds,
+        "When balances were last summed up, since 1970"
+    );
     describe_gauge!("geometric_ledger_accounts", Unit::Count, "Accounts");
     describe_gauge!(
         "geometric_ledger_sequence",
@@ -122,9 +182,27 @@ pub(crate) fn probed(depths: &[usize; DEPTHS]) {
     }
 }
 
-pub(crate) fn opened(batches: u64, duration: Duration) {
+pub(crate) fn opened(batches: u64, duration: Duration, now: i64) {
+    gauge!("geometric_ledger_opened_time_seconds").set(now as f64 / 1e6);
     gauge!("geometric_ledger_recovery_seconds").set(duration.as_secs_f64());
     gauge!("geometric_ledger_recovery_batches").set(batches as f64);
+}
+
+pub(crate) fn lagging(batches: u64, age: Duration) {
+    gauge!("geometric_ledger_follower_lag_batches").set(batches as f64);
+    gauge!("geometric_ledger_follower_lag_seconds").set(age.as_secs_f64());
+}
+
+/// A pass over everything stored has ended, at a time in microseconds since 1970.
+pub(crate) fn scrubbed(findings: u64, now: i64) {
+    gauge!("geometric_ledger_scrub_findings").set(findings as f64);
+    gauge!("geometric_ledger_scrub_time_seconds").set(now as f64 / 1e6);
+}
+
+/// Balances were summed up, at a time in microseconds since 1970.
+pub(crate) fn audited(right: bool, now: i64) {
+    gauge!("geometric_ledger_audit_failed").set(f64::from(u8::from(!right)));
+    gauge!("geometric_ledger_audit_time_seconds").set(now as f64 / 1e6);
 }
 
 pub(crate) fn damaged() {
@@ -141,6 +219,11 @@ pub(crate) struct Sample {
     pub accounts: u64,
     pub sequence: u64,
     pub wal_bytes: u64,
+    pub slots_bytes: u64,
+    pub index_bytes: u64,
+    pub dirty_bytes: u64,
+    /// Bytes of the file system: what is left, and all.
+    pub disk: Option<(u64, u64)>,
     pub since_checkpoint_bytes: u64,
     pub stopped: bool,
     pub synced_bytes: u64,
@@ -152,6 +235,13 @@ pub(crate) fn sample(sample: &Sample) {
     gauge!("geometric_ledger_accounts").set(sample.accounts as f64);
     gauge!("geometric_ledger_sequence").set(sample.sequence as f64);
     gauge!("geometric_ledger_wal_bytes").set(sample.wal_bytes as f64);
+    gauge!("geometric_ledger_slots_bytes").set(sample.slots_bytes as f64);
+    gauge!("geometric_ledger_index_bytes").set(sample.index_bytes as f64);
+    gauge!("geometric_ledger_dirty_bytes").set(sample.dirty_bytes as f64);
+    if let Some((free, size)) = sample.disk {
+        gauge!("geometric_ledger_disk_free_bytes").set(free as f64);
+        gauge!("geometric_ledger_disk_size_bytes").set(size as f64);
+    }
     gauge!("geometric_ledger_since_checkpoint_bytes").set(sample.since_checkpoint_bytes as f64);
     gauge!("geometric_ledger_stopped").set(f64::from(u8::from(sample.stopped)));
     counter!("geometric_ledger_synced_bytes_total").absolute(sample.synced_bytes);

@@ -9,7 +9,7 @@ use crate::storage::encryption::{Encryption, Nonce, Purpose};
 use crate::storage::record::Totals;
 use crate::storage::slot::{read_words, write_words};
 use merkle_tree::{HASH_SIZE, Hash, LeafIndex, TreeSize};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_cbor::value::Value;
 
 /// Bytes of a row, and those of them that are encrypted.
@@ -17,7 +17,7 @@ pub const ROW: usize = 160;
 const BODY: usize = 136;
 
 /// One committed batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
     /// Counts batches from 1.
     pub sequence: u64,

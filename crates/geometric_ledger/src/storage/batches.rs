@@ -176,44 +176,15 @@ impl Batches {
         }
     }
 
-    /// Reads every row and every hash above them. Returns what is wrong, by file and row or hash.
-    pub fn verify(&self) -> Result<Vec<(String, u64, &'static str)>, Error> {
-        let mut inner = self.0.lock().unwrap();
-        inner.write()?;
-        let (mut findings, mut frontier) = (Vec::new(), Frontier::default());
-        for index in 0..inner.size() {
-            match inner.row(index) {
-                Ok((batch, leaf)) if batch.leaf_hash() == leaf => {
-                    let pushed = frontier.push(leaf);
-                    pushed.map_err(|error| Error::Tree(error.to_string()))?;
-                }
-                Ok(_) => findings.push(("batches".into(), index, "the leaf hash is another one")),
-                Err(Error::Damaged { .. }) => {
-                    findings.push(("batches".into(), index, "the row's checksum is wrong"));
-                }
-                Err(error) => return Err(error),
-            }
+    /// Begins to read every row there is now, and every hash above them.
+    pub fn scrub(&self) -> RowScrub {
+        RowScrub {
+            end: self.0.lock().unwrap().size(),
+            at: 0,
+            frontier: Frontier::default(),
+            broken: false,
+            ended: false,
         }
-        if !findings.is_empty() {
-            return Ok(findings);
-        }
-        if frontier.root() != inner.frontier.root() {
-            let what = "they do not lead to the root that was committed";
-            findings.push(("batches".into(), 0, what));
-        }
-        for (tile, hashes) in frontier.take_tiles() {
-            let found = inner.read(tile, 0, hashes.len() as u16);
-            let place = tile.index * 256;
-            match found {
-                Ok(found) if found == hashes => {}
-                Ok(_) => findings.push((level_name(tile.level.into()), place, "a hash is wrong")),
-                Err(Error::Damaged { file, .. }) => {
-                    findings.push((file, place, "hashes are missing"))
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(findings)
     }
 
     /// Writes and syncs all rows and hashes.
@@ -231,6 +202,78 @@ impl Batches {
             .iter()
             .try_for_each(|file| file.sync())
             .map_err(Error::io("batches"))
+    }
+}
+
+/// How far rows and hashes were read.
+pub(crate) struct RowScrub {
+    end: u64,
+    at: u64,
+    frontier: Frontier,
+    /// A row cannot be read, so what the rows lead to is not known.
+    broken: bool,
+    ended: bool,
+}
+
+/// What is wrong, by file and row or hash.
+type Wrong = Vec<(String, u64, &'static str)>;
+
+impl RowScrub {
+    /// Reads the next rows, and says what is wrong with them, and with the hashes above them; `None` at the
+    /// end.
+    pub fn next(&mut self, batches: &Batches, rows: u64) -> Result<Option<Wrong>, Error> {
+        if self.ended {
+            return Ok(None);
+        }
+        let mut inner = batches.0.lock().unwrap();
+        inner.write()?;
+        let mut wrong = Vec::new();
+        let end = (self.at + rows).min(self.end);
+        for index in self.at..end {
+            match inner.row(index) {
+                Ok((batch, leaf)) if batch.leaf_hash() == leaf => {
+                    let pushed = self.frontier.push(leaf);
+                    pushed.map_err(|error| Error::Tree(error.to_string()))?;
+                }
+                Ok(_) => wrong.push(("batches".into(), index, "the leaf hash is another one")),
+                Err(Error::Damaged { .. }) => {
+                    wrong.push(("batches".into(), index, "the row's checksum is wrong"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.broken |= !wrong.is_empty();
+        (self.at, self.ended) = (end, end == self.end);
+        if !self.broken {
+            self.compare(&mut inner, &mut wrong)?;
+        }
+        Ok(Some(wrong))
+    }
+
+    /// Compares the hashes that the rows lead to with those that are stored.
+    fn compare(&mut self, inner: &mut Inner, wrong: &mut Wrong) -> Result<(), Error> {
+        for (tile, hashes) in self.frontier.take_tiles() {
+            let place = tile.index * 256;
+            match inner.read(tile, 0, hashes.len() as u16) {
+                Ok(found) if found == hashes => {}
+                Ok(_) => wrong.push((level_name(tile.level.into()), place, "a hash is wrong")),
+                Err(Error::Damaged { file, .. }) => wrong.push((file, place, "hashes are missing")),
+                Err(error) => return Err(error),
+            }
+        }
+        // With wrong hashes, what was committed cannot be asked for.
+        if !self.ended || !wrong.is_empty() {
+            return Ok(());
+        }
+        match inner.root_at(self.frontier.size()) {
+            Ok(root) if root == self.frontier.root() => {}
+            Ok(_) | Err(Error::Damaged { .. }) => {
+                let what = "they do not lead to the root that was committed";
+                wrong.push(("batches".into(), 0, what));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 }
 

@@ -24,6 +24,10 @@ pub trait Disk: Send + Sync {
     fn list(&self) -> io::Result<Vec<String>>;
     /// Makes creations, removals and renamings durable.
     fn sync(&self) -> io::Result<()>;
+    /// Bytes of the file system that are left for files, and all of them, if that is known.
+    fn space(&self) -> Option<(u64, u64)> {
+        None
+    }
 }
 
 /// One file. All calls may come from several threads at once.
@@ -232,6 +236,14 @@ impl Disk for Directory {
 
     fn sync(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
+    }
+
+    fn space(&self) -> Option<(u64, u64)> {
+        let found = rustix::fs::statvfs(&self.path).ok()?;
+        Some((
+            found.f_bavail * found.f_frsize,
+            found.f_blocks * found.f_frsize,
+        ))
     }
 }
 

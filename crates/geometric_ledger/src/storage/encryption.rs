@@ -116,6 +116,15 @@ impl Encryption {
         )
     }
 
+    /// What only who knows the ledger's key makes of a challenge; of a plain ledger, zeros.
+    pub fn prove(&self, challenge: &[u8; 32]) -> [u8; 32] {
+        let Some((_, first)) = self.0.as_ref().and_then(|keys| keys.data.first()) else {
+            return [0; 32];
+        };
+        let key = blake3::derive_key("geometric_ledger 2026-11-29 reader", &first.0);
+        *blake3::keyed_hash(&key, challenge).as_bytes()
+    }
+
     pub fn encrypts(&self) -> bool {
         self.0.is_some()
     }

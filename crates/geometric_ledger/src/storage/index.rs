@@ -13,6 +13,7 @@ use crate::storage::disk::DiskFile;
 use crate::storage::region::Region;
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -374,10 +375,11 @@ pub fn stamp_in(file: &dyn DiskFile) -> Option<[u64; LINE - 1]> {
     (line[0] & 0xffff_ffff == check(STAMP, &line)).then_some(line[1..].try_into().ok()?)
 }
 
-/// Every entry of a table, as (hash, slot), and the lines that are damaged.
-pub fn entries(region: &Region, table: &Table) -> (Vec<(u32, u64)>, Vec<u64>) {
+/// Every entry of some buckets of a table, as (hash, slot), and the lines that are damaged. Nobody may
+/// change the table meanwhile.
+pub fn entries(region: &Region, buckets: Range<u64>) -> (Vec<(u32, u64)>, Vec<u64>) {
     let (mut found, mut damaged) = (Vec::new(), Vec::new());
-    for bucket in 0..table.buckets {
+    for bucket in buckets {
         let mut number = primary(bucket);
         if bucket.is_multiple_of(READ_AHEAD) {
             region.will_need::<LINE>(number..number + 2 * READ_AHEAD);
@@ -441,7 +443,7 @@ mod tests {
                     model.remove(&(tag, slot));
                 }
             }
-            let (found, damaged) = entries(&region, &table);
+            let (found, damaged) = entries(&region, 0..table.buckets);
             prop_assert!(damaged.is_empty());
             prop_assert_eq!(found.iter().copied().collect::<BTreeSet<_>>(), model.clone());
             prop_assert_eq!(table.entries, model.len() as u64);

@@ -7,6 +7,7 @@
 
 use crate::storage::encryption::{Encryption, Nonce, Purpose, Tag, checksum};
 use crate::storage::slot::{read_words, write_words};
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -228,7 +229,7 @@ impl Header {
 }
 
 /// What a ledger holds, and what it was given and gave back in its whole life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     pub accounts: u64,
     /// The sum of all that balances rose by outside of transfers, modulo 2^128.

@@ -5,9 +5,8 @@ use crate::error::Error;
 use crate::storage::encryption::{Encryption, Nonce, Purpose, Tag};
 use crate::storage::superblock::is_readable;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
-use std::io::{BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{BufReader, Read, Write};
 use std::path::Path;
 
 const MAGIC: &[u8; 8] = b"GLSNAP1\n";
@@ -30,28 +29,25 @@ pub struct SnapshotInfo {
 }
 
 /// A snapshot being written.
-pub struct SnapshotWriter {
-    file: BufWriter<File>,
+pub struct SnapshotWriter<'a> {
+    out: &'a mut dyn Write,
     encryption: Encryption,
     number: u64,
     block: Vec<u8>,
-    name: String,
+    name: &'a str,
 }
 
-impl SnapshotWriter {
-    pub fn create(path: &Path, info: &SnapshotInfo, encryption: Encryption) -> Result<Self, Error> {
-        let name = path.display().to_string();
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(Error::io(&name))?;
+impl<'a> SnapshotWriter<'a> {
+    pub fn create(
+        out: &'a mut dyn Write,
+        name: &'a str,
+        info: &SnapshotInfo,
+        encryption: Encryption,
+    ) -> Result<Self, Error> {
         let header =
             serde_cbor::to_vec(info).map_err(|error| Error::Snapshot(error.to_string()))?;
         let mut blocks = SnapshotWriter {
-            file: BufWriter::new(file),
+            out,
             encryption,
             number: 0,
             block: Vec::with_capacity(BLOCK),
@@ -70,7 +66,7 @@ impl SnapshotWriter {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.file.write_all(bytes).map_err(Error::io(&self.name))
+        self.out.write_all(bytes).map_err(Error::io(self.name))
     }
 
     pub fn push(
@@ -109,11 +105,13 @@ impl SnapshotWriter {
         self.flush()
     }
 
-    pub fn finish(mut self) -> Result<(), Error> {
-        let flushed = self.file.flush();
-        flushed
-            .and_then(|()| self.file.get_ref().sync_all())
-            .map_err(Error::io(&self.name))
+    /// Flushes what is behind, which fails if nobody takes it any more.
+    pub fn heartbeat(&mut self) -> Result<(), Error> {
+        self.out.flush().map_err(Error::io(self.name))
+    }
+
+    pub fn finish(self) -> Result<(), Error> {
+        self.out.flush().map_err(Error::io(self.name))
     }
 }
 

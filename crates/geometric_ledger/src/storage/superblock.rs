@@ -20,6 +20,9 @@ pub const FORMAT: u32 = 3;
 /// The format before, which had no recorded transfers. It is converted when it is opened for writing.
 const FORMAT_2: u32 = 2;
 const COPY: usize = 64 << 10;
+/// The name of the first field, as CBOR; it is among the first bytes of a copy, which are written as one.
+const FIRST: &[u8; 7] = b"fformat";
+const HEAD: usize = 64;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Superblock {
@@ -128,6 +131,21 @@ impl Superblock {
             dead,
             differ,
         })
+    }
+
+    /// Fails if a file without a whole copy is not what an interrupted creation leaves, but somebody's own:
+    /// that is not to be overwritten.
+    pub fn refuse_others(file: &Arc<dyn DiskFile>) -> Result<(), Error> {
+        let size = file.size().map_err(Error::io("ledger"))?;
+        let mut head = vec![0; size.min(HEAD as u64) as usize];
+        file.read_at(&mut head, 0).map_err(Error::io("ledger"))?;
+        let ours = head.windows(FIRST.len()).any(|bytes| bytes == FIRST);
+        match ours || head.iter().all(|byte| *byte == 0) {
+            true => Ok(()),
+            false => Err(Error::Format(
+                "its file `ledger` is something else, which is not overwritten".into(),
+            )),
+        }
     }
 
     /// Writes the next generation into both copies, durably.

@@ -207,6 +207,31 @@ impl Wal {
         Ok(header.open(encryption, &mut body).then_some((header, body)))
     }
 
+    /// The header of the record at a position, or at the start of the segment after it. Its body may not be
+    /// whole.
+    pub fn header_at(&self, position: u64) -> Result<Option<Header>, Error> {
+        let Some(segment) = self.segments.at(position) else {
+            return Ok(None);
+        };
+        for at in [position, segment.end()] {
+            let Some(segment) = self.segments.at(at) else {
+                continue;
+            };
+            let mut head = [0; HEADER];
+            let offset = at - segment.start;
+            if offset + HEADER as u64 > segment.len {
+                continue;
+            }
+            let read = segment.file.read_at(&mut head, offset);
+            read.map_err(Error::io(&segment.name))?;
+            let header = Header::decode(&head).filter(|header| header.position == at);
+            if header.is_some() {
+                return Ok(header);
+            }
+        }
+        Ok(None)
+    }
+
     /// As much as there is of `longest` bytes at position `at`, of the body of the encrypted record at
     /// `record`; `None` if they are not what was written there.
     pub fn read_encrypted(
