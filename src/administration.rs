@@ -89,6 +89,8 @@ pub enum Act {
     Pruned {
         log_id: i32,
         entries: i64,
+        /// The digest of the keys that the dropped entries said to be redacted.
+        redacted: String,
     },
     #[allow(dead_code)] // recorded where partitions are watched
     PartitionDetached {
@@ -128,7 +130,7 @@ impl Act {
             Act::BackfillStarted { .. } => "backfill started",
             Act::BackfillFinished { .. } => "backfill finished",
             Act::VersionRecorded { .. } => "version recorded",
-            Act::Pruned { .. } => "pruned",
+            Act::Pruned { .. } => PRUNED,
             Act::PartitionDetached { .. } => "partition detached",
             Act::PartitionAttached { .. } => "partition attached",
             Act::LateLogged { .. } => LATE,
@@ -139,6 +141,8 @@ impl Act {
 
 /// The act after which nothing of a log is configured any more.
 pub const DROPPED: &str = "log dropped";
+/// The act that says which entries were dropped.
+pub const PRUNED: &str = "pruned";
 /// The act that says which entries came late.
 pub const LATE: &str = "late rows logged";
 
@@ -381,8 +385,12 @@ fn content(session: &Session, act: &Act) -> Result<Content, Error> {
         | Act::LogDisabled { log_id }
         | Act::LogPaused { log_id }
         | Act::LogResumed { log_id } => (Some(*log_id), None, state::log_row(session, *log_id)),
-        Act::Pruned { log_id, entries } => {
-            detail = Some(json!({ "entries": entries }));
+        Act::Pruned {
+            log_id,
+            entries,
+            redacted,
+        } => {
+            detail = Some(json!({ "entries": entries, "redacted_keys": redacted }));
             let mut rows = state::log_row(session, *log_id);
             rows.extend(state::source_rows(session, *log_id));
             (Some(*log_id), None, rows)

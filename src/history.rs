@@ -68,9 +68,13 @@ impl Versions {
         for source in &of_table {
             session.check_caller_reads(&log, source)?;
         }
-        let key = Finder::of(session, &log, relation)?.key(session, key)?;
+        let finder = Finder::of(session, &log, relation)?;
+        let key = finder.key(session, key)?;
         let mut entries = Vec::new();
         for (place, source) in of_table.iter().enumerate() {
+            if !finder.sources.contains(&source.id) {
+                continue;
+            }
             let of_source = entries::of_row(session, Snapshot::Statement, &log, source.id, &key)?;
             alloc::reserve(&mut entries, of_source.len());
             entries.extend(of_source.into_iter().map(|index| (index, place)));

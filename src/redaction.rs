@@ -8,11 +8,12 @@
 //! matter whether a row is first redacted and then deleted, or the other way round.
 
 use crate::batch;
-use crate::capture::row_key::{Finder, RowKey};
+use crate::capture::row_key::{self, Finder, RowKey};
+use crate::capture::shape::Shape;
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources::{self, OF_LOG, Source};
 use crate::encode::time;
-use crate::error::Error;
+use crate::error::{Error, literal};
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use crate::store::append::Appender;
@@ -21,6 +22,8 @@ use crate::store::redacted::{self, RedactedKey, Redaction, Subject};
 use crate::store::{heads, key_index, leaves};
 use leaf_format::{Cbor, Columns, Kind, Leaf};
 use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode};
 
 /// Redacts an entry and returns the leaf index of the entry that says so.
 pub fn redact(session: &Session, name: &str, index: i64, reason: &str) -> Result<i64, Error> {
@@ -65,30 +68,130 @@ pub fn redact_row(
     batch::check_writable(name)?;
     let log = logs::lock_and_wait(session, name)?;
     let finder = Finder::of(session, &log, relation)?;
-    let key = finder.key(session, key)?;
-    let of_table: Vec<Source> = finder
-        .sources
-        .iter()
-        .filter_map(|id| sources::by_id(session, *id))
-        .collect();
-    for source in &of_table {
+    let known = |ids: &[i32]| -> Vec<Source> {
+        ids.iter()
+            .filter_map(|id| sources::by_id(session, *id))
+            .collect()
+    };
+    let (of_key, others) = (known(&finder.sources), known(&finder.others));
+    for source in of_key.iter().chain(&others) {
         session.check_caller_owns(&log, source)?;
+        if !source.salted {
+            return Err(Error::CannotRedactRow {
+                log: log.name.clone(),
+                table: source.name.clone(),
+            });
+        }
     }
-    if let Some(source) = of_table.iter().find(|s| !s.salted) {
-        return Err(Error::CannotRedactRow {
-            log: log.name.clone(),
-            table: source.name.clone(),
-        });
-    }
-    // What is captured and not yet logged is logged first, so that nothing of it stays in the queue.
+    // What is captured and not yet logged is logged first, so that nothing of it stays in the queue. Labels that got
+    // other names since are put on record, so that it is known which entry calls the row what.
     batch::drain_queue(session, &log)?;
+    record_names(session, &log, &of_key)?;
+    let finder = Finder::of(session, &log, relation)?;
+    let key = finder.key(session, key)?;
     let mut appender = Appender::open(session, &log)?;
     let mut count = 0;
-    for source in &of_table {
+    for source in &of_key {
         count += redact_entries(session, &log, source, &key, reason, &mut appender)?;
+    }
+    for source in &others {
+        count += redact_elsewhere(session, &log, source, &of_key, &key, reason, &mut appender)?;
     }
     appender.finish()?;
     Ok(count)
+}
+
+fn record_names(session: &Session, log: &Log, sources: &[Source]) -> Result<(), Error> {
+    let size = heads::latest(session, Snapshot::Fresh, log)?.tree_size;
+    for source in sources {
+        let mut shape = Shape::locked(session, log, source)?;
+        if row_key::has_labels(&shape) && !source.removed {
+            shape.record(session, size)?;
+        }
+        let untold = row_key::untold(&shape);
+        if !untold.is_empty() {
+            let message = format!(
+                "names inside of {} were others before: entries of the row from then are not found in log \"{}\", and are not redacted",
+                untold.join(", "),
+                log.name
+            );
+            warn(message, &log.name);
+        }
+    }
+    Ok(())
+}
+
+/// Redacts the entries of a source that the table was under another key, as far as the row itself tells which
+/// these are. The caller is told what it does not.
+fn redact_elsewhere(
+    session: &Session,
+    log: &Log,
+    source: &Source,
+    of_key: &[Source],
+    key: &RowKey,
+    reason: &str,
+    appender: &mut Appender,
+) -> Result<i64, Error> {
+    let before = redacted::unredacted(session, log, source.id);
+    if before == 0 {
+        return Ok(0);
+    }
+    let other = other_key(session, log, source, of_key, key).unwrap_or(None);
+    let (count, known) = match other {
+        Some(other) => {
+            let of_source = Finder::of_source(session, log, source)?;
+            let other = of_source.key(session, &other)?;
+            let count = redact_entries(session, log, source, &other, reason, appender)?;
+            (
+                count,
+                format!(
+                    "of those of the row, the {count} under {}, its key as it is now, were redacted",
+                    other.text
+                ),
+            )
+        }
+        None => (
+            0,
+            "which of them are of the row is not known, since it is not in the table".to_owned(),
+        ),
+    };
+    let left = before - count;
+    if left > 0 {
+        let message = format!(
+            "log \"{}\" has {left} entries of table \"{}\" by another key ({}) that are not redacted: {known}",
+            log.name,
+            source.name,
+            source.key_columns.join(", ")
+        );
+        warn(message, &log.name);
+    }
+    Ok(count)
+}
+
+fn warn(message: String, log: &str) {
+    let hint = format!(
+        "Entries of the row under a key that it had before are redacted one by one: SELECT redact({}, leaf_index, reason).",
+        literal(log)
+    );
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "redact_row")
+        .set_hint(hint)
+        .report(PgLogLevel::WARNING);
+}
+
+/// The key that a source has for the row with this key of other columns, as the row is now.
+fn other_key(
+    session: &Session,
+    log: &Log,
+    source: &Source,
+    of_key: &[Source],
+    key: &RowKey,
+) -> Result<Option<String>, Error> {
+    let Some(latest) = of_key.last() else {
+        return Ok(None);
+    };
+    let now = Shape::locked(session, log, latest)?;
+    let then = Shape::load(session, log, source)?;
+    session.pinned(|| row_key::of_row_now(&now, &key.text, &then.key))
 }
 
 fn redact_entries(
@@ -143,8 +246,8 @@ pub fn on_record(session: &Session, log: &Log, entry: &Entry) -> Option<String> 
     }
 }
 
-/// What of `merkle_redacted_key` is not what the log's entries say: source, key, and what is wrong. Where the entry
-/// was pruned, the row is believed.
+/// What of `merkle_redacted_key` is not what the log's entries say: source, key, and what is wrong. Of rows
+/// whose entry was pruned, the administration log has a digest.
 pub fn contradictions(session: &Session, log: &Log) -> Vec<(i32, String, &'static str)> {
     let size = match heads::latest(session, Snapshot::Statement, log) {
         Ok(head) => head.tree_size,

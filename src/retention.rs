@@ -11,7 +11,7 @@ use crate::catalog::logs::{self, Log};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
-use crate::store::heads;
+use crate::store::{heads, redacted};
 
 const TILE: i64 = 256;
 
@@ -46,7 +46,13 @@ pub fn prune(session: &Session, name: &str, before: i64) -> Result<i64, Error> {
     );
     session.logs_changed()?;
     let (log_id, entries) = (log.id, upto - log.pruned_to);
-    administration::record(session, Act::Pruned { log_id, entries });
+    let redacted = redacted::digest(session, Snapshot::Fresh, &log, upto);
+    let act = Act::Pruned {
+        log_id,
+        entries,
+        redacted,
+    };
+    administration::record(session, act);
     Ok(entries)
 }
 

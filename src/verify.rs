@@ -14,6 +14,7 @@ mod pruned;
 pub mod row;
 mod rows;
 mod tiles;
+mod twice;
 mod unlogged;
 mod walk;
 
@@ -301,6 +302,7 @@ impl Verification {
                 self.batches.note(&findings);
                 findings.extend(self.rows.summary());
                 if self.whole {
+                    findings.extend(self.pruned_redactions(session));
                     for (source_id, key, detail) in redaction::contradictions(session, &self.log) {
                         findings.push(Finding {
                             source_table: self.rows.name_of(source_id),

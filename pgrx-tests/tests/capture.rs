@@ -1502,11 +1502,10 @@ fn keys_are_written_alike_by_triggers_and_by_everything_else() {
             ),
         );
         drain(&mut a, "audit");
-        assert_eq!(
-            findings(&mut a, "audit"),
-            Vec::<String>::new(),
-            "{type_name}"
-        );
+        let mut found = findings(&mut a, "audit");
+        // The tables of the types before are gone.
+        found.retain(|f| !f.starts_with("source_removed"));
+        assert_eq!(found, Vec::<String>::new(), "{type_name}");
         assert_eq!(
             one::<String>(
                 &mut a,

@@ -194,3 +194,161 @@ fn erasing_without_a_redaction_on_record_is_tampering() {
     );
     assert!(message.starts_with("42501"), "{message}");
 }
+
+/// Entries of `log` that still have a salt or leaf data, of those whose leaf data say `words`; and all that have a
+/// salt.
+fn kept(client: &mut Client, log: &str, words: &str) -> (i64, i64) {
+    let of = |condition: &str| {
+        format!(
+            "SELECT count(*) FROM merkle_leaf_data d JOIN merkle_log m USING (log_id, leaf_index) JOIN verification_logs l USING (log_id)
+              WHERE log_name = '{log}' AND m.source_id > 0 AND {condition}"
+        )
+    };
+    (
+        one(
+            client,
+            &of(&format!("encode(leaf_data, 'escape') LIKE '%{words}%'")),
+        ),
+        one(client, &of("salt IS NOT NULL")),
+    )
+}
+
+#[test]
+fn a_row_is_redacted_under_every_name_that_its_label_had_and_no_other_row_is() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(
+        &mut a,
+        "CREATE TYPE who AS ENUM ('alice', 'bob'); CREATE TABLE people (k who PRIMARY KEY, ssn text); SELECT create_log('h');
+         SELECT add_source('h', 'people', capture => 'trigger', store_leaf_data => true, salted => true);
+         INSERT INTO people VALUES ('alice', 'ssn of alice'), ('bob', 'ssn of bob')",
+    );
+    drain(&mut a, "h");
+    run(&mut a, "ALTER TYPE who RENAME VALUE 'alice' TO 'p1'");
+    let versions: i64 = one(&mut a, "SELECT count(*) FROM history('h', 'people', 'p1')");
+    assert_eq!(versions, 1);
+    assert_eq!(
+        one::<i64>(&mut a, "SELECT redact_row('h', 'people', 'p1', 'erasure')"),
+        1
+    );
+    assert_eq!(kept(&mut a, "h", "ssn of alice"), (0, 1));
+    // What was redacted stays so when its label gets another name again, and when another label gets its name.
+    run(
+        &mut a,
+        "UPDATE people SET ssn = 'again ssn of alice' WHERE k = 'p1'",
+    );
+    drain(&mut a, "h");
+    run(
+        &mut a,
+        "ALTER TYPE who RENAME VALUE 'p1' TO 'p2'; ALTER TYPE who RENAME VALUE 'bob' TO 'p1'",
+    );
+    run(
+        &mut a,
+        "UPDATE people SET ssn = 'once more ssn of alice' WHERE k = 'p2'; UPDATE people SET ssn = 'new ssn of bob' WHERE k = 'p1'",
+    );
+    drain(&mut a, "h");
+    run(&mut a, "DELETE FROM people WHERE k = 'p2'");
+    drain(&mut a, "h");
+    assert_eq!(kept(&mut a, "h", "ssn of alice"), (0, 2));
+    assert_eq!(kept(&mut a, "h", "ssn of bob"), (2, 2));
+    let versions: i64 = one(&mut a, "SELECT count(*) FROM history('h', 'people', 'p1')");
+    assert_eq!(versions, 2, "an entry is of the row that its label was of");
+    assert_eq!(
+        one::<i64>(&mut a, "SELECT redact_row('h', 'people', 'p1', 'erasure')"),
+        2
+    );
+    assert_eq!(kept(&mut a, "h", "ssn"), (0, 0));
+    let found = findings(&mut a, "h");
+    assert!(
+        found
+            .iter()
+            .all(|f| f.starts_with("redacted") || f.starts_with("renamed")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_row_is_redacted_under_the_key_of_an_earlier_registration_or_the_caller_is_told() {
+    let cluster = Cluster::start();
+    let notices = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut a = cluster.client_hearing("postgres", notices.clone());
+    run(
+        &mut a,
+        "CREATE TABLE people (email text PRIMARY KEY, id int NOT NULL UNIQUE, ssn text); SELECT create_log('p');
+         SELECT add_source('p', 'people', capture => 'trigger', salted => true, store_leaf_data => true);
+         INSERT INTO people VALUES ('a@x', 42, 'ssn of a'), ('b@x', 43, 'ssn of b')",
+    );
+    drain(&mut a, "p");
+    run(
+        &mut a,
+        "SELECT remove_source('p', 'people');
+         SELECT add_source('p', 'people', capture => 'trigger', salted => true, store_leaf_data => true, key_columns => '{id}')",
+    );
+    drain(&mut a, "p");
+    assert_eq!(kept(&mut a, "p", "ssn of"), (4, 4));
+    assert_eq!(
+        one::<i64>(&mut a, "SELECT redact_row('p', 'people', '42', 'erasure')"),
+        2
+    );
+    assert_eq!(kept(&mut a, "p", "ssn of a"), (0, 2));
+    // Of a row that is not there nobody can tell what its key was.
+    run(&mut a, "DELETE FROM people WHERE id = 43");
+    notices.lock().unwrap().clear();
+    assert_eq!(
+        one::<i64>(&mut a, "SELECT redact_row('p', 'people', '43', 'erasure')"),
+        2
+    );
+    let heard = notices.lock().unwrap().join("\n");
+    assert!(
+        heard.contains(
+            "has 1 entries of table \"public.people\" by another key (email) that are not redacted"
+        ),
+        "{heard}"
+    );
+    assert_eq!(kept(&mut a, "p", "ssn of b"), (1, 1));
+    run(&mut a, "SELECT redact('p', 1, 'erasure')");
+    assert_eq!(kept(&mut a, "p", "ssn of"), (0, 0));
+}
+
+#[test]
+fn a_key_that_was_never_redacted_is_not_believed_where_entries_were_pruned() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(
+        &mut a,
+        "CREATE TABLE t (id int PRIMARY KEY, v text); SELECT create_log('h');
+         SELECT add_source('h', 't', capture => 'trigger', store_leaf_data => true, salted => true);
+         INSERT INTO t SELECT g, 'x' FROM generate_series(1, 3) g",
+    );
+    drain(&mut a, "h");
+    run(&mut a, "SELECT redact_row('h', 't', '2', 'asked for')");
+    run(
+        &mut a,
+        "INSERT INTO t SELECT g, 'x' FROM generate_series(4, 600) g",
+    );
+    drain(&mut a, "h");
+    run(&mut a, "SELECT prune_log('h', 256)");
+    assert_eq!(findings(&mut a, "h"), [""; 0]);
+    for edit in [
+        "INSERT INTO merkle_redacted_key (source_id, source_key, leaf_index, reason, redacted_at, key_hash)
+         SELECT source_id, '9999', 0, 'invented', redacted_at, key_hash FROM merkle_redacted_key",
+        "UPDATE merkle_redacted_key SET source_key = '3'",
+        "UPDATE merkle_redacted_key SET reason = 'another'",
+        "UPDATE merkle_redacted_key SET redacted_at = redacted_at + interval '1 s'",
+        "DELETE FROM merkle_redacted_key",
+    ] {
+        run(&mut a, &format!("BEGIN; {edit}"));
+        let found = findings(&mut a, "h");
+        assert!(
+            found.iter().any(|f| f.starts_with("entry_altered")),
+            "{edit}: {found:?}"
+        );
+        run(&mut a, "ROLLBACK");
+    }
+    // Pruning goes on from there.
+    run(
+        &mut a,
+        "SELECT redact_row('h', 't', '400', 'asked for'); SELECT prune_log('h', 512)",
+    );
+    assert_eq!(findings(&mut a, "h"), [""; 0]);
+}

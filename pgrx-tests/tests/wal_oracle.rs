@@ -660,7 +660,7 @@ impl Oracle {
         if !detaches {
             let found: Vec<String> = findings(&mut a, "audit")
                 .into_iter()
-                .filter(|f| !f.starts_with("schema_changed"))
+                .filter(|f| !f.starts_with("schema_changed") && !f.starts_with("renamed"))
                 .collect();
             assert!(
                 found.is_empty(),

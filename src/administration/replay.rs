@@ -2,7 +2,7 @@
 
 use super::listing::Listed;
 use super::state::{Configuration, Row};
-use super::{DROPPED, LATE, is_empty};
+use super::{DROPPED, LATE, PRUNED, is_empty};
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources::{Capture, Source};
 use crate::catalog::versions::{Column, Version};
@@ -27,6 +27,8 @@ pub struct Replay {
     kept: HashMap<i64, Vec<Kept>>,
     /// By log: the entries that came late.
     late: HashMap<i64, Vec<Group>>,
+    /// By log: the digest of the keys that pruned entries said to be redacted.
+    redacted: HashMap<i64, String>,
     /// By log: how many entries it had when it was first put on record.
     first: HashMap<i64, i64>,
 }
@@ -109,6 +111,14 @@ impl Replay {
             let group = act.detail.as_ref().and_then(group);
             self.late.entry(act.log_id).or_default().extend(group);
         }
+        if act.act == PRUNED
+            && let Some(digest) = act
+                .detail
+                .as_ref()
+                .and_then(|d| d.get("redacted_keys")?.as_str())
+        {
+            self.redacted.insert(act.log_id, digest.to_owned());
+        }
         for row in act.rows {
             if let (Some(id), Some(from)) = (row.number("source_id"), act.tree_size)
                 && let Some(leaf_data) = row.columns.get("store_leaf_data").and_then(Json::as_bool)
@@ -146,7 +156,13 @@ impl Replay {
         self.late.get(&log_id.into()).map_or(&[], Vec::as_slice)
     }
 
+    /// The digest of the keys that pruned entries of a log said to be redacted (`redacted::digest`).
+    pub fn redacted(&self, log_id: i32) -> Option<&str> {
+        self.redacted.get(&log_id.into()).map(String::as_str)
+    }
+
     fn drop_log(&mut self, log_id: i64) {
+        self.redacted.remove(&log_id);
         self.late.remove(&log_id);
         let sources: Vec<i64> = self
             .source_rows(log_id)

@@ -153,6 +153,16 @@ fn removed_before(
     key: &[Attribute],
 ) -> Result<Option<Source>, Error> {
     let mut of_table = sources::all(session, log);
+    if of_table
+        .iter()
+        .any(|s| s.name == source.name && s.relation != source.relation)
+    {
+        pgrx::notice!(
+            "another table with the name \"{}\" was a source of log \"{}\" before: this one is a new source, and verify_log says what became of the entries of the other",
+            source.name,
+            log.name
+        );
+    }
     of_table.retain(|s| s.removed && s.relation == source.relation);
     let Some(before) = of_table.pop() else {
         return Ok(None);
@@ -173,7 +183,7 @@ fn removed_before(
         && before.salted == source.salted;
     if !same {
         pgrx::notice!(
-            "table \"{}\" was a source of log \"{}\" with another key, order or capture: this is a new source, and entries of the old one are not held against the table by verify_log as those of a source are",
+            "table \"{}\" was a source of log \"{}\" with another key, order or capture: this is a new source; verify_log says source_removed for the entries of the old one, and rows that were redacted there are not redacted here",
             source.name,
             log.name
         );

@@ -51,11 +51,11 @@ pub fn append(session: &Session, log: &Log) -> Result<Appended, Error> {
     let mut batch = Batch::open(session, log, command)?;
     let mut more = false;
     let partitioned = partitions::partitioned(session, log.id, &sources);
-    for source in sources {
+    for source in &sources {
         let mut after = source.backfill.clone();
         // What this transaction itself has captured is in no queue yet, and must not look like unlogged rows.
         while let Some(from) = after.filter(|_| !more && !gather::is_under_way(log.id)) {
-            let Some(sweep) = Sweep::read(session, log, &source, from, step(log))? else {
+            let Some(sweep) = Sweep::read(session, log, source, from, step(log))? else {
                 break;
             };
             let drained = batch.drain(log.batch_size.into())?;
@@ -76,6 +76,7 @@ pub fn append(session: &Session, log: &Log) -> Result<Appended, Error> {
     let drained = batch.drain(log.batch_size.into())?;
     more |= !drained;
     if drained {
+        batch.record_versions(&sources)?;
         batch.record_partitions(&partitioned)?;
     }
     let appended = batch.appender.finish()?;
@@ -228,6 +229,20 @@ impl<'a> Batch<'a> {
 
     fn room(&self) -> i64 {
         i64::from(self.log.batch_size) - self.appender.entries()
+    }
+
+    /// Puts on record how columns and labels are called now, although no change was captured under these names.
+    fn record_versions(&mut self, sources: &[Source]) -> Result<(), Error> {
+        for source in sources {
+            if lock::try_access_share(source.relation)
+                && let Ok(mut shape) = state::open_locked(self.session, self.log, source)
+            {
+                shape.record(self.session, self.appender.size())?;
+                let number = shape.current().number;
+                self.versions.insert(source.id, Some(number));
+            }
+        }
+        Ok(())
     }
 
     /// Puts on record which partitions came and which left. Whoever takes one away waits for its writers, so

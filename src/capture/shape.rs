@@ -162,6 +162,45 @@ impl Shape {
             .unwrap_or(&self.versions[0])
     }
 
+    /// The names that stand for another column, label or attribute now than they did under a version: rows that were
+    /// logged under it read otherwise than they did.
+    pub fn reused(&self, version: &Version) -> Vec<String> {
+        let reused = |column: &Column| {
+            let Some(now) = column.attnum.and_then(|n| self.table.attribute(n)) else {
+                return Vec::new();
+            };
+            let named = self.table.attributes.iter().find(|a| a.name == column.name);
+            let mut names = match named.is_some_and(|a| a.attnum != now.attnum) {
+                true => vec![format!("column {}", column.name)],
+                false => Vec::new(),
+            };
+            let inner = column.definition.as_ref();
+            let inner = inner.map(|then| then.reused(now.definition.as_ref()));
+            names.extend(
+                inner
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|name| format!("{name} of column {}", now.name)),
+            );
+            names
+        };
+        let logged = version
+            .columns
+            .iter()
+            .filter(|c| c.logged || c.key.is_some());
+        logged.flat_map(reused).collect()
+    }
+
+    /// How the columns that entries are made of differ now from those that the entry at `leaf_index` was made of, in
+    /// words; `None` if they do not.
+    pub fn changes_since(&self, leaf_index: i64) -> Option<String> {
+        let now = Version {
+            columns: self.columns_now().ok()?,
+            ..self.current().clone()
+        };
+        difference(self.version_of(leaf_index), &now)
+    }
+
     /// What rows are read in order of first: the order column, where there is one.
     pub fn order(&self) -> &Attribute {
         &self.sort[0]

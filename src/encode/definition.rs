@@ -157,6 +157,40 @@ impl Definition {
         (here.name != label).then_some(here.name.as_str())
     }
 
+    /// The names that stand for another label or attribute in `now`.
+    pub fn reused(&self, now: Option<&Definition>) -> Vec<String> {
+        match (self, now) {
+            (Definition::Of(then), now) => then.reused(Definition::inner(now)),
+            (Definition::Enum(then), Some(Definition::Enum(now))) => {
+                let is_another = |then: &&Label| {
+                    let same = now.iter().find(|l| l.name == then.name);
+                    same.is_some_and(|now| now.number != then.number)
+                };
+                let reused = then.iter().filter(is_another);
+                reused
+                    .map(|label| format!("label {}", label.name))
+                    .collect()
+            }
+            (Definition::Composite(then), Some(Definition::Composite(now))) => {
+                let reused = |then: &Attribute| {
+                    let same = now.iter().find(|a| a.name == then.name);
+                    let itself = now.iter().find(|a| a.number == then.number);
+                    let is_another = same.is_some_and(|now| now.number != then.number);
+                    let mut names = match is_another && itself.is_some() {
+                        true => vec![format!("attribute {}", then.name)],
+                        false => Vec::new(),
+                    };
+                    if let (Some(now), Some(then)) = (itself, &then.definition) {
+                        names.extend(then.reused(now.definition.as_ref()));
+                    }
+                    names
+                };
+                then.iter().flat_map(reused).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// True if all labels of an enum are known in `now`, by the same names.
     pub fn keeps_labels(&self, now: Option<&Definition>) -> bool {
         match (self, now) {

@@ -3,7 +3,7 @@
 use super::leaves::Statement;
 use super::metadata::{self, Metadata};
 use super::order_index::{self, Mark};
-use super::redacted;
+use super::redacted::{self, Hashes};
 use super::tree::{TreeReader, tree_error, tree_size};
 use super::{heads, heads::Head, key_index};
 use crate::cache;
@@ -20,7 +20,7 @@ use crate::pg::xact;
 use crate::session::Session;
 use crate::settings;
 use merkle_tree::{Frontier, Hash};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::CStr;
 use std::rc::Rc;
 use std::time::Instant;
@@ -97,7 +97,7 @@ pub struct Appender<'a> {
     metadata: Metadata,
     scratch: Scratch,
     /// By source with salted entries: the hashes of keys that are redacted.
-    redacted: HashMap<i32, HashSet<i64>>,
+    redacted: HashMap<i32, Hashes>,
     /// Entries that may be of these keys.
     of_redacted: Vec<i64>,
 }
@@ -247,15 +247,17 @@ impl<'a> Appender<'a> {
     /// Remembers a salted entry whose key may be one that is redacted.
     fn look_for_redaction(&mut self, index: i64, entry: &Entry) {
         let (session, id) = (self.session, entry.source_id);
+        let log = self.log;
         let of_source = self.redacted.entry(id);
-        if of_source
-            .or_insert_with(|| redacted::hashes(session, id))
-            .is_empty()
-        {
+        let of_source = of_source.or_insert_with(|| Hashes::load(session, log, id));
+        if of_source.is_empty() {
             return;
         }
+        if of_source.is_stale(session, log, id) {
+            *of_source = Hashes::load(session, log, id);
+        }
         let hash = self.equality(id).hash(id, entry.key);
-        if self.redacted[&id].contains(&hash) {
+        if self.redacted[&id].contains(hash) {
             self.of_redacted.push(index);
         }
     }

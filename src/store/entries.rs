@@ -153,28 +153,35 @@ pub fn of_row(
     source_id: i32,
     key: &RowKey,
 ) -> Result<Vec<i64>, Error> {
-    let find = |source_id: i32, key: String| {
-        key_index::find(session, snapshot, log, source_id, &[key])
-            .into_iter()
-            .map(|(_, index)| index)
-    };
-    let mut found: Vec<i64> = find(source_id, key.text.clone())
-        .chain(find(OF_LOG, truncation_key(source_id)))
-        .collect();
-    found.extend(in_order(session, snapshot, log, source_id, key)?);
+    let texts = key.texts(source_id);
+    let of_key = key_index::find(session, snapshot, log, source_id, &texts);
+    let of_key = of_key
+        .into_iter()
+        .filter(|(place, index)| key.was_called(source_id, &texts[*place], *index));
+    let truncations = key_index::find(session, snapshot, log, OF_LOG, &[truncation_key(source_id)]);
+    let mut found: Vec<i64> = of_key.chain(truncations).map(|(_, index)| index).collect();
+    found.extend(in_order(
+        session,
+        snapshot,
+        log,
+        source_id,
+        &key.text,
+        key.order.as_ref(),
+    )?);
     found.sort_unstable();
     Ok(found)
 }
 
-/// The entry of a row that stands where its order value says.
-fn in_order(
+/// The entry of a row that stands where its key says, which is `order` as an order value.
+pub fn in_order(
     session: &Session,
     snapshot: Snapshot,
     log: &Log,
     source_id: i32,
-    key: &RowKey,
+    key: &str,
+    order: Option<&SortKey>,
 ) -> Result<Option<i64>, Error> {
-    let Some(order) = &key.order else {
+    let Some(order) = order else {
         return Ok(None);
     };
     let Some((mark, to)) = order_index::before(session, snapshot, source_id, order)? else {
@@ -185,7 +192,7 @@ fn in_order(
     let is_it = |row: &Row| {
         let same = row.required::<i32>(1) == source_id
             && row.datum(4).is_none()
-            && equality.same(row.required(3), &key.text);
+            && equality.same(row.required(3), key);
         same.then(|| row.required::<i64>(2))
     };
     // Where keys are numbers without a gap, it is as far behind the mark as its key is.
@@ -270,14 +277,27 @@ pub fn latest_of(
 ) -> Result<Option<i64>, Error> {
     let equality = key_index::equality(session, log, source_id);
     let mut by_key = session.index(c"merkle_log", c"merkle_log_key_hash")?;
-    let keys = [Key::int8(1, equality.hash(source_id, &key.text))];
-    let mut found = in_order(session, snapshot, log, source_id, key)?;
-    by_key.scan(snapshot, &keys, Direction::Forward, |row| {
-        if row.required::<i32>(1) == source_id && equality.same(row.required(3), &key.text) {
-            found = found.max(Some(row.required(2)));
-        }
-        true
-    });
+    let mut found = in_order(
+        session,
+        snapshot,
+        log,
+        source_id,
+        &key.text,
+        key.order.as_ref(),
+    )?;
+    for text in key.texts(source_id) {
+        let keys = [Key::int8(1, equality.hash(source_id, &text))];
+        by_key.scan(snapshot, &keys, Direction::Forward, |row| {
+            let at = row.required::<i64>(2);
+            if row.required::<i32>(1) == source_id
+                && equality.same(row.required(3), &text)
+                && key.was_called(source_id, &text, at)
+            {
+                found = found.max(Some(at));
+            }
+            true
+        });
+    }
     Ok(found)
 }
 

@@ -4,6 +4,7 @@
 //! Entries in the order of their keys have none: they are found through `merkle_order_index`.
 
 use crate::capture::key_equality::KeyEquality;
+use crate::capture::row_key;
 use crate::capture::shape::Shape;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, OF_LOG};
@@ -24,6 +25,8 @@ const CHUNK: i64 = 10_000;
 struct Known {
     relation: pg_sys::Oid,
     equality: Rc<KeyEquality>,
+    /// The source bound to its table, if its key has labels that may get other names.
+    labelled: Option<Rc<Shape>>,
     /// What hashes depend on, as the source has it on record.
     record: Rc<str>,
 }
@@ -53,6 +56,14 @@ pub fn equality(session: &Session, log: &Log, source_id: i32) -> Rc<KeyEquality>
     }
 }
 
+/// A source whose key has labels that may get other names, bound to its table.
+pub fn labelled(session: &Session, log: &Log, source_id: i32) -> Option<Rc<Shape>> {
+    match source_id {
+        OF_LOG => None,
+        _ => known(session, log, source_id).labelled,
+    }
+}
+
 fn known(session: &Session, log: &Log, source_id: i32) -> Known {
     relcache::listen(forget);
     let stale = STALE.take();
@@ -67,14 +78,14 @@ fn known(session: &Session, log: &Log, source_id: i32) -> Known {
     }
     let source = sources::by_id(session, source_id);
     let shape = source.as_ref().map(|s| Shape::load(session, log, s));
-    let equality = match shape {
-        Some(Ok(shape)) => KeyEquality::of(&shape.key),
-        _ => KeyEquality::default(),
-    };
+    let shape = shape.and_then(Result::ok);
+    let equality = shape.as_ref().map(|s| KeyEquality::of(&s.key));
+    let equality = equality.unwrap_or_default();
     let known = Known {
         relation: source.map_or(pg_sys::InvalidOid, |s| s.relation),
         record: record(session, &equality).into(),
         equality: Rc::new(equality),
+        labelled: shape.filter(row_key::has_labels).map(Rc::new),
     };
     KNOWN.with_borrow_mut(|all| all.insert(at, known.clone()));
     known

@@ -6,7 +6,8 @@
 use super::append::Entry;
 use super::leaves::{self, LONGEST};
 use super::{key_index, metadata};
-use crate::capture::key_equality::ByKey;
+use crate::capture::key_equality::{ByKey, KeyEquality};
+use crate::capture::row_key;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::OF_LOG;
 use crate::encode::time;
@@ -17,6 +18,7 @@ use crate::session::Session;
 use leaf_format::{Cbor, Columns, Context, Encoder, Kind, Leaf, Origin, Value};
 use merkle_tree::Hash;
 use pgrx::datum::TimestampWithTimeZone;
+use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 
 /// What an entry that says that something was redacted is about.
@@ -170,6 +172,18 @@ pub fn erase(session: &Session, log: &Log, index: i64) -> bool {
     true
 }
 
+/// How many entries of a source still have the salt that a redaction erases.
+pub fn unredacted(session: &Session, log: &Log, source_id: i32) -> i64 {
+    let count = session.fresh_one(
+        "SELECT pg_catalog.count(*) FROM @extschema@.merkle_leaf_data d
+           JOIN @extschema@.merkle_log m USING (log_id, leaf_index)
+          WHERE d.log_id = $1 AND d.salt IS NOT NULL AND m.source_id = $2",
+        &[log.id.into(), source_id.into()],
+        |row| row.required(0),
+    );
+    count.unwrap_or(0)
+}
+
 /// A row of `merkle_redacted_key`.
 #[derive(Clone, Debug)]
 pub struct RedactedKey {
@@ -197,9 +211,25 @@ fn from_row(row: &Row) -> RedactedKey {
     }
 }
 
-/// The redacted key of a source that is the same as `key`, under whatever spelling.
-fn find(session: &Session, log: &Log, source_id: i32, key: &str) -> Option<RedactedKey> {
+/// The redacted key of the row that the entry at `leaf_index` of a source calls `key`, under whatever spelling, and
+/// whatever its labels are called since.
+fn find(
+    session: &Session,
+    log: &Log,
+    source_id: i32,
+    key: &str,
+    leaf_index: i64,
+) -> Option<RedactedKey> {
     let equality = key_index::equality(session, log, source_id);
+    if let Some(shape) = key_index::labelled(session, log, source_id) {
+        let of_source = all_of(session, source_id).into_iter();
+        return of_source
+            .filter(|found| {
+                let name = row_key::name_then(&shape, &found.key, found.leaf_index, leaf_index);
+                equality.same(&name, key)
+            })
+            .last();
+    }
     let of_hash = session.fresh(
         &format!(
             "SELECT {COLUMNS} FROM @extschema@.merkle_redacted_key r WHERE r.source_id = $1 AND r.key_hash = $2"
@@ -221,7 +251,7 @@ pub fn remember(
     at: i64,
     reason: &str,
 ) -> bool {
-    if find(session, log, source_id, key).is_some() {
+    if find(session, log, source_id, key, at).is_some() {
         return false;
     }
     let equality = key_index::equality(session, log, source_id);
@@ -240,6 +270,16 @@ pub fn remember(
     true
 }
 
+fn all_of(session: &Session, source_id: i32) -> Vec<RedactedKey> {
+    session.fresh(
+        &format!(
+            "SELECT {COLUMNS} FROM @extschema@.merkle_redacted_key r WHERE r.source_id = $1 ORDER BY r.leaf_index"
+        ),
+        &[source_id.into()],
+        from_row,
+    )
+}
+
 /// Whose keys are redacted of the sources of a log.
 pub fn all(session: &Session, snapshot: Snapshot, log: &Log) -> Vec<RedactedKey> {
     session.query(
@@ -253,35 +293,76 @@ pub fn all(session: &Session, snapshot: Snapshot, log: &Log) -> Vec<RedactedKey>
     )
 }
 
+/// SHA-256 of which keys entries before a leaf index say to be redacted, in hexadecimal digits: when these entries
+/// are pruned, it goes on record in their place.
+pub fn digest(session: &Session, snapshot: Snapshot, log: &Log, before: i64) -> String {
+    let mut rows = all(session, snapshot, log);
+    rows.retain(|row| row.leaf_index < before);
+    rows.sort_by(|a, b| {
+        (a.leaf_index, a.source_id, &a.key).cmp(&(b.leaf_index, b.source_id, &b.key))
+    });
+    let mut digest = Sha256::new();
+    for row in &rows {
+        digest.update(row.leaf_index.to_be_bytes());
+        digest.update(row.source_id.to_be_bytes());
+        digest.update(row.redacted_at.to_be_bytes());
+        for text in [&row.key, &row.reason] {
+            digest.update((text.len() as u64).to_be_bytes());
+            digest.update(text);
+        }
+    }
+    let digest = digest.finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The keys of a log's sources that are redacted.
 pub struct RedactedKeys {
     by_source: HashMap<i32, ByKey<()>>,
+    /// Of the sources whose keys have labels that may get other names: by version, with the leaf index from which it
+    /// counts.
+    labelled: HashMap<i32, Vec<(i64, ByKey<()>)>>,
     /// Source, key as it is stored, and the entry that says so.
     recorded: HashSet<(i32, String, i64)>,
 }
 
 impl RedactedKeys {
     pub fn load(session: &Session, snapshot: Snapshot, log: &Log) -> RedactedKeys {
-        let mut by_source: HashMap<i32, ByKey<()>> = HashMap::new();
-        let mut recorded = HashSet::new();
+        let mut keys = RedactedKeys {
+            by_source: HashMap::new(),
+            labelled: HashMap::new(),
+            recorded: HashSet::new(),
+        };
         for row in all(session, snapshot, log) {
-            by_source
+            let at = (row.source_id, row.key.clone(), row.leaf_index);
+            keys.recorded.insert(at);
+            if let Some(shape) = key_index::labelled(session, log, row.source_id) {
+                let of_source = keys.labelled.entry(row.source_id).or_default();
+                let names = row_key::names_of(&shape, &row.key, row.leaf_index);
+                for (place, (from, name)) in names.into_iter().enumerate() {
+                    if place == of_source.len() {
+                        of_source.push((from, KeyEquality::of(&shape.key).map([])));
+                    }
+                    of_source[place].1.insert(name, ());
+                }
+                continue;
+            }
+            keys.by_source
                 .entry(row.source_id)
                 .or_insert_with(|| key_index::equality(session, log, row.source_id).map([]))
-                .insert(row.key.clone(), ());
-            recorded.insert((row.source_id, row.key, row.leaf_index));
+                .insert(row.key, ());
         }
-        RedactedKeys {
-            by_source,
-            recorded,
-        }
+        keys
     }
 
-    /// True if a row is redacted, under whatever spelling of its key.
-    pub fn has(&self, source_id: i32, key: &str) -> bool {
-        self.by_source
-            .get(&source_id)
-            .is_some_and(|keys| keys.contains(key))
+    /// True if the row of an entry is redacted, under whatever spelling of its key, and whatever its labels are
+    /// called since.
+    pub fn has(&self, source_id: i32, key: &str, leaf_index: i64) -> bool {
+        let then = self.labelled.get(&source_id).and_then(|versions| {
+            let then = versions.iter().rev().find(|(from, _)| *from <= leaf_index);
+            then.or(versions.first()).map(|(_, keys)| keys)
+        });
+        let keys = then.or(self.by_source.get(&source_id));
+        keys.is_some_and(|keys| keys.contains(key))
     }
 
     /// True if a key stands there as the entry at `leaf_index` says.
@@ -291,13 +372,51 @@ impl RedactedKeys {
 }
 
 /// The hashes of redacted keys of a source.
-pub fn hashes(session: &Session, source_id: i32) -> HashSet<i64> {
-    let hashes = session.fresh(
-        "SELECT r.key_hash FROM @extschema@.merkle_redacted_key r WHERE r.source_id = $1",
-        &[source_id.into()],
-        |row| row.required(0),
-    );
-    hashes.into_iter().collect()
+pub struct Hashes {
+    hashes: HashSet<i64>,
+    /// Versions of the columns under which the keys may be called something else.
+    versions: usize,
+}
+
+impl Hashes {
+    pub fn load(session: &Session, log: &Log, source_id: i32) -> Hashes {
+        let rows = all_of(session, source_id);
+        let labelled = match rows.is_empty() {
+            true => None,
+            false => key_index::labelled(session, log, source_id),
+        };
+        let Some(shape) = labelled else {
+            return Hashes {
+                hashes: rows.into_iter().map(|row| row.key_hash).collect(),
+                versions: 0,
+            };
+        };
+        let equality = key_index::equality(session, log, source_id);
+        let names = rows
+            .iter()
+            .flat_map(|row| row_key::names_of(&shape, &row.key, row.leaf_index));
+        Hashes {
+            hashes: names
+                .map(|(_, name)| equality.hash(source_id, &name))
+                .collect(),
+            versions: shape.versions.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
+    }
+
+    pub fn contains(&self, hash: i64) -> bool {
+        self.hashes.contains(&hash)
+    }
+
+    /// True if a version of the columns was recorded since, under which keys have other names.
+    pub fn is_stale(&self, session: &Session, log: &Log, source_id: i32) -> bool {
+        self.versions > 0
+            && key_index::labelled(session, log, source_id)
+                .is_none_or(|shape| shape.versions.len() != self.versions)
+    }
 }
 
 /// Erases what those of the entries at `indexes` were made from whose keys are redacted; the entries that say so
@@ -324,7 +443,7 @@ pub fn erase_logged(
     );
     let mut redactions = Vec::new();
     for (index, leaf_hash, source_id, source_table, key) in of_hash {
-        let Some(redacted) = find(session, log, source_id, &key) else {
+        let Some(redacted) = find(session, log, source_id, &key, index) else {
             continue;
         };
         if erase(session, log, index) {

@@ -74,12 +74,16 @@ kinds! {
         "A row went with a partition that left its table, which is on record."
     SourceRemoved "source_removed" Nobody
         "A source was removed from the log; the detail says what cannot be said about its entries any more."
+    Renamed "renamed" Nobody
+        "A name stands for another column, label or attribute than when entries were logged, so that rows read otherwise than they did; the versions of the columns say since when."
     Unredacted "unredacted" Extension
         "The key of an entry was redacted, and what the entry was made from is still stored."
     EntryAltered "entry_altered" Extension
         "An entry was changed in merkle_log: its leaf hash, key, order value or source."
     EntryMissing "entry_missing" Extension
         "An entry does not exist, or cannot be found by the key of its row."
+    LoggedTwice "logged_twice" Extension
+        "A row of a source with a watermark has two entries."
     LeafDataAltered "leaf_data_altered" Extension
         "The stored leaf data or salt of an entry is not what was hashed, or was erased without a redaction."
     MetadataAltered "metadata_altered" Extension

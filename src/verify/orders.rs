@@ -4,6 +4,7 @@
 use super::Verification;
 use super::finding::{Finding, Kind};
 use super::rows::Row;
+use super::twice::Suspects;
 use super::walk::Facts;
 use crate::capture::order::{OrderValue, SortKey};
 use crate::capture::scan::{self, Scan};
@@ -103,6 +104,11 @@ impl Orders {
         }
     }
 
+    /// The greatest order value of a source so far.
+    fn top(&self, source_id: i32) -> Option<&OrderValue> {
+        self.tops.get(&source_id)?.first().map(|top| &top.value)
+    }
+
     fn push(&mut self, source_id: i32, top: Top) {
         let tops = self.tops.entry(source_id).or_default();
         match tops.first().map(|best| top.value.cmp(&best.value)) {
@@ -155,6 +161,7 @@ impl Verification {
         let mut findings = Vec::new();
         let mut marked: HashMap<i32, i64> = HashMap::new();
         let mut wanted = Vec::new();
+        let mut suspects = Suspects::default();
         for (entry, row) in entries.iter().zip(rows) {
             let logged =
                 matches!(row, Row::Is(hash) if hash.as_bytes().as_slice() == entry.leaf_hash);
@@ -166,7 +173,12 @@ impl Verification {
                     let by_key = source.orders_by_key();
                     let shape = self.rows.shape(entry.source_id);
                     let is_late = late.contains(&entry.leaf_index);
-                    order_problem(entry, by_key, shape, known, is_late, &mut self.orders)
+                    let before = self.orders.top(entry.source_id).cloned();
+                    let problem =
+                        order_problem(entry, by_key, shape, known, is_late, &mut self.orders);
+                    let after = self.orders.top(entry.source_id);
+                    suspects.note(entry, by_key, is_late, before.as_ref(), after);
+                    problem
                 }
                 None => None,
             };
@@ -183,6 +195,7 @@ impl Verification {
                 findings.push(self.of_entry(Kind::EntryAltered, entry, problem));
             }
         }
+        findings.extend(self.logged_twice(session, suspects)?);
         self.checked.marks += wanted.len() as u64;
         for entry in self.rows.unmarked(session, wanted)? {
             let detail = "the order index does not lead to the entry".to_owned();

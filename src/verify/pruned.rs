@@ -6,8 +6,8 @@ use super::{Stage, Verification};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
-use crate::store::heads;
 use crate::store::tree::{TreeReader, hashes, tree_size};
+use crate::store::{heads, redacted};
 use merkle_tree::{TILE_WIDTH, TileId, root, tile_hash};
 
 const WIDTH: i64 = TILE_WIDTH as i64;
@@ -15,6 +15,20 @@ const WIDTH: i64 = TILE_WIDTH as i64;
 const STEP: i64 = 64;
 
 impl Verification {
+    /// The keys whose redaction pruned entries said, against what went on record in the place of these.
+    pub(super) fn pruned_redactions(&self, session: &Session) -> Option<Finding> {
+        let replay = self.record.replay.as_ref()?;
+        let recorded = replay.redacted(self.log.id)?;
+        let upto = self.log.pruned_to;
+        if redacted::digest(session, Snapshot::Statement, &self.log, upto) == recorded {
+            return None;
+        }
+        let detail = format!(
+            "merkle_redacted_key does not have the keys, with reason and time, that it had of the entries before {upto} when these were pruned"
+        );
+        Some(Finding::of_log(Kind::EntryAltered, None, detail))
+    }
+
     /// Checks the next heads and tiles; also says how to go on.
     pub(super) fn pruned(
         &mut self,

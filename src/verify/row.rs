@@ -83,10 +83,13 @@ pub fn verify(
     let snapshot = Snapshot::Statement;
     let log = logs::by_name(session, snapshot, name)?;
     let finder = Finder::of(session, &log, relation)?;
+    let mut was_another = false;
     for source in sources::all(session, &log) {
         if source.relation == relation {
             session.check_caller_reads(&log, &source)?;
         }
+        let of_name = source.relation == relation || source.name == finder.name;
+        was_another |= of_name && !finder.sources.contains(&source.id);
     }
     let key = finder.key(session, key)?;
     let record = Record::none();
@@ -96,11 +99,13 @@ pub fn verify(
         index = index.max(entries::latest_of(session, snapshot, &log, *source, &key)?);
     }
     let latest = finder.sources.last().copied().unwrap_or_default();
+    let mut source_id = latest;
     let (entry, row) = match index {
         None => (None, None),
         Some(index) => {
             let size = heads::latest(session, snapshot, &log)?.tree_size;
             let entry = entries::at(session, snapshot, &log, index, size)?;
+            source_id = entry.source_id;
             let row = rows
                 .look_up(session, &log, &record, std::slice::from_ref(&entry))?
                 .pop();
@@ -120,7 +125,8 @@ pub fn verify(
             "the entry is not what the tree says: run verify_log".to_owned(),
         ),
         (Some(entry), Some(Row::Is(hash))) if hash == entry.leaf => {
-            (Status::Logged, "the row is what was logged".to_owned())
+            let shape = rows.shape(source_id);
+            (Status::Logged, logged(shape, entry.index, was_another))
         }
         (_, Some(Row::Is(_))) => (
             Status::Modified,
@@ -151,6 +157,22 @@ pub fn verify(
         row: now,
         detail,
     })
+}
+
+/// A row is what was logged whatever its columns and labels are called since, and whatever another source of the
+/// table's name has logged; both are said.
+fn logged(shape: Option<&Shape>, leaf_index: i64, was_another: bool) -> String {
+    let mut said = "the row is what was logged".to_owned();
+    if let Some(changes) = shape.and_then(|shape| shape.changes_since(leaf_index)) {
+        said.push_str("; since then, ");
+        said.push_str(&changes);
+    }
+    if was_another {
+        said.push_str(
+            "; the log also has an earlier source of this name, which verify_log speaks of",
+        );
+    }
+    said
 }
 
 /// True if the proof holds: the entry's leaf hash leads to the root.

@@ -10,12 +10,13 @@ use crate::capture::queue;
 use crate::capture::row_key;
 use crate::capture::scan::{Leaf as SourceRow, Scan};
 use crate::capture::shape::{Shape, bound_here};
-use crate::capture::state::{self, State};
+use crate::capture::state::{self, Problem, State};
 use crate::capture::statement;
 use crate::capture::table;
 use crate::capture::trigger::truncation_key;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, OF_LOG};
+use crate::catalog::versions::Version;
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::pg::subtransaction;
@@ -58,11 +59,32 @@ type Versioned = (i32, i32);
 /// How many entries could not be recomputed, the first, and why.
 type Unchecked = (u64, i64, String);
 
+/// The entries of a source that was removed.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Departed {
+    entries: u64,
+    first: i64,
+    /// Those that are not what its table holds now, and the first of them.
+    differing: u64,
+    first_differing: Option<i64>,
+}
+
+impl Departed {
+    fn starting(first: i64) -> Departed {
+        Departed {
+            entries: 0,
+            first,
+            differing: 0,
+            first_differing: None,
+        }
+    }
+}
+
 /// What one part of a verification leaves for the whole.
 #[derive(Serialize, Deserialize)]
 pub struct Notes {
     unchecked: Vec<(Versioned, Unchecked)>,
-    departed: Vec<(i32, (u64, i64))>,
+    departed: Vec<(i32, Departed)>,
     covered: HashMap<i32, Covered>,
 }
 
@@ -72,8 +94,8 @@ enum Source {
     Removed {
         name: String,
         salted: bool,
-        /// The table, where it can still be read and was not to be changed.
-        shape: Option<Box<Shape>>,
+        /// The table, where it can still be read; else why not.
+        shape: Result<Box<Shape>, String>,
     },
     /// The table cannot be read any more.
     Unreadable {
@@ -96,7 +118,7 @@ impl Source {
     fn shape(&self) -> Option<&Shape> {
         match self {
             Source::Here(shape) => Some(shape),
-            Source::Removed { shape, .. } => shape.as_deref(),
+            Source::Removed { shape, .. } => shape.as_deref().ok(),
             Source::Unreadable { .. } => None,
         }
     }
@@ -119,8 +141,8 @@ pub struct Rows {
     /// What is kept of the entries looked up last.
     annexes: HashMap<i64, Annex>,
     unchecked: BTreeMap<Versioned, Unchecked>,
-    /// By removed source: how many of its entries are not what its table holds now, and the first.
-    departed: BTreeMap<i32, (u64, i64)>,
+    /// By removed source.
+    departed: BTreeMap<i32, Departed>,
     /// By source: its partitions, where it has or had some on record.
     partitions: HashMap<i32, Partitions>,
     /// By source: which rows were read along with the entries.
@@ -161,16 +183,11 @@ impl Rows {
             let (name, salted) = (source.name.clone(), source.salted);
             let recorded = || replay.map(|r| r.versions(source.id)).unwrap_or_default();
             let state = if source.removed {
-                let shape = match source.by_trigger() {
-                    true => None,
-                    false => state::open_versions(session, log, &source, recorded())
-                        .ok()
-                        .map(Box::new),
-                };
+                let shape = state::open_versions(session, log, &source, recorded());
                 Source::Removed {
                     name,
                     salted,
-                    shape,
+                    shape: shape.map(Box::new).map_err(|problem| problem.detail),
                 }
             } else {
                 match state::open_versions(session, log, &source, recorded()) {
@@ -183,7 +200,10 @@ impl Rows {
                             State::Damaged => Finds::Unreadable,
                             _ => Finds::SchemaChanged,
                         },
-                        reason: format!("{}. {}", problem.detail, problem.mend),
+                        reason: match problem.state {
+                            State::TableGone => gone(&problem),
+                            _ => format!("{}. {}", problem.detail, problem.mend),
+                        },
                     },
                 }
             };
@@ -304,8 +324,12 @@ impl Rows {
         for (at, (count, first, why)) in notes.unchecked {
             self.unchecked.entry(at).or_insert((0, first, why)).0 += count;
         }
-        for (source_id, (count, first)) in notes.departed {
-            self.departed.entry(source_id).or_insert((0, first)).0 += count;
+        for (source_id, theirs) in notes.departed {
+            let ours = self.departed.entry(source_id);
+            let ours = ours.or_insert(Departed::starting(theirs.first));
+            ours.entries += theirs.entries;
+            ours.differing += theirs.differing;
+            ours.first_differing = ours.first_differing.or(theirs.first_differing);
         }
         for (source_id, covered) in notes.covered {
             self.covered.entry(source_id).or_default().append(covered);
@@ -336,6 +360,11 @@ impl Rows {
         let mut rows = vec![Row::Unknown; entries.len()];
         let mut groups: BTreeMap<(i32, i32), Vec<usize>> = BTreeMap::new();
         for (place, entry) in entries.iter().enumerate() {
+            if let Some(Source::Removed { .. }) = self.sources.get(&entry.source_id) {
+                let note = self.departed.entry(entry.source_id);
+                let note = note.or_insert(Departed::starting(entry.leaf_index));
+                note.entries += 1;
+            }
             let kept = annex(entry).leaf_data.as_ref().map(|kept| kept.hash);
             let source = self.sources.get(&entry.source_id);
             rows[place] = match (kept, source) {
@@ -351,7 +380,9 @@ impl Rows {
                 (_, Some(source))
                     if source.salted()
                         && annex(entry).salt.is_some()
-                        && self.redacted.has(entry.source_id, &entry.key) =>
+                        && self
+                            .redacted
+                            .has(entry.source_id, &entry.key, entry.leaf_index) =>
                 {
                     Row::Unredacted
                 }
@@ -432,8 +463,10 @@ impl Rows {
             for (place, row) in places.into_iter().zip(found) {
                 let entry = &entries[place];
                 if removed && differs(&row, entry) {
-                    let note = self.departed.entry(source_id);
-                    note.or_insert((0, entry.leaf_index)).0 += 1;
+                    if let Some(note) = self.departed.get_mut(&source_id) {
+                        note.differing += 1;
+                        note.first_differing.get_or_insert(entry.leaf_index);
+                    }
                     rows[place] = Row::Unknown;
                     continue;
                 }
@@ -540,9 +573,8 @@ impl Rows {
     fn latest(&self, session: &Session, log: &Log, entries: &[Entry]) -> HashSet<i64> {
         let mut keys: BTreeMap<i32, Vec<String>> = BTreeMap::new();
         for entry in entries {
-            if let Some(Source::Here(shape)) = self.sources.get(&entry.source_id)
-                && shape.source.by_trigger()
-            {
+            let shape = self.sources.get(&entry.source_id).and_then(Source::shape);
+            if shape.is_some_and(|shape| shape.source.by_trigger()) {
                 keys.entry(entry.source_id)
                     .or_default()
                     .push(entry.key.clone());
@@ -573,15 +605,61 @@ impl Rows {
                 ..Finding::of_log(Finds::SchemaChanged, Some(*first), detail)
             }
         });
-        let departed = self.departed.iter().map(|(source_id, (count, first))| {
-            let detail = format!("the table was removed from the log; {count} of its entries are not what it holds now, which may have come before or after that");
+        let departed = self.departed.iter().map(|(source_id, departed)| {
+            let Departed { entries, first, differing, first_differing } = departed;
+            let removed = "the table was removed from the log, and did not go on as the same source";
+            let detail = match self.sources.get(source_id) {
+                Some(Source::Removed { shape: Err(why), .. }) => format!(
+                    "{removed}; its {entries} entries cannot be held against any row: {why}"
+                ),
+                _ if *differing > 0 => format!(
+                    "{removed}; {differing} of its {entries} entries are not what it holds now, which may have come before or after that"
+                ),
+                _ => format!("{removed}; what it holds now contradicts none of its {entries} entries"),
+            };
             Finding {
                 source_table: self.name_of(*source_id),
-                ..Finding::of_log(Finds::SourceRemoved, Some(*first), detail)
+                ..Finding::of_log(Finds::SourceRemoved, Some(first_differing.unwrap_or(*first)), detail)
             }
         });
-        unreadable.chain(unchecked).chain(departed).collect()
+        let renamed = self.shapes().into_iter().flat_map(renamed);
+        unreadable
+            .chain(unchecked)
+            .chain(departed)
+            .chain(renamed)
+            .collect()
     }
+}
+
+/// One finding for each version under which names stood for something else.
+fn renamed(shape: &Shape) -> Vec<Finding> {
+    let of_version = |version: &Version| {
+        let names = shape.reused(version);
+        let detail = format!(
+            "what is called so now was called otherwise in version {} of the columns, from entry {} on: {}",
+            version.number,
+            version.from_leaf_index,
+            names.join(", ")
+        );
+        (!names.is_empty()).then(|| Finding {
+            source_table: Some(shape.source.name.clone()),
+            ..Finding::of_log(Finds::Renamed, Some(version.from_leaf_index), detail)
+        })
+    };
+    let next = |place: usize| shape.versions.get(place + 1).map(|v| v.from_leaf_index);
+    let used = |(place, version): &(usize, &Version)| next(*place) != Some(version.from_leaf_index);
+    let versions = shape.versions.iter().enumerate().filter(used);
+    versions
+        .filter_map(|(_, version)| of_version(version))
+        .collect()
+}
+
+/// What to do about a table that is gone, without passing another one off as it.
+fn gone(problem: &Problem) -> String {
+    format!(
+        "{}, and its entries cannot be held against any row. If it was dropped on purpose, {} puts that on record; verify_log then says source_removed for its entries. Another table of the same name is another source, and vouches for none of them",
+        problem.detail, problem.mend
+    )
 }
 
 /// Reads rows of one source as they were under a version, for `entries`.

@@ -1,0 +1,155 @@
+//! A source that was removed from its log, or whose table is another one by now, launders nothing: its entries are
+//! held against its table as far as that is there, and are always spoken of.
+
+use server_tests::*;
+use std::sync::{Arc, Mutex};
+
+fn detail(client: &mut Client, log: &str) -> String {
+    one(
+        client,
+        &format!("SELECT detail FROM verify_log('{log}') WHERE kind = 'source_removed'"),
+    )
+}
+
+#[test]
+fn a_removed_source_is_spoken_of_and_held_against_its_table() {
+    let cluster = Cluster::start();
+    let mut c = cluster.client("postgres");
+    for (mode, order) in [("watermark", "'id'"), ("trigger", "NULL")] {
+        run(
+            &mut c,
+            &format!(
+                "CREATE TABLE p (id int PRIMARY KEY, u int NOT NULL UNIQUE, amount int); SELECT create_log('l');
+                 SELECT add_source('l', 'p', {order}, capture => '{mode}'); INSERT INTO p VALUES (1, 1, 100), (2, 2, 200), (3, 3, 300)"
+            ),
+        );
+        drain(&mut c, "l");
+        run(&mut c, "SELECT remove_source('l', 'p')");
+        assert_eq!(
+            findings(&mut c, "l"),
+            ["source_removed public.p 0"],
+            "{mode}"
+        );
+        let said = detail(&mut c, "l");
+        assert!(
+            said.contains("contradicts none of its 3 entries"),
+            "{mode}: {said}"
+        );
+        run(
+            &mut c,
+            "UPDATE p SET amount = 1 WHERE id = 2; DELETE FROM p WHERE id = 3",
+        );
+        let check = |c: &mut Client| {
+            assert_eq!(findings(c, "l"), ["source_removed public.p 1"], "{mode}");
+            let said = detail(c, "l");
+            assert!(
+                said.contains("2 of its 3 entries are not what it holds"),
+                "{mode}: {said}"
+            );
+        };
+        check(&mut c);
+        // Under another key it is another source, and still what the first logged is told.
+        run(
+            &mut c,
+            &format!(
+                "SELECT add_source('l', 'p', {order}, capture => '{mode}', key_columns => '{{u}}')"
+            ),
+        );
+        drain(&mut c, "l");
+        check(&mut c);
+        run(&mut c, "SELECT drop_log('l', true); DROP TABLE p");
+    }
+}
+
+#[test]
+fn a_table_of_the_same_name_does_not_vouch_for_the_one_that_is_gone() {
+    let cluster = Cluster::start();
+    let notices = Arc::new(Mutex::new(Vec::new()));
+    let mut c = cluster.client_hearing("postgres", notices.clone());
+    for (mode, order) in [("watermark", "'id'"), ("trigger", "NULL")] {
+        run(
+            &mut c,
+            &format!(
+                "CREATE TABLE p (id int PRIMARY KEY, amount int); SELECT create_log('l');
+                 SELECT add_source('l', 'p', {order}, capture => '{mode}'); INSERT INTO p VALUES (1, 100), (2, 200)"
+            ),
+        );
+        drain(&mut c, "l");
+        let table: u32 = one(&mut c, "SELECT 'p'::regclass::oid");
+        run(
+            &mut c,
+            "CREATE TABLE q (LIKE p INCLUDING ALL); INSERT INTO q SELECT id, 1 FROM p; DROP TABLE p; ALTER TABLE q RENAME TO p",
+        );
+        assert_eq!(findings(&mut c, "l"), ["deleted public.p"], "{mode}");
+        let said: String = one(&mut c, "SELECT detail FROM verify_log('l')");
+        assert!(
+            said.contains("Another table of the same name is another source"),
+            "{mode}: {said}"
+        );
+        run(&mut c, &format!("SELECT remove_source('l', {table})"));
+        notices.lock().expect("nobody else holds it").clear();
+        run(
+            &mut c,
+            &format!("SELECT add_source('l', 'p', {order}, capture => '{mode}')"),
+        );
+        let heard = notices.lock().expect("nobody else holds it").join("\n");
+        assert!(
+            heard.contains("this one is a new source"),
+            "{mode}: {heard}"
+        );
+        drain(&mut c, "l");
+        assert_eq!(
+            findings(&mut c, "l"),
+            ["source_removed public.p 0"],
+            "{mode}"
+        );
+        let said = detail(&mut c, "l");
+        assert!(
+            said.contains("its 2 entries cannot be held against any row"),
+            "{mode}: {said}"
+        );
+        let said: String = one(&mut c, "SELECT detail FROM verify_row('l', 'p', '1')");
+        assert!(
+            said.contains("the log also has an earlier source of this name"),
+            "{mode}: {said}"
+        );
+        run(&mut c, "SELECT drop_log('l', true); DROP TABLE p");
+    }
+}
+
+#[test]
+fn a_key_is_looked_up_among_sources_that_had_its_columns_as_key() {
+    let cluster = Cluster::start();
+    let mut c = cluster.client("postgres");
+    run(
+        &mut c,
+        "CREATE TABLE people (email text PRIMARY KEY, nick text NOT NULL UNIQUE); SELECT create_log('p');
+         SELECT add_source('p', 'people', capture => 'trigger'); INSERT INTO people VALUES ('secret@x', 'nick')",
+    );
+    drain(&mut c, "p");
+    run(
+        &mut c,
+        "SELECT remove_source('p', 'people'); SELECT add_source('p', 'people', capture => 'trigger', key_columns => '{nick}')",
+    );
+    drain(&mut c, "p");
+    run(
+        &mut c,
+        "CREATE ROLE app LOGIN; GRANT SELECT (nick) ON people TO app",
+    );
+    let mut app = cluster.client_as("postgres", "app");
+    assert_eq!(
+        one::<i64>(
+            &mut app,
+            "SELECT leaf_index FROM inclusion_proof('p', 'people', 'nick')"
+        ),
+        1
+    );
+    // Whoever may read one key learns nothing of another.
+    for email in ["secret@x", "other@x"] {
+        let said = error(
+            &mut app,
+            &format!("SELECT inclusion_proof('p', 'people', '{email}')"),
+        );
+        assert!(said.contains("is not in log"), "{said}");
+    }
+}
