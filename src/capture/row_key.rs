@@ -4,6 +4,7 @@ use super::order::{Domain, OrderValue, SortKey};
 use super::shape::{self, Shape};
 use super::statement;
 use super::table::Attribute;
+use super::table_query::TableQuery;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
 use crate::catalog::versions::Version;
@@ -11,7 +12,7 @@ use crate::encode::definition::Definition;
 use crate::encode::{self, Decoder};
 use crate::error::Error;
 use crate::pg::relcache::{self, Changed};
-use crate::pg::spi::{self, Row, Snapshot};
+use crate::pg::spi::{Row, Snapshot};
 use crate::pg::{datum, role};
 use crate::session::Session;
 use crate::shared;
@@ -183,10 +184,8 @@ pub fn of_row_now(
         let parts: Option<Vec<String>> = columns.iter().enumerate().map(part).collect();
         parts.map(text)
     };
-    let rows = role::as_table_owner(shape.table.owner, || {
-        spi::query(Snapshot::Fresh, &statement.sql, &statement.args, read)
-    });
-    Ok(rows.into_iter().next().flatten())
+    let row = TableQuery::on(shape).first(Snapshot::Fresh, &statement, read);
+    Ok(row.flatten())
 }
 
 /// A key's columns as texts, from the text form of the key. The texts are what was given, not
