@@ -222,13 +222,11 @@ fn find(
 ) -> Option<RedactedKey> {
     let equality = key_index::equality(session, log, source_id);
     if let Some(shape) = key_index::labelled(session, log, source_id) {
-        let of_source = all_of(session, source_id).into_iter();
-        return of_source
-            .filter(|found| {
-                let name = row_key::name_then(&shape, &found.key, found.leaf_index, leaf_index);
-                equality.same(&name, key)
-            })
-            .last();
+        let mut of_source = all_of(session, source_id).into_iter();
+        return of_source.rfind(|found| {
+            let name = row_key::name_then(&shape, &found.key, found.leaf_index, leaf_index);
+            equality.same(&name, key)
+        });
     }
     let of_hash = session.fresh(
         &format!(
