@@ -183,7 +183,7 @@ pub fn check_planning(source_id: i32, table: &Table) -> Result<(), Error> {
             });
             Err(query.too_slow())
         }
-        Err(failure) if failure.is_about_content() => Err(query.unplannable(failure.message)),
-        Err(failure) => failure.raise(),
+        // Whatever its SQLSTATE, which the owner's function can choose: the next batch tries again.
+        Err(failure) => Err(query.unplannable(failure.message)),
     }
 }
