@@ -32,7 +32,7 @@ NEXTEST := cargo nextest run --workspace --exclude merkle_log
 TEST_SERVER := CONF="fsync = off" scripts/with-postgres.sh $(PRIVATE_PG) env MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-catbird bench-ledger fuzz-ledger hostile-ledger catbird-generate test test-long lint test-all test-catbird test-catbird-generated test-crates test-doc test-extension test-install test-loom test-miri test-pure test-server test-tools clean
+.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-catbird bench-ledger fuzz-ledger hostile-ledger larger-than-memory catbird-generate test test-long lint test-all test-catbird test-catbird-generated test-crates test-doc test-extension test-install test-loom test-miri test-pure test-server test-tools clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -113,6 +113,9 @@ hostile-ledger: ## the ledger killed, and each of its files damaged, for SECONDS
 
 soak-ledger: ## the ledger under full load for MINUTES (default 10), killed now and then: memory flat, nothing lost
 	MINUTES=$(or $(MINUTES),10) cargo test --release -p geometric_ledger --test soak -- --nocapture
+
+larger-than-memory: ## a ledger of ACCOUNTS (default 100,000,000) in MEGABYTES (2,048) of memory, killed and opened; as root
+	cargo test --release -p geometric_ledger --test larger_than_memory -- --ignored --nocapture a_ledger
 
 test-extension: postgres
 	@rm -rf "$(CARGO_PGRX_TEST_PGDATA)"

@@ -4,8 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-declared=$(sed -n '/^mod unbound/,/^}/s/.*pub fn \([a-z_]*\).*/\1/p' src/pg/raw.rs | sort)
-checked=$(sed -n 's/^DECLARED(\([a-z_]*\),.*/\1/p' src/pg/headers.c | sort)
+declared=$(sed -n '/^mod unbound/,/^}/s/.*pub fn \([A-Za-z_]*\).*/\1/p' src/pg/raw.rs | sort)
+checked=$(sed -n 's/^DECLARED(\([A-Za-z_]*\),.*/\1/p' src/pg/headers.c | sort)
 [ -n "$declared" ] && diff <(echo "$declared") <(echo "$checked") || {
     echo "src/pg/raw.rs declares other functions by hand than src/pg/headers.c checks" >&2
     exit 1

@@ -46,6 +46,7 @@ COMMENT ON COLUMN @extschema@.merkle_pending.early IS 'The transaction has writt
 COMMENT ON COLUMN @extschema@.merkle_pending.ordered IS 'False where the changes in the transaction''s rows, taken together, have to be put in the order in which they were made.';
 COMMENT ON COLUMN @extschema@.merkle_pending.payload IS 'The changes: keys, leaves, and what they were captured with.';
 COMMENT ON VIEW @extschema@.merkle_log_status IS 'One row a log: its size, root, last batch, and what went wrong last.';
+COMMENT ON COLUMN @extschema@.merkle_log_status.lag_rows IS 'Rows that wait to be logged, as far as they are counted: 10000 means at least 10000. NULL where a source cannot be asked; merkle_log_health() says why.';
 COMMENT ON VIEW @extschema@.merkle_log_sources IS 'One row a source: what is read, how far, and which version of its columns is in force.';
 COMMENT ON VIEW @extschema@.merkle_log_progress IS 'Batches, reconciliations and verifications that are running now.';
 

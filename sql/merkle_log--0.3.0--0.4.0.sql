@@ -539,10 +539,10 @@ SELECT l.log_name,
        t.since AS state_since
   FROM @extschema@.verification_sources s
   JOIN @extschema@.verification_logs l ON l.log_id OPERATOR(pg_catalog.=) s.log_id
-  JOIN LATERAL (SELECT w.version, w.from_leaf_index, w.change
-                  FROM @extschema@.verification_source_versions w
-                 WHERE w.source_id OPERATOR(pg_catalog.=) s.source_id
-                 ORDER BY w.version DESC LIMIT 1) v ON true
+  LEFT JOIN LATERAL (SELECT w.version, w.from_leaf_index, w.change
+                       FROM @extschema@.verification_source_versions w
+                      WHERE w.source_id OPERATOR(pg_catalog.=) s.source_id
+                      ORDER BY w.version DESC LIMIT 1) v ON true
   LEFT JOIN @extschema@.merkle_source_state t ON t.source_id OPERATOR(pg_catalog.=) s.source_id;
 
 -- Hashes only, and so for everyone: what an outsider with any RFC 6962 implementation builds the tree from.
@@ -579,6 +579,7 @@ COMMENT ON COLUMN @extschema@.verification_source_partitions.condition IS 'What 
 COMMENT ON COLUMN @extschema@.verification_source_partitions.to_leaf_index IS 'Entries from this leaf index on are not of the partition''s rows; NULL while it is attached.';
 COMMENT ON TABLE @extschema@.merkle_database IS 'The database whose logs these are, and those whose they were before.';
 COMMENT ON COLUMN @extschema@.merkle_database.left_at IS 'When adopt_database said that another database took its place; NULL for the present one.';
+COMMENT ON COLUMN @extschema@.merkle_log_status.lag_rows IS 'Rows that wait to be logged, as far as they are counted: 10000 means at least 10000. NULL where a source cannot be asked; merkle_log_health() says why.';
 COMMENT ON VIEW @extschema@.merkle_log_leaves IS 'The leaf hashes of all logs.';
 COMMENT ON FUNCTION @extschema@.redact_row(text, regclass, text, text) IS 'Redacts every entry of a row, those to come included; returns how many were redacted now.';
 COMMENT ON FUNCTION @extschema@.verify_row(text, regclass, text) IS 'Whether a row, as it is now, is what was logged, with the proof of its latest entry.';

@@ -93,10 +93,10 @@ SELECT l.log_name,
        t.since AS state_since
   FROM @extschema@.verification_sources s
   JOIN @extschema@.verification_logs l ON l.log_id OPERATOR(pg_catalog.=) s.log_id
-  JOIN LATERAL (SELECT w.version, w.from_leaf_index, w.change
-                  FROM @extschema@.verification_source_versions w
-                 WHERE w.source_id OPERATOR(pg_catalog.=) s.source_id
-                 ORDER BY w.version DESC LIMIT 1) v ON true
+  LEFT JOIN LATERAL (SELECT w.version, w.from_leaf_index, w.change
+                       FROM @extschema@.verification_source_versions w
+                      WHERE w.source_id OPERATOR(pg_catalog.=) s.source_id
+                      ORDER BY w.version DESC LIMIT 1) v ON true
   LEFT JOIN @extschema@.merkle_source_state t ON t.source_id OPERATOR(pg_catalog.=) s.source_id;
 
 CREATE VIEW @extschema@.merkle_log_progress AS

@@ -219,15 +219,16 @@ fn capture(
     let size = heads::latest(session, Snapshot::Fresh, log)?.tree_size;
     for shape in &mut shapes {
         shape.record(session, size)?;
-        partitions::record(session, shape, size);
     }
+    partitions::record_all(session, log, &shapes, size);
     let logged_ahead = ceiling::logged_ahead(session, log);
     let upto = drawn.as_ref().map(|fence| &fence.upto);
+    let spans = watermark::all_ahead(session, log, &shapes);
     let sources: Vec<(Shape, Span)> = shapes
         .into_iter()
-        .filter_map(|shape| {
-            let id = shape.source.id;
-            let mut span = watermark::ahead(session, log, &shape)?;
+        .zip(spans)
+        .filter_map(|(shape, span)| {
+            let (id, mut span) = (shape.source.id, span?);
             if let Some(upto) = upto {
                 span.upto = upto.get(&id)?.clone();
             }

@@ -75,6 +75,10 @@ pub enum Error {
     ForcedRowSecurity { log: String, table: String },
     #[error("the owner of table \"{table}\" may not read it for log \"{log}\"")]
     OwnerMayNotRead { log: String, table: String },
+    #[error("merkle_log cannot be called by what runs while it reads a source")]
+    CalledBySource,
+    #[error("the server cannot plan a query on table \"{table}\": {problem}")]
+    Planning { table: String, problem: String },
     #[error("column \"{column}\" of table \"{table}\" does not exist")]
     NoSuchColumn { table: String, column: String },
     #[error(
@@ -366,6 +370,8 @@ impl Error {
             | KeyDropped { .. }
             | KeyUnknown { .. }
             | SettleDomain { .. }
+            | Planning { .. }
+            | CalledBySource
             | ShapeChanged { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             NotATrigger { .. } => C::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
             NotATable { .. } => C::ERRCODE_WRONG_OBJECT_TYPE,
@@ -434,6 +440,8 @@ impl Error {
             ForcedRowSecurity { .. } => {
                 "Run ALTER TABLE … NO FORCE ROW LEVEL SECURITY, or give the owner BYPASSRLS.".into()
             }
+            CalledBySource => "Take the call out of the function that a predicate of an index, a partition key or statistics of the source use.".into(),
+            Planning { .. } => "The server runs functions that predicates of the table's indexes, its partition key or extended statistics call with constants. Mend these functions, or drop what calls them.".into(),
             OwnerMayNotRead { table, .. } => format!(
                 "Grant its owner what it lacks: SELECT ON {table}, and USAGE on its schema. Every source is read as its owner."
             ),
@@ -569,6 +577,11 @@ impl Error {
 /// A version, to compare.
 fn numbers(version: &str) -> Vec<u32> {
     version.split('.').map(|n| n.parse().unwrap_or(0)).collect()
+}
+
+/// A name as SQL has it, quoted whether it must be or not.
+pub fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// A text as an SQL literal, for hints that can be pasted.

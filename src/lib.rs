@@ -90,6 +90,7 @@ pgrx::extension_sql_file!("../sql/comments.sql", name = "comments", finalize);
 
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    pg::foreign_code::install_hook();
     let preloading = pg::shmem::preloading();
     settings::register(preloading);
     if preloading {

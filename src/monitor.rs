@@ -9,30 +9,46 @@ use crate::capture::fence::{self, Blocked};
 use crate::capture::shape::Shape;
 use crate::capture::state;
 use crate::capture::statement;
+use crate::capture::table_query::TableQuery;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
 use crate::encode::Decoder;
 use crate::error::Error;
-use crate::pg::spi::{self, Snapshot};
-use crate::pg::{role, subtransaction};
+use crate::pg::spi::Snapshot;
+use crate::pg::{foreign_code, settings, subtransaction};
 use crate::session::Session;
 use leaf_format::Value;
 use pgrx::pg_sys;
 use std::time::Instant;
 
+/// Rows of a log that are counted, at most: a log that is further behind is so by this number at least.
+pub const COUNTED: i64 = 10_000;
+
 /// Rows that wait to be logged.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lag {
+    /// `COUNTED` stands for as many or more.
     pub rows: i64,
     /// How long the oldest of them has waited, as far as that can be known: where rows carry no time,
     /// since the last batch.
     pub seconds: f64,
 }
 
+impl Lag {
+    /// The number of rows in words.
+    pub fn rows_in_words(&self) -> String {
+        match self.rows >= COUNTED {
+            true => format!("at least {COUNTED} rows"),
+            false => format!("{} rows", self.rows),
+        }
+    }
+}
+
 /// Runs `f`, which is about one source or one log, apart from all others: its error is returned in
-/// words, and nothing of it is left.
+/// words, and nothing of it is left. No code of a table's owner runs.
 fn apart<T>(f: impl FnOnce() -> Result<T, Error>) -> Result<T, String> {
-    let outcome = subtransaction::run(|| f().unwrap_or_else(|error| error.raise()));
+    let raising = || f().unwrap_or_else(|error| error.raise());
+    let outcome = subtransaction::run(|| foreign_code::refused(raising));
     outcome.map_err(|failure| failure.message)
 }
 
@@ -40,12 +56,23 @@ fn apart<T>(f: impl FnOnce() -> Result<T, Error>) -> Result<T, String> {
 /// state.
 pub fn lag(session: &Session, log: &Log) -> Result<Lag, String> {
     let mut total = apart(|| Ok(queued(session, log)))?;
+    let mut shapes = Vec::new();
     for source in sources::active(session, log)
         .iter()
         .filter(|s| !s.by_trigger())
     {
-        let lag = apart(|| behind(session, log, source))?;
-        total.rows += lag.rows;
+        shapes.extend(apart(|| shape(session, log, source))?);
+    }
+    let shapes: Vec<&Shape> = shapes.iter().collect();
+    let ceilings = apart(|| Ok(ceiling::of_all(session, log, &shapes)))?;
+    for (shape, ceiling) in shapes.into_iter().zip(ceilings) {
+        if ceiling::is_reached(shape, ceiling.as_deref()) {
+            continue;
+        }
+        // Where enough is counted, it is still asked how long the others wait.
+        let room = (COUNTED - total.rows).max(1);
+        let lag = apart(|| Ok(behind(session, log, shape, ceiling.as_deref(), room)))?;
+        total.rows = COUNTED.min(total.rows + lag.rows);
         total.seconds = total.seconds.max(lag.seconds);
     }
     Ok(total)
@@ -62,30 +89,37 @@ fn shape(session: &Session, log: &Log, source: &Source) -> Result<Option<Shape>,
     Ok(state::open_locked(session, log, source).ok())
 }
 
+/// Of the transactions that stand first in the queue, and of what others wrote early.
 fn queued(session: &Session, log: &Log) -> Lag {
-    let lag = session.fresh_one(
-        "SELECT COALESCE(pg_catalog.sum(COALESCE(p.changes, pg_catalog.cardinality(p.keys)) - p.taken), 0)::pg_catalog.int8,
+    let first = |which: &str| {
+        format!(
+            "(SELECT COALESCE(p.changes, pg_catalog.cardinality(p.keys)) - p.taken AS waiting, p.statement_at
+                FROM @extschema@.merkle_pending p
+               WHERE p.log_id = $1 AND p.pending_id {which} 0 ORDER BY p.pending_id LIMIT $2)"
+        )
+    };
+    let sql = format!(
+        "SELECT COALESCE(pg_catalog.sum(p.waiting), 0)::pg_catalog.int8,
                 COALESCE(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.min(p.statement_at)), 0)::pg_catalog.float8
-           FROM @extschema@.merkle_pending p WHERE p.log_id = $1",
-        &[log.id.into()],
-        |row| Lag {
-            rows: row.required(0),
-            seconds: row.required::<f64>(1).max(0.0),
-        },
+           FROM ({} UNION ALL {}) p",
+        first(">"),
+        first("<=")
     );
+    let lag = settings::in_index_order(|| {
+        session.fresh_one(&sql, &[log.id.into(), COUNTED.into()], |row| Lag {
+            rows: COUNTED.min(row.required(0)),
+            seconds: row.required::<f64>(1).max(0.0),
+        })
+    });
     lag.unwrap_or_default()
 }
 
-/// The rows of a source after its watermark.
-fn behind(session: &Session, log: &Log, source: &Source) -> Result<Lag, Error> {
-    let Some(shape) = shape(session, log, source)? else {
-        return Ok(Lag::default());
-    };
-    let ceiling = ceiling::of(session, log, &shape);
-    let statement = statement::ahead(&shape, ceiling.as_deref());
+/// The rows of a source after its watermark and up to the ceiling, `room` at most.
+fn behind(session: &Session, log: &Log, shape: &Shape, ceiling: Option<&str>, room: i64) -> Lag {
+    let statement = statement::ahead(shape, ceiling, room);
     let decoder = Decoder::of_column(shape.order());
-    let counted = role::as_table_owner(shape.table.owner, || {
-        spi::query_one(Snapshot::Fresh, &statement.sql, &statement.args, |row| {
+    let count = || {
+        TableQuery::on(shape).first(Snapshot::Fresh, &statement, |row| {
             // SAFETY: the second column is the least order value, or NULL.
             let oldest = match unsafe { decoder.decode(row.datum(1)) } {
                 Value::Int(n) => Some(n),
@@ -93,10 +127,11 @@ fn behind(session: &Session, log: &Log, source: &Source) -> Result<Lag, Error> {
             };
             (row.required::<i64>(0), oldest)
         })
-    });
+    };
+    let counted = settings::in_index_order(count);
     let (rows, oldest) = counted.unwrap_or_default();
     if rows == 0 {
-        return Ok(Lag::default());
+        return Lag::default();
     }
     let micros = match (shape.order().base_type, oldest) {
         (pg_sys::TIMESTAMPTZOID | pg_sys::TIMESTAMPOID, Some(micros)) => Some(micros as f64),
@@ -110,8 +145,8 @@ fn behind(session: &Session, log: &Log, source: &Source) -> Result<Lag, Error> {
         &[log.id.into(), micros.into()],
         |row| row.required::<f64>(0),
     );
-    Ok(Lag {
+    Lag {
         rows,
         seconds: seconds.unwrap_or(0.0).max(0.0),
-    })
+    }
 }

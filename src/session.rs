@@ -120,6 +120,9 @@ impl Session {
     }
 
     fn open(pinned: bool) -> Result<Session, Error> {
+        if role::is_table_owner() {
+            return Err(Error::CalledBySource);
+        }
         Ok(Session {
             installed: Installed::find()?,
             caller: role::current(),
@@ -205,7 +208,7 @@ impl Session {
         args: &[DatumWithOid],
         map: impl FnMut(&Row) -> T,
     ) -> Vec<T> {
-        let sql = sql.replace("@extschema@", &self.installed.schema);
+        let sql = self.in_schema(sql);
         self.pinned(|| spi::query_kept(snapshot, &sql, args, map))
     }
 
@@ -217,10 +220,22 @@ impl Session {
         }
     }
 
-    /// Runs a statement that will not come again, such as one that names a table in its text.
+    /// Runs a statement that will not come again, such as one that names a table in its text. Nothing in it is
+    /// replaced: names come from `schema` and the catalogs.
     pub fn command(&self, sql: &str) {
-        let sql = sql.replace("@extschema@", &self.installed.schema);
-        self.pinned(|| spi::query(Snapshot::Fresh, &sql, &[], |_| ()));
+        self.pinned(|| spi::query(Snapshot::Fresh, sql, &[], |_| ()));
+    }
+
+    /// The extension's schema, quoted as an identifier.
+    pub fn schema(&self) -> &str {
+        &self.installed.schema
+    }
+
+    /// `sql` with the extension's schema for `@extschema@`, which stands where an identifier does: in a string
+    /// the schema's name would end it.
+    fn in_schema(&self, sql: &str) -> String {
+        debug_assert!(!sql.contains("'@extschema@"), "a name in a string: {sql}");
+        sql.replace("@extschema@", &self.installed.schema)
     }
 
     /// Reads with the snapshot of the calling statement.
@@ -253,7 +268,7 @@ impl Session {
 
     /// A cursor with a fresh snapshot; `@extschema@` in `sql` is the extension's schema.
     pub fn cursor(&self, sql: &str, args: &[DatumWithOid]) -> Cursor {
-        let sql = sql.replace("@extschema@", &self.installed.schema);
+        let sql = self.in_schema(sql);
         self.pinned(|| Cursor::open(Snapshot::Fresh, &sql, args))
     }
 

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, 
 
 /// Databases that can have a worker.
 const WORKERS: usize = 64;
+/// Sources that ended a worker, as many as its successors know of.
+const ENDED_BY: usize = 16;
 /// Logs that can have counters.
 const LOGS: usize = 1024;
 
@@ -53,6 +55,8 @@ pub struct Worker {
     left: AtomicU32,
     /// When it last went round its loop: microseconds since 2000.
     pub heartbeat: AtomicI64,
+    /// The sources that ended a worker of the database when their queries were planned; 0 where there is none.
+    ended_by: [AtomicI32; ENDED_BY],
 }
 
 /// What one log has done since the server started. Times are microseconds since 2000, 0 for never.
@@ -83,6 +87,12 @@ pub const SIZE: usize = size_of::<Shared>().next_multiple_of(64);
 pub fn get() -> Option<&'static Shared> {
     // SAFETY: made of atomics, which are valid when zero; `lib.rs` asks for SIZE bytes and more.
     unsafe { shmem::part(0) }
+}
+
+/// The place of this process, if it is a background worker.
+pub fn my_worker() -> Option<&'static Worker> {
+    let worker = get()?.worker_of(server::my_database())?;
+    (worker.pid.load(ORDER) == server::my_pid()).then_some(worker)
 }
 
 impl Shared {
@@ -186,6 +196,27 @@ pub fn owner(session: &Session) -> u64 {
 }
 
 impl Worker {
+    /// The sources that ended a worker before this one when their queries were planned.
+    pub fn ended_by(&self) -> Vec<i32> {
+        let sources = self.ended_by.iter().map(|slot| slot.load(ORDER));
+        sources.filter(|id| *id != 0).collect()
+    }
+
+    /// Tells the next worker that planning queries on a source ends this one.
+    pub fn is_ended_by(&self, source_id: i32) {
+        let known = |id: i32| self.ended_by.iter().find(|slot| slot.load(ORDER) == id);
+        if let Some(slot) = known(source_id).or_else(|| known(0)) {
+            slot.store(source_id, ORDER);
+        }
+    }
+
+    /// Queries on a source can be planned again.
+    pub fn is_not_ended_by(&self, source_id: i32) {
+        for slot in &self.ended_by {
+            let _was = slot.compare_exchange(source_id, 0, ORDER, ORDER);
+        }
+    }
+
     /// True once for each time that something was asked for since the last call: (changes were
     /// queued, a run was asked for).
     pub fn take_wishes(&self) -> (bool, bool) {

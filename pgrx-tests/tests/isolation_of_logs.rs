@@ -404,3 +404,250 @@ fn the_worker_goes_on_whatever_its_database_and_its_role_have_set() {
     );
     assert_eq!(findings(&mut a, "c"), [""; 0]);
 }
+
+/// Two logs; the table of the first belongs to `eve`, who may write functions.
+const EVES: &str = "CREATE ROLE eve LOGIN; GRANT CREATE ON SCHEMA public TO eve;
+    SELECT create_log('eves'); SELECT create_log('others');
+    CREATE TABLE others (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
+    SET ROLE eve;
+    CREATE TABLE eves (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v int);
+    RESET ROLE;
+    SELECT add_source('eves', 'eves', order_column => 'id'); SELECT add_source('others', 'others', order_column => 'id');";
+
+/// What an owner can let the planner run: it stands in the predicate of an index.
+fn let_planning_run(client: &mut Client, body: &str) {
+    run(
+        client,
+        &format!(
+            "SET ROLE eve;
+             CREATE FUNCTION runs() RETURNS bool IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+             CREATE INDEX eves_v ON eves (v) WHERE runs();
+             CREATE OR REPLACE FUNCTION runs() RETURNS bool IMMUTABLE LANGUAGE plpgsql AS $$ {body} $$;
+             RESET ROLE;"
+        ),
+    );
+}
+
+/// Everything that an operator looks at, within a second or two.
+fn all_is_shown_at_once(client: &mut Client) {
+    let started = Instant::now();
+    run(
+        client,
+        "SELECT * FROM merkle_log_status; SELECT * FROM merkle_log_sources; SELECT * FROM merkle_log_coverage;
+         SELECT * FROM merkle_log_health(); SELECT merkle_log_metrics()",
+    );
+    assert!(started.elapsed() < Duration::from_secs(4));
+}
+
+fn holds_up_no_other_log(body: &str) {
+    let cluster =
+        Cluster::with("shared_preload_libraries = 'merkle_log'\nmerkle_log.databases = 'postgres'");
+    let mut a = cluster.client("postgres");
+    run(&mut a, EVES);
+    run(&mut a, "INSERT INTO eves DEFAULT VALUES");
+    let_planning_run(&mut a, body);
+    run(&mut a, "INSERT INTO others DEFAULT VALUES");
+    until(&mut a, "SELECT merkle_size('others') = 1");
+    all_is_shown_at_once(&mut a);
+    until(
+        &mut a,
+        "SELECT state = 'planning_fails' FROM merkle_log_sources WHERE log_name = 'eves'",
+    );
+    run(&mut a, "INSERT INTO others DEFAULT VALUES");
+    until(&mut a, "SELECT merkle_size('others') = 2");
+    all_is_shown_at_once(&mut a);
+}
+
+#[test]
+fn an_owner_whose_functions_never_return_holds_up_no_other_log() {
+    holds_up_no_other_log("BEGIN PERFORM pg_sleep(100000); RETURN true; END");
+}
+
+#[test]
+fn nor_does_one_whose_functions_cannot_be_cancelled() {
+    holds_up_no_other_log(
+        "BEGIN LOOP BEGIN PERFORM pg_sleep(100000); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END",
+    );
+}
+
+#[test]
+fn a_source_that_cannot_be_planned_is_passed_over_named_and_mended() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, EVES);
+    run(
+        &mut a,
+        "SELECT add_source('eves', 'others', order_column => 'id');
+         INSERT INTO eves DEFAULT VALUES; INSERT INTO others DEFAULT VALUES",
+    );
+    assert_eq!(drain(&mut a, "eves"), 2);
+    run(
+        &mut a,
+        "INSERT INTO eves DEFAULT VALUES; INSERT INTO others DEFAULT VALUES",
+    );
+    let_planning_run(
+        &mut a,
+        "BEGIN RAISE EXCEPTION 'not today' USING ERRCODE = '53100'; END",
+    );
+    let mut b = cluster.client("postgres");
+    assert_eq!(
+        drain(&mut b, "eves"),
+        3,
+        "the other source of the log goes on"
+    );
+    let state = "SELECT string_agg(state, ' ' ORDER BY source_table) FROM merkle_log_sources WHERE log_name = 'eves'";
+    assert_eq!(one::<String>(&mut b, state), "planning_fails ready");
+    assert_eq!(findings(&mut b, "eves"), ["schema_changed public.eves"]);
+    all_is_shown_at_once(&mut b);
+    run(&mut b, "SET ROLE eve; DROP INDEX eves_v; RESET ROLE");
+    assert_eq!(drain(&mut b, "eves"), 4);
+    assert_eq!(one::<String>(&mut b, state), "ready ready");
+    assert_eq!(findings(&mut b, "eves"), Vec::<String>::new());
+}
+
+#[test]
+fn a_batch_cannot_be_called_by_what_its_own_planning_runs() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, EVES);
+    run(
+        &mut a,
+        "GRANT EXECUTE ON FUNCTION process_next_batch TO eve; INSERT INTO eves DEFAULT VALUES",
+    );
+    let_planning_run(
+        &mut a,
+        "BEGIN PERFORM public.process_next_batch('eves'); RETURN true; END",
+    );
+    let mut b = cluster.client("postgres");
+    assert_eq!(drain(&mut b, "eves"), 0);
+    let detail: String = one(
+        &mut b,
+        "SELECT state_detail FROM merkle_log_sources WHERE log_name = 'eves'",
+    );
+    assert!(detail.contains("while it reads a source"), "{detail}");
+    run(&mut b, "DROP INDEX eves_v");
+    assert_eq!(drain(&mut b, "eves"), 1);
+    assert_eq!(findings(&mut b, "eves"), Vec::<String>::new());
+}
+
+#[test]
+fn monitoring_runs_no_code_of_a_tables_owner() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(
+        &mut a,
+        "CREATE ROLE tenant LOGIN; GRANT USAGE, CREATE ON SCHEMA public TO tenant;
+         CREATE TABLE ran (n int); GRANT ALL ON ran TO tenant",
+    );
+    let mut tenant = cluster.client_as("postgres", "tenant");
+    run(
+        &mut tenant,
+        "CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY, at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (id));
+         CREATE INDEX ON t (at);
+         CREATE FUNCTION slow(int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING 'the owner''s code ran'; PERFORM pg_sleep(3); RETURN true; END $$",
+    );
+    run(
+        &mut a,
+        "SELECT create_log('audit'); SELECT add_source('audit', 't', 'at'); SELECT process_next_batch('audit')",
+    );
+    run(&mut tenant, "CREATE INDEX ON t (id) WHERE slow(1)");
+    run(&mut tenant, "INSERT INTO t DEFAULT VALUES");
+    let mut fresh = cluster.client("postgres");
+    run(&mut fresh, "SET statement_timeout = '2s'");
+    let lag: Option<i64> = one(
+        &mut fresh,
+        "SELECT lag_rows FROM merkle_log_status WHERE log_name = 'audit'",
+    );
+    assert_eq!(lag, None);
+    let why: String = one(
+        &mut fresh,
+        "SELECT detail FROM merkle_log_health() WHERE check_name = 'lag' AND object = 'audit'",
+    );
+    assert!(why.contains("only looked at"), "{why}");
+    let holes: Vec<String> = column(&mut fresh, "SELECT problem FROM merkle_log_coverage");
+    assert!(holes[0].contains("only looked at"), "{holes:?}");
+    run(&mut fresh, "SELECT merkle_log_metrics()");
+    // Batches are the owner's business, and no function of others is refused after monitoring.
+    run(&mut fresh, "SET statement_timeout = 0; SELECT slow(1)");
+}
+
+#[test]
+fn the_lag_is_counted_up_to_a_bound() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, AUDIT);
+    run(
+        &mut a,
+        "CREATE TABLE q (id int PRIMARY KEY); SELECT create_log('r'); SELECT add_source('r', 'q', capture => 'trigger');
+         INSERT INTO orders (note) SELECT 'x' FROM generate_series(1, 12000); INSERT INTO q SELECT generate_series(1, 12000)",
+    );
+    let lag: Vec<i64> = column(
+        &mut a,
+        "SELECT lag_rows FROM merkle_log_status WHERE log_name <> 'merkle_log_administration' ORDER BY log_name",
+    );
+    assert_eq!(lag, [10_000, 10_000]);
+    let words: Vec<String> = column(
+        &mut a,
+        "SELECT split_part(detail, ',', 1) FROM merkle_log_health() WHERE check_name = 'lag' AND object <> 'merkle_log_administration'",
+    );
+    assert_eq!(words, ["at least 10000 rows wait"; 2]);
+    run(&mut a, "SELECT process_next_batch(), process_next_batch()");
+    let lag: Vec<i64> = column(&mut a, "SELECT lag_rows FROM merkle_log_status");
+    assert_eq!(lag, [0, 0, 0]);
+}
+
+/// How many rows of the server's catalogs and of the extension's tables a statement reads.
+fn tuples_read(client: &mut Client, sql: &str) -> i64 {
+    let read = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::int8 FROM (
+                    SELECT seq_tup_read, idx_tup_fetch FROM pg_stat_xact_sys_tables
+                    UNION ALL SELECT seq_tup_read, idx_tup_fetch FROM pg_stat_xact_user_tables) s";
+    // What earlier transactions read may still be among the counts.
+    run(client, "BEGIN");
+    let before: i64 = one(client, read);
+    run(client, sql);
+    let after: i64 = one(client, read);
+    run(client, "COMMIT");
+    after - before
+}
+
+#[test]
+fn what_an_idle_source_costs_does_not_grow_with_the_others() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, "SELECT create_log('few'), create_log('many')");
+    let add = |client: &mut Client, log: &str, from: i32, to: i32| {
+        run(
+            client,
+            &format!(
+                "DO $$BEGIN FOR i IN {from}..{to} LOOP
+                   EXECUTE format('CREATE TABLE t%s (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY)', i);
+                   PERFORM add_source('{log}', ('t' || i)::regclass, 'id', append_only => true);
+                 END LOOP; END$$"
+            ),
+        );
+    };
+    add(&mut a, "few", 1, 10);
+    let batch = "SELECT process_next_batch('few')";
+    let coverage = "SELECT count(*) FROM merkle_log_coverage WHERE log_name = 'few'";
+    let costs = |a: &mut Client| {
+        run(a, batch);
+        run(a, coverage);
+        [tuples_read(a, batch), tuples_read(a, coverage)]
+    };
+    let alone = costs(&mut a);
+    add(&mut a, "many", 11, 110);
+    let beside = costs(&mut a);
+    for (alone, beside) in alone.into_iter().zip(beside) {
+        assert!(
+            beside < alone * 2 + 400,
+            "{alone} rows read alone, {beside} beside 100 sources of another log"
+        );
+    }
+    // A batch of the large log looks up nothing but what is in its own lists.
+    run(&mut a, "SELECT process_next_batch('many')");
+    let idle = tuples_read(&mut a, "SELECT process_next_batch('many')");
+    assert!(
+        idle < 100 * 50,
+        "an idle batch of 100 sources reads {idle} rows"
+    );
+}

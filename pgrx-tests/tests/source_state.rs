@@ -335,3 +335,116 @@ fn a_detached_partition_is_an_ordinary_table_again() {
         );
     }
 }
+
+#[test]
+fn what_a_state_says_to_do_mends_it_when_it_is_done() {
+    let cluster = Cluster::start();
+    let mut c = cluster.client("postgres");
+    run(
+        &mut c,
+        "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE ROLE plain;
+         CREATE TABLE a (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
+         CREATE TABLE b (k text PRIMARY KEY, \"At\" bigint NOT NULL, h bytea);
+         CREATE INDEX ON b (\"At\"); GRANT ALL ON SCHEMA public TO plain;
+         SELECT create_log('w'); SELECT add_source('w', 'a', 'id');
+         SELECT add_source('w', 'b', 'At', capture => 'watermark', hash_column => 'h');
+         INSERT INTO b VALUES ('{ok}', 1, '\\x01')",
+    );
+    drained(&mut c, "w");
+    for (at, (state, spoil)) in [
+        ("not_permanent", "ALTER TABLE b SET UNLOGGED"),
+        (
+            "forced_row_security",
+            "ALTER TABLE b OWNER TO plain; ALTER TABLE b ENABLE ROW LEVEL SECURITY; ALTER TABLE b FORCE ROW LEVEL SECURITY",
+        ),
+        (
+            "key_type_changed",
+            "ALTER TABLE b ALTER k TYPE mood[] USING k::mood[]",
+        ),
+        ("order_type_changed", "ALTER TABLE b ALTER \"At\" TYPE text"),
+        ("order_nullable", "ALTER TABLE b ALTER \"At\" DROP NOT NULL"),
+        (
+            "column_missing",
+            "ALTER TABLE b ALTER h TYPE int USING length(h)",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        run(&mut c, spoil);
+        run(&mut c, "INSERT INTO a DEFAULT VALUES");
+        assert_eq!(drained(&mut c, "w"), 1, "{state}: the other source goes on");
+        assert_eq!(
+            states(&mut c),
+            ["public.a ready".to_owned(), format!("public.b {state}")]
+        );
+        let mend: String = one(
+            &mut c,
+            "SELECT state_mend FROM merkle_log_sources WHERE state <> 'ready'",
+        );
+        run(&mut c, &mend);
+        let (key, order) = (["{sad}", "{}", "{ok,ok}", "{sad,ok}", "{ok,sad}", "{sad,sad}"][at], at + 2);
+        let h = if state == "column_missing" { "7" } else { "'\\x02'" };
+        run(&mut c, &format!("INSERT INTO b VALUES ('{key}', {order}, {h})"));
+        assert_eq!(drained(&mut c, "w"), 1, "{state}: {mend}");
+        assert_eq!(
+            states(&mut c),
+            ["public.a ready", "public.b ready"],
+            "{state}: {mend}"
+        );
+        // What the hash column said is gone with its type.
+        let lost: &[&str] = match state {
+            "column_missing" => &["schema_changed public.b 0"],
+            _ => &[],
+        };
+        assert_eq!(findings(&mut c, "w"), lost, "{state}");
+    }
+    // Back to what is logged whole: a hash column that is dropped.
+    run(
+        &mut c,
+        "ALTER TABLE b ADD g text; SELECT alter_source('w', 'b', hash_column => 'g'); ALTER TABLE b DROP g",
+    );
+    drained(&mut c, "w");
+    assert_eq!(states(&mut c)[1], "public.b column_missing");
+    let mend: String = one(
+        &mut c,
+        "SELECT state_mend FROM merkle_log_sources WHERE state <> 'ready'",
+    );
+    run(&mut c, &mend);
+    drained(&mut c, "w");
+    assert_eq!(states(&mut c)[1], "public.b ready");
+}
+
+#[test]
+fn a_source_whose_record_is_damaged_is_named_and_goes_on_when_the_record_is_back() {
+    let cluster = Cluster::start();
+    let mut c = cluster.client("postgres");
+    run(&mut c, TWO);
+    assert_eq!(drained(&mut c, "w"), 2);
+    run(
+        &mut c,
+        "CREATE TABLE kept AS SELECT v.* FROM verification_source_versions v JOIN verification_sources USING (source_id) WHERE source_table = 'public.b';
+         DELETE FROM verification_source_versions v USING kept WHERE v.source_id = kept.source_id",
+    );
+    // A session that has not asked before.
+    let mut c = cluster.client("postgres");
+    run(&mut c, "INSERT INTO a (note) VALUES ('meanwhile')");
+    assert_eq!(drained(&mut c, "w"), 1);
+    assert_eq!(states(&mut c), ["public.a ready", "public.b damaged"]);
+    let mend: String = one(
+        &mut c,
+        "SELECT state_mend FROM merkle_log_sources WHERE state <> 'ready'",
+    );
+    let found: Vec<String> = column(&mut c, &mend.replace('*', "kind"));
+    assert!(
+        found.contains(&"configuration_altered".to_owned()),
+        "{found:?}"
+    );
+    run(
+        &mut c,
+        "INSERT INTO verification_source_versions SELECT * FROM kept; INSERT INTO b (note) VALUES ('again')",
+    );
+    assert_eq!(drained(&mut c, "w"), 1);
+    assert_eq!(states(&mut c), ["public.a ready", "public.b ready"]);
+    assert_eq!(findings(&mut c, "w"), Vec::<String>::new());
+}

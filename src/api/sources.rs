@@ -261,8 +261,8 @@ fn alter_source_v2(
         if source.by_trigger() && hash_column.as_ref().is_some_and(|c| !c.is_empty()) {
             return Err(no_hash_column(&shape.table));
         }
-        if reshapes {
-            // What happened to the table so far belongs to a version of its own.
+        // What happened to the table so far belongs to a version of its own, unless it took the hash column away.
+        if reshapes && shape.columns_now().is_ok() {
             shape.record(session, size)?;
         }
         if let Some(columns) = column_names("columns", columns)? {

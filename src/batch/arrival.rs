@@ -7,7 +7,7 @@
 use super::{Late, record_late, report};
 use crate::capture::gather;
 use crate::capture::page::CapturedAs;
-use crate::capture::partitions;
+use crate::capture::partitions::{self, Seen};
 use crate::capture::queue::{self, Change, Queue};
 use crate::capture::row_key;
 use crate::capture::scan::{Leaf, MUCH, Scan};
@@ -31,7 +31,7 @@ use crate::store::set_aside;
 use leaf_format::Kind;
 use merkle_tree::Hash;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 /// Rows of the queue that are taken on at once.
@@ -210,6 +210,8 @@ struct Batch<'a> {
     progress: Progress,
     /// The version in force of each source whose changes were seen.
     versions: HashMap<i32, Option<i32>>,
+    /// Partitions that changes were captured in before they were on record, by source.
+    seen: HashSet<(i32, Seen)>,
 }
 
 impl<'a> Batch<'a> {
@@ -220,6 +222,7 @@ impl<'a> Batch<'a> {
             progress: Progress::start(command, log.id, log.batch_size as u64),
             appender: Appender::open(session, log)?,
             versions: HashMap::new(),
+            seen: HashSet::new(),
         })
     }
 
@@ -305,6 +308,7 @@ impl<'a> Batch<'a> {
             let (table, of_log) = (&run[0].table, run[0].kind == Kind::Truncate);
             if !of_log {
                 self.follow_version(id, table)?;
+                self.see_partition(table);
             }
             let first = self.appender.size();
             for change in run {
@@ -340,6 +344,17 @@ impl<'a> Batch<'a> {
         Error::Damaged {
             log: self.log.name.clone(),
             problem: format!("queue row {id} {problem}"),
+        }
+    }
+
+    /// Puts on record a partition that changes were captured in before any batch saw it.
+    fn see_partition(&mut self, changes: &CapturedAs) {
+        let Some(seen) = &changes.partition else {
+            return;
+        };
+        let new = self.seen.insert((changes.source_id, Seen::clone(seen)));
+        if new && let Some(source) = sources::by_id(self.session, changes.source_id) {
+            partitions::record_seen(self.session, &source, seen, self.appender.size());
         }
     }
 

@@ -10,6 +10,7 @@
 //! after it cannot have a value that ties with one of these.
 
 use super::order::{Domain, OrderValue};
+use super::ready;
 use super::row_key::order_value;
 use super::shape::Shape;
 use crate::catalog::logs::Log;
@@ -20,11 +21,44 @@ use std::collections::HashMap;
 
 /// The highest order value that a batch may take now, in its text form; `None` where there is no limit.
 pub fn of(session: &Session, log: &Log, shape: &Shape) -> Option<String> {
-    match Domain::of_type(shape.order().base_type)? {
-        Domain::Time => Some(clock(session, shape.order().base_type, log.settle)),
-        Domain::Number => sequence(session, shape),
-        Domain::Uuid | Domain::Arrival => None,
-    }
+    of_all(session, log, &[shape]).pop().flatten()
+}
+
+/// As `of`, of several sources at once.
+pub fn of_all(session: &Session, log: &Log, shapes: &[&Shape]) -> Vec<Option<String>> {
+    let mut clocks: HashMap<pg_sys::Oid, String> = HashMap::new();
+    let sequences = last_values(session, shapes);
+    let ceiling = |(shape, last): (&&Shape, Option<i64>)| {
+        let order = shape.order();
+        match Domain::of_type(order.base_type)? {
+            Domain::Time => {
+                let clock = clocks
+                    .entry(order.base_type)
+                    .or_insert_with(|| clock(session, order.base_type, log.settle));
+                Some(clock.clone())
+            }
+            Domain::Number => {
+                // None where the log is past it already: there the writers bring the values.
+                let last = last?;
+                let past = logged_order(shape).is_some_and(|w| w > OrderValue::Integer(last));
+                (!past).then(|| last.to_string())
+            }
+            Domain::Uuid | Domain::Arrival => None,
+        }
+    };
+    shapes.iter().zip(sequences).map(ceiling).collect()
+}
+
+fn logged_order(shape: &Shape) -> Option<OrderValue> {
+    let first = shape.source.watermark.as_ref()?.first()?;
+    Some(order_value(shape.order(), first))
+}
+
+/// True if nothing can lie after the watermark and up to the ceiling: the key is the order column, and the last of
+/// what its sequence gave out is logged.
+pub fn is_reached(shape: &Shape, ceiling: Option<&str>) -> bool {
+    shape.sort.len() == 1
+        && ceiling.is_some_and(|c| logged_order(shape) == Some(order_value(shape.order(), c)))
 }
 
 /// What is earlier than the clock, and `settle` old. Without a time zone it may be that of any zone, of
@@ -50,26 +84,51 @@ fn clock(session: &Session, base_type: pg_sys::Oid, settle: Option<Interval>) ->
         .expect("the clock has a time")
 }
 
-/// The last value of the sequence that fills the order column. None where the log is past it already:
-/// there the writers bring the values.
-fn sequence(session: &Session, shape: &Shape) -> Option<String> {
-    let last: i64 = session
-        .fresh_one(
-            "SELECT pg_catalog.max(CASE WHEN pg_catalog.has_sequence_privilege(q.seqrelid, 'SELECT,USAGE')
-                                        THEN pg_catalog.pg_sequence_last_value(q.seqrelid) END)
-               FROM pg_catalog.pg_depend p
-               JOIN pg_catalog.pg_sequence q ON q.seqrelid = CASE p.deptype WHEN 'i' THEN p.objid ELSE p.refobjid END
-               LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = $1 AND d.adnum = $2
-              WHERE p.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND p.deptype = 'i'
-                AND p.refclassid = p.classid AND p.refobjid = $1 AND p.refobjsubid = $2
-                 OR p.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND p.objid = d.oid",
-            &[shape.table.oid.into(), shape.order().attnum.into()],
-            |row| row.get(0),
-        )
-        .flatten()?;
-    let logged = shape.source.watermark.as_ref().and_then(|w| w.first());
-    let past = logged.is_some_and(|w| order_value(shape.order(), w) > OrderValue::Integer(last));
-    (!past).then(|| last.to_string())
+/// The last value of the sequence that fills each source's order column, where one does.
+fn last_values(session: &Session, shapes: &[&Shape]) -> Vec<Option<i64>> {
+    let (mut places, mut all) = (Vec::new(), Vec::new());
+    for (place, shape) in shapes.iter().enumerate() {
+        if Domain::of_type(shape.order().base_type) == Some(Domain::Number) {
+            for sequence in sequences(session, shape) {
+                places.push(place as i32);
+                all.push(sequence);
+            }
+        }
+    }
+    let mut values = vec![None; shapes.len()];
+    if !all.is_empty() {
+        session.fresh(
+            "SELECT s.place, pg_catalog.max(CASE WHEN pg_catalog.has_sequence_privilege(s.sequence, 'SELECT,USAGE')
+                                                 THEN pg_catalog.pg_sequence_last_value(s.sequence) END)
+               FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) s (place, sequence) GROUP BY s.place",
+            &[places.into(), all.into()],
+            |row| values[row.required::<i32>(0) as usize] = row.get(1),
+        );
+    }
+    values
+}
+
+/// The sequences that fill the order column: that of an identity column, and those in its default value.
+fn sequences(session: &Session, shape: &Shape) -> Vec<pg_sys::Oid> {
+    if let Some(known) = ready::sequences(&shape.source) {
+        return known;
+    }
+    let since = ready::now();
+    let found = session.fresh(
+        "SELECT q.seqrelid
+           FROM (SELECT p.objid FROM pg_catalog.pg_depend p
+                  WHERE p.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND p.refobjid = $1 AND p.refobjsubid = $2
+                    AND p.classid = p.refclassid AND p.deptype = 'i'
+                 UNION
+                 SELECT p.refobjid FROM pg_catalog.pg_attrdef d
+                   JOIN pg_catalog.pg_depend p ON p.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND p.objid = d.oid
+                  WHERE d.adrelid = $1 AND d.adnum = $2) s (oid)
+           JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid",
+        &[shape.table.oid.into(), shape.order().attnum.into()],
+        |row| row.required(0),
+    );
+    ready::keep_sequences(since, &shape.source, &found);
+    found
 }
 
 /// For each source of a log with entries of rows ahead of its watermark: the least order value that such a

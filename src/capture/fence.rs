@@ -36,9 +36,8 @@ pub fn caller_is_writing(session: &Session, sources: &[pg_sys::Oid]) -> bool {
                 SELECT FROM pg_catalog.pg_locks l
                  WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
                    AND l.pid = pg_catalog.pg_backend_pid()
-                   AND l.relation IN (
-                       SELECT pg_catalog.unnest($1)
-                       UNION SELECT t.relid FROM pg_catalog.unnest($1) s, pg_catalog.pg_partition_tree(s) t))",
+                   AND (l.relation = ANY ($1)
+                     OR EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(l.relation) a WHERE a.relid = ANY ($1))))",
             &[sources.to_vec().into()],
             |row| row.required(0),
         )

@@ -11,6 +11,7 @@ use super::table::Table;
 use crate::catalog::logs;
 use crate::catalog::sources::{self, Capture, Source};
 use crate::error::Error;
+use crate::pg::spi::Row;
 use crate::pg::trigger::Firing;
 use crate::session::Session;
 use pgrx::pg_sys;
@@ -87,14 +88,16 @@ impl Needed {
     }
 
     /// The statement that makes it, on the source's table (`root`) or on a partition of it.
-    fn create(&self, source: &Source, name: &str, table: &str, root: bool) -> String {
+    fn create(&self, session: &Session, source: &Source, (table, root): (&str, bool)) -> String {
+        let schema = session.schema();
+        let name = self.name(source);
         let (event, level, function, id) = (self.event, self.level, self.function, source.id);
         let condition = match self.notes {
-            true => format!("WHEN (@extschema@.capture_truncate({id}, {root}))"),
+            true => format!("WHEN ({schema}.capture_truncate({id}, {root}))"),
             false => String::new(),
         };
         format!(
-            "CREATE TRIGGER {name} {event} ON {table} {level} {condition} EXECUTE FUNCTION @extschema@.{function}('{id}')"
+            "CREATE TRIGGER {name} {event} ON {table} {level} {condition} EXECUTE FUNCTION {schema}.{function}('{id}')"
         )
     }
 
@@ -128,8 +131,8 @@ fn needed(source: &Source) -> impl Iterator<Item = &'static Needed> {
 fn tables(session: &Session, source: &Source) -> Vec<(pg_sys::Oid, String, bool)> {
     session.fresh(
         "SELECT c.oid, c.oid::pg_catalog.regclass::pg_catalog.text, c.oid = $1
-           FROM pg_catalog.pg_class c
-          WHERE c.oid = $1 OR c.oid IN (SELECT t.relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) t)
+           FROM (SELECT $1 UNION SELECT t.relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) t) t (relid)
+           JOIN pg_catalog.pg_class c ON c.oid = t.relid
           ORDER BY c.oid <> $1, c.oid",
         &[source.relation.into()],
         |row| (row.required(0), row.required(1), row.required(2)),
@@ -162,51 +165,71 @@ struct Present {
     copied: bool,
 }
 
-fn present(session: &Session, source: &Source) -> Vec<Present> {
-    session.fresh(
-        "SELECT t.tgrelid, t.tgrelid::pg_catalog.regclass::pg_catalog.text, pg_catalog.quote_ident(t.tgname),
+/// Of the extension's schema, so that its name may be any.
+const PRESENT: &str = "SELECT t.tgrelid, t.tgrelid::pg_catalog.regclass::pg_catalog.text, pg_catalog.quote_ident(t.tgname),
                 p.proname::pg_catalog.text, t.tgtype, t.tgenabled::pg_catalog.text, t.tgparentid <> 0,
                 CASE WHEN t.tgqual IS NULL THEN ''
                      WHEN t.tgtype & 1 = 0 THEN pg_catalog.pg_get_expr(t.tgqual, t.tgrelid)
                      ELSE 'of a row' END,
-                pg_catalog.format('%I.capture_truncate(%s, ', e.extnamespace::pg_catalog.regnamespace, $3::pg_catalog.int4),
+                pg_catalog.format('%I.capture_truncate(', e.extnamespace::pg_catalog.regnamespace),
                 t.tgattr <> ''
            FROM pg_catalog.pg_extension e
            JOIN pg_catalog.pg_proc p ON p.pronamespace = e.extnamespace AND p.proname IN ('capture_change', 'refuse_change')
            JOIN pg_catalog.pg_trigger t ON t.tgfoid = p.oid
-          WHERE e.oid = $1 AND t.tgnargs = 1 AND t.tgargs = $2
-          ORDER BY t.tgrelid, t.oid",
-        &[
-            session.extension().into(),
-            [source.id.to_string().as_bytes(), b"\0"].concat().into(),
-            source.id.into(),
-        ],
-        |row| {
-            let (condition, ours): (String, String) = (row.required(7), row.required(8));
-            Present {
-                relation: row.required(0),
-                table: row.required(1),
-                name: row.required(2),
-                function: row.required(3),
-                tgtype: row.required(4),
-                tgenabled: row.required(5),
-                copied: row.required(6),
-                condition: match condition.strip_prefix(&ours) {
-                    _ if condition.is_empty() => Condition::Always,
-                    Some("true)") => Condition::Notes(true),
-                    Some("false)") => Condition::Notes(false),
-                    _ => Condition::Other,
-                },
-                for_columns: row.required(9),
-            }
-        },
-    )
+          WHERE e.oid = $1 AND t.tgnargs = 1 AND t.tgargs = $2";
+
+/// The triggers of a source on any table. Reads through all triggers of the database.
+fn present_anywhere(session: &Session, source: &Source) -> Vec<Present> {
+    let sql = format!("{PRESENT} ORDER BY t.tgrelid, t.oid");
+    let args = [session.extension().into(), argument(source).into()];
+    session.fresh(&sql, &args, |row| Present::of(source, row))
+}
+
+/// The triggers of a source on these tables.
+fn present_on(session: &Session, source: &Source, tables: Vec<pg_sys::Oid>) -> Vec<Present> {
+    let sql = format!("{PRESENT} AND t.tgrelid = ANY ($3) ORDER BY t.tgrelid, t.oid");
+    let args = [
+        session.extension().into(),
+        argument(source).into(),
+        tables.into(),
+    ];
+    session.fresh(&sql, &args, |row| Present::of(source, row))
+}
+
+/// A trigger's argument as it is stored.
+fn argument(source: &Source) -> Vec<u8> {
+    [source.id.to_string().as_bytes(), b"\0"].concat()
+}
+
+impl Present {
+    fn of(source: &Source, row: &Row) -> Present {
+        let (condition, notes): (String, String) = (row.required(7), row.required(8));
+        let noted = condition.strip_prefix(&notes).and_then(|rest| {
+            let rest = rest.strip_prefix(&format!("{}, ", source.id))?;
+            rest.strip_suffix(')')?.parse().ok()
+        });
+        Present {
+            relation: row.required(0),
+            table: row.required(1),
+            name: row.required(2),
+            function: row.required(3),
+            tgtype: row.required(4),
+            tgenabled: row.required(5),
+            copied: row.required(6),
+            condition: match noted {
+                _ if condition.is_empty() => Condition::Always,
+                Some(root) => Condition::Notes(root),
+                None => Condition::Other,
+            },
+            for_columns: row.required(9),
+        }
+    }
 }
 
 /// Sets up what the source needs and has not, and takes away what it has and does not need: on tables that
 /// are no partition of it any more, and the triggers by which versions up to 0.3.0 captured changes.
 pub fn install(session: &Session, source: &Source) {
-    let mut present = present(session, source);
+    let mut present = present_anywhere(session, source);
     let mut wanted = Vec::new();
     for (oid, table, root) in &tables(session, source) {
         for trigger in needed(source).filter(|t| *root || !t.for_each_row()) {
@@ -226,7 +249,7 @@ pub fn install(session: &Session, source: &Source) {
             Some(found) => found.name.clone(),
             None => {
                 let name = trigger.name(source);
-                session.command(&trigger.create(source, &name, &table, root));
+                session.command(&trigger.create(session, source, (&table, root)));
                 name
             }
         };
@@ -273,9 +296,13 @@ pub struct Hole {
 }
 
 pub fn holes(session: &Session, source: &Source) -> Vec<Hole> {
-    let present = present(session, source);
+    if needed(source).next().is_none() {
+        return Vec::new();
+    }
+    let tables = tables(session, source);
+    let present = present_on(session, source, tables.iter().map(|t| t.0).collect());
     let mut holes = Vec::new();
-    for (relation, _, root) in tables(session, source) {
+    for (relation, _, root) in tables {
         let mut hole = |state, detail| {
             holes.push(Hole {
                 state,

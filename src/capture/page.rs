@@ -5,6 +5,7 @@
 
 use super::change_order::Rank;
 use super::gather::Origin;
+use super::partitions::Seen;
 use crate::catalog::versions::Column;
 use crate::pg::alloc;
 use leaf_format::Kind;
@@ -30,6 +31,8 @@ pub struct CapturedAs<'a> {
     pub bound_to: Option<Cow<'a, str>>,
     /// Leaf data is kept, not only its hash.
     pub keep: bool,
+    /// The partition that it is, where that was not on record: it may be gone before a batch sees it.
+    pub partition: Option<Cow<'a, Seen>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -130,6 +133,7 @@ impl<'a> Filling<'a> {
         if new {
             let columns = item.table.columns.iter().flat_map(|c| c.iter());
             self.bytes += OVERHEAD + columns.map(Column::size).sum::<usize>();
+            self.bytes += item.table.partition.as_ref().map_or(0, |p| p.size());
         }
         let (origin, new) = find(&mut self.origins, item.origin);
         if new {

@@ -6,16 +6,20 @@
 //! That a partition left is an act of administration, so it cannot be denied; a row is `detached` only if
 //! it was logged before its partition left, and no partition that is attached would hold it.
 
+use super::ready;
 use super::shape::Shape;
 use super::table::Attribute;
+use super::table_query::TableQuery;
 use crate::administration::state::Row as OnRecord;
 use crate::administration::{self, Act};
+use crate::catalog::logs::Log;
 use crate::catalog::sources::{Source, relation_name};
-use crate::error::literal;
+use crate::error::{identifier, literal};
 use crate::pg::spi::{self, Row, Snapshot};
-use crate::pg::{datum, role, subtransaction};
+use crate::pg::{datum, relcache, subtransaction};
 use crate::session::Session;
 use pgrx::pg_sys;
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 
 /// Keys that are held against a condition at once.
@@ -161,16 +165,48 @@ impl Partition {
     }
 }
 
-/// Puts on record which partitions came and which left. What is logged from now on, from leaf index `size`
-/// on, is of those that are attached.
+/// Puts on record which partitions of a log's sources came and which left. What is logged from now on, from leaf
+/// index `size` on, is of those that are attached.
+pub fn record_all(session: &Session, log: &Log, shapes: &[Shape], size: i64) {
+    let had: HashSet<i32> = session
+        .fresh(
+            "SELECT DISTINCT p.source_id FROM @extschema@.verification_source_partitions p
+               JOIN @extschema@.verification_sources s ON s.source_id = p.source_id
+              WHERE s.log_id = $1 AND p.to_leaf_index IS NULL",
+            &[log.id.into()],
+            |row| row.required::<i32>(0),
+        )
+        .into_iter()
+        .collect();
+    for shape in shapes {
+        if shape.table.partitioned || had.contains(&shape.source.id) {
+            record(session, shape, size);
+        }
+    }
+}
+
+/// As `record_all`, of one source.
 pub fn record(session: &Session, shape: &Shape, size: i64) {
     let source = &shape.source;
+    if ready::is_partitions_recorded(source) {
+        return;
+    }
+    let since = ready::now();
     let mut before = recorded(session, Snapshot::Fresh, source.id);
     before.retain(|p| p.to_leaf_index.is_none());
     if before.is_empty() && !shape.table.partitioned {
         return;
     }
     let now = attached(session, Snapshot::Fresh, shape);
+    let described = |p: &Partition| {
+        let of_now = now.iter().find(|q| q.is(p));
+        of_now.is_some_and(|q| (&q.condition, &q.columns) == (&p.condition, &p.columns))
+    };
+    if before.len() == now.len() && before.iter().all(described) {
+        // Nothing is written, so a rollback takes nothing of it back.
+        ready::keep_partitions_recorded(since, source);
+        return;
+    }
     for gone in before.iter().filter(|p| !now.iter().any(|q| q.is(p))) {
         session.execute(
             "UPDATE @extschema@.verification_source_partitions
@@ -191,32 +227,117 @@ pub fn record(session: &Session, shape: &Shape, size: i64) {
             },
         );
     }
-    for new in now.iter().filter(|p| !before.iter().any(|q| q.is(p))) {
-        session.execute(
-            "INSERT INTO @extschema@.verification_source_partitions
-                (source_id, partition_name, relation, bound, condition, key_columns, from_leaf_index)
-             VALUES ($1, $2, $3::pg_catalog.regclass, $4, $5, $6, $7)
-             ON CONFLICT (source_id, partition_name, from_leaf_index) DO UPDATE
-                SET relation = EXCLUDED.relation, bound = EXCLUDED.bound, condition = EXCLUDED.condition,
-                    key_columns = EXCLUDED.key_columns, to_leaf_index = NULL, detached_at = NULL",
-            &[
-                source.id.into(),
-                new.name.as_str().into(),
-                new.relation.into(),
-                new.bound.as_str().into(),
-                new.condition.as_str().into(),
-                new.columns.clone().into(),
-                size.into(),
-            ],
-        );
-        administration::record(
-            session,
-            Act::PartitionAttached {
-                source_id: source.id,
-                partition: new.name.clone(),
-            },
-        );
+    for partition in &now {
+        match before.iter().find(|p| p.is(partition)) {
+            None => insert(session, source.id, partition, size),
+            Some(known) if !described(known) => describe(session, source.id, known, partition),
+            Some(_) => {}
+        }
     }
+}
+
+/// Columns were renamed, or a restore gave the table another number, by which a condition on hashes names it.
+fn describe(session: &Session, source_id: i32, known: &Partition, now: &Partition) {
+    session.execute(
+        "UPDATE @extschema@.verification_source_partitions SET condition = $4, key_columns = $5
+          WHERE source_id = $1 AND partition_name = $2 AND from_leaf_index = $3",
+        &[
+            source_id.into(),
+            known.name.as_str().into(),
+            known.from_leaf_index.into(),
+            now.condition.as_str().into(),
+            now.columns.clone().into(),
+        ],
+    );
+}
+
+fn insert(session: &Session, source_id: i32, new: &Partition, size: i64) {
+    session.execute(
+        "INSERT INTO @extschema@.verification_source_partitions
+            (source_id, partition_name, relation, bound, condition, key_columns, from_leaf_index)
+         VALUES ($1, $2, $3::pg_catalog.regclass, $4, $5, $6, $7)
+         ON CONFLICT (source_id, partition_name, from_leaf_index) DO UPDATE
+            SET relation = EXCLUDED.relation, bound = EXCLUDED.bound, condition = EXCLUDED.condition,
+                key_columns = EXCLUDED.key_columns, to_leaf_index = NULL, detached_at = NULL",
+        &[
+            source_id.into(),
+            new.name.as_str().into(),
+            new.relation.into(),
+            new.bound.as_str().into(),
+            new.condition.as_str().into(),
+            new.columns.clone().into(),
+            size.into(),
+        ],
+    );
+    let partition = new.name.clone();
+    administration::record(
+        session,
+        Act::PartitionAttached {
+            source_id,
+            partition,
+        },
+    );
+}
+
+/// A partition as a change of its rows found it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Seen {
+    relation: u32,
+    name: String,
+    bound: String,
+    condition: String,
+    columns: Vec<String>,
+}
+
+impl Seen {
+    /// Its bytes, about.
+    pub fn size(&self) -> usize {
+        let columns = self.columns.iter().map(|c| c.len() + size_of::<String>());
+        let texts = self.name.len() + self.bound.len() + self.condition.len();
+        size_of::<Seen>() + texts + columns.sum::<usize>()
+    }
+}
+
+/// The partition `relation` of a source, if it is not on record yet.
+pub fn unrecorded(session: &Session, shape: &Shape, relation: pg_sys::Oid) -> Option<Seen> {
+    let mut now = attached(session, Snapshot::Fresh, shape).into_iter();
+    let partition = now.find(|p| p.relation == relation)?;
+    if is_open(session, shape.source.id, &partition) {
+        return None;
+    }
+    Some(Seen {
+        relation: relation.to_u32(),
+        name: partition.name,
+        bound: partition.bound,
+        condition: partition.condition,
+        columns: partition.columns,
+    })
+}
+
+/// Puts a partition on record that changes were captured in, though it may have left since: from leaf index `size`
+/// on, entries may be of its rows. The batch that has logged all of them compares the record with the table.
+pub fn record_seen(session: &Session, source: &Source, seen: &Seen, size: i64) {
+    let partition = Partition {
+        relation: pg_sys::Oid::from(seen.relation),
+        name: seen.name.clone(),
+        bound: seen.bound.clone(),
+        condition: seen.condition.clone(),
+        columns: seen.columns.clone(),
+        to_leaf_index: None,
+        from_leaf_index: size,
+    };
+    if !is_open(session, source.id, &partition) {
+        // Sessions stop writing it into the queue, and what is known to be on record is looked at again.
+        relcache::invalidate(source.relation);
+        insert(session, source.id, &partition, size);
+    }
+}
+
+/// True if the partition is on record as attached.
+fn is_open(session: &Session, source_id: i32, partition: &Partition) -> bool {
+    recorded(session, Snapshot::Fresh, source_id)
+        .iter()
+        .any(|p| p.to_leaf_index.is_none() && p.is(partition))
 }
 
 /// The sources among `sources` that are partitioned, or were.
@@ -312,7 +433,7 @@ fn fulfil(
     if names.len() != shape.key.len() {
         return Vec::new();
     }
-    let named: Vec<String> = names.iter().map(|name| quoted(name)).collect();
+    let named: Vec<String> = names.iter().map(|name| identifier(name)).collect();
     // A name that is none of theirs.
     let mut place = "place".to_owned();
     while names.contains(&place) {
@@ -337,8 +458,9 @@ fn fulfil(
             rows.join(", "),
             named.join(", "),
         );
+        let args: Vec<_> = args.iter().map(datum::Value::parameter).collect();
         let fulfilled = subtransaction::run(|| {
-            role::as_table_owner(shape.table.owner, || {
+            TableQuery::on(shape).bounded(|| {
                 spi::query(Snapshot::Statement, &sql, &args, |row| {
                     row.required::<i32>(0) as usize
                 })
@@ -347,8 +469,4 @@ fn fulfil(
         found.extend(fulfilled.unwrap_or_default());
     }
     found
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -7,6 +7,7 @@
 
 use super::change_order::Rank;
 use super::page::{CapturedAs, Filling, Item, Page};
+use super::partitions::Seen;
 use super::reorder::Reorder;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::Source;
@@ -39,19 +40,11 @@ pub struct Pack {
 
 impl Pack {
     pub fn load(session: &Session) -> Result<Pack, Error> {
-        session
-            .fresh_one(
-                "SELECT '@extschema@.merkle_pending'::pg_catalog.regclass::pg_catalog.oid,
-                        '@extschema@.merkle_pending_order'::pg_catalog.regclass::pg_catalog.oid,
-                        '@extschema@.merkle_pending_id'::pg_catalog.regclass::pg_catalog.oid",
-                &[],
-                |row| Pack {
-                    table: row.required(0),
-                    index: row.required(1),
-                    sequence: row.required(2),
-                },
-            )
-            .ok_or(Error::NotInstalled)
+        Ok(Pack {
+            table: session.relation(c"merkle_pending")?,
+            index: session.relation(c"merkle_pending_order")?,
+            sequence: session.relation(c"merkle_pending_id")?,
+        })
     }
 
     /// False once the extension was dropped, which the running transaction may have done.
@@ -306,6 +299,7 @@ fn changes(page: &Page, transaction: u64) -> Vec<Change> {
             columns: table.columns.as_ref().map(|c| c.to_vec().into()),
             bound_to: table.bound_to.as_ref().map(|b| b.to_string().into()),
             keep: table.keep,
+            partition: table.partition.as_ref().map(|p| Cow::Owned(Seen::clone(p))),
         })
     };
     let tables: Vec<Rc<CapturedAs<'static>>> = page.tables.iter().map(own).collect();
@@ -359,6 +353,7 @@ fn changes_of_0_3(row: &Row, transaction: u64) -> Vec<Change> {
         columns: columns.map(|texts| versions::unflatten(&texts).into()),
         bound_to: None,
         keep: row.get(15).unwrap_or_default(),
+        partition: None,
     });
     let kind = row.get::<String>(10).unwrap_or_default();
     let kind = Kind::try_from(kind.as_str()).unwrap_or(Kind::Insert);
@@ -570,11 +565,13 @@ pub fn forget(session: &Session, places: &[String]) {
 
 /// The queue's table, and its size in bytes.
 pub fn table(session: &Session) -> Option<(pg_sys::Oid, i64)> {
-    session.fresh_one(
-        "SELECT q, pg_catalog.pg_relation_size(q) FROM (SELECT '@extschema@.merkle_pending'::pg_catalog.regclass) t (q)",
-        &[],
-        |row| (row.required(0), row.required(1)),
-    )
+    let table = session.relation(c"merkle_pending").ok()?;
+    let size = session.fresh_one(
+        "SELECT pg_catalog.pg_relation_size($1)",
+        &[table.into()],
+        |row| row.required(0),
+    );
+    size.map(|size| (table, size))
 }
 
 /// Those of `keys` that have changes in the queue; all of them where the source was truncated.

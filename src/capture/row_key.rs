@@ -4,6 +4,7 @@ use super::order::{Domain, OrderValue, SortKey};
 use super::shape::{self, Shape};
 use super::statement;
 use super::table::Attribute;
+use super::table_query::TableQuery;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
 use crate::catalog::versions::Version;
@@ -11,7 +12,7 @@ use crate::encode::definition::Definition;
 use crate::encode::{self, Decoder};
 use crate::error::Error;
 use crate::pg::relcache::{self, Changed};
-use crate::pg::spi::{self, Row, Snapshot};
+use crate::pg::spi::{Row, Snapshot};
 use crate::pg::{datum, role};
 use crate::session::Session;
 use crate::shared;
@@ -183,10 +184,8 @@ pub fn of_row_now(
         let parts: Option<Vec<String>> = columns.iter().enumerate().map(part).collect();
         parts.map(text)
     };
-    let rows = role::as_table_owner(shape.table.owner, || {
-        spi::query(Snapshot::Fresh, &statement.sql, &statement.args, read)
-    });
-    Ok(rows.into_iter().next().flatten())
+    let row = TableQuery::on(shape).first(Snapshot::Fresh, &statement, read);
+    Ok(row.flatten())
 }
 
 /// A key's columns as texts, from the text form of the key. The texts are what was given, not
@@ -331,14 +330,12 @@ impl Finder {
     fn normal(&self, key: &str) -> Result<RowKey, Error> {
         let mut order = None;
         let normal = |(column, part): (&Attribute, &String)| {
-            let arg = datum::input(column.base_type, part);
-            let value = arg.datum().map(|d| d.sans_lifetime());
+            let value = datum::input(column.base_type, part);
             if self.key.len() == 1 {
-                order = value.and_then(|d| sort_key_of(column, d));
+                order = sort_key_of(column, value.datum());
             }
-            // SAFETY: a value of the type that the parameter was just made for.
-            let text = value.map(|d| unsafe { datum::output(column.base_type, d) });
-            text.unwrap_or_default()
+            // SAFETY: a value that was just made of this type.
+            unsafe { datum::output(column.base_type, value.datum()) }
         };
         let parts = split(&self.name, self.key.len(), key)?;
         let text = text(self.key.iter().zip(&parts).map(normal).collect());
@@ -357,16 +354,15 @@ pub fn sort_key(shape: &Shape, key: &str) -> Option<SortKey> {
     let [column] = shape.key.as_slice() else {
         return None;
     };
-    let arg = datum::input(column.base_type, key);
-    sort_key_of(column, arg.datum()?.sans_lifetime())
+    let value = datum::input(column.base_type, key);
+    sort_key_of(column, value.datum())
 }
 
 /// An order value from its text. Raises the type's own error where the text is not a value of it.
 pub fn order_value(column: &Attribute, text: &str) -> OrderValue {
-    let arg = datum::input(column.base_type, text);
-    let value = arg.datum().map(|d| d.sans_lifetime());
+    let value = datum::input(column.base_type, text);
     // SAFETY: the value was just made for this column.
-    let value = unsafe { Decoder::of_column(column).decode(value) };
+    let value = unsafe { Decoder::of_column(column).decode(Some(value.datum())) };
     OrderValue::new(column.base_type, &value)
 }
 

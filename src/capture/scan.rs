@@ -7,17 +7,16 @@ use super::row_key;
 use super::shape::Shape;
 use super::statement::Statement;
 use super::table::Attribute;
+use super::table_query::TableQuery;
 use crate::catalog::logs::Log;
 use crate::catalog::versions::{Column, Version};
 use crate::encode::Decoder;
 use crate::error::Error;
-use crate::pg::memory::Scratch;
-use crate::pg::spi::{self, Cursor, Row, Snapshot};
-use crate::pg::{alloc, datum, random, role, subtransaction};
+use crate::pg::spi::{Cursor, Row, Snapshot};
+use crate::pg::{alloc, datum, random, subtransaction};
 use crate::store::leaves::{self, Annex};
 use leaf_format::{Context, Encoder, Kind, Value};
 use merkle_tree::{EMPTY_ROOT, Hash, leaf_hashes};
-use pgrx::pg_sys;
 use std::collections::HashMap;
 
 /// Bytes of leaf data that are read at once, apart from the last row's.
@@ -51,7 +50,7 @@ pub struct Leaf {
 pub struct Scan {
     log: String,
     table: String,
-    owner: pg_sys::Oid,
+    query: TableQuery,
     attributes: Vec<Attribute>,
     decoders: Vec<Decoder>,
     order: usize,
@@ -176,7 +175,7 @@ impl Scan {
         Ok(Scan {
             log: log.name.clone(),
             table: shape.source.name.clone(),
-            owner: shape.table.owner,
+            query: TableQuery::on(shape),
             decoders: attributes
                 .iter()
                 .map(|a| match definitions.get(&a.attnum) {
@@ -234,14 +233,11 @@ impl Scan {
         bytes: usize,
     ) -> Result<(Vec<Leaf>, bool), Error> {
         let mut all = true;
-        role::as_table_owner(self.owner, || {
-            let mut scratch = Scratch::new();
-            spi::query(snapshot, &statement.sql, &statement.args, |row| {
-                match self.chunk.kept < bytes {
-                    true => scratch.reuse(|| self.add(row)),
-                    false => all = false,
-                }
-            })
+        let query = self.query.clone();
+        let mut cursor = query.open(snapshot, statement);
+        query.fetch(&mut cursor, i64::MAX, |row| match self.chunk.kept < bytes {
+            true => self.add(row),
+            false => all = false,
         });
         self.chunk.take().map(|rows| (rows, all))
     }
@@ -254,24 +250,21 @@ impl Scan {
 
     /// A cursor over a statement, opened as the table's owner.
     pub fn open(&self, snapshot: Snapshot, statement: &Statement) -> Cursor {
-        role::as_table_owner(self.owner, || {
-            Cursor::open(snapshot, &statement.sql, &statement.args)
-        })
+        self.query.open(snapshot, statement)
     }
 
     /// The next rows of a cursor, at most `count`, and fewer where much of them is kept; read as the table's
     /// owner. None at the end.
     pub fn fetch(&mut self, cursor: &mut Cursor, count: i64) -> Result<Vec<Leaf>, Error> {
-        role::as_table_owner(self.owner, || {
-            let at_once = if self.keep { 1 } else { count };
-            let mut left = count;
-            while left > 0 && self.chunk.kept < MUCH {
-                if cursor.fetch(at_once, |row| self.add(row)) == 0 {
-                    return;
-                }
-                left -= at_once;
+        let query = self.query.clone();
+        let at_once = if self.keep { 1 } else { count };
+        let mut left = count;
+        while left > 0 && self.chunk.kept < MUCH {
+            if query.fetch(cursor, at_once, |row| self.add(row)) == 0 {
+                break;
             }
-        });
+            left -= at_once;
+        }
         self.chunk.take()
     }
 

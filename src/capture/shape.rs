@@ -5,6 +5,7 @@
 //! found by name and order (`binding`).
 
 use super::binding;
+use super::ready;
 use super::table::{Attribute, Table};
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
@@ -122,6 +123,29 @@ impl Shape {
         Shape::load(session, log, source)
     }
 
+    /// The relations and types (`relcache::type_hash`) whose definitions decide what is known about the table.
+    pub fn depends_on(&self) -> (Vec<pg_sys::Oid>, Vec<u32>) {
+        let attributes = &self.table.attributes;
+        let altered = attributes.iter().filter(|a| a.definition.is_some());
+        let composite = altered.flat_map(|a| Definition::relations(a.base_type));
+        let own = self.table.written_through.iter().copied();
+        let relations = composite.chain(own).chain([self.table.oid]).collect();
+        let of_users = attributes.iter().map(|a| a.type_oid);
+        let types = of_users
+            .filter(|oid| oid.to_u32() >= pg_sys::FirstNormalObjectId)
+            .map(relcache::type_hash)
+            .collect();
+        (relations, types)
+    }
+
+    /// The same table for a source that differs only in what is no part of its binding, such as its watermark.
+    pub fn with_source(&self, source: &Source) -> Shape {
+        Shape {
+            source: source.clone(),
+            ..self.clone()
+        }
+    }
+
     /// The version in force.
     pub fn current(&self) -> &Version {
         self.versions
@@ -195,12 +219,22 @@ impl Shape {
     /// Starts a new version if the table's columns differ from those of the version in force, and
     /// stores new names and numbers. `size` is the leaf index from which the new version counts.
     pub fn record(&mut self, session: &Session, size: i64) -> Result<(), Error> {
-        let rebound = self.rebind(session);
-        if self.follow_names() || rebound {
+        if ready::is_recorded(&self.source) {
+            return Ok(());
+        }
+        let since = ready::now();
+        let incomplete = self.incomplete;
+        let changed = self.rebind(session) | self.follow_names();
+        if changed {
             sources::update(session, &self.source);
         }
         let columns = self.columns_now()?;
+        let known = self.versions.len();
         record_columns(session, &self.source, &mut self.versions, size, columns);
+        // Where nothing is written, a rollback takes nothing of it back.
+        if !incomplete && !changed && self.versions.len() == known {
+            ready::keep_recorded(since, &self.source);
+        }
         Ok(())
     }
 
@@ -215,6 +249,7 @@ impl Shape {
             self.versions
                 .iter()
                 .for_each(|v| versions::rebind(session, self.source.id, v));
+            relcache::invalidate(self.source.relation);
         }
         rebound
     }
@@ -227,10 +262,11 @@ impl Shape {
                 let hash = current
                     .column(name)
                     .and_then(|c| self.table.attribute(c.attnum?));
-                Logged::Hash(hash.ok_or_else(|| Error::NoSuchColumn {
+                let hash = hash.ok_or_else(|| Error::NoSuchColumn {
                     table: self.table.name.clone(),
                     column: name.clone(),
-                })?)
+                })?;
+                Logged::hash(&self.table, hash)?
             }
             None if self.source.columns.is_some() => Logged::These(self.logged()),
             None => Logged::All,
@@ -374,20 +410,7 @@ impl Logged<'_> {
         columns: Option<&[String]>,
     ) -> Result<Logged<'a>, Error> {
         Ok(match (hash, columns) {
-            (Some(hash), _) => {
-                let hash = table.attribute_named(hash)?;
-                if !matches!(
-                    hash.base_type,
-                    pg_sys::BYTEAOID | pg_sys::TEXTOID | pg_sys::VARCHAROID
-                ) {
-                    return Err(Error::HashType {
-                        table: table.name.clone(),
-                        column: hash.name.clone(),
-                        type_name: hash.type_name.clone(),
-                    });
-                }
-                Logged::Hash(hash)
-            }
+            (Some(hash), _) => Logged::hash(table, table.attribute_named(hash)?)?,
             (None, Some(names)) => Logged::These(
                 names
                     .iter()
@@ -396,6 +419,17 @@ impl Logged<'_> {
             ),
             (None, None) => Logged::All,
         })
+    }
+
+    fn hash<'a>(table: &Table, column: &'a Attribute) -> Result<Logged<'a>, Error> {
+        match column.base_type {
+            pg_sys::BYTEAOID | pg_sys::TEXTOID | pg_sys::VARCHAROID => Ok(Logged::Hash(column)),
+            _ => Err(Error::HashType {
+                table: table.name.clone(),
+                column: column.name.clone(),
+                type_name: column.type_name.clone(),
+            }),
+        }
     }
 
     fn has(&self, attribute: &Attribute, key: &[Attribute]) -> bool {

@@ -6,13 +6,15 @@
 //! `verify_log`, `merkle_log_coverage`, `merkle_log_health` and the views name the state.
 
 use super::guard;
+use super::ready;
 use super::shape::Shape;
+use super::table_query;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::Source;
-use crate::catalog::versions::Version;
-use crate::error::{Error, literal};
-use crate::pg::lock;
+use crate::catalog::versions::{self, Version};
+use crate::error::{Error, identifier, literal};
 use crate::pg::spi::Snapshot;
+use crate::pg::{foreign_code, lock};
 use crate::session::Session;
 use pgrx::pg_sys;
 
@@ -32,6 +34,8 @@ pub enum State {
     ForcedRowSecurity,
     /// The owner lacks a privilege that reading its own table needs.
     OwnerMayNotRead,
+    /// Functions that the server runs while it plans a query on the table fail, or take too long.
+    PlanningFails,
     KeyDropped,
     /// No unique index is on exactly the key columns any more, or one of them can be null.
     KeyNotUnique,
@@ -60,6 +64,7 @@ impl State {
             State::Inherited => "inherited",
             State::ForcedRowSecurity => "forced_row_security",
             State::OwnerMayNotRead => "owner_may_not_read",
+            State::PlanningFails => "planning_fails",
             State::KeyDropped => "key_dropped",
             State::KeyNotUnique => "key_not_unique",
             State::KeyTypeChanged => "key_type_changed",
@@ -89,6 +94,7 @@ impl State {
             Error::NotATable { .. } => State::NotATable,
             Error::ForcedRowSecurity { .. } => State::ForcedRowSecurity,
             Error::OwnerMayNotRead { .. } => State::OwnerMayNotRead,
+            Error::Planning { .. } => State::PlanningFails,
             Error::KeyDropped { .. } | Error::KeyUnknown { .. } => State::KeyDropped,
             Error::NotAKey { .. } | Error::NoKey { .. } => State::KeyNotUnique,
             Error::KeyType { .. } => State::KeyTypeChanged,
@@ -114,19 +120,57 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn of_table(log: &Log, source: &Source, error: &Error) -> Problem {
+    fn of_table(session: &Session, log: &Log, source: &Source, error: &Error) -> Problem {
         let state = State::of(error);
-        let mend = match state {
-            State::TableGone => remove(log, source),
-            _ => error.hint().unwrap_or_default(),
-        };
         Problem {
             state,
             relation: source.relation,
             detail: error.to_string(),
-            mend,
+            mend: mend(session, log, source, state, error)
+                .unwrap_or_else(|| error.hint().unwrap_or_default()),
         }
     }
+}
+
+/// The statement that mends a source, where there is one.
+fn mend(
+    session: &Session,
+    log: &Log,
+    source: &Source,
+    state: State,
+    error: &Error,
+) -> Option<String> {
+    let table = super::table::name_now(session, source);
+    Some(match (state, error) {
+        (State::TableGone, _) => remove(log, source),
+        (State::NotPermanent, Error::NotATable { what, .. }) if what.contains("unlogged") => {
+            format!("ALTER TABLE {table} SET LOGGED")
+        }
+        (State::ForcedRowSecurity, _) => {
+            format!("ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY")
+        }
+        (State::OrderNullable, Error::OrderNullable { column, .. }) => {
+            format!(
+                "ALTER TABLE {table} ALTER COLUMN {} SET NOT NULL",
+                identifier(column)
+            )
+        }
+        (_, Error::KeyType { column, .. } | Error::OrderType { column, .. }) => {
+            let versions = versions::load(session, source.id);
+            let type_name = &versions.last()?.column(column)?.type_name;
+            let column = identifier(column);
+            format!(
+                "ALTER TABLE {table} ALTER COLUMN {column} TYPE {type_name} USING {column}::{type_name}"
+            )
+        }
+        (State::ColumnMissing, _) => format!(
+            "SELECT alter_source({}, {}, hash_column => '')",
+            literal(&log.name),
+            literal(&table)
+        ),
+        (State::Damaged, _) => format!("SELECT * FROM verify_log({})", literal(&log.name)),
+        _ => return None,
+    })
 }
 
 /// The call that takes a source out of its log whose table has no name any more.
@@ -155,8 +199,18 @@ pub fn open_versions(
 }
 
 /// As `open_versions`, with the versions that are stored, where the table is locked already, or nothing is read of it.
+/// Nothing is asked about a source that was ready and has not changed since.
 pub fn open_locked(session: &Session, log: &Log, source: &Source) -> Result<Shape, Problem> {
-    check(session, log, source, || Shape::load(session, log, source))
+    if let Some(shape) = ready::shape(source) {
+        return Ok(shape);
+    }
+    let since = ready::now();
+    let shape = check(session, log, source, || Shape::load(session, log, source))?;
+    // Where users' functions are refused, nobody has tried whether queries can be planned.
+    if !foreign_code::is_refused() {
+        ready::keep(since, &shape);
+    }
+    Ok(shape)
 }
 
 fn check(
@@ -172,31 +226,59 @@ fn check(
         if source.by_trigger() {
             shape.table.check_no_heirs(session)?;
         }
+        table_query::check_planning(source.id, &shape.table)?;
         Ok(shape)
     };
-    opened().map_err(|error: Error| Problem::of_table(log, source, &error))
+    opened().map_err(|error: Error| Problem::of_table(session, log, source, &error))
 }
 
 /// Everything that is wrong with a source now; empty if it is ready.
 pub fn problems(session: &Session, log: &Log, source: &Source) -> Vec<Problem> {
-    let table = open_locked(session, log, source).err();
+    let table = open_locked(session, log, source)
+        .err()
+        .or_else(|| unplannable(session, source));
+    if table.is_none() && ready::is_guarded(source) {
+        return Vec::new();
+    }
+    let since = ready::now();
     if let Some(gone) = table.as_ref().filter(|p| p.state == State::TableGone) {
         return vec![gone.clone()];
+    }
+    let holes = guard::holes(session, source);
+    if holes.is_empty() {
+        ready::keep_guarded(since, source);
+        return table.into_iter().collect();
     }
     let repair = format!(
         "SELECT repair_capture({}, {})",
         literal(&log.name),
         literal(&super::table::name_now(session, source))
     );
-    let holes = guard::holes(session, source)
-        .into_iter()
-        .map(|hole| Problem {
-            state: hole.state,
-            relation: hole.relation,
-            detail: hole.detail,
-            mend: repair.clone(),
-        });
+    let holes = holes.into_iter().map(|hole| Problem {
+        state: hole.state,
+        relation: hole.relation,
+        detail: hole.detail,
+        mend: repair.clone(),
+    });
     table.into_iter().chain(holes).collect()
+}
+
+/// That planning fails, as the last batch has put it on record: where users' functions are refused it cannot be
+/// tried.
+fn unplannable(session: &Session, source: &Source) -> Option<Problem> {
+    if !foreign_code::is_refused() {
+        return None;
+    }
+    session.fresh_one(
+        "SELECT s.detail, s.mend FROM @extschema@.merkle_source_state s WHERE s.source_id = $1 AND s.state = $2",
+        &[source.id.into(), State::PlanningFails.name().into()],
+        |row| Problem {
+            state: State::PlanningFails,
+            relation: source.relation,
+            detail: row.required(0),
+            mend: row.required(1),
+        },
+    )
 }
 
 /// Puts on record what keeps batches from reading a source, for the views; `None` if nothing does. The

@@ -6,14 +6,28 @@
 use super::shape::Shape;
 use super::table::{Attribute, Table};
 use crate::catalog::sources::Source;
-use crate::pg::datum;
+use crate::pg::datum::{self, Value};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 
 /// SQL and its parameters.
 pub struct Statement {
     pub sql: String,
-    pub args: Vec<DatumWithOid<'static>>,
+    values: Vec<Value>,
+}
+
+impl Statement {
+    /// No row of the table: what planning it takes is all that there is to it.
+    pub fn none(table: &Table) -> Statement {
+        Statement {
+            sql: format!("SELECT {} LIMIT 0", from(table)),
+            values: Vec::new(),
+        }
+    }
+
+    pub fn args(&self) -> Vec<DatumWithOid<'_>> {
+        self.values.iter().map(Value::parameter).collect()
+    }
 }
 
 /// Which rows of a source to read, all in the order of its sort columns.
@@ -90,7 +104,7 @@ pub fn rows(
         Rows::UpTo(position) => conditions.push(compare(shape, "<=", position, &mut args)),
         Rows::All => conditions.push("true".to_owned()),
     }
-    args.push(limit.into());
+    args.push(Value::int8(limit));
     Statement {
         sql: format!(
             "SELECT {} {} WHERE {} ORDER BY {} LIMIT ${}",
@@ -100,25 +114,28 @@ pub fn rows(
             sort_expressions(shape).join(", "),
             args.len()
         ),
-        args,
+        values: args,
     }
 }
 
-/// How many rows there are after the watermark, up to the ceiling, and their least order value.
-pub fn ahead(shape: &Shape, ceiling: Option<&str>) -> Statement {
-    let (conditions, args) = takeable(shape, ceiling);
+/// How many rows there are after the watermark, up to the ceiling, `limit` at most, and their least order value.
+pub fn ahead(shape: &Shape, ceiling: Option<&str>, limit: i64) -> Statement {
+    let (conditions, mut args) = takeable(shape, ceiling);
+    args.push(Value::int8(limit));
     Statement {
         sql: format!(
-            "SELECT pg_catalog.count(*), {} {} WHERE {}",
+            "SELECT pg_catalog.count(*), {} FROM (SELECT s.{} AS least {} WHERE {} ORDER BY s.{1} LIMIT ${}) first",
             match shape.order().base_type {
                 // There is no least uuid.
-                pg_sys::UUIDOID => "NULL::pg_catalog.uuid".to_owned(),
-                _ => format!("pg_catalog.min(s.{})", shape.order().quoted),
+                pg_sys::UUIDOID => "NULL::pg_catalog.uuid",
+                _ => "pg_catalog.min(first.least)",
             },
+            shape.order().quoted,
             from(&shape.table),
-            conditions.join(" AND ")
+            conditions.join(" AND "),
+            args.len()
         ),
-        args,
+        values: args,
     }
 }
 
@@ -132,12 +149,12 @@ pub fn highest(shape: &Shape, ceiling: Option<&str>) -> Statement {
             from(&shape.table),
             conditions.join(" AND ")
         ),
-        args,
+        values: args,
     }
 }
 
 /// That a row lies after the watermark, and up to the ceiling.
-fn takeable(shape: &Shape, ceiling: Option<&str>) -> (Vec<String>, Vec<DatumWithOid<'static>>) {
+fn takeable(shape: &Shape, ceiling: Option<&str>) -> (Vec<String>, Vec<Value>) {
     let mut args = Vec::new();
     let mut conditions = vec!["true".to_owned()];
     if let Some(watermark) = &shape.source.watermark {
@@ -154,7 +171,7 @@ pub fn back_from(shape: &Shape, watermark: &[String], rows: i64) -> Statement {
     let upto = compare(shape, "<=", watermark, &mut args);
     let columns = sort_expressions(shape);
     let descending: Vec<String> = columns.iter().map(|c| format!("{c} DESC")).collect();
-    args.push(rows.into());
+    args.push(Value::int8(rows));
     Statement {
         sql: format!(
             "SELECT {} {} WHERE {upto} ORDER BY {} OFFSET ${} LIMIT 1",
@@ -163,7 +180,7 @@ pub fn back_from(shape: &Shape, watermark: &[String], rows: i64) -> Statement {
             descending.join(", "),
             args.len()
         ),
-        args,
+        values: args,
     }
 }
 
@@ -198,7 +215,7 @@ pub fn rows_by_key(shape: &Shape, attributes: &[Attribute], keys: &[Vec<String>]
             names.join(", "),
             conditions.join(" AND ")
         ),
-        args,
+        values: args,
     }
 }
 
@@ -227,12 +244,7 @@ fn sort_expressions(shape: &Shape) -> Vec<String> {
 }
 
 /// A condition on the order column; `value` in its text form.
-fn order_is(
-    shape: &Shape,
-    operator: &str,
-    value: &str,
-    args: &mut Vec<DatumWithOid<'static>>,
-) -> String {
+fn order_is(shape: &Shape, operator: &str, value: &str, args: &mut Vec<Value>) -> String {
     args.push(datum::input(shape.order().base_type, value));
     format!(
         "s.{} OPERATOR(pg_catalog.{operator}) ${}",
@@ -241,12 +253,7 @@ fn order_is(
     )
 }
 
-fn compare(
-    shape: &Shape,
-    operator: &str,
-    position: &[String],
-    args: &mut Vec<DatumWithOid<'static>>,
-) -> String {
+fn compare(shape: &Shape, operator: &str, position: &[String], args: &mut Vec<Value>) -> String {
     let parameters: Vec<String> = shape
         .sort
         .iter()

@@ -60,7 +60,8 @@ impl Table {
                              WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
                                AND d.objid = c.oid AND d.deptype = 'e' AND d.refobjid = $2),
                     pg_catalog.has_schema_privilege(c.relowner, n.oid, 'USAGE')
-                        AND pg_catalog.has_table_privilege(c.relowner, c.oid, 'SELECT')
+                        AND pg_catalog.has_table_privilege(c.relowner, c.oid, 'SELECT'),
+                    c.relispartition
                FROM pg_catalog.pg_class c
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
@@ -77,13 +78,21 @@ impl Table {
                     forced_row_security: row.required(4),
                     owner_reads: row.required(7),
                     attributes: Vec::new(),
-                    written_through: Vec::new(),
+                    // More, where it has partitions or is one.
+                    written_through: match kind == "p" || row.required(8) {
+                        true => Vec::new(),
+                        false => vec![oid],
+                    },
                 }
             },
         )?;
+        let written_through = match table.written_through.is_empty() {
+            true => written_through(session, oid),
+            false => table.written_through.clone(),
+        };
         Some(Table {
             attributes: attributes(session, oid),
-            written_through: written_through(session, oid),
+            written_through,
             ..table
         })
     }
@@ -278,6 +287,20 @@ fn unfit(kind: &str, persistence: &str, system: bool, own: bool) -> Option<&'sta
 /// Key columns are compared by the server while the rows are read, so no one else's operators
 /// may be among them.
 fn has_builtin_order(session: &Session, type_oid: pg_sys::Oid) -> bool {
+    // The types of most keys.
+    if matches!(
+        type_oid,
+        pg_sys::INT2OID
+            | pg_sys::INT4OID
+            | pg_sys::INT8OID
+            | pg_sys::TEXTOID
+            | pg_sys::UUIDOID
+            | pg_sys::DATEOID
+            | pg_sys::TIMESTAMPOID
+            | pg_sys::TIMESTAMPTZOID
+    ) {
+        return true;
+    }
     session
         .fresh_one(
             "SELECT EXISTS (SELECT FROM pg_catalog.pg_type t

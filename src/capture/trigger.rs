@@ -6,6 +6,7 @@
 use super::change_order::Place as ChangePlace;
 use super::gather::{self, Captured, Origin};
 use super::page::CapturedAs;
+use super::partitions;
 use super::queue::Pack;
 use super::row_key;
 use super::scan::new_salt;
@@ -16,7 +17,6 @@ use crate::catalog::logs;
 use crate::catalog::sources::{self, Source};
 use crate::catalog::versions::Column;
 use crate::encode::Decoder;
-use crate::encode::definition::Definition;
 use crate::encode::{self, Settings};
 use crate::error::Error;
 use crate::pg::memory::Scratch;
@@ -30,6 +30,7 @@ use leaf_format::{Context, Encoder, Kind, Value};
 use merkle_tree::leaf_hash;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
@@ -186,25 +187,16 @@ impl Plan {
             }
             false => return Ok(None),
         };
+        let partition = match relation == source.relation {
+            true => None,
+            false => partitions::unrecorded(session, &shape, relation),
+        };
         let now = shape.columns_now()?;
         let version = (shape.current().columns == now).then(|| shape.current().number);
         let bound_to = version
             .is_none()
             .then(|| shape::identity(session, source.relation));
-        let altered = || {
-            shape
-                .table
-                .attributes
-                .iter()
-                .filter(|a| a.definition.is_some())
-        };
-        let relations = altered().flat_map(|a| Definition::relations(a.base_type));
-        let depends_on = relations.chain([source.relation]).collect();
-        let of_users = shape.table.attributes.iter().map(|a| a.type_oid);
-        let types = of_users
-            .filter(|oid| oid.to_u32() >= pg_sys::FirstNormalObjectId)
-            .map(relcache::type_hash)
-            .collect();
+        let (depends_on, types) = shape.depends_on();
         let place = |attribute: &Attribute| {
             let here = table.attribute_named(&attribute.name)?;
             Ok(Place {
@@ -249,6 +241,7 @@ impl Plan {
                 columns: version.is_none().then(|| now.clone().into()),
                 bound_to: bound_to.map(Into::into),
                 keep: source.store_leaf_data,
+                partition: partition.map(Cow::Owned),
             },
             depends_on,
             types,

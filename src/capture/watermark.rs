@@ -5,10 +5,11 @@ use super::scan::{Leaf, Scan};
 use super::shape::Shape;
 use super::statement::{self, Rows};
 use super::table::Attribute;
+use super::table_query::TableQuery;
 use crate::catalog::logs::Log;
 use crate::error::Error;
-use crate::pg::spi::{self, Cursor, Snapshot};
-use crate::pg::{datum, role};
+use crate::pg::datum;
+use crate::pg::spi::{Cursor, Snapshot};
 use crate::session::Session;
 use crate::store::entries;
 use serde::{Deserialize, Serialize};
@@ -17,46 +18,55 @@ use std::collections::VecDeque;
 /// Rows fetched at once from one source: what a batch holds in memory of each.
 const FETCH: i64 = 1000;
 
-/// The rows after the watermark, up to the ceiling; `None` if there are none.
+/// Of each source, the rows after the watermark, up to the ceiling; `None` where there are none.
+pub fn all_ahead(session: &Session, log: &Log, shapes: &[Shape]) -> Vec<Option<Span>> {
+    let shapes: Vec<&Shape> = shapes.iter().collect();
+    // The ceilings come first: a row that a later snapshot shows above one is left to the next batch.
+    let ceilings = ceiling::of_all(session, log, &shapes);
+    let span = |(shape, ceiling): (&Shape, Option<String>)| {
+        Some(Span {
+            source_id: shape.source.id,
+            upto: bound(shape, ceiling.as_deref())?,
+            after: shape.source.watermark.clone(),
+            some_logged: false,
+            careful: false,
+        })
+    };
+    shapes.into_iter().zip(ceilings).map(span).collect()
+}
+
+/// As `all_ahead`, of one source.
 pub fn ahead(session: &Session, log: &Log, shape: &Shape) -> Option<Span> {
-    // The ceiling comes first: a row that a later snapshot shows above it is left to the next batch.
-    let ceiling = ceiling::of(session, log, shape);
-    let upto = bound(shape, ceiling.as_deref())?;
-    Some(Span {
-        source_id: shape.source.id,
-        after: shape.source.watermark.clone(),
-        upto,
-        some_logged: false,
-        careful: false,
-    })
+    all_ahead(session, log, std::slice::from_ref(shape))
+        .pop()
+        .flatten()
 }
 
 /// The order value up to which the source has new rows, in its text form.
 fn bound(shape: &Shape, ceiling: Option<&str>) -> Option<String> {
+    if ceiling::is_reached(shape, ceiling) {
+        return None;
+    }
     let statement = statement::highest(shape, ceiling);
-    role::as_table_owner(shape.table.owner, || {
-        spi::query_one(Snapshot::Fresh, &statement.sql, &statement.args, |row| {
-            // SAFETY: the only column is the order column, which is not null.
-            row.datum(0)
-                .map(|d| unsafe { datum::output(shape.order().base_type, d) })
-        })
-    })
-    .flatten()
+    let highest = TableQuery::on(shape).first(Snapshot::Fresh, &statement, |row| {
+        // SAFETY: the only column is the order column, which is not null.
+        row.datum(0)
+            .map(|d| unsafe { datum::output(shape.order().base_type, d) })
+    });
+    highest.flatten()
 }
 
 /// The position after which there are `rows` rows at or behind the watermark; `None` if there are fewer.
 pub fn back(shape: &Shape, rows: i64) -> Option<Vec<String>> {
     let watermark = shape.source.watermark.as_ref()?;
     let statement = statement::back_from(shape, watermark, rows);
-    role::as_table_owner(shape.table.owner, || {
-        spi::query_one(Snapshot::Fresh, &statement.sql, &statement.args, |row| {
-            let text = |(place, column): (usize, &Attribute)| {
-                // SAFETY: the columns are the sort columns, which are not null.
-                row.datum(place)
-                    .map(|d| unsafe { datum::output(column.base_type, d) })
-            };
-            shape.sort.iter().enumerate().filter_map(text).collect()
-        })
+    TableQuery::on(shape).first(Snapshot::Fresh, &statement, |row| {
+        let text = |(place, column): (usize, &Attribute)| {
+            // SAFETY: the columns are the sort columns, which are not null.
+            row.datum(place)
+                .map(|d| unsafe { datum::output(column.base_type, d) })
+        };
+        shape.sort.iter().enumerate().filter_map(text).collect()
     })
 }
 

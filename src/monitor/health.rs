@@ -45,7 +45,13 @@ fn check(
 }
 
 pub fn checks(session: &Session) -> Vec<Check> {
-    let mut checks = vec![preload(), worker(), queue(session), database(session)];
+    let mut checks = vec![
+        preload(),
+        worker(),
+        queue(session),
+        notifications(session),
+        database(session),
+    ];
     for state in states(session) {
         let name = state.name.as_str();
         let quoted = literal(name);
@@ -99,6 +105,26 @@ pub fn checks(session: &Session) -> Vec<Check> {
         }
     }
     checks
+}
+
+/// Tree heads are notified only while the server's queue of notifications has room.
+fn notifications(session: &Session) -> Check {
+    let usage = session.fresh_one(
+        "SELECT pg_catalog.pg_notification_queue_usage()",
+        &[],
+        |row| row.required::<f64>(0),
+    );
+    let full = usage.unwrap_or_default();
+    check(
+        "notifications",
+        None,
+        full < 0.5,
+        format!(
+            "the server's queue of notifications is {:.0} % full",
+            100.0 * full
+        ),
+        "end the transaction of the session that has not heard them: the server's log names its pid; new tree heads are not notified meanwhile",
+    )
 }
 
 fn preload() -> Check {
@@ -165,8 +191,9 @@ fn lateness(session: &Session, log: &Log) -> Check {
         Err(why) => check("lag", name, false, format!("cannot be told: {why}"), mend),
         Ok(lag) => {
             let detail = format!(
-                "{} rows wait, the oldest for {:.1} s",
-                lag.rows, lag.seconds
+                "{} wait, the oldest for {:.1} s",
+                lag.rows_in_words(),
+                lag.seconds
             );
             let limit = LATE + 10.0 * crate::settings::run_interval().as_secs_f64();
             check(

@@ -89,7 +89,7 @@ fn log_metrics(session: &Session) -> Vec<Metric> {
         (
             "merkle_log_lag_rows",
             "gauge",
-            "Rows that wait to be logged.",
+            "Rows that wait to be logged; 10000 stands for as many or more.",
             "lag_rows",
         ),
         (

@@ -51,18 +51,87 @@ pub unsafe fn slice(datum: pg_sys::Datum, first: usize, count: usize) -> Vec<u8>
     }
 }
 
-/// A parameter of type `type_oid` read from its text form; raises the type's own error where the
+/// A value of some type, in memory of its own: it lasts whatever becomes of the server's memory contexts.
+#[derive(Clone, Debug)]
+pub struct Value {
+    type_oid: pg_sys::Oid,
+    content: Content,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    /// Passed by value.
+    Here(usize),
+    /// Passed by reference: its bytes, aligned as the server's allocations are.
+    Bytes(Box<[u64]>),
+}
+
+impl Value {
+    pub fn int8(value: i64) -> Value {
+        Value {
+            type_oid: pg_sys::INT8OID,
+            content: Content::Here(value as usize),
+        }
+    }
+
+    /// Copies a datum.
+    ///
+    /// # Safety
+    /// `datum` must be a live, non-null value of type `type_oid`, and not stored out of line.
+    unsafe fn copy(type_oid: pg_sys::Oid, datum: pg_sys::Datum) -> Value {
+        let (mut length, mut by_value) = (0, false);
+        // SAFETY: a catalog look-up.
+        unsafe { pg_sys::get_typlenbyval(type_oid, &mut length, &mut by_value) };
+        if by_value {
+            let content = Content::Here(datum.value());
+            return Value { type_oid, content };
+        }
+        let from: *const u8 = datum.cast_mut_ptr();
+        // SAFETY: the type's length says how its values are laid out, and the caller that this is one.
+        let size = unsafe {
+            match length {
+                -1 => pgrx::varlena::varsize_any(from.cast()),
+                -2 => CStr::from_ptr(from.cast()).to_bytes_with_nul().len(),
+                fixed => fixed as usize,
+            }
+        };
+        let mut bytes = vec![0u64; size.div_ceil(size_of::<u64>())].into_boxed_slice();
+        // SAFETY: both are at least as long, and apart.
+        unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr().cast(), size) };
+        let content = Content::Bytes(bytes);
+        Value { type_oid, content }
+    }
+
+    /// The value as a parameter, which borrows it.
+    pub fn parameter(&self) -> DatumWithOid<'_> {
+        // SAFETY: a value of the type, which lives as long as the parameter.
+        unsafe { DatumWithOid::new(Raw(self.datum()), self.type_oid) }
+    }
+
+    /// The datum, which is valid as long as the value is.
+    pub fn datum(&self) -> pg_sys::Datum {
+        match &self.content {
+            Content::Here(value) => pg_sys::Datum::from(*value),
+            Content::Bytes(bytes) => pg_sys::Datum::from(bytes.as_ptr()),
+        }
+    }
+}
+
+/// A value of type `type_oid` read from its text form; raises the type's own error where the
 /// text is not a value of the type.
-pub fn input<'a>(type_oid: pg_sys::Oid, text: &str) -> DatumWithOid<'a> {
+pub fn input(type_oid: pg_sys::Oid, text: &str) -> Value {
+    // SAFETY: an input function returns a value of its type.
+    unsafe { Value::copy(type_oid, input_datum(type_oid, text)) }
+}
+
+/// As `input`, in the current memory context.
+pub(super) fn input_datum(type_oid: pg_sys::Oid, text: &str) -> pg_sys::Datum {
     let text = CString::new(text).expect("a text of the server's holds no NUL");
     let (mut function, mut io_parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
-    // SAFETY: the input function gets what its type asks for; the result is a value of that type,
-    // in the current memory context, which outlives the statement that takes the parameter.
+    // SAFETY: the input function gets what its type asks for.
     unsafe {
         pg_sys::getTypeInputInfo(type_oid, &mut function, &mut io_parameter);
-        let datum =
-            pg_sys::OidInputFunctionCall(function, text.as_ptr().cast_mut(), io_parameter, -1);
-        DatumWithOid::new(Raw(datum), type_oid)
+        pg_sys::OidInputFunctionCall(function, text.as_ptr().cast_mut(), io_parameter, -1)
     }
 }
 
@@ -78,15 +147,13 @@ pub fn hash(type_oid: pg_sys::Oid, collation: pg_sys::Oid, text: &str) -> i64 {
     let mut scratch = Scratch::new();
     scratch.scope(|| {
         let value = input(type_oid, text);
-        let value = value.datum().map(|d| d.sans_lifetime());
         let flags = pg_sys::TYPECACHE_HASH_EXTENDED_PROC_FINFO;
         // SAFETY: the entry lives as long as the process; its function takes a value of the type and a seed.
         unsafe {
             let entry = pg_sys::lookup_type_cache(type_oid, flags as i32);
             let function = &raw mut (*entry).hash_extended_proc_finfo;
             check_function(type_oid, (*function).fn_oid);
-            let value = value.unwrap_or(0.into());
-            pg_sys::FunctionCall2Coll(function, collation, value, 0.into()).value() as i64
+            pg_sys::FunctionCall2Coll(function, collation, value.datum(), 0.into()).value() as i64
         }
     })
 }
@@ -96,13 +163,12 @@ pub fn equal(type_oid: pg_sys::Oid, collation: pg_sys::Oid, a: &str, b: &str) ->
     let mut scratch = Scratch::new();
     scratch.scope(|| {
         let (a, b) = (input(type_oid, a), input(type_oid, b));
-        let value = |d: &DatumWithOid| d.datum().map_or(0.into(), |d| d.sans_lifetime());
         // SAFETY: as in `hash`; the function takes two values of the type.
         unsafe {
             let entry = pg_sys::lookup_type_cache(type_oid, pg_sys::TYPECACHE_EQ_OPR_FINFO as i32);
             let function = &raw mut (*entry).eq_opr_finfo;
             check_function(type_oid, (*function).fn_oid);
-            pg_sys::FunctionCall2Coll(function, collation, value(&a), value(&b)).value() != 0
+            pg_sys::FunctionCall2Coll(function, collation, a.datum(), b.datum()).value() != 0
         }
     })
 }

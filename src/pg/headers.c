@@ -8,6 +8,7 @@
 #include "utils/bytea.h"
 #include "utils/multirangetypes.h"
 #include "utils/rangetypes.h"
+#include "utils/timeout.h"
 
 #define DECLARED(function, type) \
 	_Static_assert(__builtin_types_compatible_p(__typeof__(&(function)), type), \
@@ -19,4 +20,9 @@ _Static_assert(sizeof(Oid) == 4 && sizeof(bool) == 1 && sizeof(int64) == 8 && si
 
 DECLARED(nextval_internal, int64 (*) (Oid, bool));
 DECLARED(multirange_deserialize, void (*) (TypeCacheEntry *, const MultirangeType *, int32 *, RangeType ***));
+/* An enumeration is passed as an int. */
+_Static_assert(sizeof(TimeoutId) == sizeof(int) && 1000 > MAX_TIMEOUTS, "timers are numbered otherwise");
+DECLARED(RegisterTimeout, TimeoutId (*) (TimeoutId, void (*) (void)));
+DECLARED(enable_timeout_every, void (*) (TimeoutId, TimestampTz, int));
+DECLARED(disable_timeout, void (*) (TimeoutId, bool));
 _Static_assert(__builtin_types_compatible_p(__typeof__(bytea_output), int), "bytea_output is declared otherwise");

@@ -12,8 +12,7 @@ pub struct Jsonb(pub String);
 
 impl IntoDatum for Jsonb {
     fn into_datum(self) -> Option<pg_sys::Datum> {
-        let datum = datum::input(pg_sys::JSONBOID, &self.0);
-        datum.datum().map(|d| d.sans_lifetime())
+        Some(datum::input_datum(pg_sys::JSONBOID, &self.0))
     }
 
     fn type_oid() -> pg_sys::Oid {

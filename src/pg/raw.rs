@@ -98,8 +98,11 @@ as_bound! {
 
 /// The functions that `headers.c` checks.
 mod unbound {
-    use pgrx::pg_sys::{Oid, RangeType, TypeCacheEntry, varlena};
+    use pgrx::pg_sys::{Oid, RangeType, TimestampTz, TypeCacheEntry, varlena};
     use std::ffi::c_int;
+
+    /// Any number from `USER_TIMEOUT` on asks `RegisterTimeout` for the first timer that is free.
+    pub const ANY_TIMER: c_int = 1_000;
 
     unsafe extern "C-unwind" {
         /// `commands/sequence.h`.
@@ -111,6 +114,10 @@ mod unbound {
             range_count: *mut i32,
             ranges: *mut *mut *mut RangeType,
         );
+        /// `utils/timeout.h`.
+        pub fn RegisterTimeout(id: c_int, handler: unsafe extern "C-unwind" fn()) -> c_int;
+        pub fn enable_timeout_every(id: c_int, first: TimestampTz, milliseconds: c_int);
+        pub fn disable_timeout(id: c_int, keep_indicator: bool);
         /// `utils/bytea.h`: the variable of the setting of this name.
         pub static mut bytea_output: c_int;
     }

@@ -1,17 +1,17 @@
-//! Being told when a definition changes: of a table, a type, a function, or a schema.
+//! Being told when a definition changes: of a table, a type, a function, a schema, or a role.
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::SysCacheIdentifier as Cache;
 use std::cell::RefCell;
 
 /// What may have changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Changed {
     /// A table, or a composite type by the relation of its attributes.
     Relation(pg_sys::Oid),
     /// The types whose `type_hash` this is.
     Type(u32),
-    /// A function, a schema, an enum's labels, or anything.
+    /// A function, a schema, a role, an enum's labels, or anything.
     Any,
 }
 
@@ -38,6 +38,8 @@ pub fn listen(listener: Listener) {
                 (Cache::PROCOID, anything_changed as Callback),
                 (Cache::NAMESPACEOID, anything_changed),
                 (Cache::ENUMOID, anything_changed),
+                (Cache::AUTHOID, anything_changed),
+                (Cache::AUTHMEMROLEMEM, anything_changed),
                 (Cache::TYPEOID, type_changed),
             ] {
                 pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(callback), 0.into());

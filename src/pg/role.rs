@@ -1,7 +1,25 @@
 //! Acting as another role, as the server does for REFRESH MATERIALIZED VIEW.
 
 use pgrx::pg_sys;
+use std::cell::Cell;
 use std::ffi::c_int;
+
+thread_local! {
+    static AS_TABLE_OWNER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// True while a table is read as its owner: what calls us then is code of the owner's.
+pub fn is_table_owner() -> bool {
+    AS_TABLE_OWNER.get()
+}
+
+struct Within(bool);
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        AS_TABLE_OWNER.set(self.0);
+    }
+}
 
 /// The role whose privileges count for the running code.
 pub fn current() -> pg_sys::Oid {
@@ -19,6 +37,7 @@ pub fn as_extension_owner<T>(owner: pg_sys::Oid, f: impl FnOnce() -> T) -> T {
 /// owner's the server reaches there (index expressions, row security) runs with the owner's
 /// rights only, and cannot leave anything behind in the session.
 pub fn as_table_owner<T>(owner: pg_sys::Oid, f: impl FnOnce() -> T) -> T {
+    let _within = Within(AS_TABLE_OWNER.replace(true));
     let _settings = super::settings::Level::open();
     let _restore = Switch::to(owner, pg_sys::SECURITY_RESTRICTED_OPERATION);
     f()

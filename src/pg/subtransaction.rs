@@ -16,6 +16,16 @@ pub struct Failure {
 /// raises an error or panics. As in PL/pgSQL, a cancelled or terminated query is not caught; nor is
 /// anything in parallel mode, where there are no subtransactions.
 pub fn run<T>(f: impl FnOnce() -> T) -> Result<T, Failure> {
+    run_to(f, |failure| {
+        !matches!(
+            failure.sqlstate,
+            PgSqlErrorCode::ERRCODE_QUERY_CANCELED | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN
+        )
+    })
+}
+
+/// As `run`, but what is caught is what `catches` says.
+pub fn run_to<T>(f: impl FnOnce() -> T, catches: fn(&Failure) -> bool) -> Result<T, Failure> {
     if parallel::is_parallel() {
         return Ok(f());
     }
@@ -51,11 +61,9 @@ pub fn run<T>(f: impl FnOnce() -> T) -> Result<T, Failure> {
             // The caller goes on, and may fail again.
             error_memory::refill();
             let failure = Failure::of(&caught);
-            match failure.sqlstate {
-                PgSqlErrorCode::ERRCODE_QUERY_CANCELED | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN => {
-                    caught.rethrow()
-                }
-                _ => Err(failure),
+            match catches(&failure) {
+                true => Err(failure),
+                false => caught.rethrow(),
             }
         })
         .execute()

@@ -298,11 +298,14 @@ pub fn insert(session: &Session, log: &Log, tree_size: i64, root: Hash, written:
     }
 }
 
-/// Tells those who LISTEN on channel `merkle_log`, once the batch has committed.
+/// Tells those who LISTEN on channel `merkle_log`, once the batch has committed. Where the server's queue of
+/// notifications is more than half full, which any role can make it, the notification is left out: a full queue
+/// would let the commit fail.
 pub fn notify(session: &Session, log: &Log, head: &Head) {
     session.execute(
         "SELECT pg_catalog.pg_notify('merkle_log', pg_catalog.json_build_object(
-            'log', $1::pg_catalog.text, 'size', $2::pg_catalog.int8, 'root', $3::pg_catalog.text)::pg_catalog.text)",
+            'log', $1::pg_catalog.text, 'size', $2::pg_catalog.int8, 'root', $3::pg_catalog.text)::pg_catalog.text)
+          WHERE pg_catalog.pg_notification_queue_usage() < 0.5",
         &[
             log.name.as_str().into(),
             head.tree_size.into(),

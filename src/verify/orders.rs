@@ -129,10 +129,9 @@ impl Orders {
 fn value_of(shape: &Shape, text: &str) -> Option<OrderValue> {
     let base_type = shape.order().base_type;
     let read = || {
-        let arg = datum::input(base_type, text);
-        let value = arg.datum()?.sans_lifetime();
+        let value = datum::input(base_type, text);
         // SAFETY: the value was just made for this type.
-        let value = unsafe { Decoder::of_column(shape.order()).decode(Some(value)) };
+        let value = unsafe { Decoder::of_column(shape.order()).decode(Some(value.datum())) };
         Some(OrderValue::new(base_type, &value))
     };
     subtransaction::run(read).ok().flatten()

@@ -11,6 +11,7 @@ use crate::capture::scan::{Leaf, Scan};
 use crate::capture::shape::Shape;
 use crate::capture::statement::{self, Rows as Which};
 use crate::capture::table;
+use crate::capture::table_query::TableQuery;
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources;
 use crate::error::Error;
@@ -267,8 +268,6 @@ fn is_ahead(shape: &Shape, row: &Leaf) -> Result<bool, Error> {
     let upto = Which::UpTo(&position);
     // The row itself is among those up to it, unless the watermark is at it or beyond.
     let statement = statement::rows(shape, &shape.sort, Some(watermark), upto, 1);
-    let found = crate::pg::role::as_table_owner(shape.table.owner, || {
-        crate::pg::spi::query(Snapshot::Statement, &statement.sql, &statement.args, |_| ())
-    });
-    Ok(!found.is_empty())
+    let found = TableQuery::on(shape).first(Snapshot::Statement, &statement, |_| ());
+    Ok(found.is_some())
 }

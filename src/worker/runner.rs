@@ -6,6 +6,7 @@
 use crate::batch::{self, Scope};
 use crate::capture::fence::Fence;
 use crate::capture::queue;
+use crate::capture::table_query;
 use crate::catalog::logs::{self, Scheduled};
 use crate::error::Error;
 use crate::pg::subtransaction::Failure;
@@ -50,6 +51,7 @@ pub extern "C-unwind" fn merkle_log_worker_main(database: pg_sys::Datum) {
     };
     worker::at_exit(leave);
     place.say_why(Left::Stopped);
+    table_query::leave_alone(place.ended_by());
     let mut runner = Runner {
         shared: shared::get().expect("there is a place in it"),
         place,
@@ -69,6 +71,9 @@ pub extern "C-unwind" fn merkle_log_worker_main(database: pg_sys::Datum) {
 unsafe extern "C-unwind" fn leave(_code: i32, _arg: pg_sys::Datum) {
     let shared = shared::get();
     if let Some(worker) = shared.and_then(|s| s.worker_of(server::my_database())) {
+        if let Some(source) = table_query::over_time() {
+            worker.is_ended_by(source);
+        }
         worker.leave();
     }
 }
