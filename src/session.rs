@@ -13,7 +13,7 @@ use crate::pg::extension::{self, Extension};
 use crate::pg::index::{self, Index};
 use crate::pg::relcache::{self, Changed};
 use crate::pg::spi::{self, Cursor, Row, Snapshot};
-use crate::pg::{alloc, parallel, role, settings, xact};
+use crate::pg::{alloc, error_memory, parallel, role, settings, xact};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -92,6 +92,7 @@ impl Installed {
 impl Session {
     /// Runs `f` with access to the extension's tables, and turns its error into the server's.
     pub fn enter<T>(f: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, ErrorReport> {
+        let _memory = error_memory::hold();
         let session = Session::open(true)?;
         let owner = session.installed.extension.owner;
         let call = |session: &Session| {
@@ -106,6 +107,7 @@ impl Session {
     /// As `enter`, for what runs hardly any statement and turns no value into text: setting and resetting
     /// the settings would cost as much as the answer.
     pub fn look<T>(f: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, ErrorReport> {
+        let _memory = error_memory::hold();
         let session = Session::open(false)?;
         let owner = session.installed.extension.owner;
         role::as_extension_owner(owner, || session.run(f)).map_err(ErrorReport::from)

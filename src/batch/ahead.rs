@@ -58,6 +58,8 @@ pub fn append(
             .start(),
             false => None,
         };
+        // Rows that are passed over count as well: behind as many as were asked for there may be more.
+        let mut passed_over = 0;
         let (limit, passed) = match helper {
             Some(helper) => (STRETCH, take_from(helper, &mut appender, &progress)?),
             None => {
@@ -69,6 +71,7 @@ pub fn append(
                     && let Some((source_id, leaf)) = merge.next()?
                 {
                     if leaf.logged {
+                        passed_over += 1;
                         continue;
                     }
                     if let Some(problem) = &leaf.problem {
@@ -77,6 +80,7 @@ pub fn append(
                             key: leaf.key.clone(),
                             problem: problem.clone(),
                         });
+                        passed_over += 1;
                         continue;
                     }
                     appender.push(&Entry::in_order(source_id, leaf))?;
@@ -92,7 +96,7 @@ pub fn append(
         }
         watermarks.extend(passed);
         let taken = appender.entries() - before;
-        if taken < limit || appender.entries() >= batch_size {
+        if taken + passed_over < limit || appender.entries() >= batch_size {
             break;
         }
         appender.write_tiles();

@@ -53,8 +53,7 @@ pub fn append(session: &Session, log: &Log) -> Result<Appended, Error> {
     let partitioned = partitions::partitioned(session, log.id, &sources);
     for source in &sources {
         let mut after = source.backfill.clone();
-        // What this transaction itself has captured is in no queue yet, and must not look like unlogged rows.
-        while let Some(from) = after.filter(|_| !more && !gather::is_under_way(log.id)) {
+        while let Some(from) = after.filter(|_| !more) {
             let Some(sweep) = Sweep::read(session, log, source, from, step(log))? else {
                 break;
             };
@@ -106,15 +105,15 @@ pub fn reconcile(session: &Session, log: &Log) -> Result<Vec<Late>, Error> {
     let mut batch = Batch::open(session, log, Command::Reconcile)?;
     let mut late = Vec::new();
     // Where rows were left out, or entries pruned, a row without one says nothing.
-    let complete =
-        |s: &Source| s.complete && s.pruned_order.is_none() && !gather::is_under_way(log.id);
-    for source in sources::active(session, log).into_iter().filter(complete) {
+    let complete = |s: &Source| s.complete && s.pruned_order.is_none();
+    'sources: for source in sources::active(session, log).into_iter().filter(complete) {
         lock::access_share(source.relation);
         let mut after = Some(Vec::new());
         let mut aside = Vec::new();
         while let Some(from) = after {
             let Some(sweep) = Sweep::read(session, log, &source, from, SWEEP)? else {
-                break;
+                // Its rows were not all seen: whatever is to be backfilled still is.
+                continue 'sources;
             };
             after = sweep.next.clone();
             batch.drain_all()?;
@@ -428,7 +427,11 @@ impl<'a> Batch<'a> {
             };
             !live.contains_key(&row.key) && !earlier()
         };
-        let rows: Vec<Leaf> = sweep.rows.into_iter().filter(unlogged).collect();
+        let mut rows: Vec<Leaf> = sweep.rows.into_iter().filter(unlogged).collect();
+        // What this transaction has captured itself is queued when it commits.
+        let keys = rows.iter().map(|row| row.key.clone()).collect();
+        let waiting = gather::waiting_here(session, source, keys);
+        rows.retain(|row| !waiting.contains(&row.key));
         if rows.is_empty() {
             return Ok(Vec::new());
         }

@@ -7,10 +7,13 @@
 
 use super::change_order::{Order, Place, Rank};
 use super::page::Item;
-use super::queue::{Early, Pack, Writer};
+use super::queue::{self, Early, Pack, Writer};
 use super::trigger::Plan;
+use crate::catalog::sources::Source;
 use crate::pg::alloc;
+use crate::pg::spi::Snapshot;
 use crate::pg::xact::{self, Borders};
+use crate::session::Session;
 use crate::{settings, shared};
 use leaf_format::Kind;
 use pgrx::pg_sys;
@@ -125,13 +128,48 @@ pub fn is_truncated(source_id: i32) -> bool {
     GATHERED.with_borrow(|gathered| gathered.truncated.contains(&source_id))
 }
 
-/// True if the transaction has captured changes for a log, which are in no queue before it commits.
-pub fn is_under_way(log_id: i32) -> bool {
+/// True if the transaction has captured nothing that is not queued.
+pub fn is_empty() -> bool {
+    GATHERED.with_borrow(|gathered| gathered.records.is_empty() && gathered.early.is_empty())
+}
+
+/// Those of `keys` that have changes which no batch has logged: in the queue, or made by the transaction itself.
+/// All of them, if the source was truncated.
+pub fn waiting(
+    session: &Session,
+    snapshot: Snapshot,
+    source: &Source,
+    keys: Vec<String>,
+) -> HashSet<String> {
+    let mut found = captured(source, &keys);
+    if found.len() < keys.len() {
+        found.extend(queue::waiting(session, snapshot, source, keys));
+    }
+    found
+}
+
+/// Those of `keys` that have changes which the transaction itself has made: batches do not see them yet.
+pub fn waiting_here(session: &Session, source: &Source, keys: Vec<String>) -> HashSet<String> {
+    // What was written early is found where the queue is.
+    match GATHERED.with_borrow(|gathered| gathered.early.contains_key(&source.log_id)) {
+        true => waiting(session, Snapshot::Fresh, source, keys),
+        false => captured(source, &keys),
+    }
+}
+
+fn captured(source: &Source, keys: &[String]) -> HashSet<String> {
     GATHERED.with_borrow(|gathered| {
-        gathered.early.contains_key(&log_id)
-            || gathered
-                .logs(&(0..gathered.records.len()))
-                .contains(&log_id)
+        let of_source = |r: &&Record| gathered.plans[r.plan as usize].source_id() == source.id;
+        let key = |r: &Record| &gathered.data[r.start..r.start + r.key as usize];
+        let mut here = HashSet::new();
+        for record in gathered.records.iter().filter(of_source) {
+            if record.kind == Kind::Truncate {
+                return keys.iter().cloned().collect();
+            }
+            here.insert(key(record));
+        }
+        let keys = keys.iter().filter(|k| here.contains(k.as_bytes()));
+        keys.cloned().collect()
     })
 }
 

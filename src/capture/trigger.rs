@@ -23,7 +23,7 @@ use crate::pg::memory::Scratch;
 use crate::pg::relcache::{self, Changed};
 use crate::pg::spi::Row;
 use crate::pg::trigger::{Firing, Operation, Stored};
-use crate::pg::{datum, settings, xact};
+use crate::pg::{datum, error_memory, settings, xact};
 use crate::session::Session;
 use crate::store::leaves;
 use leaf_format::{Context, Encoder, Kind, Value};
@@ -88,6 +88,7 @@ struct Workspace {
 
 /// What the triggers of a captured table call.
 pub fn capture(firing: &Firing) -> Result<(), ErrorReport> {
+    let _memory = error_memory::hold();
     let source_id = firing
         .number()
         .ok_or(Error::StrayTrigger { source_id: 0 })?;

@@ -2,7 +2,7 @@
 
 use super::apart;
 use crate::capture::ceiling;
-use crate::capture::queue;
+use crate::capture::gather;
 use crate::capture::scan::Scan;
 use crate::capture::shape::Shape;
 use crate::capture::state;
@@ -131,7 +131,7 @@ fn never_logged(session: &Session, log: &Log, shape: &Shape) -> Result<i64, Erro
                 let mut known: HashSet<String> = live.into_keys().collect();
                 let rest: Vec<String> = keys.into_iter().filter(|k| !known.contains(k)).collect();
                 if !rest.is_empty() {
-                    known.extend(queue::waiting(session, Snapshot::Fresh, source, rest));
+                    known.extend(gather::waiting(session, Snapshot::Fresh, source, rest));
                 }
                 Ok(known)
             }

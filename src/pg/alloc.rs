@@ -184,7 +184,7 @@ pub fn copy(text: &str) -> String {
     String::from_utf8(copy).unwrap_or_default()
 }
 
-fn raise() -> ! {
+pub fn raise() -> ! {
     ErrorReport::new(
         PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
         "merkle_log: out of memory",

@@ -4,6 +4,7 @@
 pub mod alloc;
 pub mod bulk;
 pub mod datum;
+pub mod error_memory;
 pub mod extension;
 pub mod foreign_code;
 pub mod hashes;

@@ -1,6 +1,6 @@
 //! Code that may fail without taking its surroundings down.
 
-use super::parallel;
+use super::{error_memory, parallel};
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 use std::panic::AssertUnwindSafe;
@@ -58,6 +58,8 @@ pub fn run_to<T>(f: impl FnOnce() -> T, catches: fn(&Failure) -> bool) -> Result
                 pg_sys::RollbackAndReleaseCurrentSubTransaction();
             }
             restore();
+            // The caller goes on, and may fail again.
+            error_memory::refill();
             let failure = Failure::of(&caught);
             match catches(&failure) {
                 true => Err(failure),

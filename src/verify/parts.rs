@@ -10,6 +10,7 @@ use super::orders::OrderNotes;
 use super::rows::Notes;
 use super::walk::Stray;
 use super::{CHUNK, Checked, PENDING, Verification};
+use crate::capture::gather;
 use crate::error::Error;
 use crate::pg::parallel::{self, Helper};
 use crate::pg::spi::Snapshot;
@@ -64,7 +65,8 @@ impl Verification {
     pub(super) fn by_parts(&mut self, workers: i32) {
         let entries = self.end - self.next;
         let workers = i64::from(workers).min(entries / WORTH).min(MOST);
-        if workers < 2 {
+        // Helpers do not see what the transaction has captured and not queued.
+        if workers < 2 || !gather::is_empty() {
             return;
         }
         let length = (entries / workers / CHUNK + 1) * CHUNK;

@@ -5,7 +5,7 @@
 
 use super::configuration::Record;
 use super::rows::{Row, Rows};
-use crate::capture::queue;
+use crate::capture::gather;
 use crate::capture::row_key::{self, Finder};
 use crate::capture::scan::{Leaf, Scan};
 use crate::capture::shape::Shape;
@@ -206,7 +206,7 @@ fn unheld(
     let source = &shape.source;
     if source.by_trigger() {
         let keys = vec![key.to_owned()];
-        if !queue::waiting(session, Snapshot::Statement, source, keys).is_empty() {
+        if !gather::waiting(session, Snapshot::Statement, source, keys).is_empty() {
             return said(
                 Status::Waiting,
                 "its last change is captured and not yet logged",

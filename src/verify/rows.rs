@@ -4,9 +4,9 @@ use super::configuration::Record;
 use super::finding::{Finding, Kind as Finds};
 use super::walk::{Covered, Facts, Range, Stray, Walked, walk};
 use crate::administration;
+use crate::capture::gather;
 use crate::capture::key_equality::{ByKey, KeyEquality};
 use crate::capture::partitions::Partitions;
-use crate::capture::queue;
 use crate::capture::row_key;
 use crate::capture::scan::{Leaf as SourceRow, Scan};
 use crate::capture::shape::{Shape, bound_here};
@@ -798,7 +798,7 @@ fn excuse_queued(
     if keys.is_empty() {
         return;
     }
-    let waiting = queue::waiting(session, Snapshot::Statement, &shape.source, keys);
+    let waiting = gather::waiting(session, Snapshot::Statement, &shape.source, keys);
     for (row, (entry, _)) in found.iter_mut().zip(entries) {
         if waiting.contains(&entry.key) {
             *row = Row::Unknown;

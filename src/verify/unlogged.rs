@@ -4,7 +4,7 @@
 use super::finding::{Finding, Kind};
 use super::walk::Stray;
 use super::{CHUNK, Stage, Verification};
-use crate::capture::queue;
+use crate::capture::gather;
 use crate::capture::row_key;
 use crate::capture::scan::{Leaf, Scan};
 use crate::capture::statement::{self, Rows};
@@ -80,7 +80,12 @@ impl Verification {
                     .collect();
                 if !others.is_empty() {
                     let source = &shape.source;
-                    logged.extend(queue::waiting(session, Snapshot::Statement, source, others));
+                    logged.extend(gather::waiting(
+                        session,
+                        Snapshot::Statement,
+                        source,
+                        others,
+                    ));
                 }
                 logged
             }
