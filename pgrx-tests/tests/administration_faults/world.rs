@@ -148,6 +148,10 @@ pub const OTHERS: &[(&str, &str)] = &[
         "capture_change",
         "a trigger: what it writes is written as the writer commits",
     ),
+    (
+        "capture_truncate",
+        "a trigger: what it writes is written as the writer commits",
+    ),
     ("coverage_holes", "reads"),
     ("log_counters", "reads shared memory"),
     ("log_lag", "reads"),
