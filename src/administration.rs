@@ -102,6 +102,11 @@ pub enum Act {
         source_id: i32,
         partition: String,
     },
+    /// What its rows fulfil is written otherwise: columns of the key were renamed, or the table was restored.
+    PartitionAltered {
+        source_id: i32,
+        partition: String,
+    },
     /// Entries are of rows that were found after they should have been logged.
     LateLogged {
         log_id: i32,
@@ -133,6 +138,7 @@ impl Act {
             Act::Pruned { .. } => PRUNED,
             Act::PartitionDetached { .. } => "partition detached",
             Act::PartitionAttached { .. } => "partition attached",
+            Act::PartitionAltered { .. } => "partition altered",
             Act::LateLogged { .. } => LATE,
             Act::DatabaseRecorded => "database recorded",
         }
@@ -421,6 +427,10 @@ fn content(session: &Session, act: &Act) -> Result<Content, Error> {
             partition,
         }
         | Act::PartitionAttached {
+            source_id,
+            partition,
+        }
+        | Act::PartitionAltered {
             source_id,
             partition,
         } => {

@@ -100,3 +100,72 @@ fn a_watermark_passes_rows_that_were_logged_ahead_of_it() {
     run(&mut c, "UPDATE verification_sources SET watermark = '{3}'");
     assert_eq!(findings(&mut c, "w"), ["watermark_altered public.w"]);
 }
+
+#[test]
+fn rows_that_a_transaction_captures_and_detaches_are_detached() {
+    let cluster = Cluster::start();
+    let mut c = cluster.client("postgres");
+    run(
+        &mut c,
+        "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
+         SELECT create_log('audit'); SELECT add_source('audit', 'p', capture => 'trigger')",
+    );
+    drain(&mut c, "audit");
+    run(
+        &mut c,
+        "BEGIN; INSERT INTO p VALUES (1); ALTER TABLE p DETACH PARTITION p1; SELECT process_next_batch('audit'); COMMIT",
+    );
+    assert_eq!(drain(&mut c, "audit"), 1);
+    assert_eq!(findings(&mut c, "audit"), ["detached public.p 1 0"]);
+}
+
+#[test]
+fn a_choice_of_columns_outlasts_changes_that_were_captured_before_it() {
+    let cluster = Cluster::start();
+    let (mut c, mut writer) = (cluster.client("postgres"), cluster.client("postgres"));
+    run(
+        &mut c,
+        "CREATE TABLE t (id int PRIMARY KEY, note text, secret text); SELECT create_log('audit')",
+    );
+    run(
+        &mut c,
+        "SELECT add_source('audit', 't', capture => 'trigger', store_leaf_data => true)",
+    );
+    run(
+        &mut writer,
+        "BEGIN; INSERT INTO t VALUES (1, 'a', 'written before')",
+    );
+    run(
+        &mut c,
+        "BEGIN; INSERT INTO t VALUES (2, 'b', 'written before'); SELECT alter_source('audit', 't', columns => '{id,note}'); COMMIT",
+    );
+    run(&mut writer, "COMMIT");
+    drain(&mut c, "audit");
+    run(&mut c, "INSERT INTO t VALUES (3, 'c', 'not to be logged')");
+    run(
+        &mut writer,
+        "INSERT INTO t VALUES (4, 'd', 'not to be logged')",
+    );
+    drain(&mut c, "audit");
+    let logged: Vec<String> = column(
+        &mut c,
+        "SELECT h.row_data::text FROM generate_series(1, 4) k, history('audit', 't', k::text) h ORDER BY k",
+    );
+    assert_eq!(
+        logged.iter().filter(|row| row.contains("before")).count(),
+        2
+    );
+    assert!(
+        logged.iter().all(|row| !row.contains("not to be")),
+        "{logged:?}"
+    );
+    assert_eq!(
+        one::<Vec<String>>(&mut c, "SELECT columns FROM verification_sources"),
+        ["id", "note"]
+    );
+    assert_eq!(findings(&mut c, "audit"), Vec::<String>::new());
+    assert_eq!(
+        findings(&mut c, "merkle_log_administration"),
+        Vec::<String>::new()
+    );
+}

@@ -233,3 +233,28 @@ fn rows_of_a_captured_partition_that_came_and_left_between_two_batches_are_detac
     );
     assert_eq!(acts, ["partition attached", "partition detached"]);
 }
+
+#[test]
+fn a_renamed_key_column_changes_the_record_of_partitions_and_that_is_an_act() {
+    let cluster = Cluster::start();
+    let mut c = cluster.client("postgres");
+    run(&mut c, TABLE);
+    run(
+        &mut c,
+        "SELECT create_log('a'); SELECT add_source('a', 'm', capture => 'trigger'); INSERT INTO m VALUES (1), (101)",
+    );
+    drain(&mut c, "a");
+    run(
+        &mut c,
+        "ALTER TABLE m RENAME COLUMN id TO number; INSERT INTO m VALUES (2)",
+    );
+    drain(&mut c, "a");
+    assert_eq!(findings(&mut c, "a"), Vec::<String>::new());
+    assert_eq!(
+        findings(&mut c, "merkle_log_administration"),
+        Vec::<String>::new()
+    );
+    run(&mut c, "DROP TABLE m1");
+    drain(&mut c, "a");
+    assert_eq!(kinds(&mut c, "a"), ["detached 2"]);
+}

@@ -76,6 +76,8 @@ pub fn append(session: &Session, log: &Log) -> Result<Appended, Error> {
     more |= !drained;
     if drained {
         batch.record_versions(&sources)?;
+    }
+    if drained && !gather::is_under_way(log.id) {
         batch.record_partitions(&partitioned)?;
     }
     let appended = batch.appender.finish()?;
@@ -210,6 +212,8 @@ struct Batch<'a> {
     progress: Progress,
     /// The version in force of each source whose changes were seen.
     versions: HashMap<i32, Option<i32>>,
+    /// By source: the columns that were chosen, while changes are logged that were captured under others.
+    choices: HashMap<i32, Vec<Column>>,
     /// Partitions that changes were captured in before they were on record, by source.
     seen: HashSet<(i32, Seen)>,
 }
@@ -222,6 +226,7 @@ impl<'a> Batch<'a> {
             progress: Progress::start(command, log.id, log.batch_size as u64),
             appender: Appender::open(session, log)?,
             versions: HashMap::new(),
+            choices: HashMap::new(),
             seen: HashSet::new(),
         })
     }
@@ -245,7 +250,8 @@ impl<'a> Batch<'a> {
     }
 
     /// Puts on record which partitions came and which left. Whoever takes one away waits for its writers, so
-    /// what is captured of it is in the queue by then: nothing that is logged later is of its rows.
+    /// what is captured of it is in the queue by then: nothing that is logged later is of its rows. Only what the
+    /// calling transaction itself has captured may be; then a later batch does it.
     fn record_partitions(&mut self, partitioned: &[Source]) -> Result<(), Error> {
         for source in partitioned {
             if lock::try_access_share(source.relation)
@@ -297,8 +303,23 @@ impl<'a> Batch<'a> {
             queue::set_taken(self.session, &place, taken);
         }
         queue::forget(self.session, &done);
+        self.restore_choices();
         self.appender.write_tiles();
         Ok(empty && (done.len() as i64) < rows)
+    }
+
+    /// Lets the columns that were chosen last be in force again.
+    fn restore_choices(&mut self) {
+        for (source_id, columns) in std::mem::take(&mut self.choices) {
+            let Some(source) = sources::by_id(self.session, source_id) else {
+                continue;
+            };
+            let mut versions = versions::load(self.session, source_id);
+            let size = self.appender.size();
+            shape::record_columns(self.session, &source, &mut versions, size, columns);
+            let number = versions.last().map(|v| v.number);
+            self.versions.insert(source_id, number);
+        }
     }
 
     fn log_changes(&mut self, id: i64, changes: &[Change]) -> Result<(), Error> {
@@ -393,6 +414,13 @@ impl<'a> Batch<'a> {
                 .map(|v| v.columns.clone())
                 .ok_or_else(|| self.damaged(id, "is of a version that does not exist"))?,
         };
+        // What was captured under columns that were chosen before is logged under these once more.
+        let chosen = versions.last().map(|v| &v.columns);
+        let chosen = chosen.filter(|now| source.columns.is_some() && !log_the_same(now, &columns));
+        if let Some(chosen) = chosen {
+            let entry = self.choices.entry(source_id);
+            entry.or_insert_with(|| chosen.clone());
+        }
         shape::record_columns(
             session,
             &source,
@@ -402,7 +430,9 @@ impl<'a> Batch<'a> {
         );
         let number = versions.last().map(|v| v.number);
         self.versions.insert(source_id, number);
-        if let Some(mut shape) = shape {
+        if let Some(mut shape) = shape
+            && !self.choices.contains_key(&source_id)
+        {
             shape.versions = versions;
             if shape.follow_names() {
                 sources::update(session, &shape.source);
@@ -492,4 +522,13 @@ fn captured_columns(
         }
     }
     columns
+}
+
+/// True if leaves are made up of the same columns, whatever these are called.
+fn log_the_same(a: &[Column], b: &[Column]) -> bool {
+    let logged = |columns: &[Column]| -> HashSet<Option<i16>> {
+        let logged = columns.iter().filter(|c| c.logged);
+        logged.map(|c| c.attnum).collect()
+    };
+    logged(a) == logged(b)
 }

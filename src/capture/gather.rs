@@ -133,6 +133,14 @@ pub fn is_empty() -> bool {
     GATHERED.with_borrow(|gathered| gathered.records.is_empty() && gathered.early.is_empty())
 }
 
+/// True if the transaction has captured changes for a log, which are in no queue before it commits.
+pub fn is_under_way(log_id: i32) -> bool {
+    GATHERED.with_borrow(|gathered| {
+        let all = 0..gathered.records.len();
+        gathered.early.contains_key(&log_id) || gathered.logs(&all).contains(&log_id)
+    })
+}
+
 /// Those of `keys` that have changes which no batch has logged: in the queue, or made by the transaction itself.
 /// All of them, if the source was truncated.
 pub fn waiting(

@@ -249,6 +249,14 @@ fn describe(session: &Session, source_id: i32, known: &Partition, now: &Partitio
             now.columns.clone().into(),
         ],
     );
+    let partition = known.name.clone();
+    administration::record(
+        session,
+        Act::PartitionAltered {
+            source_id,
+            partition,
+        },
+    );
 }
 
 fn insert(session: &Session, source_id: i32, new: &Partition, size: i64) {

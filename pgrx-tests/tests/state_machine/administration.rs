@@ -133,6 +133,10 @@ impl Machine {
             _ => self.pick(&[Capture::Trigger, Capture::Trigger, Capture::Watermark]),
         };
         let by_trigger = capture == Capture::Trigger;
+        // Keys of partitioned tables are chosen, and a sequence may come to one that was used and deleted.
+        if !by_trigger && self.state.tables[table].parts.is_some() {
+            return;
+        }
         let (append_only, keep, salted) = (self.chance(0.1), self.chance(0.6), self.chance(0.3));
         let allow_truncate = by_trigger && self.chance(0.6);
         let backfill = !by_trigger || self.chance(0.8);

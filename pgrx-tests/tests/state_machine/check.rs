@@ -36,6 +36,15 @@ impl Machine {
             self.check_states(log);
         }
         self.check_administration();
+        for place in 0..self.state.tables.len() {
+            let sources = self.state.logs.iter().flat_map(|l| &l.sources);
+            let mut active = sources.filter(|s| s.table == place && !s.removed);
+            let ready = active.all(|s| s.problem(&self.state.tables[place]).is_none());
+            let parts = self.state.tables[place].parts.iter_mut().flatten();
+            parts
+                .filter(|p| p.detached.is_none() && ready)
+                .for_each(|p| p.seen = true);
+        }
     }
 
     /// The leaf index of each entry of the model.
@@ -178,7 +187,11 @@ impl Machine {
             .collect();
         let wrong = expected.compare(&found);
         if !wrong.is_empty() {
-            self.fail(&format!("findings of log {name}: {wrong:#?}"));
+            let sql =
+                "SELECT concat_ws(' ', kind, source_table, source_key, detail) FROM verify_log($1)";
+            let rows = self.a.query(sql, &[&name]).unwrap();
+            let said: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+            self.fail(&format!("findings of log {name}: {wrong:#?} in {said:#?}"));
         }
     }
 

@@ -334,6 +334,7 @@ impl Machine {
             from,
             to,
             detached: None,
+            seen: false,
         });
     }
 
@@ -359,7 +360,10 @@ impl Machine {
                 self.run(&sql, None);
                 let state = &mut self.state.tables[table];
                 let rows = state.take(part.from, part.to);
-                state.left.extend(rows.keys());
+                // Of a partition that came and left between two batches nothing is on record.
+                if part.seen {
+                    state.left.extend(rows.keys());
+                }
                 let columns = state.columns.clone();
                 let parts = state.parts.as_mut().unwrap();
                 match dropped {
@@ -390,7 +394,8 @@ impl Machine {
                 let state = &mut self.state.tables[table];
                 state.left.retain(|key| !(part.from..part.to).contains(key));
                 state.rows.extend(rows.clone());
-                state.parts.as_mut().unwrap()[place].detached = None;
+                let part = &mut state.parts.as_mut().unwrap()[place];
+                (part.detached, part.seen) = (None, false);
             }
             Some(_) => {
                 self.run(&format!("DROP TABLE public.{name}"), None);

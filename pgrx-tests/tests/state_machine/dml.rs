@@ -73,25 +73,27 @@ impl Machine {
         (!keys.is_empty()).then(|| self.pick(&keys))
     }
 
-    /// A key that no row has, mostly one that has a place.
+    /// A key that no row has, mostly one that has a place. None that a sequence is still to give out: a row behind
+    /// whose entry another row comes with the same key is a matter of its own.
     fn free_key(&mut self, table: usize) -> Key {
         let locked = self.locked(table);
-        loop {
-            let key = match self.chance(0.15) {
+        let last = self.last_values().get(&table).copied().unwrap_or(0);
+        let to = match self.state.tables[table].parts {
+            Some(_) => 90,
+            None => last + 1,
+        };
+        for _ in 0..200 {
+            let key = match to < 2 || self.chance(0.15) {
                 true => FAR + self.rng.random_range(0..1000),
-                false => self.rng.random_range(1..90),
+                false => self.rng.random_range(1..to),
             };
             let state = &self.state.tables[table];
             let taken = state.rows.contains_key(&key) || locked.contains(&key);
-            let placed = state.holds(key) || self.rng.random_bool(0.1);
-            let room = state
-                .parts
-                .as_ref()
-                .is_none_or(|p| p.iter().any(|p| p.detached.is_none()));
-            if !taken && (placed || !room) {
+            if !taken && (state.holds(key) || self.rng.random_bool(0.1)) {
                 return key;
             }
         }
+        FAR + 1000 + self.named as Key
     }
 
     fn guarded(&self, table: usize) -> Option<Refusal> {

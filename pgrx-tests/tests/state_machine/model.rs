@@ -85,6 +85,8 @@ pub struct Part {
     pub to: Key,
     /// While it is detached: its rows, and the columns that it had then.
     pub detached: Option<(Rows, Vec<Column>)>,
+    /// Batches of all logs have seen it, so that it is on record.
+    pub seen: bool,
 }
 
 #[derive(Clone, Debug)]
