@@ -52,9 +52,9 @@ const WORLD: &str = r#"
     INSERT INTO own.hidden (note) SELECT 'S3CRET' FROM generate_series(1, 10); INSERT INTO own.parted (note) VALUES ('S3CRET');
     INSERT INTO own.captured SELECT 'S3CRET-' || i, 'S3CRET', 'ok' FROM generate_series(1, 20) i; INSERT INTO own.gone (note) VALUES ('S3CRET');
     INSERT INTO own."'; DROP TABLE ""x"" --" (note) VALUES ('S3CRET');
-    RESET ROLE; SELECT * FROM process_next_batch();
+    RESET ROLE; COMMIT; SELECT * FROM process_next_batch();
     SET ROLE owner; UPDATE own.captured SET note = 'S3CRET too' WHERE id LIKE '%1'; DELETE FROM own.captured WHERE id LIKE '%2'; RESET ROLE;
-    SELECT * FROM process_next_batch(); SELECT redact('captured', 3, 'S3CRET reason'); DROP TABLE own.gone;
+    COMMIT; SELECT * FROM process_next_batch(); SELECT redact('captured', 3, 'S3CRET reason'); DROP TABLE own.gone;
     GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO owner"#;
 
 /// Objects of its own that shadow the server's and the extension's, in every session.

@@ -229,14 +229,17 @@ impl Verification {
         let mut findings = Vec::new();
         let ids = self.rows.ids();
         let (size, end) = (self.head.tree_size, entries::end(session, &self.log));
+        let mut seen = HashSet::new();
         order_index::each(session, &ids, |source_id, leaf_index| {
+            let mark = (source_id, leaf_index);
             // Entries beyond the last head are a finding of their own.
-            if self.orders.marks.contains(&(source_id, leaf_index))
-                || (size..end).contains(&leaf_index)
-            {
-                return;
-            }
-            let detail = "the order index has a mark at an entry that is not the first of its source in a tile, or is of another source".to_owned();
+            let expected = self.orders.marks.contains(&mark) || (size..end).contains(&leaf_index);
+            // Of two marks of one entry one has another key than the entry's.
+            let detail = match (expected, seen.insert(mark)) {
+                (true, true) => return,
+                (true, false) => "the order index has two marks of one entry".to_owned(),
+                (false, _) => "the order index has a mark at an entry that is not the first of its source in a tile, or is of another source".to_owned(),
+            };
             findings.push(Finding {
                 source_table: self.rows.name_of(source_id),
                 ..Finding::of_log(Kind::IndexMismatch, Some(leaf_index), detail)

@@ -177,7 +177,7 @@ const MADE: &str = "
     INSERT INTO w# (note) SELECT 'w' FROM generate_series(1, 20)";
 
 /// Everything that a call may leave behind, but what a batch says of those whom it waited for.
-const STATE: &str = "SELECT md5(string_agg(t, E'\\n' ORDER BY t)) FROM (
+const STATE: &str = "SELECT t FROM (
     SELECT 'log ' || (to_jsonb(l) - '{waiting_for,last_error,last_error_at}'::text[])::text t FROM verification_logs l
     UNION ALL SELECT 'source ' || s::text FROM verification_sources s
     UNION ALL SELECT 'version ' || v::text FROM verification_source_versions v
@@ -193,13 +193,13 @@ const STATE: &str = "SELECT md5(string_agg(t, E'\\n' ORDER BY t)) FROM (
     UNION ALL SELECT 'aside ' || m::text FROM merkle_set_aside m
     UNION ALL SELECT 'redacted ' || m::text FROM merkle_redacted_key m
     UNION ALL SELECT 'late ' || m::text FROM merkle_late_entry m
-    UNION ALL SELECT concat_ws(' ', 'trigger', tgrelid::regclass, tgname, tgenabled) FROM pg_trigger WHERE NOT tgisinternal) s";
+    UNION ALL SELECT concat_ws(' ', 'trigger', tgrelid::regclass, tgname, tgenabled) FROM pg_trigger WHERE NOT tgisinternal) s ORDER BY t";
 
 /// A trial of a call: where it is tried, and how things were before.
 pub struct Trial<'a> {
     pub call: &'a Call,
     pub number: usize,
-    before: String,
+    before: Vec<String>,
 }
 
 impl<'a> Trial<'a> {
@@ -207,7 +207,7 @@ impl<'a> Trial<'a> {
         let mut trial = Trial {
             call,
             number,
-            before: String::new(),
+            before: Vec::new(),
         };
         run(admin, &trial.numbered(MADE));
         for log in ["c#", "w#"] {
@@ -216,7 +216,7 @@ impl<'a> Trial<'a> {
         if !call.prepare.is_empty() {
             run(admin, &trial.numbered(call.prepare));
         }
-        trial.before = one(admin, STATE);
+        trial.before = column(admin, STATE);
         assert!(
             !trial.is_done(admin),
             "{}: done before it was called",
@@ -245,8 +245,15 @@ impl<'a> Trial<'a> {
         if told == Some(true) {
             assert!(done, "{at}: said to be done and is not");
         }
-        let same = one::<String>(admin, STATE) == self.before;
-        assert_eq!(same, !done, "{at}: half of it is there");
+        let after: Vec<String> = column(admin, STATE);
+        let not_in = |other: &[String], t: &&String| !other.contains(t);
+        let gone: Vec<_> = self.before.iter().filter(|t| not_in(&after, t)).collect();
+        let new: Vec<_> = after.iter().filter(|t| not_in(&self.before, t)).collect();
+        assert_eq!(
+            gone.is_empty() && new.is_empty(),
+            !done,
+            "{at}: half of it is there: without {gone:?}, with {new:?}"
+        );
         self.verify(admin, &at);
         if !done {
             run(admin, &self.sql());
