@@ -383,12 +383,20 @@ impl Verification {
         // A row is not to blame where what its batch recorded about it was altered, nor a captured one whose last
         // entry may be one that is missing.
         for finding in &mut findings {
-            let has_lost = self.batches.entries_missing()
-                && matches!(finding.kind, Kind::Modified | Kind::Deleted)
+            let blames_captured = matches!(finding.kind, Kind::Modified | Kind::Deleted)
                 && finding
                     .source_table
                     .as_deref()
                     .is_some_and(|t| captured.contains(&t));
+            if blames_captured && self.batches.is_unfound(finding) {
+                finding.kind = Kind::IndexMismatch;
+                finding.detail = format!(
+                    "{}; but a later entry of the row is not found by its key",
+                    finding.detail
+                );
+                continue;
+            }
+            let has_lost = blames_captured && self.batches.entries_missing();
             if has_lost || finding.leaf_index.is_some_and(|at| self.batches.doubts(at)) {
                 finding.kind = Kind::MetadataAltered;
                 finding.detail = format!(

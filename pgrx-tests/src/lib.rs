@@ -15,13 +15,8 @@ pub use postgres::{Client, Row};
 
 /// A seed for random choices, from the environment where a run is to be repeated; printed.
 pub fn seed() -> u64 {
-    seed_or(rand::random)
-}
-
-/// As `seed`, with another one where the environment has none.
-pub fn seed_or(other: impl FnOnce() -> u64) -> u64 {
     let given = std::env::var("SEED").ok().and_then(|s| s.parse().ok());
-    let seed = given.unwrap_or_else(other);
+    let seed = given.unwrap_or_else(rand::random);
     println!("SEED={seed}");
     seed
 }

@@ -9,7 +9,7 @@ use crate::store::heads::{self, Recorded};
 use crate::store::leaves::{self, Kept};
 use crate::store::metadata::{self, Metadata, Sum};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// Places of faults that are remembered, to tell whether a batch's has been found already.
 const PLACES: usize = 10_000;
@@ -37,6 +37,8 @@ pub struct Batches {
     entries_damaged: bool,
     /// Some entry does not exist.
     entries_missing: bool,
+    /// Table and key of entries that are not found by their keys.
+    unfound: HashSet<(Option<String>, Option<String>)>,
     /// Entries of whose columns only the digest is kept.
     digests: Vec<i64>,
     /// A head with a digest has been seen: later ones have one.
@@ -59,6 +61,7 @@ impl Batches {
         self.bad.extend(other.bad);
         self.places.extend(other.places);
         self.digests.extend(other.digests);
+        self.unfound.extend(other.unfound);
         self.entries_damaged |= other.entries_damaged;
         self.entries_missing |= other.entries_missing;
         self.seen |= other.seen;
@@ -109,6 +112,9 @@ impl Batches {
             };
             self.entries_damaged |= damaged;
             self.entries_missing |= finding.kind == Kind::EntryMissing;
+            if finding.kind == Kind::IndexMismatch && self.unfound.len() < PLACES {
+                self.unfound.insert(Self::row(finding));
+            }
             if of_batch && self.places.len() < PLACES {
                 self.places.extend(finding.leaf_index);
             }
@@ -134,6 +140,15 @@ impl Batches {
     /// True if an entry that seems to be the last of a captured row may not be it.
     pub fn entries_missing(&self) -> bool {
         self.entries_missing
+    }
+
+    /// True if a later entry of a finding's row may not have been found by its key.
+    pub fn is_unfound(&self, finding: &Finding) -> bool {
+        self.unfound.contains(&Self::row(finding))
+    }
+
+    fn row(finding: &Finding) -> (Option<String>, Option<String>) {
+        (finding.source_table.clone(), finding.source_key.clone())
     }
 
     /// True if a row without an entry may have lost it.

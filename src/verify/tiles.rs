@@ -2,7 +2,7 @@
 
 mod above;
 
-use super::finding::{Finding, Kind};
+use super::finding::{Finding, Kind, Of};
 use super::rows::Row;
 use super::{CHUNK, PENDING, Verification};
 use crate::error::Error;
@@ -72,13 +72,11 @@ impl Verification {
             findings.extend(self.tile(session, tile, stored.get(place).copied())?);
             place += 1;
         }
-        // Of an entry that something else is wrong with, that says it better.
+        // Of an entry that something else is wrong with, that says it better. What was done on purpose is no fault.
         let known = |f: &Finding| {
             let pending = self.pending.values().flatten();
-            findings
-                .iter()
-                .chain(pending)
-                .any(|g| g.leaf_index == f.leaf_index)
+            let mut faults = findings.iter().chain(pending);
+            faults.any(|g| g.leaf_index == f.leaf_index && g.kind.of() != Of::Nobody)
         };
         let unmarked: Vec<Finding> = unmarked.into_iter().filter(|f| !known(f)).collect();
         findings.extend(unmarked);
