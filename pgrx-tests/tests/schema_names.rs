@@ -58,7 +58,13 @@ fn nothing_breaks_out_of_the_name_of_the_extensions_schema() {
                 client,
                 "SELECT reconcile('w'); SELECT * FROM merkle_log_health(); SELECT * FROM merkle_log_coverage;
                  SELECT * FROM merkle_log_status; SELECT * FROM merkle_log_sources; SELECT merkle_log_metrics();
-                 SELECT repair_capture('t', '\"a@extschema@\"'); SELECT * FROM history('t', '\"a@extschema@\"', '1')",
+                 SELECT * FROM history('t', '\"a@extschema@\"', '1')",
+            );
+            let unfit = "SELECT problem FROM merkle_log_coverage UNION ALL SELECT state FROM merkle_log_sources WHERE state <> 'ready'";
+            assert_eq!(
+                column::<String>(client, unfit),
+                Vec::<String>::new(),
+                "{name}"
             );
             assert_eq!(findings(client, "w"), Vec::<String>::new(), "{name}");
             assert_eq!(findings(client, "t"), Vec::<String>::new(), "{name}");
@@ -69,7 +75,7 @@ fn nothing_breaks_out_of_the_name_of_the_extensions_schema() {
             run(
                 client,
                 &format!(
-                    "SELECT create_log('{log}'); SELECT add_source('{log}', '\"a@extschema@\"', capture => 'trigger');
+                    "SELECT repair_capture('t', '\"a@extschema@\"'); SELECT create_log('{log}'); SELECT add_source('{log}', '\"a@extschema@\"', capture => 'trigger');
                      SELECT process_next_batch('{log}'); SELECT remove_source('{log}', '\"a@extschema@\"'); SELECT drop_log('{log}', true)"
                 ),
             );

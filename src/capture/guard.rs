@@ -171,9 +171,10 @@ const PRESENT: &str = "SELECT t.tgrelid, t.tgrelid::pg_catalog.regclass::pg_cata
                 CASE WHEN t.tgqual IS NULL THEN ''
                      WHEN t.tgtype & 1 = 0 THEN pg_catalog.pg_get_expr(t.tgqual, t.tgrelid)
                      ELSE 'of a row' END,
-                pg_catalog.format('%I.capture_truncate(', e.extnamespace::pg_catalog.regnamespace),
+                pg_catalog.format('%I.capture_truncate(', n.nspname),
                 t.tgattr <> ''
            FROM pg_catalog.pg_extension e
+           JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
            JOIN pg_catalog.pg_proc p ON p.pronamespace = e.extnamespace AND p.proname IN ('capture_change', 'refuse_change')
            JOIN pg_catalog.pg_trigger t ON t.tgfoid = p.oid
           WHERE e.oid = $1 AND t.tgnargs = 1 AND t.tgargs = $2";
