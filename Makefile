@@ -115,7 +115,7 @@ soak-ledger: ## the ledger under full load for MINUTES (default 10), killed now 
 	MINUTES=$(or $(MINUTES),10) cargo test --release -p geometric_ledger --test soak -- --nocapture
 
 larger-than-memory: ## a ledger of ACCOUNTS (default 100,000,000) in MEGABYTES (2,048) of memory, killed and opened; as root
-	cargo test --release -p geometric_ledger --test larger_than_memory -- --ignored --nocapture a_ledger
+	cargo bench -p geometric_ledger --bench larger_than_memory
 
 test-extension: postgres
 	@rm -rf "$(CARGO_PGRX_TEST_PGDATA)"

@@ -92,12 +92,10 @@ pub enum Act {
         /// The digest of the keys that the dropped entries said to be redacted.
         redacted: String,
     },
-    #[allow(dead_code)] // recorded where partitions are watched
     PartitionDetached {
         source_id: i32,
         partition: String,
     },
-    #[allow(dead_code)] // as above
     PartitionAttached {
         source_id: i32,
         partition: String,

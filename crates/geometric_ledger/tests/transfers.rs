@@ -611,6 +611,19 @@ fn any_transfer(random: &mut Random) -> NewTransfer {
     }
 }
 
+/// Five accounts with 50 each, in the first batch; the models before and after it.
+fn fill(ledger: &GeometricLedger) -> Vec<Model> {
+    let accounts: Vec<_> = (0..5)
+        .map(|it| (key(it), Account::with_balance(50)))
+        .collect();
+    ledger.update_batch(&accounts).unwrap();
+    let first = Model {
+        balances: (0..5).map(|it| (it, 50)).collect(),
+        ..Model::default()
+    };
+    vec![Model::default(), first]
+}
+
 /// Batches that each leave the model they should; the models after each batch, by sequence.
 fn run(ledger: &GeometricLedger, random: &mut Random, models: &mut Vec<Model>, batches: u64) {
     for _ in 0..batches {
@@ -642,15 +655,7 @@ fn a_ledger_of_transfers_does_what_its_model_does_and_survives_crashes() {
         }
         let mut disk = SimDisk::new();
         let mut ledger = options.clone().open_on(Arc::new(disk.clone())).unwrap();
-        let accounts: Vec<_> = (0..5)
-            .map(|it| (key(it), Account::with_balance(50)))
-            .collect();
-        ledger.update_batch(&accounts).unwrap();
-        let first = Model {
-            balances: (0..5).map(|it| (it, 50)).collect(),
-            ..Model::default()
-        };
-        let mut models = vec![Model::default(), first];
+        let mut models = fill(&ledger);
         for _ in 0..6 {
             let batches = 1 + random.below(12);
             run(&ledger, &mut random, &mut models, batches);
@@ -690,15 +695,7 @@ fn snapshots_and_followers_have_the_records() {
     let options = || small().history_bytes(1 << 26);
     let path = |name: &str| directory.path().join(name);
     let ledger = options().open(path("ledger")).unwrap();
-    let accounts: Vec<_> = (0..5)
-        .map(|it| (key(it), Account::with_balance(50)))
-        .collect();
-    ledger.update_batch(&accounts).unwrap();
-    let first = Model {
-        balances: (0..5).map(|it| (it, 50)).collect(),
-        ..Model::default()
-    };
-    let mut models = vec![Model::default(), first];
+    let mut models = fill(&ledger);
     let mut random = Random(5);
     let mut follower = Follower::open(path("follower"), path("ledger"), options()).unwrap();
     run(&ledger, &mut random, &mut models, 40);

@@ -1,10 +1,11 @@
 //! A ledger that is larger than the memory it may use: filled, updated everywhere for some minutes, killed, and
 //! opened again within the same memory (`make larger-than-memory`). The limit is a memory cgroup (Linux's
-//! cgroups(7), version 1 or 2), which only root can make, so `make test` leaves this out; that memory for
-//! written pages is bounded is tested there by the ledger's own figures.
+//! cgroups(7), version 1 or 2), which only root can make. That memory for written pages is bounded is tested in
+//! `make test` by the ledger's own figures.
 //!
 //! ACCOUNTS (default 100,000,000), MINUTES (10) and MEGABYTES (2,048) are read from the environment.
 
+#[path = "../tests/common/mod.rs"]
 mod common;
 
 use common::{Random, key};
@@ -55,15 +56,9 @@ impl Group {
         Group { directory }
     }
 
-    /// This test as a process of the group that does `role`; it waits for the group before it begins.
+    /// This program as a process of the group that does `role`; it waits for the group before it begins.
     fn start(&self, role: &str, ledger: &Path) -> (Child, BufReader<ChildStderr>) {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "process_within_the_limit",
-                "--ignored",
-                "--nocapture",
-            ])
             .env("LEDGER_ROLE", role)
             .env("LEDGER", ledger)
             .stdin(Stdio::piped())
@@ -84,10 +79,8 @@ impl Drop for Group {
     }
 }
 
-#[test]
-#[ignore = "a process of the test below"]
-fn process_within_the_limit() {
-    let role = std::env::var("LEDGER_ROLE").expect("started by the test below");
+/// What a process of the group does.
+fn process_within_the_limit(role: &str) {
     std::io::stdin().read_line(&mut String::new()).unwrap();
     let began = Instant::now();
     let ledger = options().open(std::env::var("LEDGER").unwrap()).unwrap();
@@ -110,8 +103,13 @@ fn number_after(line: &str, word: &str) -> Option<u64> {
     line.strip_prefix(word)?.trim().parse().ok()
 }
 
-#[test]
-#[ignore = "needs root, 40 GB of disk and half an hour: make larger-than-memory"]
+fn main() {
+    match std::env::var("LEDGER_ROLE") {
+        Ok(role) => process_within_the_limit(&role),
+        Err(_) => a_ledger_larger_than_memory_is_updated_killed_and_opened_within_it(),
+    }
+}
+
 fn a_ledger_larger_than_memory_is_updated_killed_and_opened_within_it() {
     let accounts = setting("ACCOUNTS", 100_000_000) / BATCH * BATCH;
     let minutes = setting("MINUTES", 10);
