@@ -22,6 +22,8 @@ REVOKE ALL ON FUNCTION
     @extschema@.adopt_database(text),
     @extschema@.redact(text, bigint, text),
     @extschema@.redact_row(text, regclass, text, text),
+    @extschema@.redact_row_of(text, regclass, text, "any"),
+    @extschema@.redact_row_of(text, regclass, text, text[]),
     @extschema@.prune_log(text, bigint),
     @extschema@.merkle_log_warm(text),
     @extschema@.schedule_log(text, text),

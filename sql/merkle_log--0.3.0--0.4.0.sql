@@ -586,3 +586,179 @@ COMMENT ON FUNCTION @extschema@.verify_row(text, regclass, text) IS 'Whether a r
 COMMENT ON FUNCTION @extschema@.late_entries(text) IS 'Entries of rows that were found after they should have been logged, and when; keys are shown to those who may read the source.';
 COMMENT ON FUNCTION @extschema@.adopt_database(text) IS 'Says what a database is that has the logs of another: continue takes its place, copy disables the logs.';
 COMMENT ON FUNCTION @extschema@.held_as_copy_of() IS 'The database whose logs this one has, while nobody has said what this one is; NULL otherwise.';
+
+-- Keys as applications have them (sql/by_key.sql).
+
+CREATE FUNCTION @extschema@.inclusion_proof_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key "any"
+) RETURNS TABLE (
+    leaf_index bigint,
+    tree_size  bigint,
+    leaf_hash  bytea,
+    root_hash  bytea,
+    path       bytea[]
+)
+STABLE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'inclusion_proof_of_wrapper';
+
+CREATE FUNCTION @extschema@.inclusion_proof_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key text[]
+) RETURNS TABLE (
+    leaf_index bigint,
+    tree_size  bigint,
+    leaf_hash  bytea,
+    root_hash  bytea,
+    path       bytea[]
+)
+STABLE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'inclusion_proof_of_wrapper';
+
+CREATE FUNCTION @extschema@.wait_for_inclusion_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key "any"
+) RETURNS TABLE (
+    leaf_index bigint,
+    tree_size  bigint,
+    leaf_hash  bytea,
+    root_hash  bytea,
+    path       bytea[]
+)
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'wait_for_inclusion_of_wrapper';
+
+CREATE FUNCTION @extschema@.wait_for_inclusion_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key text[]
+) RETURNS TABLE (
+    leaf_index bigint,
+    tree_size  bigint,
+    leaf_hash  bytea,
+    root_hash  bytea,
+    path       bytea[]
+)
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'wait_for_inclusion_of_wrapper';
+
+CREATE FUNCTION @extschema@.history_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key "any"
+) RETURNS TABLE (
+    leaf_index       bigint,
+    operation        text,
+    row_data         jsonb,
+    transaction_id   text,
+    user_name        text,
+    application_name text,
+    statement_at     timestamptz
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'history_of_wrapper';
+
+CREATE FUNCTION @extschema@.history_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key text[]
+) RETURNS TABLE (
+    leaf_index       bigint,
+    operation        text,
+    row_data         jsonb,
+    transaction_id   text,
+    user_name        text,
+    application_name text,
+    statement_at     timestamptz
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'history_of_wrapper';
+
+CREATE FUNCTION @extschema@.verify_row_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key "any"
+) RETURNS TABLE (
+    status     text,
+    leaf_index bigint,
+    tree_size  bigint,
+    leaf_hash  bytea,
+    row_hash   bytea,
+    root_hash  bytea,
+    path       bytea[],
+    detail     text
+)
+STABLE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'verify_row_of_wrapper';
+
+CREATE FUNCTION @extschema@.verify_row_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key text[]
+) RETURNS TABLE (
+    status     text,
+    leaf_index bigint,
+    tree_size  bigint,
+    leaf_hash  bytea,
+    row_hash   bytea,
+    root_hash  bytea,
+    path       bytea[],
+    detail     text
+)
+STABLE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'verify_row_of_wrapper';
+
+CREATE FUNCTION @extschema@.redact_row_of(
+    log          text,
+    source_table regclass,
+    reason       text,
+    VARIADIC key "any"
+) RETURNS bigint
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'redact_row_of_wrapper';
+
+CREATE FUNCTION @extschema@.redact_row_of(
+    log          text,
+    source_table regclass,
+    reason       text,
+    VARIADIC key text[]
+) RETURNS bigint
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'redact_row_of_wrapper';
+
+REVOKE ALL ON FUNCTION
+    @extschema@.redact_row_of(text, regclass, text, "any"),
+    @extschema@.redact_row_of(text, regclass, text, text[])
+FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.inclusion_proof_of(text, regclass, "any") IS 'The proof that a row is in the log, by the values of the row''s key.';
+COMMENT ON FUNCTION @extschema@.inclusion_proof_of(text, regclass, text[]) IS 'The proof that a row is in the log, by the values of the row''s key.';
+COMMENT ON FUNCTION @extschema@.wait_for_inclusion_of(text, regclass, "any") IS 'Waits until a row is in the log, for as long as merkle_log.inclusion_timeout says, and returns its inclusion proof.';
+COMMENT ON FUNCTION @extschema@.wait_for_inclusion_of(text, regclass, text[]) IS 'Waits until a row is in the log, for as long as merkle_log.inclusion_timeout says, and returns its inclusion proof.';
+COMMENT ON FUNCTION @extschema@.history_of(text, regclass, "any") IS 'Every version of a row that the log keeps, by the values of the row''s key.';
+COMMENT ON FUNCTION @extschema@.history_of(text, regclass, text[]) IS 'Every version of a row that the log keeps, by the values of the row''s key.';
+COMMENT ON FUNCTION @extschema@.verify_row_of(text, regclass, "any") IS 'Whether a row, as it is now, is what was logged, by the values of the row''s key.';
+COMMENT ON FUNCTION @extschema@.verify_row_of(text, regclass, text[]) IS 'Whether a row, as it is now, is what was logged, by the values of the row''s key.';
+COMMENT ON FUNCTION @extschema@.redact_row_of(text, regclass, text, "any") IS 'Redacts every entry of a row, those to come included, by the values of the row''s key; returns how many were redacted now.';
+COMMENT ON FUNCTION @extschema@.redact_row_of(text, regclass, text, text[]) IS 'Redacts every entry of a row, those to come included, by the values of the row''s key; returns how many were redacted now.';

@@ -2,6 +2,9 @@
 //!
 //! A variant holds the names its reader needs; SQLSTATE and HINT are decided here and nowhere else.
 
+mod key;
+
+pub use key::KeyError;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 
@@ -208,6 +211,8 @@ pub enum Error {
         key: String,
         problem: String,
     },
+    #[error(transparent)]
+    GivenKey(KeyError),
     #[error("row {key} of table \"{table}\", entry {index} of log \"{log}\", no longer exists")]
     RowGone {
         log: String,
@@ -358,6 +363,7 @@ impl Error {
             Argument { .. } | CaptureMode(_) | HashLength { .. } | Key { .. } => {
                 C::ERRCODE_INVALID_PARAMETER_VALUE
             }
+            GivenKey(error) => error.sqlstate(),
             DropNotConfirmed { .. }
             | ForcedRowSecurity { .. }
             | OrderNullable { .. }
@@ -496,6 +502,7 @@ impl Error {
                 literal(log)
             ),
             Key { .. } => "Give the key column's text form; for a composite key the text form of a text[], such as '{7,42}'.".into(),
+            GivenKey(error) => error.hint(),
             RowGone { log, .. } => format!("Run verify_log({}).", literal(log)),
             ShapeChanged { .. } => "The entry stays provable by its leaf hash; its leaf data must come from a copy of the row as it was.".into(),
             Damaged { log, .. } => format!("Run verify_log({}) to find what was altered.", literal(log)),

@@ -68,6 +68,7 @@ pgrx::extension_sql_file!(
         api::sources::repair_capture,
         api::administration::administration,
         "trigger_functions",
+        "by_key",
         api::worker::run_now,
         api::worker::adopt_database,
         api::history::row_history,

@@ -1,5 +1,6 @@
 //! Inclusion proofs: of an entry, of a row's latest entry, of many entries at once.
 
+use crate::capture::given_key::GivenKey;
 use crate::capture::row_key::Finder;
 use crate::catalog::logs::{self, Log};
 use crate::error::Error;
@@ -49,7 +50,7 @@ pub fn row(
     snapshot: Snapshot,
     log: &str,
     relation: pg_sys::Oid,
-    key: &str,
+    key: GivenKey,
     size: Option<i64>,
 ) -> Result<Inclusion, Error> {
     let log = logs::known(session, log)?;

@@ -9,6 +9,7 @@ static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(100_000);
 static RUN_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static RECONCILE_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
+static INCLUSION_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static NOTIFY: GucSetting<bool> = GucSetting::<bool>::new(true);
 static CAPTURE_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(8 * 1024);
 static CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
@@ -34,6 +35,16 @@ pub fn register(preloaded: bool) {
         i32::MAX,
         GucContext::Userset,
         GucFlags::empty(),
+    );
+    GucRegistry::define_int_guc(
+        c"merkle_log.inclusion_timeout",
+        c"How long wait_for_inclusion_of waits for a row to be logged.",
+        c"",
+        &INCLUSION_TIMEOUT,
+        0,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
     );
     GucRegistry::define_bool_guc(
         c"merkle_log.notify",
@@ -101,6 +112,10 @@ pub fn fence_timeout() -> Duration {
 
 pub fn batch_size() -> i32 {
     BATCH_SIZE.get()
+}
+
+pub fn inclusion_timeout() -> Duration {
+    Duration::from_millis(INCLUSION_TIMEOUT.get().max(0) as u64)
 }
 
 pub fn run_interval() -> Duration {

@@ -135,6 +135,12 @@ pub(super) fn input_datum(type_oid: pg_sys::Oid, text: &str) -> pg_sys::Datum {
     }
 }
 
+/// The text form of a value, as `output` makes it.
+pub fn text_of(value: &Value) -> String {
+    // SAFETY: the datum is of the value's type, and as valid as the value.
+    unsafe { output(value.type_oid, value.datum()) }
+}
+
 /// True if texts that differ can be equal under this collation.
 pub fn is_nondeterministic(collation: pg_sys::Oid) -> bool {
     // SAFETY: a catalog look-up, of a collation that a column has.

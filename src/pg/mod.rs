@@ -2,6 +2,7 @@
 //! interface, each with a safe face.
 
 pub mod alloc;
+pub mod argument;
 pub mod bulk;
 pub mod datum;
 pub mod error_memory;
