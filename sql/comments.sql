@@ -50,8 +50,8 @@ COMMENT ON COLUMN @extschema@.merkle_log_status.lag_rows IS 'Rows that wait to b
 COMMENT ON VIEW @extschema@.merkle_log_sources IS 'One row a source: what is read, how far, and which version of its columns is in force.';
 COMMENT ON VIEW @extschema@.merkle_log_progress IS 'Batches, reconciliations and verifications that are running now.';
 
-COMMENT ON FUNCTION @extschema@.create_log(text, integer, interval, interval, interval) IS 'Creates a log; returns its id.';
-COMMENT ON FUNCTION @extschema@.alter_log(text, text, integer, interval, interval, interval) IS 'Changes a log''s name, batch size or intervals; NULL leaves a setting as it is.';
+COMMENT ON FUNCTION @extschema@.create_log(text, integer, interval, interval, interval, boolean, text, interval) IS 'Creates a log; returns its id.';
+COMMENT ON FUNCTION @extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval) IS 'Changes a log''s settings; NULL leaves a setting as it is.';
 COMMENT ON FUNCTION @extschema@.administration(text) IS 'What was done to a log, or to all of them, and by whom: the entries of the administration log.';
 COMMENT ON FUNCTION @extschema@.enable_log(text) IS 'Lets process_next_batch() without a name process the log again.';
 COMMENT ON FUNCTION @extschema@.disable_log(text) IS 'Keeps process_next_batch() without a name from processing the log.';
@@ -127,3 +127,15 @@ COMMENT ON FUNCTION @extschema@.verify_row_of(text, regclass, "any") IS 'Whether
 COMMENT ON FUNCTION @extschema@.verify_row_of(text, regclass, text[]) IS 'Whether a row, as it is now, is what was logged, by the values of the row''s key.';
 COMMENT ON FUNCTION @extschema@.redact_row_of(text, regclass, text, "any") IS 'Redacts every entry of a row, those to come included, by the values of the row''s key; returns how many were redacted now.';
 COMMENT ON FUNCTION @extschema@.redact_row_of(text, regclass, text, text[]) IS 'Redacts every entry of a row, those to come included, by the values of the row''s key; returns how many were redacted now.';
+COMMENT ON COLUMN @extschema@.verification_logs.find_by_hash IS 'The log is to find leaf hashes fast: batches extend merkle_hash_index.';
+COMMENT ON COLUMN @extschema@.verification_logs.origin IS 'The log''s name in checkpoints; NULL until it has one.';
+COMMENT ON COLUMN @extschema@.verification_logs.checkpoint_interval IS 'How often the background worker signs a checkpoint of what is new; NULL: never.';
+COMMENT ON TABLE @extschema@.merkle_hash_index IS 'Where leaf hashes are: one row for each 16,384 entries of a log with find_by_hash.';
+COMMENT ON COLUMN @extschema@.merkle_hash_index.hashes IS 'For each entry the first four bytes of its leaf hash and its place among the 16,384 in two, sorted.';
+COMMENT ON FUNCTION @extschema@.find_leaf(text, bytea) IS 'The leaf indexes of the entries with a leaf hash.';
+COMMENT ON FUNCTION @extschema@.has_leaf(text, bytea) IS 'Whether the log has an entry with a leaf hash.';
+COMMENT ON FUNCTION @extschema@.find_root(text, bytea) IS 'The tree size at which a tree head of the log has this root; NULL if none has.';
+COMMENT ON FUNCTION @extschema@.has_root(text, bytea) IS 'Whether a tree head of the log has this root.';
+COMMENT ON FUNCTION @extschema@.inclusion_proof_by_hash(text, bytea, bigint) IS 'The proof that an entry is in the log, by its leaf hash: of several, the first.';
+COMMENT ON FUNCTION @extschema@.consistency_proof_by_root(text, bytea, bigint) IS 'The proof that the log only grew since a tree head, by the root of that.';
+COMMENT ON FUNCTION @extschema@.log_entries(text, bigint, bigint) IS 'The entries from one leaf index up to another, in order; keys and leaf data for those who may read the source.';

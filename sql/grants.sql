@@ -3,8 +3,8 @@
 -- (may_read_source). Writing is for whom it is granted to.
 
 REVOKE ALL ON FUNCTION
-    @extschema@.create_log(text, integer, interval, interval, interval),
-    @extschema@.alter_log(text, text, integer, interval, interval, interval),
+    @extschema@.create_log(text, integer, interval, interval, interval, boolean, text, interval),
+    @extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval),
     @extschema@.enable_log(text),
     @extschema@.disable_log(text),
     @extschema@.pause_log(text),

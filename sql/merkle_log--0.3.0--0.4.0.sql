@@ -762,3 +762,175 @@ COMMENT ON FUNCTION @extschema@.verify_row_of(text, regclass, "any") IS 'Whether
 COMMENT ON FUNCTION @extschema@.verify_row_of(text, regclass, text[]) IS 'Whether a row, as it is now, is what was logged, by the values of the row''s key.';
 COMMENT ON FUNCTION @extschema@.redact_row_of(text, regclass, text, "any") IS 'Redacts every entry of a row, those to come included, by the values of the row''s key; returns how many were redacted now.';
 COMMENT ON FUNCTION @extschema@.redact_row_of(text, regclass, text, text[]) IS 'Redacts every entry of a row, those to come included, by the values of the row''s key; returns how many were redacted now.';
+
+-- Leaf hashes, roots, and what checkpoints need of a log.
+
+ALTER TABLE @extschema@.verification_logs
+    ADD COLUMN find_by_hash boolean NOT NULL DEFAULT false,
+    ADD COLUMN origin text COLLATE "C" UNIQUE,
+    ADD COLUMN checkpoint_interval interval CHECK (checkpoint_interval OPERATOR(pg_catalog.>) interval '0');
+
+CREATE INDEX merkle_tree_head_root_hash ON @extschema@.merkle_tree_head (root_hash);
+
+CREATE TABLE @extschema@.merkle_hash_index (
+    log_id  integer NOT NULL,
+    run     bigint  NOT NULL,
+    entries integer NOT NULL,
+    hashes  bytea   NOT NULL,
+    PRIMARY KEY (log_id, run)
+) USING heap;
+
+ALTER TABLE @extschema@.merkle_hash_index ALTER COLUMN hashes SET STORAGE EXTERNAL;
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_hash_index', '');
+
+CREATE FUNCTION @extschema@.create_log(
+    name                text,
+    batch_size          integer DEFAULT NULL,
+    settle              interval DEFAULT '0',
+    run_interval        interval DEFAULT NULL,
+    reconcile_interval  interval DEFAULT NULL,
+    find_by_hash        boolean DEFAULT false,
+    origin              text DEFAULT NULL,
+    checkpoint_interval interval DEFAULT NULL
+) RETURNS integer
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'create_log_v3_wrapper';
+
+CREATE FUNCTION @extschema@.alter_log(
+    name                text,
+    new_name            text DEFAULT NULL,
+    batch_size          integer DEFAULT NULL,
+    settle              interval DEFAULT NULL,
+    run_interval        interval DEFAULT NULL,
+    reconcile_interval  interval DEFAULT NULL,
+    find_by_hash        boolean DEFAULT NULL,
+    origin              text DEFAULT NULL,
+    checkpoint_interval interval DEFAULT NULL
+) RETURNS void
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'alter_log_v3_wrapper';
+
+-- Functions that have got more arguments keep the privileges that were granted on them.
+DO $$
+DECLARE
+    replaced record;
+    granted  record;
+BEGIN
+    FOR replaced IN
+        SELECT p.old::pg_catalog.regprocedure AS old, p.new::pg_catalog.regprocedure AS new FROM (VALUES
+            ('@extschema@.create_log(text, integer, interval, interval, interval)', '@extschema@.create_log(text, integer, interval, interval, interval, boolean, text, interval)'),
+            ('@extschema@.alter_log(text, text, integer, interval, interval, interval)', '@extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval)')) p (old, new)
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', replaced.new);
+        FOR granted IN
+            SELECT a.grantee, a.is_grantable
+              FROM pg_catalog.pg_proc f, pg_catalog.aclexplode(f.proacl) a
+             WHERE f.oid OPERATOR(pg_catalog.=) replaced.old AND a.grantee OPERATOR(pg_catalog.<>) f.proowner
+        LOOP
+            EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %s%s', replaced.new,
+                CASE WHEN granted.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+                     ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(granted.grantee)) END,
+                CASE WHEN granted.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END);
+        END LOOP;
+        EXECUTE pg_catalog.format('DROP FUNCTION %s', replaced.old);
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION @extschema@.find_leaf(
+    log       text,
+    leaf_hash bytea
+) RETURNS SETOF bigint
+STABLE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'find_leaf_wrapper';
+
+CREATE FUNCTION @extschema@.has_leaf(
+    log       text,
+    leaf_hash bytea
+) RETURNS boolean
+STABLE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'has_leaf_wrapper';
+
+CREATE FUNCTION @extschema@.find_root(
+    log       text,
+    root_hash bytea
+) RETURNS bigint
+STABLE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'find_root_wrapper';
+
+CREATE FUNCTION @extschema@.has_root(
+    log       text,
+    root_hash bytea
+) RETURNS boolean
+STABLE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'has_root_wrapper';
+
+CREATE FUNCTION @extschema@.inclusion_proof_by_hash(
+    log       text,
+    leaf_hash bytea,
+    tree_size bigint DEFAULT NULL
+) RETURNS TABLE (
+    leaf_index bigint,
+    tree_size  bigint,
+    leaf_hash  bytea,
+    root_hash  bytea,
+    path       bytea[]
+)
+STABLE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'inclusion_proof_by_hash_wrapper';
+
+CREATE FUNCTION @extschema@.consistency_proof_by_root(
+    log      text,
+    old_root bytea,
+    new_size bigint DEFAULT NULL
+) RETURNS TABLE (
+    old_size bigint,
+    new_size bigint,
+    old_root bytea,
+    new_root bytea,
+    path     bytea[]
+)
+STABLE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'consistency_proof_by_root_wrapper';
+
+CREATE FUNCTION @extschema@.log_entries(
+    log        text,
+    from_index bigint DEFAULT 0,
+    to_index   bigint DEFAULT NULL
+) RETURNS TABLE (
+    leaf_index   bigint,
+    source_table text,
+    source_key   text,
+    leaf_hash    bytea,
+    leaf_data    bytea
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'log_entries_wrapper';
+
+COMMENT ON FUNCTION @extschema@.create_log(text, integer, interval, interval, interval, boolean, text, interval) IS 'Creates a log; returns its id.';
+COMMENT ON FUNCTION @extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval) IS 'Changes a log''s settings; NULL leaves a setting as it is.';
+COMMENT ON COLUMN @extschema@.verification_logs.find_by_hash IS 'The log is to find leaf hashes fast: batches extend merkle_hash_index.';
+COMMENT ON COLUMN @extschema@.verification_logs.origin IS 'The log''s name in checkpoints; NULL until it has one.';
+COMMENT ON COLUMN @extschema@.verification_logs.checkpoint_interval IS 'How often the background worker signs a checkpoint of what is new; NULL: never.';
+COMMENT ON TABLE @extschema@.merkle_hash_index IS 'Where leaf hashes are: one row for each 16,384 entries of a log with find_by_hash.';
+COMMENT ON COLUMN @extschema@.merkle_hash_index.hashes IS 'For each entry the first four bytes of its leaf hash and its place among the 16,384 in two, sorted.';
+COMMENT ON FUNCTION @extschema@.find_leaf(text, bytea) IS 'The leaf indexes of the entries with a leaf hash.';
+COMMENT ON FUNCTION @extschema@.has_leaf(text, bytea) IS 'Whether the log has an entry with a leaf hash.';
+COMMENT ON FUNCTION @extschema@.find_root(text, bytea) IS 'The tree size at which a tree head of the log has this root; NULL if none has.';
+COMMENT ON FUNCTION @extschema@.has_root(text, bytea) IS 'Whether a tree head of the log has this root.';
+COMMENT ON FUNCTION @extschema@.inclusion_proof_by_hash(text, bytea, bigint) IS 'The proof that an entry is in the log, by its leaf hash: of several, the first.';
+COMMENT ON FUNCTION @extschema@.consistency_proof_by_root(text, bytea, bigint) IS 'The proof that the log only grew since a tree head, by the root of that.';
+COMMENT ON FUNCTION @extschema@.log_entries(text, bigint, bigint) IS 'The entries from one leaf index up to another, in order; keys and leaf data for those who may read the source.';

@@ -192,6 +192,10 @@ pub enum Error {
     IndexBeyondSize { log: String, index: i64, size: i64 },
     #[error("old size {old} is greater than new size {new} of log \"{log}\"")]
     SizesReversed { log: String, old: i64, new: i64 },
+    #[error("log \"{log}\" has no entry with leaf hash {hash}")]
+    NoSuchLeaf { log: String, hash: String },
+    #[error("log \"{log}\" has no tree head with root {root}")]
+    NoSuchRoot { log: String, root: String },
     #[error("row {key} of table \"{table}\" is not in log \"{log}\"")]
     RowNotLogged {
         log: String,
@@ -395,7 +399,9 @@ impl Error {
             | SizeOutOfRange { .. }
             | IndexBeyondSize { .. }
             | SizesReversed { .. } => C::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
-            RowNotLogged { .. } | RowGone { .. } => C::ERRCODE_NO_DATA_FOUND,
+            NoSuchLeaf { .. } | NoSuchRoot { .. } | RowNotLogged { .. } | RowGone { .. } => {
+                C::ERRCODE_NO_DATA_FOUND
+            }
             InclusionTimeout { .. } | Blocked { .. } | Busy { .. } => C::ERRCODE_LOCK_NOT_AVAILABLE,
             Damaged { .. } => C::ERRCODE_DATA_CORRUPTED,
             Encode { .. } => C::ERRCODE_DATA_EXCEPTION,
@@ -493,6 +499,8 @@ impl Error {
             SizeOutOfRange { size, .. } => format!("Use a tree size from 0 to {size}. {ROLLED_BACK}"),
             IndexBeyondSize { index, .. } => format!("Use a tree size of at least {}.", index + 1),
             SizesReversed { .. } => "Give the older, smaller size first.".into(),
+            NoSuchLeaf { .. } => format!("The hash may be of a row that has no entry yet, or of another log. {ROLLED_BACK}"),
+            NoSuchRoot { .. } => format!("Only roots of tree heads are found: see tree_heads. {ROLLED_BACK}"),
             RowNotLogged { log, .. } => format!(
                 "Run process_next_batch({0}); for a row behind the watermark, reconcile({0}).",
                 literal(log)

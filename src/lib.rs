@@ -54,8 +54,8 @@ pgrx::extension_sql_file!(
     name = "grants",
     requires = [
         "views",
-        api::logs::create_log_v2,
-        api::logs::alter_log_v2,
+        api::logs::create_log_v3,
+        api::logs::alter_log_v3,
         api::logs::enable_log,
         api::logs::disable_log,
         api::logs::pause_log,

@@ -28,6 +28,7 @@ use crate::pg::subtransaction;
 use crate::redaction;
 use crate::session::Session;
 use crate::store::entries;
+use crate::store::hash_index;
 use crate::store::heads::{self, Head};
 use crate::store::late;
 use crate::store::set_aside;
@@ -309,6 +310,11 @@ impl Verification {
                             source_key: Some(key),
                             ..Finding::of_log(Kind::EntryAltered, None, detail.into())
                         });
+                    }
+                    for at in hash_index::mismatches(session, &self.log, self.head.tree_size)? {
+                        let detail = "merkle_hash_index does not lead to the entries from here on"
+                            .to_owned();
+                        findings.push(Finding::of_log(Kind::IndexMismatch, Some(at), detail));
                     }
                     for (source_id, key) in set_aside::misplaced(session, &self.log) {
                         let detail = "the hash of a key that is set aside is another".to_owned();

@@ -3,6 +3,8 @@
 pub mod administration;
 pub mod batch;
 pub mod by_key;
+pub mod entries;
+pub mod find;
 pub mod history;
 pub mod logs;
 pub mod ops;

@@ -288,31 +288,8 @@ fn consistency_proof(
     Session::look(|session| {
         let log = named(session, log)?;
         let old = required("old_size", old_size)?;
-        let (new, new_root) = heads::at(session, Snapshot::Statement, &log, new_size)?;
-        let size = current_size(session, &log)?;
-        if old > size {
-            return Err(Error::SizeOutOfRange {
-                log: log.name,
-                wanted: old,
-                size,
-            });
-        }
-        let old_root = match old <= new {
-            true => heads::at(session, Snapshot::Statement, &log, Some(old))?.1,
-            false => {
-                return Err(Error::SizesReversed {
-                    log: log.name,
-                    old,
-                    new,
-                });
-            }
-        };
-        let path = merkle_tree::consistency_proof(
-            &mut TreeReader::cached(session, &log, Snapshot::Statement),
-            tree_size(&log, old)?,
-            tree_size(&log, new)?,
-        )
-        .map_err(|e| tree_error(&log, e))?;
+        let (new, new_root, path) = consistency(session, &log, old, new_size)?;
+        let old_root = heads::at(session, Snapshot::Statement, &log, Some(old))?.1;
         Ok(TableIterator::once((
             old,
             new,
@@ -321,6 +298,38 @@ fn consistency_proof(
             Path(path),
         )))
     })
+}
+
+/// The proof that the log only grew from size `old` to another, with that size and the root there.
+pub fn consistency(
+    session: &Session,
+    log: &Log,
+    old: i64,
+    new: Option<i64>,
+) -> Result<(i64, Hash, Vec<Hash>), Error> {
+    let (new, new_root) = heads::at(session, Snapshot::Statement, log, new)?;
+    let size = current_size(session, log)?;
+    if old > size {
+        return Err(Error::SizeOutOfRange {
+            log: log.name.clone(),
+            wanted: old,
+            size,
+        });
+    }
+    if old > new {
+        return Err(Error::SizesReversed {
+            log: log.name.clone(),
+            old,
+            new,
+        });
+    }
+    let path = merkle_tree::consistency_proof(
+        &mut TreeReader::cached(session, log, Snapshot::Statement),
+        tree_size(log, old)?,
+        tree_size(log, new)?,
+    )
+    .map_err(|e| tree_error(log, e))?;
+    Ok((new, new_root, path))
 }
 
 /// Hashes of the longest proof that there can be: one a bit of a tree's size, and one more for consistency.
@@ -438,7 +447,7 @@ fn leaf_data(log: Option<&str>, leaf_index: Option<i64>) -> Result<Vec<u8>, Erro
     })
 }
 
-fn named(session: &Session, log: Option<&str>) -> Result<Log, Error> {
+pub fn named(session: &Session, log: Option<&str>) -> Result<Log, Error> {
     logs::known(session, log_name("log", log)?)
 }
 
@@ -446,11 +455,11 @@ fn current_size(session: &Session, log: &Log) -> Result<i64, Error> {
     Ok(heads::latest(session, Snapshot::Statement, log)?.tree_size)
 }
 
-fn bytes(hash: &Hash) -> Vec<u8> {
+pub fn bytes(hash: &Hash) -> Vec<u8> {
     hash.as_bytes().to_vec()
 }
 
-fn hash(name: &'static str, bytes: &[u8]) -> Result<Hash, Error> {
+pub fn hash(name: &'static str, bytes: &[u8]) -> Result<Hash, Error> {
     Hash::try_from(bytes).map_err(|e| Error::HashLength { name, length: e.0 })
 }
 

@@ -2,6 +2,7 @@
 
 pub mod append;
 pub mod entries;
+pub mod hash_index;
 pub mod heads;
 pub mod key_index;
 pub mod late;
@@ -10,5 +11,6 @@ pub mod metadata;
 pub mod order_index;
 pub mod redacted;
 pub mod set_aside;
+pub mod stream;
 pub mod tiles;
 pub mod tree;

@@ -89,7 +89,7 @@ kinds! {
     MetadataAltered "metadata_altered" Extension
         "Of a batch, a key, an order value, a salt, a statement or the time of its tree head was changed, added or removed."
     IndexMismatch "index_mismatch" Extension
-        "merkle_order_index, or the hash of a key, leads to another entry than it should, or to none."
+        "merkle_order_index, merkle_hash_index or the hash of a key leads to another entry than it should, or to none."
     TileMismatch "tile_mismatch" Extension
         "A stored tile is not that of the entries, or of the tiles below it."
     HeadMismatch "head_mismatch" Extension
