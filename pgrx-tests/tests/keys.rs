@@ -130,11 +130,7 @@ fn a_row_is_found_by_every_value_that_equals_its_key() {
         ("lines", "VARIADIC ARRAY['7', '3']"),
         ("named", "7, '{\"c\"}'"),
         ("named", "'7', '{\"c\"}'::varchar"),
-        ("named", "key => 7, key => 'a'"),
-    ]
-    .into_iter()
-    .filter(|(_, key)| !key.contains("=>"))
-    {
+    ] {
         assert_eq!(found(&mut c, table, key), 2, "{table}: {key}");
     }
     let literal = "PREPARE p AS SELECT leaf_index FROM inclusion_proof_of('audit', 'orders', $1); EXECUTE p('2')";
@@ -173,7 +169,7 @@ fn what_equals_no_key_is_refused_with_a_hint_and_never_rounded() {
         ),
         ("orders", "'a'::bytea", "42804", "does not compare to bytea"),
         ("codes", "2", "42804", "does not compare to integer"),
-        ("moods", "1", "42804", "type mood"),
+        ("moods", "1", "42804", "does not compare to integer"),
         (
             "orders",
             "'glad'::mood",
@@ -213,7 +209,7 @@ fn what_equals_no_key_is_refused_with_a_hint_and_never_rounded() {
     );
     let said = error(&mut c, "SELECT inclusion_proof_of('audit', 'orders', 9)");
     assert!(
-        said.starts_with("02000") && said.contains("row 9"),
+        said.starts_with("P0002") && said.contains("row 9"),
         "{said}"
     );
 }
@@ -286,7 +282,7 @@ fn no_code_of_others_runs_for_a_key() {
          CREATE FUNCTION mood_number(mood) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN PERFORM public.strike(); RETURN 1; END $$;
          CREATE CAST (mood AS bigint) WITH FUNCTION mood_number(mood) AS IMPLICIT;
          CREATE FUNCTION mood_text(mood) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM public.strike(); RETURN 'x'; END $$;
-         CREATE CAST (mood AS text) WITH FUNCTION mood_text(mood) AS IMPLICIT;
+         CREATE CAST (mood AS text) WITH FUNCTION mood_text(mood) AS ASSIGNMENT;
          CREATE FUNCTION mood_equals(bigint, mood) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM public.strike(); RETURN true; END $$;
          CREATE OPERATOR public.= (LEFTARG = bigint, RIGHTARG = mood, FUNCTION = mood_equals);
          CREATE FUNCTION checked(bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
