@@ -139,3 +139,12 @@ COMMENT ON FUNCTION @extschema@.has_root(text, bytea) IS 'Whether a tree head of
 COMMENT ON FUNCTION @extschema@.inclusion_proof_by_hash(text, bytea, bigint) IS 'The proof that an entry is in the log, by its leaf hash: of several, the first.';
 COMMENT ON FUNCTION @extschema@.consistency_proof_by_root(text, bytea, bigint) IS 'The proof that the log only grew since a tree head, by the root of that.';
 COMMENT ON FUNCTION @extschema@.log_entries(text, bigint, bigint) IS 'The entries from one leaf index up to another, in order; keys and leaf data for those who may read the source.';
+COMMENT ON TABLE @extschema@.merkle_checkpoint IS 'Tree heads that were signed, each as a C2SP checkpoint; the rows of a dropped log stay.';
+COMMENT ON COLUMN @extschema@.merkle_checkpoint.note IS 'The signed note: origin, size and root, the log''s signature, and cosignatures.';
+COMMENT ON COLUMN @extschema@.merkle_checkpoint.verifier_key IS 'The key by which the log''s signature is verified.';
+COMMENT ON TABLE @extschema@.merkle_accepted_checkpoint IS 'Checkpoints that are known to have been signed: nothing is signed that does not contain them.';
+COMMENT ON VIEW @extschema@.merkle_log_checkpoints IS 'The checkpoints of all logs.';
+COMMENT ON FUNCTION @extschema@.checkpoint(text) IS 'The log''s newest checkpoint, a signed note, after signing what is new; on a standby the newest that was signed.';
+COMMENT ON FUNCTION @extschema@.checkpoint_key(text) IS 'The verifier key of the log''s checkpoints.';
+COMMENT ON FUNCTION @extschema@.accept_checkpoint(text) IS 'Takes a checkpoint that is known outside, so that nothing is signed which does not contain it; returns contained, lost_tail or rewrote_history.';
+COMMENT ON FUNCTION @extschema@.add_cosignature(text, text, text[]) IS 'Adds the signatures of a note that witnesses with these keys have made over a checkpoint of the log; returns how many.';

@@ -934,3 +934,102 @@ COMMENT ON FUNCTION @extschema@.has_root(text, bytea) IS 'Whether a tree head of
 COMMENT ON FUNCTION @extschema@.inclusion_proof_by_hash(text, bytea, bigint) IS 'The proof that an entry is in the log, by its leaf hash: of several, the first.';
 COMMENT ON FUNCTION @extschema@.consistency_proof_by_root(text, bytea, bigint) IS 'The proof that the log only grew since a tree head, by the root of that.';
 COMMENT ON FUNCTION @extschema@.log_entries(text, bigint, bigint) IS 'The entries from one leaf index up to another, in order; keys and leaf data for those who may read the source.';
+
+-- Checkpoints.
+
+-- What was signed, for ever: the row stays when its log is dropped, so that no other log gets its origin.
+CREATE TABLE @extschema@.merkle_checkpoint (
+    log_id       integer     NOT NULL,
+    tree_size    bigint      NOT NULL,
+    root_hash    bytea       NOT NULL,
+    origin       text        COLLATE "C" NOT NULL,
+    note         text        NOT NULL,
+    verifier_key text        NOT NULL,
+    signed_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (log_id, tree_size)
+) USING heap;
+
+CREATE INDEX merkle_checkpoint_origin ON @extschema@.merkle_checkpoint (origin);
+
+CREATE TABLE @extschema@.merkle_accepted_checkpoint (
+    log_id      integer     NOT NULL,
+    tree_size   bigint      NOT NULL,
+    root_hash   bytea       NOT NULL,
+    note        text        NOT NULL,
+    accepted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (log_id, tree_size, root_hash)
+) USING heap;
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_checkpoint', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_accepted_checkpoint', '');
+
+-- What was signed is for everyone.
+CREATE VIEW @extschema@.merkle_log_checkpoints AS
+SELECT l.log_name,
+       c.origin,
+       c.tree_size,
+       c.root_hash,
+       c.note,
+       c.verifier_key,
+       c.signed_at
+  FROM @extschema@.verification_logs l
+  JOIN @extschema@.merkle_checkpoint c ON c.log_id OPERATOR(pg_catalog.=) l.log_id;
+
+CREATE FUNCTION @extschema@.checkpoint(
+    log text
+) RETURNS text
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'checkpoint_wrapper';
+
+CREATE FUNCTION @extschema@.checkpoint_key(
+    log text
+) RETURNS text
+STABLE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'checkpoint_key_wrapper';
+
+CREATE FUNCTION @extschema@.accept_checkpoint(
+    note text
+) RETURNS text
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'accept_checkpoint_wrapper';
+
+CREATE FUNCTION @extschema@.add_cosignature(
+    log          text,
+    note         text,
+    witness_keys text[]
+) RETURNS integer
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'add_cosignature_wrapper';
+
+REVOKE ALL ON FUNCTION
+    @extschema@.checkpoint(text),
+    @extschema@.checkpoint_key(text),
+    @extschema@.accept_checkpoint(text),
+    @extschema@.add_cosignature(text, text, text[])
+FROM PUBLIC;
+
+REVOKE ALL ON
+    @extschema@.merkle_hash_index,
+    @extschema@.merkle_checkpoint,
+    @extschema@.merkle_accepted_checkpoint
+FROM PUBLIC;
+
+GRANT SELECT ON @extschema@.merkle_log_checkpoints TO PUBLIC;
+
+COMMENT ON TABLE @extschema@.merkle_checkpoint IS 'Tree heads that were signed, each as a C2SP checkpoint; the rows of a dropped log stay.';
+COMMENT ON COLUMN @extschema@.merkle_checkpoint.note IS 'The signed note: origin, size and root, the log''s signature, and cosignatures.';
+COMMENT ON COLUMN @extschema@.merkle_checkpoint.verifier_key IS 'The key by which the log''s signature is verified.';
+COMMENT ON TABLE @extschema@.merkle_accepted_checkpoint IS 'Checkpoints that are known to have been signed: nothing is signed that does not contain them.';
+COMMENT ON VIEW @extschema@.merkle_log_checkpoints IS 'The checkpoints of all logs.';
+COMMENT ON FUNCTION @extschema@.checkpoint(text) IS 'The log''s newest checkpoint, a signed note, after signing what is new; on a standby the newest that was signed.';
+COMMENT ON FUNCTION @extschema@.checkpoint_key(text) IS 'The verifier key of the log''s checkpoints.';
+COMMENT ON FUNCTION @extschema@.accept_checkpoint(text) IS 'Takes a checkpoint that is known outside, so that nothing is signed which does not contain it; returns contained, lost_tail or rewrote_history.';
+COMMENT ON FUNCTION @extschema@.add_cosignature(text, text, text[]) IS 'Adds the signatures of a note that witnesses with these keys have made over a checkpoint of the log; returns how many.';

@@ -298,6 +298,29 @@ CREATE TABLE @extschema@.merkle_source_state (
     since     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 ) USING heap;
 
+-- What was signed, for ever: the row stays when its log is dropped, so that no other log gets its origin.
+CREATE TABLE @extschema@.merkle_checkpoint (
+    log_id       integer     NOT NULL,
+    tree_size    bigint      NOT NULL,
+    root_hash    bytea       NOT NULL,
+    origin       text        COLLATE "C" NOT NULL,
+    note         text        NOT NULL,
+    verifier_key text        NOT NULL,
+    signed_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (log_id, tree_size)
+) USING heap;
+
+CREATE INDEX merkle_checkpoint_origin ON @extschema@.merkle_checkpoint (origin);
+
+CREATE TABLE @extschema@.merkle_accepted_checkpoint (
+    log_id      integer     NOT NULL,
+    tree_size   bigint      NOT NULL,
+    root_hash   bytea       NOT NULL,
+    note        text        NOT NULL,
+    accepted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (log_id, tree_size, root_hash)
+) USING heap;
+
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs', 'WHERE log_id OPERATOR(pg_catalog.<>) 0');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs_log_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_sources', '');
@@ -309,6 +332,8 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_order_index', '')
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tile', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tree_head', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_hash_index', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_checkpoint', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_accepted_checkpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_leaf_data', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_statement', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_set_aside', '');

@@ -2,8 +2,10 @@
 //!
 //! A variant holds the names its reader needs; SQLSTATE and HINT are decided here and nowhere else.
 
+mod checkpoint;
 mod key;
 
+pub use checkpoint::CheckpointError;
 pub use key::KeyError;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -216,6 +218,8 @@ pub enum Error {
         problem: String,
     },
     #[error(transparent)]
+    Checkpoint(CheckpointError),
+    #[error(transparent)]
     GivenKey(KeyError),
     #[error("row {key} of table \"{table}\", entry {index} of log \"{log}\", no longer exists")]
     RowGone {
@@ -367,6 +371,7 @@ impl Error {
             Argument { .. } | CaptureMode(_) | HashLength { .. } | Key { .. } => {
                 C::ERRCODE_INVALID_PARAMETER_VALUE
             }
+            Checkpoint(error) => error.sqlstate(),
             GivenKey(error) => error.sqlstate(),
             DropNotConfirmed { .. }
             | ForcedRowSecurity { .. }
@@ -510,6 +515,7 @@ impl Error {
                 literal(log)
             ),
             Key { .. } => "Give the key column's text form; for a composite key the text form of a text[], such as '{7,42}'.".into(),
+            Checkpoint(error) => error.hint(),
             GivenKey(error) => error.hint(),
             RowGone { log, .. } => format!("Run verify_log({}).", literal(log)),
             ShapeChanged { .. } => "The entry stays provable by its leaf hash; its leaf data must come from a copy of the row as it was.".into(),

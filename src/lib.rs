@@ -15,6 +15,7 @@ mod batch;
 mod cache;
 mod capture;
 mod catalog;
+mod checkpoint;
 mod encode;
 mod error;
 mod history;
@@ -69,6 +70,10 @@ pgrx::extension_sql_file!(
         api::administration::administration,
         "trigger_functions",
         "by_key",
+        api::checkpoints::checkpoint,
+        api::checkpoints::checkpoint_key,
+        api::checkpoints::accept_checkpoint,
+        api::checkpoints::add_cosignature,
         api::worker::run_now,
         api::worker::adopt_database,
         api::history::row_history,

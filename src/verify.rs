@@ -20,6 +20,7 @@ mod walk;
 
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources;
+use crate::checkpoint;
 use crate::error::Error;
 use crate::pg::parallel;
 use crate::pg::progress::{Command, Progress};
@@ -311,6 +312,7 @@ impl Verification {
                             ..Finding::of_log(Kind::EntryAltered, None, detail.into())
                         });
                     }
+                    findings.extend(checkpoint::mismatches(session, &self.log, &self.head)?);
                     for at in hash_index::mismatches(session, &self.log, self.head.tree_size)? {
                         let detail = "merkle_hash_index does not lead to the entries from here on"
                             .to_owned();

@@ -6,6 +6,7 @@ use crate::capture::order::Domain;
 use crate::capture::{gather, guard};
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources;
+use crate::checkpoint;
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::pg::xact;
@@ -42,7 +43,9 @@ fn create_log_v3(
         check_free(session, &name)?;
         let settle = valid_settle(required("settle", settle)?)?;
         let intervals = valid_intervals(run_interval, reconcile_interval)?;
-        let origin = new_origin(session, origin)?;
+        if let Some(origin) = origin {
+            checkpoint::check_origin(session, origin, None)?;
+        }
         let checkpoint_interval = checkpoint_interval
             .map(valid_checkpoint_interval)
             .transpose()?;
@@ -102,7 +105,9 @@ fn alter_log_v3(
             check_settle_domain(&log, log.domain, settle)?;
         }
         let intervals = valid_intervals(run_interval, reconcile_interval)?;
-        let origin = new_origin(session, origin)?;
+        if let Some(origin) = origin {
+            checkpoint::check_new_origin(session, &log, origin)?;
+        }
         let checkpoint_interval = checkpoint_interval
             .map(valid_checkpoint_interval)
             .transpose()?;
@@ -328,15 +333,6 @@ fn valid_intervals(
 fn valid_checkpoint_interval(interval: Interval) -> Result<Interval, Error> {
     let must = "an interval of zero (never) to 100 years";
     valid_interval("checkpoint_interval", must, 0, interval)
-}
-
-/// An origin that no other log has.
-fn new_origin(session: &Session, origin: Option<&str>) -> Result<Option<String>, Error> {
-    let Some(origin) = origin else {
-        return Ok(None);
-    };
-    let _ = session;
-    Ok(Some(origin.to_owned()))
 }
 
 fn valid_settle(settle: Interval) -> Result<Interval, Error> {

@@ -3,6 +3,7 @@
 pub mod administration;
 pub mod batch;
 pub mod by_key;
+pub mod checkpoints;
 pub mod entries;
 pub mod find;
 pub mod history;

@@ -125,6 +125,8 @@ pub struct Scheduled {
     pub run_interval: Duration,
     /// `None`: never.
     pub reconcile_interval: Option<Duration>,
+    /// How often a checkpoint is signed; `None`: never.
+    pub checkpoint_interval: Option<Duration>,
 }
 
 /// The logs that the background worker is to run.
@@ -136,7 +138,8 @@ pub fn scheduled(session: &Session) -> Vec<Scheduled> {
     session.fresh(
         "SELECT l.log_id, l.log_name, COALESCE(l.order_domain = 'arrival', false),
                 (1000 * EXTRACT(epoch FROM l.run_interval))::pg_catalog.float8,
-                (1000 * EXTRACT(epoch FROM l.reconcile_interval))::pg_catalog.float8
+                (1000 * EXTRACT(epoch FROM l.reconcile_interval))::pg_catalog.float8,
+                (1000 * EXTRACT(epoch FROM l.checkpoint_interval))::pg_catalog.float8
            FROM @extschema@.verification_logs l
           WHERE l.enabled AND NOT l.paused AND l.log_id <> $1 ORDER BY l.log_id",
         &[ADMINISTRATION.into()],
@@ -148,6 +151,7 @@ pub fn scheduled(session: &Session) -> Vec<Scheduled> {
                 arrival: row.required(2),
                 run_interval: millis(row, 3).unwrap_or_else(settings::run_interval),
                 reconcile_interval: (!reconcile.is_zero()).then_some(reconcile),
+                checkpoint_interval: millis(row, 5),
             }
         },
     )

@@ -32,5 +32,6 @@ pub mod trigger;
 pub mod trigger_call;
 pub mod vacuum;
 pub mod wait;
+pub mod wal;
 pub mod worker;
 pub mod xact;

@@ -65,7 +65,7 @@ pub fn latest(session: &Session, snapshot: Snapshot, log: &Log) -> Result<Head, 
 }
 
 /// The latest head, and who wrote it.
-fn stored(
+pub fn stored(
     session: &Session,
     snapshot: Snapshot,
     log: &Log,

@@ -1,6 +1,7 @@
 //! Entries, tiles and tree heads in their tables.
 
 pub mod append;
+pub mod checkpoints;
 pub mod entries;
 pub mod hash_index;
 pub mod heads;

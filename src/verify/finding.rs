@@ -94,6 +94,8 @@ kinds! {
         "A stored tile is not that of the entries, or of the tiles below it."
     HeadMismatch "head_mismatch" Extension
         "A stored tree head is not that of the entries."
+    CheckpointMismatch "checkpoint_mismatch" Extension
+        "A checkpoint is not that of the tree head of its size, or is not signed; or one that is known to have been signed is not contained in the log."
     ConfigurationAltered "configuration_altered" Extension
         "A log, a source, or a version of its columns is not configured as the administration log says."
     LateEntryAltered "late_entry_altered" Extension
