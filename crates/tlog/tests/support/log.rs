@@ -124,3 +124,28 @@ pub fn label(source: &str, key: &[(&str, &str)]) -> Option<Label> {
             .collect(),
     })
 }
+
+/// Writes a log as a directory of tiles and entry bundles (C2SP tlog-tiles).
+pub fn export(log: &Log, checkpoint: &SignedNote, directory: &std::path::Path) {
+    let write = |path: String, bytes: Vec<u8>| {
+        let path = directory.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    };
+    let mut tiles = log.tiles();
+    for path in tiles_of(log.size()) {
+        let bytes = match path.tile() {
+            Some(tile) => tile_to_bytes(&tiles.read(tile, 0, path.width()).unwrap()),
+            None => {
+                let start = (path.index() * TILE_WIDTH) as usize;
+                let mut bundle = Vec::new();
+                for entry in &log.entries[start..start + usize::from(path.width())] {
+                    entry_bundle::append(&mut bundle, entry).unwrap();
+                }
+                bundle
+            }
+        };
+        write(path.to_string(), bytes);
+    }
+    write("checkpoint".to_owned(), checkpoint.to_string().into_bytes());
+}
