@@ -109,7 +109,7 @@ fn last_values(session: &Session, shapes: &[&Shape]) -> Vec<Option<i64>> {
 }
 
 /// The sequences that fill the order column: that of an identity column, and those in its default value.
-fn sequences(session: &Session, shape: &Shape) -> Vec<pg_sys::Oid> {
+pub fn sequences(session: &Session, shape: &Shape) -> Vec<pg_sys::Oid> {
     if let Some(known) = ready::sequences(&shape.source) {
         return known;
     }

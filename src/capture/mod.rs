@@ -9,6 +9,7 @@ pub mod guard;
 pub mod key_equality;
 pub mod merge;
 pub mod order;
+pub mod order_values;
 pub mod page;
 pub mod partitions;
 pub mod queue;

@@ -152,6 +152,8 @@ pub struct Rows {
     /// The first entries to come are those of the whole log.
     from_start: bool,
     redacted: RedactedKeys,
+    /// That order columns get their values otherwise than when their sources were added.
+    reordered: Vec<Finding>,
 }
 
 impl Rows {
@@ -209,6 +211,11 @@ impl Rows {
             };
             loaded.insert(source.id, state);
         }
+        let reordered = loaded.values().filter_map(|source| match source {
+            Source::Here(shape) => reordered(session, log, shape),
+            _ => None,
+        });
+        let reordered = reordered.collect();
         let partitions = loaded
             .iter()
             .filter_map(|(id, source)| match source {
@@ -231,6 +238,7 @@ impl Rows {
             unlogged: Vec::new(),
             from_start,
             redacted: RedactedKeys::load(session, Snapshot::Statement, log),
+            reordered,
         })
     }
 
@@ -627,6 +635,7 @@ impl Rows {
             .chain(unchecked)
             .chain(departed)
             .chain(renamed)
+            .chain(self.reordered.iter().cloned())
             .collect()
     }
 }
@@ -652,6 +661,18 @@ fn renamed(shape: &Shape) -> Vec<Finding> {
     versions
         .filter_map(|(_, version)| of_version(version))
         .collect()
+}
+
+fn reordered(session: &Session, log: &Log, shape: &Shape) -> Option<Finding> {
+    let problem = state::order_changed(session, log, shape)?;
+    Some(Finding {
+        source_table: Some(shape.source.name.clone()),
+        ..Finding::of_log(
+            Finds::OrderChanged,
+            None,
+            format!("{}. {}", problem.detail, problem.mend),
+        )
+    })
 }
 
 /// What to do about a table that is gone, without passing another one off as it.
