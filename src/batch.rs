@@ -223,7 +223,9 @@ fn capture(
     partitions::record_all(session, log, &shapes, size);
     let logged_ahead = ceiling::logged_ahead(session, log);
     let upto = drawn.as_ref().map(|fence| &fence.upto);
-    let spans = watermark::all_ahead(session, log, &shapes);
+    let ceilings = ceiling::of_all(session, log, &shapes.iter().collect::<Vec<_>>());
+    state::record_ahead(session, log, &shapes, &ceilings);
+    let spans = watermark::all_ahead(&shapes, &ceilings);
     let sources: Vec<(Shape, Span)> = shapes
         .into_iter()
         .zip(spans)
@@ -360,7 +362,7 @@ fn behind_watermarks(
                 session,
                 log,
                 shape,
-                (after.as_deref(), ceiling.as_deref()),
+                (after.as_deref(), ceiling.text()),
                 careful,
                 |rows| progress.done(seen + rows),
             )

@@ -6,20 +6,21 @@
 //! `verify_log`, `merkle_log_coverage`, `merkle_log_health` and the views name the state. A source whose rows may
 //! escape, or come late, is read all the same.
 
-use super::ceiling;
+use super::ceiling::{self, Ceiling};
 use super::guard;
 use super::order_values::{self, Incomplete};
 use super::ready;
 use super::shape::Shape;
 use super::table_query;
 use crate::catalog::logs::Log;
-use crate::catalog::sources::Source;
+use crate::catalog::sources::{Source, relation_name};
 use crate::catalog::versions::{self, Version};
 use crate::error::{Error, identifier, literal};
 use crate::pg::spi::Snapshot;
 use crate::pg::{foreign_code, lock};
 use crate::session::Session;
 use pgrx::pg_sys;
+use std::collections::HashMap;
 
 /// What can be wrong with a source, by the name that the views show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub enum State {
     OrderIncomplete,
     /// The sequence of the order column hands out values in another order than it draws them.
     OrderSequence,
+    /// The log has gone past the sequence of the order column: what that gives out comes late.
+    OrderAhead,
     ColumnMissing,
     /// The types of a column are nested too deeply to be logged.
     ColumnTooDeep,
@@ -80,6 +83,7 @@ impl State {
             State::OrderIndexMissing => "order_index_missing",
             State::OrderIncomplete => "order_incomplete",
             State::OrderSequence => "order_sequence",
+            State::OrderAhead => "order_ahead",
             State::ColumnMissing => "column_missing",
             State::ColumnTooDeep => "column_too_deep",
             State::TriggerMissing => "trigger_missing",
@@ -94,7 +98,12 @@ impl State {
         use State::*;
         matches!(
             self,
-            OrderIncomplete | OrderSequence | TriggerMissing | TriggerDisabled | TriggerTwice
+            OrderIncomplete
+                | OrderSequence
+                | OrderAhead
+                | TriggerMissing
+                | TriggerDisabled
+                | TriggerTwice
         )
     }
 
@@ -261,7 +270,9 @@ pub fn problems(session: &Session, log: &Log, source: &Source) -> Vec<Problem> {
     {
         return vec![gone.clone()];
     }
-    let weak = weaknesses(session, log, source, opened.as_ref().ok());
+    let mut weak = weaknesses(session, log, source, opened.as_ref().ok());
+    let ahead = opened.as_ref().ok().filter(|_| !source.by_trigger());
+    weak.extend(ahead.and_then(|shape| order_ahead(session, log, shape)));
     let unread = opened.err().or_else(|| unplannable(session, source));
     unread.into_iter().chain(weak).collect()
 }
@@ -313,7 +324,7 @@ fn holes(session: &Session, log: &Log, source: &Source) -> Vec<Problem> {
 }
 
 /// That the order column gets its values otherwise than `add_source` found, or was told.
-pub fn order_changed(session: &Session, log: &Log, shape: &Shape) -> Option<Problem> {
+fn order_changed(session: &Session, log: &Log, shape: &Shape) -> Option<Problem> {
     let source = &shape.source;
     if source.by_trigger() {
         return None;
@@ -359,6 +370,65 @@ fn unplannable(session: &Session, source: &Source) -> Option<Problem> {
     )
 }
 
+/// That the log has gone past the sequence of the order column.
+fn order_ahead(session: &Session, log: &Log, shape: &Shape) -> Option<Problem> {
+    match ceiling::of(session, log, shape) {
+        Ceiling::Passed(last) => ahead_of(session, log, shape, last),
+        Ceiling::None | Ceiling::At(_) => None,
+    }
+}
+
+fn ahead_of(session: &Session, log: &Log, shape: &Shape, last: i64) -> Option<Problem> {
+    let source = &shape.source;
+    if source.late_accepted {
+        return None;
+    }
+    let (table, order) = (&shape.table, shape.order());
+    let logged = source.watermark.as_ref()?.first()?;
+    let reconcile = format!("SELECT reconcile({})", literal(&log.name));
+    let sequence = ceiling::sequences(session, shape).into_iter().next()?;
+    let sequence = literal(&relation_name(session, sequence));
+    // Where there is room behind, the sequence can go on from there.
+    let room = logged.parse::<i64>().is_ok_and(|n| n < i64::MAX / 2);
+    Some(Problem {
+        state: State::OrderAhead,
+        relation: source.relation,
+        detail: format!(
+            "the log of table \"{}\" is at {logged} of order column \"{}\", past {last}, the last value of its sequence: rows with lower values come late",
+            table.name, order.name
+        ),
+        mend: match room {
+            true => format!("SELECT setval({sequence}, {logged}); {reconcile}"),
+            false => reconcile,
+        },
+    })
+}
+
+/// What is wrong with the order column of a source, if anything is.
+pub fn order_problem(session: &Session, log: &Log, shape: &Shape) -> Option<Problem> {
+    if shape.source.by_trigger() {
+        return None;
+    }
+    order_changed(session, log, shape).or_else(|| order_ahead(session, log, shape))
+}
+
+/// Puts on record which of the sources, that a batch reads, are ahead of their sequences, and which no longer are.
+pub fn record_ahead(session: &Session, log: &Log, shapes: &[Shape], ceilings: &[Ceiling]) {
+    let recorded = on_record(session, log);
+    for (shape, ceiling) in shapes.iter().zip(ceilings) {
+        let source = &shape.source;
+        let ahead = match ceiling {
+            Ceiling::Passed(last) => ahead_of(session, log, shape, *last),
+            Ceiling::None | Ceiling::At(_) => None,
+        };
+        let state = recorded.get(&source.id).map(String::as_str);
+        let was_ahead = state == Some(State::OrderAhead.name());
+        if was_ahead && ahead.is_none() || ahead.is_some() && (was_ahead || state.is_none()) {
+            record(session, log, source, ahead.as_ref());
+        }
+    }
+}
+
 /// Puts on record what is wrong with a source, for the views; `None` if nothing is. The
 /// change is told to whoever runs the batch, once.
 pub fn record(session: &Session, log: &Log, source: &Source, problem: Option<&Problem>) {
@@ -396,15 +466,16 @@ pub fn record(session: &Session, log: &Log, source: &Source, problem: Option<&Pr
     }
 }
 
-/// The sources of a log that have a problem on record.
-pub fn on_record(session: &Session, log: &Log) -> Vec<i32> {
-    session.query(
+/// The sources of a log that have a problem on record, with the name of its state.
+fn on_record(session: &Session, log: &Log) -> HashMap<i32, String> {
+    let recorded = session.query(
         Snapshot::Fresh,
-        "SELECT t.source_id FROM @extschema@.merkle_source_state t
+        "SELECT t.source_id, t.state FROM @extschema@.merkle_source_state t
            JOIN @extschema@.verification_sources s USING (source_id) WHERE s.log_id = $1",
         &[log.id.into()],
-        |row| row.required(0),
-    )
+        |row| (row.required(0), row.required(1)),
+    );
+    recorded.into_iter().collect()
 }
 
 /// Opens those of `sources` that can be read; puts on record what is wrong with any, and which are well again.
@@ -418,7 +489,10 @@ pub fn open_ready(session: &Session, log: &Log, sources: &[Source]) -> Vec<Shape
                 .next(),
             Err(problem) => Some(problem.clone()),
         };
-        if problem.is_some() || recorded.contains(&source.id) {
+        let state = recorded.get(&source.id).map(String::as_str);
+        // `record_ahead` tells whether that is still so.
+        let is_left = problem.is_none() && state == Some(State::OrderAhead.name());
+        if problem.is_some() || state.is_some() && !is_left {
             record(session, log, source, problem.as_ref());
         }
         opened.ok()

@@ -153,6 +153,37 @@ pub fn highest(shape: &Shape, ceiling: Option<&str>) -> Statement {
     }
 }
 
+/// `attributes` of the last rows up to an order value, at most `limit`.
+pub fn last_up_to(shape: &Shape, attributes: &[Attribute], upto: &str, limit: i64) -> Statement {
+    let mut args = Vec::new();
+    let condition = order_is(shape, "<=", upto, &mut args);
+    args.push(Value::int8(limit));
+    Statement {
+        sql: format!(
+            "SELECT {} {} WHERE {condition} ORDER BY s.{} DESC LIMIT ${}",
+            select_list(attributes),
+            from(&shape.table),
+            shape.order().quoted,
+            args.len()
+        ),
+        values: args,
+    }
+}
+
+/// Any row with an order value up to this one.
+pub fn any_up_to(shape: &Shape, upto: &str) -> Statement {
+    let mut args = Vec::new();
+    let condition = order_is(shape, "<=", upto, &mut args);
+    let order = &shape.order().quoted;
+    Statement {
+        sql: format!(
+            "SELECT s.{order} {} WHERE {condition} ORDER BY s.{order} LIMIT 1",
+            from(&shape.table)
+        ),
+        values: args,
+    }
+}
+
 /// That a row lies after the watermark, and up to the ceiling.
 fn takeable(shape: &Shape, ceiling: Option<&str>) -> (Vec<String>, Vec<Value>) {
     let mut args = Vec::new();
