@@ -110,7 +110,7 @@ fn first_value(session: &Session, sequence: pg_sys::Oid) -> Option<i64> {
 
 fn logged_order(shape: &Shape) -> Option<OrderValue> {
     let first = shape.source.watermark.as_ref()?.first()?;
-    Some(order_value(shape.order(), first))
+    Some(order_value(shape, first))
 }
 
 /// True if nothing can lie after the watermark and up to the ceiling: the key is the order column, and the last of
@@ -119,7 +119,7 @@ pub fn is_reached(shape: &Shape, ceiling: &Ceiling) -> bool {
     shape.sort.len() == 1
         && ceiling
             .text()
-            .is_some_and(|c| logged_order(shape) == Some(order_value(shape.order(), c)))
+            .is_some_and(|c| logged_order(shape) == Some(order_value(shape, c)))
 }
 
 /// What is earlier than the clock, and `settle` old. Without a time zone it may be that of any zone, of

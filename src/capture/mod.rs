@@ -15,6 +15,7 @@ pub mod partitions;
 pub mod queue;
 pub mod ready;
 pub mod reorder;
+pub mod retyped;
 pub mod row_key;
 pub mod scan;
 pub mod shape;

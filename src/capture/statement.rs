@@ -221,7 +221,11 @@ pub fn rows_by_key(shape: &Shape, attributes: &[Attribute], keys: &[Vec<String>]
     let mut conditions = Vec::new();
     for (place, column) in shape.key.iter().enumerate() {
         let array = datum::array_type(column.base_type).unwrap_or(pg_sys::TEXTARRAYOID);
-        let values = datum::array_literal(keys.iter().map(|key| &key[place]));
+        let texts = keys.iter().map(|key| key[place].as_str());
+        let values = match shape.retyped(column) {
+            None => datum::array_literal(texts),
+            Some(retyped) => datum::array_literal(texts.map(|text| retyped.text(text))),
+        };
         args.push(datum::input(array, &values));
         let collate = column
             .collation
@@ -276,7 +280,7 @@ fn sort_expressions(shape: &Shape) -> Vec<String> {
 
 /// A condition on the order column; `value` in its text form.
 fn order_is(shape: &Shape, operator: &str, value: &str, args: &mut Vec<Value>) -> String {
-    args.push(datum::input(shape.order().base_type, value));
+    args.push(shape.input(shape.order(), value));
     format!(
         "s.{} OPERATOR(pg_catalog.{operator}) ${}",
         shape.order().quoted,
@@ -290,7 +294,7 @@ fn compare(shape: &Shape, operator: &str, position: &[String], args: &mut Vec<Va
         .iter()
         .zip(position)
         .map(|(column, text)| {
-            args.push(datum::input(column.base_type, text));
+            args.push(shape.input(column, text));
             format!("${}", args.len())
         })
         .collect();

@@ -131,7 +131,7 @@ fn never_logged(session: &Session, log: &Log, shape: &Shape) -> Result<i64, Erro
                 let mut known: HashSet<String> = live.into_keys().collect();
                 let rest: Vec<String> = keys.into_iter().filter(|k| !known.contains(k)).collect();
                 if !rest.is_empty() {
-                    known.extend(gather::waiting(session, Snapshot::Fresh, source, rest));
+                    known.extend(gather::waiting(session, Snapshot::Fresh, shape, rest));
                 }
                 Ok(known)
             }

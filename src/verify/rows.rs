@@ -556,7 +556,7 @@ impl Rows {
         entries: Vec<&'e Entry>,
     ) -> Result<Vec<&'e Entry>, Error> {
         let key = |entry: &Entry| match self.sources.get(&entry.source_id) {
-            Some(Source::Here(shape)) => row_key::sort_key(shape, &entry.key),
+            Some(Source::Here(shape)) => row_key::sort_key(shape, &entry.key, entry.leaf_index),
             _ => None,
         };
         let marks = subtransaction::run(|| {
@@ -697,7 +697,7 @@ fn scan_of(
         .iter()
         .filter(|(_, annex)| says_something(annex))
         .map(|(entry, annex)| (entry.key.clone(), (*annex).clone()));
-    scan.annexes = KeyEquality::of(&shape.key).map(annexes);
+    scan.annexes = KeyEquality::of(shape).map(annexes);
     Ok(scan)
 }
 
@@ -709,7 +709,7 @@ fn recompute(
     entries: &[(&Entry, &Annex)],
     known: &[Option<Hash>],
 ) -> (Vec<Row>, Vec<(usize, Facts)>) {
-    let equality = KeyEquality::of(&shape.key);
+    let equality = KeyEquality::of(shape);
     let mut read = |keys: &[Vec<String>]| {
         subtransaction::run(|| {
             let statement = statement::rows_by_key(shape, scan.attributes(), keys);
@@ -819,7 +819,7 @@ fn excuse_queued(
     if keys.is_empty() {
         return;
     }
-    let waiting = gather::waiting(session, Snapshot::Statement, &shape.source, keys);
+    let waiting = gather::waiting(session, Snapshot::Statement, shape, keys);
     for (row, (entry, _)) in found.iter_mut().zip(entries) {
         if waiting.contains(&entry.key) {
             *row = Row::Unknown;
