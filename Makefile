@@ -90,7 +90,7 @@ test-catbird-generated: test-install
 	scripts/with-postgres.sh $(PRIVATE_PG) scripts/catbird-generate.sh --check
 
 test-crates: test-tools test-pure
-	$(NEXTEST) -E 'package(merkle-tree) + package(leaf-format) + package(tlog) + package(geometric_ledger) + package(geometric_ledger_cli)'
+	$(NEXTEST) -E 'package(merkle-tree) + package(leaf-format) + package(tlog) + package(merkle_log_cli) + package(geometric_ledger) + package(geometric_ledger_cli)'
 
 test-pure: setup test-loom test-doc
 	scripts/instructions.sh
@@ -133,8 +133,9 @@ soak: private-install ## full writer load for MINUTES (default 60): lag bounded,
 bench: private-install ## merkle_log against what the server does without it, as one table of ratios
 	@CONF="$$(cat benches/bench.conf)" scripts/with-postgres.sh $(PRIVATE_PG) benches/bench.sh
 
-bench-ledger: ## the account store against other embedded stores, as one table
+bench-ledger: ## the account store against other embedded stores, as tables; RocksDB if librocksdb-dev is there
 	cargo bench -p geometric_ledger --bench ledger
+	cargo bench -p geometric_ledger --bench peers
 
 bench-catbird: private-install ## catbird_db against pgbench with the same statements, as one table
 	@scripts/with-postgres.sh $(PRIVATE_PG) cargo bench -q -p catbird_db --bench catbird

@@ -2,7 +2,7 @@
 
 use crate::{KeyId, KeyName};
 
-/// What is wrong with an input. The variants up to [`Error::EntryBundle`] are about its form; the others
+/// What is wrong with an input. The variants up to [`Error::ProofBundle`] are about its form; the others
 /// say what a well-formed input fails to prove.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -28,6 +28,10 @@ pub enum Error {
     Tile(&'static str),
     #[error("not an entry bundle: {0}")]
     EntryBundle(&'static str),
+    #[error("not a tlog-proof: {0}")]
+    TlogProof(&'static str),
+    #[error("not a proof bundle: {0}")]
+    ProofBundle(String),
     #[error("the signer failed: {0}")]
     Signer(String),
     #[error("no key is known for the log {origin:?}")]
@@ -42,11 +46,29 @@ pub enum Error {
         "too few known witnesses have cosigned the checkpoint for the quorum {quorum:?}: {cosigned} have"
     )]
     Quorum { quorum: String, cosigned: usize },
+    #[error("the entry {index} is not proven: {why}")]
+    Inclusion {
+        index: u64,
+        why: merkle_tree::VerifyError,
+    },
+    #[error("that the log only grew is not proven: {0}")]
+    Consistency(merkle_tree::VerifyError),
+    #[error("the log {origin:?} has signed two roots at size {size}")]
+    Fork { origin: String, size: u64 },
+    #[error("the proof contradicts itself: {0}")]
+    Contradiction(&'static str),
 }
 
 impl Error {
     /// Whether this shows the input to be false, rather than unreadable or signed by someone unknown.
     pub fn is_proof_of_falsehood(&self) -> bool {
-        matches!(self, Error::BadSignature { .. })
+        matches!(
+            self,
+            Error::BadSignature { .. }
+                | Error::Inclusion { .. }
+                | Error::Consistency(_)
+                | Error::Fork { .. }
+                | Error::Contradiction(_)
+        )
     }
 }

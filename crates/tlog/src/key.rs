@@ -310,6 +310,16 @@ impl SigningKey {
         }
     }
 
+    /// From the content of a file: the text, with or without a newline at the end.
+    ///
+    /// # Errors
+    /// As [`SigningKey::from_text`].
+    pub fn from_file(content: &[u8]) -> Result<SigningKey, Error> {
+        let text =
+            std::str::from_utf8(content).map_err(|_| Error::SigningKey("it is not UTF-8"))?;
+        SigningKey::from_text(text.strip_suffix('\n').unwrap_or(text))
+    }
+
     /// The inverse of [`SigningKey::from_text`]: a secret.
     pub fn to_text(&self) -> Zeroizing<String> {
         let mut key = Zeroizing::new([self.verifier_key.signature_type.byte(); 33]);

@@ -1,6 +1,8 @@
 //! The formats of the transparency field, as pure functions over bytes: [signed notes](SignedNote),
-//! [checkpoints](Checkpoint), cosignatures, [policies](Policy), [tile paths](TilePath) and
-//! [entry bundles](entry_bundle), as the C2SP specifications have them.
+//! [checkpoints](Checkpoint), cosignatures, [policies](Policy), [tile paths](TilePath),
+//! [entry bundles](entry_bundle) and [proofs](TlogProof) as the C2SP specifications have them; and
+//! [proof bundles](ProofBundle) and [consistency proofs](ConsistencyBundle), which are the project's own
+//! (`docs/proof-format.md`).
 //!
 //! Every decoder is strict (one value has one form, except where a specification allows several), and
 //! none panics, whatever bytes it is given. Hashing and proofs are those of the crate `merkle-tree`.
@@ -23,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 mod checkpoint;
+mod consistency;
 mod cosignature;
 mod encoding;
 pub mod entry_bundle;
@@ -30,12 +33,20 @@ mod error;
 mod key;
 mod note;
 mod policy;
+mod proof_bundle;
 mod tile_path;
+mod tlog_proof;
+mod wire;
 
 pub use checkpoint::Checkpoint;
+pub use consistency::{ConsistencyBundle, ProvenGrowth};
 pub use cosignature::UnixSeconds;
 pub use error::Error;
 pub use key::{KeyId, KeyName, SignatureType, SigningKey, VerifierKey};
 pub use note::{MAX_SIGNATURES, Signature, SignedNote, Signer};
 pub use policy::{Cosigned, Policy, Quorum, VerifiedCheckpoint, Witness};
+pub use proof_bundle::{
+    BundleEntry, BundleLeaf, Content, Label, MAX_LEVELS, ProofBundle, Proven, ProvenEntry,
+};
 pub use tile_path::{TileLevel, TilePath, tile_from_bytes, tile_to_bytes, tiles_of};
+pub use tlog_proof::TlogProof;

@@ -1,6 +1,9 @@
 //! Keys and notes for tests.
 #![allow(dead_code)]
 
+pub mod log;
+pub mod vectors;
+
 use merkle_tree::{TreeSize, leaf_hash};
 use tlog::*;
 
