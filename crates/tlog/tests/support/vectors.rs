@@ -310,6 +310,11 @@ fn false_bundles(cast: &Cast) -> Vec<(&'static str, &'static str, ProofBundle)> 
             alter(&|b| b.entries[0].label = label("public.orders", &[("id", "4")])),
         ),
         (
+            "a label with the key in another spelling",
+            "Contradiction",
+            alter(&|b| b.entries[0].label = label("public.orders", &[("id", "03")])),
+        ),
+        (
             "a label with a column that is not there",
             "Contradiction",
             alter(&|b| b.entries[0].label = label("public.orders", &[("number", "3")])),
