@@ -134,8 +134,9 @@ soak: private-install ## full writer load for MINUTES (default 60): lag bounded,
 bench: private-install ## merkle_log against what the server does without it, as one table of ratios
 	@CONF="$$(cat benches/bench.conf)" scripts/with-postgres.sh $(PRIVATE_PG) benches/bench.sh
 
-bench-ledger: ## the account store against other embedded stores, as one table
+bench-ledger: ## the account store against other embedded stores, as tables; RocksDB if librocksdb-dev is there
 	cargo bench -p geometric_ledger --bench ledger
+	cargo bench -p geometric_ledger --bench peers
 
 bench-catbird: private-install ## catbird_db against pgbench with the same statements, as one table
 	@scripts/with-postgres.sh $(PRIVATE_PG) cargo bench -q -p catbird_db --bench catbird

@@ -391,6 +391,9 @@ ALTER TABLE @extschema@.verification_sources ADD COLUMN backfilled boolean NOT N
 UPDATE @extschema@.verification_sources SET backfilled = true
  WHERE capture OPERATOR(pg_catalog.=) 'trigger' AND backfill IS NULL AND complete;
 
+-- Whether the mode was named is not known of sources from before: then rows that come late are accepted.
+ALTER TABLE @extschema@.verification_sources ADD COLUMN late_accepted boolean NOT NULL DEFAULT true;
+
 CREATE FUNCTION @extschema@.redact_row(
     log          text,
     source_table regclass,
@@ -569,7 +572,8 @@ FROM PUBLIC;
 GRANT SELECT ON @extschema@.merkle_log_leaves TO PUBLIC;
 
 COMMENT ON COLUMN @extschema@.verification_sources.backfilled IS 'The rows that were there before the triggers have been logged: one that is found without an entry came late.';
-COMMENT ON TABLE @extschema@.merkle_source_state IS 'Why batches pass over a source; no row if it is ready.';
+COMMENT ON COLUMN @extschema@.verification_sources.late_accepted IS 'The capture mode was named when the source was added: rows may come late. Otherwise the order column is to stay one whose values are drawn inside the INSERT.';
+COMMENT ON TABLE @extschema@.merkle_source_state IS 'What is wrong with a source, as batches found it; no row if it is ready.';
 COMMENT ON TABLE @extschema@.merkle_redacted_key IS 'Keys of rows that are redacted, in all entries there are and will be.';
 COMMENT ON COLUMN @extschema@.merkle_redacted_key.leaf_index IS 'The entry that says that the row was redacted, and why.';
 COMMENT ON TABLE @extschema@.merkle_late_entry IS 'Entries of rows that were found after they should have been logged.';

@@ -86,6 +86,7 @@ CREATE TABLE @extschema@.verification_sources (
     key_equality text,
     logged_ahead text,
     backfilled   boolean     NOT NULL DEFAULT false,
+    late_accepted boolean    NOT NULL DEFAULT true,
     CHECK (capture OPERATOR(pg_catalog.=) 'trigger' OR order_column IS NOT NULL)
 ) USING heap;
 

@@ -13,52 +13,113 @@ use super::order::{Domain, OrderValue};
 use super::ready;
 use super::row_key::order_value;
 use super::shape::Shape;
+use super::statement;
+use super::table_query::TableQuery;
 use crate::catalog::logs::Log;
+use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use pgrx::datum::{DatumWithOid, Interval};
 use pgrx::pg_sys;
 use std::collections::HashMap;
 
-/// The highest order value that a batch may take now, in its text form; `None` where there is no limit.
-pub fn of(session: &Session, log: &Log, shape: &Shape) -> Option<String> {
-    of_all(session, log, &[shape]).pop().flatten()
+/// How high a watermark may go now.
+#[derive(Clone, Debug)]
+pub enum Ceiling {
+    /// As high as it likes.
+    None,
+    /// An order value, in its text form.
+    At(String),
+    /// As high as it likes, since it is past the last value of the sequence.
+    Passed(i64),
+}
+
+impl Ceiling {
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Ceiling::At(text) => Some(text),
+            Ceiling::None | Ceiling::Passed(_) => None,
+        }
+    }
+}
+
+pub fn of(session: &Session, log: &Log, shape: &Shape) -> Ceiling {
+    of_all(session, log, &[shape])
+        .pop()
+        .unwrap_or(Ceiling::None)
 }
 
 /// As `of`, of several sources at once.
-pub fn of_all(session: &Session, log: &Log, shapes: &[&Shape]) -> Vec<Option<String>> {
+pub fn of_all(session: &Session, log: &Log, shapes: &[&Shape]) -> Vec<Ceiling> {
     let mut clocks: HashMap<pg_sys::Oid, String> = HashMap::new();
     let sequences = last_values(session, shapes);
     let ceiling = |(shape, last): (&&Shape, Option<i64>)| {
         let order = shape.order();
-        match Domain::of_type(order.base_type)? {
-            Domain::Time => {
+        match Domain::of_type(order.base_type) {
+            Some(Domain::Time) => {
                 let clock = clocks
                     .entry(order.base_type)
                     .or_insert_with(|| clock(session, order.base_type, log.settle));
-                Some(clock.clone())
+                Ceiling::At(clock.clone())
             }
-            Domain::Number => {
-                // None where the log is past it already: there the writers bring the values.
-                let last = last?;
-                let past = logged_order(shape).is_some_and(|w| w > OrderValue::Integer(last));
-                (!past).then(|| last.to_string())
+            Some(Domain::Number) => {
+                let last = last.or_else(|| before_first(session, shape));
+                match (last, logged_order(shape)) {
+                    (None, _) => Ceiling::None,
+                    // There the writers bring the values.
+                    (Some(last), Some(logged)) if logged > OrderValue::Integer(last) => {
+                        Ceiling::Passed(last)
+                    }
+                    (Some(last), _) => Ceiling::At(last.to_string()),
+                }
             }
-            Domain::Uuid | Domain::Arrival => None,
+            Some(Domain::Uuid | Domain::Arrival) | None => Ceiling::None,
         }
     };
     shapes.iter().zip(sequences).map(ceiling).collect()
 }
 
+/// The value before the first that a sequence will give out which has given out none, as after `setval(…, false)`, if
+/// there are rows up to it: these were brought along, and whatever lies ahead of the sequence is put there. Where all
+/// rows do, nobody may use the sequence, as in a copy that logical replication fills.
+fn before_first(session: &Session, shape: &Shape) -> Option<i64> {
+    if shape.source.late_accepted {
+        return None;
+    }
+    let first = sequences(session, shape)
+        .into_iter()
+        .filter_map(|sequence| first_value(session, sequence))
+        .max()?;
+    let before = first.checked_sub(1)?;
+    let statement = statement::any_up_to(shape, &before.to_string());
+    let found = TableQuery::on(shape).first(Snapshot::Fresh, &statement, |_| ());
+    found.map(|()| before)
+}
+
+/// The first value that a sequence will give out, if it has given out none and may be asked.
+fn first_value(session: &Session, sequence: pg_sys::Oid) -> Option<i64> {
+    let name = session.fresh_one(
+        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+           FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          WHERE c.oid = $1 AND c.relkind = 'S' AND pg_catalog.has_sequence_privilege(c.oid, 'SELECT')",
+        &[sequence.into()],
+        |row| row.required::<String>(0),
+    )?;
+    let first = format!("SELECT s.last_value FROM {name} s WHERE NOT s.is_called");
+    session.fresh_one(&first, &[], |row| row.required(0))
+}
+
 fn logged_order(shape: &Shape) -> Option<OrderValue> {
     let first = shape.source.watermark.as_ref()?.first()?;
-    Some(order_value(shape.order(), first))
+    Some(order_value(shape, first))
 }
 
 /// True if nothing can lie after the watermark and up to the ceiling: the key is the order column, and the last of
 /// what its sequence gave out is logged.
-pub fn is_reached(shape: &Shape, ceiling: Option<&str>) -> bool {
+pub fn is_reached(shape: &Shape, ceiling: &Ceiling) -> bool {
     shape.sort.len() == 1
-        && ceiling.is_some_and(|c| logged_order(shape) == Some(order_value(shape.order(), c)))
+        && ceiling
+            .text()
+            .is_some_and(|c| logged_order(shape) == Some(order_value(shape, c)))
 }
 
 /// What is earlier than the clock, and `settle` old. Without a time zone it may be that of any zone, of
@@ -109,7 +170,7 @@ fn last_values(session: &Session, shapes: &[&Shape]) -> Vec<Option<i64>> {
 }
 
 /// The sequences that fill the order column: that of an identity column, and those in its default value.
-fn sequences(session: &Session, shape: &Shape) -> Vec<pg_sys::Oid> {
+pub fn sequences(session: &Session, shape: &Shape) -> Vec<pg_sys::Oid> {
     if let Some(known) = ready::sequences(&shape.source) {
         return known;
     }

@@ -6,6 +6,7 @@
 //! needs no watermark: what is visible is committed.
 
 use super::change_order::Rank;
+use super::key_equality::Wanted;
 use super::page::{CapturedAs, Filling, Item, Page};
 use super::partitions::Seen;
 use super::reorder::Reorder;
@@ -574,14 +575,13 @@ pub fn table(session: &Session) -> Option<(pg_sys::Oid, i64)> {
     size.map(|size| (table, size))
 }
 
-/// Those of `keys` that have changes in the queue; all of them where the source was truncated.
+/// Those of the keys that have changes in the queue; all of them where the source was truncated.
 pub fn waiting(
     session: &Session,
     snapshot: Snapshot,
     source: &Source,
-    keys: Vec<String>,
+    wanted: &Wanted,
 ) -> HashSet<String> {
-    let wanted: HashSet<&str> = keys.iter().map(String::as_str).collect();
     let mut found = HashSet::new();
     let mut scratch = Scratch::new();
     session.query(
@@ -594,9 +594,9 @@ pub fn waiting(
                     return;
                 }
                 if kind == Some(Kind::Truncate) {
-                    found.extend(wanted.iter().map(|key| (*key).to_owned()));
-                } else if let Some(key) = wanted.get(key) {
-                    found.insert((*key).to_owned());
+                    found.extend(wanted.all().cloned());
+                } else {
+                    found.extend(wanted.of(key).into_iter().cloned());
                 }
             };
             scratch.reuse(|| match row.get::<&[u8]>(0).and_then(Page::read) {

@@ -1,7 +1,7 @@
 //! Holes: where changes of a source can escape the log, or have.
 
 use super::apart;
-use crate::capture::ceiling;
+use crate::capture::ceiling::{self, Ceiling};
 use crate::capture::gather;
 use crate::capture::scan::Scan;
 use crate::capture::shape::Shape;
@@ -107,7 +107,7 @@ fn never_logged(session: &Session, log: &Log, shape: &Shape) -> Result<i64, Erro
     let mut scratch = Scratch::new();
     let mut after: Option<Vec<String>> = None;
     let ceiling = match source.by_trigger() {
-        true => None,
+        true => Ceiling::None,
         false => ceiling::of(session, log, shape),
     };
     let mut count = 0;
@@ -115,7 +115,7 @@ fn never_logged(session: &Session, log: &Log, shape: &Shape) -> Result<i64, Erro
         pgrx::check_for_interrupts!();
         let which = match source.by_trigger() {
             true => Rows::All,
-            false => Rows::behind(source, ceiling.as_deref()),
+            false => Rows::behind(source, ceiling.text()),
         };
         let statement = statement::rows(shape, scan.attributes(), after.as_deref(), which, STEP);
         let rows = scan.all_with_problems(Snapshot::Fresh, &statement)?;
@@ -131,7 +131,7 @@ fn never_logged(session: &Session, log: &Log, shape: &Shape) -> Result<i64, Erro
                 let mut known: HashSet<String> = live.into_keys().collect();
                 let rest: Vec<String> = keys.into_iter().filter(|k| !known.contains(k)).collect();
                 if !rest.is_empty() {
-                    known.extend(gather::waiting(session, Snapshot::Fresh, source, rest));
+                    known.extend(gather::waiting(session, Snapshot::Fresh, shape, rest));
                 }
                 Ok(known)
             }
