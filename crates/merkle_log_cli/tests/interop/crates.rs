@@ -103,7 +103,8 @@ fn the_crate_tlog_tiles_has_the_same_tiles() {
         .iter()
         .map(Tile::path)
         .collect();
-    (paths.sort(), theirs.sort());
+    paths.sort();
+    theirs.sort();
     assert_eq!(paths, theirs);
 }
 
