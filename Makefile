@@ -32,7 +32,7 @@ NEXTEST := cargo nextest run --workspace --exclude merkle_log
 TEST_SERVER := CONF="fsync = off" scripts/with-postgres.sh $(PRIVATE_PG) env MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-catbird bench-ledger fuzz-ledger hostile-ledger larger-than-memory catbird-generate test test-long lint test-all test-catbird test-catbird-generated test-crates test-doc test-extension test-install test-loom test-miri test-pure test-server test-tools clean
+.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-catbird bench-ledger fuzz-ledger fuzz-tlog hostile-ledger larger-than-memory catbird-generate test test-long lint test-all test-catbird test-catbird-generated test-crates test-doc test-extension test-install test-loom test-miri test-pure test-server test-tools clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,7 +90,7 @@ test-catbird-generated: test-install
 	scripts/with-postgres.sh $(PRIVATE_PG) scripts/catbird-generate.sh --check
 
 test-crates: test-tools test-pure
-	$(NEXTEST) -E 'package(merkle-tree) + package(leaf-format) + package(geometric_ledger) + package(geometric_ledger_cli)'
+	$(NEXTEST) -E 'package(merkle-tree) + package(leaf-format) + package(tlog) + package(merkle_log_cli) + package(geometric_ledger) + package(geometric_ledger_cli)'
 
 test-pure: setup test-loom test-doc
 	scripts/instructions.sh
@@ -107,6 +107,9 @@ test-miri: ## data races and weak memory in the ledger's lock-free reading; need
 
 fuzz-ledger: ## any bytes in any file of a ledger, for SECONDS (default 60) a target; needs nightly and cargo-fuzz
 	cd crates/geometric_ledger && for target in files snapshot; do cargo +nightly fuzz run $$target -- -max_total_time=$(or $(SECONDS),60) || exit 1; done
+
+fuzz-tlog: ## any bytes as a note, a policy, a tile or a proof, for SECONDS (default 60) a target; needs nightly and cargo-fuzz
+	cd crates/tlog && for target in fuzz/fuzz_targets/*.rs; do cargo +nightly fuzz run $$(basename $$target .rs) -- -max_total_time=$(or $(SECONDS),60) || exit 1; done
 
 hostile-ledger: ## the ledger killed, and each of its files damaged, for SECONDS (default 600): nothing acknowledged changes
 	HOSTILE_SECONDS=$(or $(SECONDS),600) cargo test --release -p geometric_ledger --test hostile -- --nocapture
@@ -130,8 +133,9 @@ soak: private-install ## full writer load for MINUTES (default 60): lag bounded,
 bench: private-install ## merkle_log against what the server does without it, as one table of ratios
 	@CONF="$$(cat benches/bench.conf)" scripts/with-postgres.sh $(PRIVATE_PG) benches/bench.sh
 
-bench-ledger: ## the account store against other embedded stores, as one table
+bench-ledger: ## the account store against other embedded stores, as tables; RocksDB if librocksdb-dev is there
 	cargo bench -p geometric_ledger --bench ledger
+	cargo bench -p geometric_ledger --bench peers
 
 bench-catbird: private-install ## catbird_db against pgbench with the same statements, as one table
 	@scripts/with-postgres.sh $(PRIVATE_PG) cargo bench -q -p catbird_db --bench catbird

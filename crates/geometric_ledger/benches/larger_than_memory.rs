@@ -5,21 +5,23 @@
 //!
 //! ACCOUNTS (default 100,000,000), MINUTES (10) and MEGABYTES (2,048) are read from the environment.
 
+#[path = "common/mod.rs"]
+mod bench;
 #[path = "../tests/common/mod.rs"]
 mod common;
+#[path = "common/group.rs"]
+mod group;
 
+use bench::{setting, size_of};
 use common::{Random, key};
 use geometric_ledger::*;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use group::{Group, wait_for_the_group};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const BATCH: u64 = 10_000;
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a whole number"))
-}
 
 /// The accounts that batch `sequence` writes, the batches that fill the ledger first.
 fn written(sequence: u64, accounts: u64) -> impl Iterator<Item = u64> {
@@ -31,57 +33,35 @@ fn written(sequence: u64, accounts: u64) -> impl Iterator<Item = u64> {
     })
 }
 
+/// What may be in memory, in bytes.
+fn limit() -> u64 {
+    setting("MEGABYTES", 2_048) << 20
+}
+
+/// Pages of the ledger's own take three eighths of the memory; the rest is for the page cache and the program.
 fn options() -> Options {
     Options::new()
-        .dirty_bytes(512 << 20)
-        .resident_bytes(256 << 20)
+        .dirty_bytes(limit() / 4)
+        .resident_bytes(limit() / 8)
         .checkpoint_bytes(512 << 20)
 }
 
-/// A group of processes that together may use so much memory, page cache included; gone when dropped.
-struct Group {
-    directory: PathBuf,
-}
-
-impl Group {
-    fn new(bytes: u64) -> Group {
-        let first = Path::new("/sys/fs/cgroup/memory");
-        let (root, limit) = match first.exists() {
-            true => (first, "memory.limit_in_bytes"),
-            false => (Path::new("/sys/fs/cgroup"), "memory.max"),
-        };
-        let directory = root.join(format!("geometric_ledger-{}", std::process::id()));
-        std::fs::create_dir(&directory).expect("only root can make a memory cgroup");
-        std::fs::write(directory.join(limit), bytes.to_string()).unwrap();
-        Group { directory }
-    }
-
-    /// This program as a process of the group that does `role`; it waits for the group before it begins.
-    fn start(&self, role: &str, ledger: &Path) -> (Child, BufReader<ChildStderr>) {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .env("LEDGER_ROLE", role)
-            .env("LEDGER", ledger)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        std::fs::write(self.directory.join("cgroup.procs"), child.id().to_string()).unwrap();
-        child.stdin.take().unwrap().write_all(b"\n").unwrap();
-        let said = BufReader::new(child.stderr.take().unwrap());
-        (child, said)
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        std::fs::remove_dir(&self.directory).unwrap();
-    }
+/// This program as a process of the group that does `role`.
+fn start(group: &Group, role: &str, ledger: &Path) -> (Child, BufReader<ChildStderr>) {
+    let mut program = Command::new(std::env::current_exe().unwrap());
+    program
+        .env("LEDGER_ROLE", role)
+        .env("LEDGER", ledger)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = group.start(&mut program);
+    let said = BufReader::new(child.stderr.take().unwrap());
+    (child, said)
 }
 
 /// What a process of the group does.
 fn process_within_the_limit(role: &str) {
-    std::io::stdin().read_line(&mut String::new()).unwrap();
+    wait_for_the_group();
     let began = Instant::now();
     let ledger = options().open(std::env::var("LEDGER").unwrap()).unwrap();
     if role == "open" {
@@ -113,11 +93,11 @@ fn main() {
 fn a_ledger_larger_than_memory_is_updated_killed_and_opened_within_it() {
     let accounts = setting("ACCOUNTS", 100_000_000) / BATCH * BATCH;
     let minutes = setting("MINUTES", 10);
-    let group = Group::new(setting("MEGABYTES", 2_048) << 20);
+    let group = Group::new(limit());
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = directory.path().join("ledger");
 
-    let (mut child, mut said) = group.start("write", &path);
+    let (mut child, mut said) = start(&group, "write", &path);
     let (began, mut full) = (Instant::now(), None);
     let (mut acknowledged, mut filled) = (0, 0);
     let mut line = String::new();
@@ -145,7 +125,7 @@ fn a_ledger_larger_than_memory_is_updated_killed_and_opened_within_it() {
     let updates = (acknowledged - filled) * BATCH;
     println!("{updates} updates in {minutes} minutes; killed at batch {acknowledged}");
 
-    let (mut child, mut said) = group.start("open", &path);
+    let (mut child, mut said) = start(&group, "open", &path);
     line.clear();
     said.read_line(&mut line).unwrap();
     assert!(child.wait().unwrap().success(), "not opened: {line}");
@@ -180,17 +160,4 @@ fn a_ledger_larger_than_memory_is_updated_killed_and_opened_within_it() {
         "all {accounts} accounts are as acknowledged; {} MB on disk",
         size_of(&path) >> 20
     );
-}
-
-/// Bytes on disk of the files of a directory.
-fn size_of(directory: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let entries = std::fs::read_dir(directory).unwrap();
-    entries
-        .map(|entry| entry.unwrap())
-        .map(|entry| match entry.path().is_dir() {
-            true => size_of(&entry.path()),
-            false => entry.metadata().unwrap().blocks() * 512,
-        })
-        .sum()
 }

@@ -4,6 +4,9 @@
 //! GROW (100,000,000 to grow to), ROUNDS (5), SECONDS_EACH (3), DIRECTORY (the system's temporary
 //! one), ONLY (update, get, open, grow: one part).
 
+mod common;
+
+use common::{Random, fresh, key, median, setting};
 use geometric_ledger::*;
 use std::fs::File;
 use std::hint::black_box;
@@ -15,56 +18,20 @@ use std::time::{Duration, Instant};
 
 type Batch = Vec<(Key, Account)>;
 
-fn setting(name: &str, default: u64) -> u64 {
-    let value = std::env::var(name).ok();
-    value.map_or(default, |value| value.replace('_', "").parse().expect(name))
-}
-
-/// The key of an account: 32 bytes that look random.
-fn key(number: u64) -> Key {
-    let mut key = [0; 32];
-    let mut word = number;
-    for bytes in key.chunks_exact_mut(8) {
-        word = word.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (word ^ word >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        bytes.copy_from_slice(
-            &(mixed ^ mixed >> 27)
-                .wrapping_mul(0x94D0_49BB_1331_11EB)
-                .to_le_bytes(),
-        );
-    }
-    key
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-
-    fn batch(&mut self, accounts: u64, len: u64) -> Batch {
-        (0..len)
-            .map(|_| {
-                let nonce = self.below(1 << 40);
-                (
-                    key(self.below(accounts)),
-                    Account {
-                        nonce,
-                        ..Account::with_balance(nonce.into())
-                    },
-                )
-            })
-            .collect()
-    }
-}
-
-fn fresh(path: &Path) -> PathBuf {
-    let _ = std::fs::remove_dir_all(path);
-    path.to_owned()
+/// Updates of accounts anywhere.
+fn batch(random: &mut Random, accounts: u64, len: u64) -> Batch {
+    (0..len)
+        .map(|_| {
+            let nonce = random.below(1 << 40);
+            (
+                key(random.below(accounts)),
+                Account {
+                    nonce,
+                    ..Account::with_balance(nonce.into())
+                },
+            )
+        })
+        .collect()
 }
 
 fn load(ledger: &GeometricLedger, accounts: u64) {
@@ -74,11 +41,6 @@ fn load(ledger: &GeometricLedger, accounts: u64) {
             .collect();
         ledger.update_batch(&batch).unwrap();
     }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn millions(rate: f64) -> String {
@@ -184,7 +146,7 @@ fn update(directory: &Path) {
     let accounts = setting("ACCOUNTS", 10_000_000);
     let (rounds, seconds) = (setting("ROUNDS", 5), setting("SECONDS_EACH", 3) as f64);
     let batches: Vec<Batch> = (0..200)
-        .map(|seed| Random(seed + 1).batch(accounts, 10_000))
+        .map(|seed| batch(&mut Random(seed + 1), accounts, 10_000))
         .collect();
 
     let path = fresh(&directory.join("redb"));
@@ -297,7 +259,9 @@ fn get(directory: &Path) {
     let keys: Vec<Key> = (0..2_000_000)
         .map(|_| key(random.below(accounts)))
         .collect();
-    let batches: Vec<Batch> = (0..100).map(|_| random.batch(accounts, 10_000)).collect();
+    let batches: Vec<Batch> = (0..100)
+        .map(|_| batch(&mut random, accounts, 10_000))
+        .collect();
     let options = Options::new().durability(Durability::None);
     let ledger = options.open(fresh(&directory.join("get"))).unwrap();
     load(&ledger, accounts);
@@ -406,7 +370,7 @@ fn child(path: &Path) {
     let mut random = Random(9);
     loop {
         ledger
-            .update_batch(&random.batch(accounts, 10_000))
+            .update_batch(&batch(&mut random, accounts, 10_000))
             .unwrap();
     }
 }

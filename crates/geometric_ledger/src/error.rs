@@ -63,6 +63,9 @@ pub enum Error {
     /// The process that has the ledger open did not answer, or could not.
     #[error("{0}")]
     Reader(String),
+    /// Whoever was told how far something is said that it should stop.
+    #[error("it was told to stop")]
+    Interrupted,
     #[cfg(feature = "postgres")]
     #[error("publishing to PostgreSQL: {0}")]
     Postgres(#[from] postgres::Error),

@@ -5,7 +5,7 @@
 
 use crate::error::Error;
 use crate::ledger::GeometricLedger;
-use crate::service::reader::Reader;
+use crate::service::reader::{Progress, Reader};
 use crate::storage::batch::Batch;
 use postgres::{Client, NoTls};
 use std::sync::atomic::Ordering;
@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 pub struct Publisher {
     client: Client,
     table: String,
+    progress: Box<Progress>,
 }
 
 /// Gives the batches from one to another, or the first of them.
@@ -53,7 +54,17 @@ impl Publisher {
                  leaf_data bytea NOT NULL
              )"
         ))?;
-        Ok(Publisher { client, table })
+        Ok(Publisher {
+            client,
+            table,
+            progress: Box::new(|_, _| true),
+        })
+    }
+
+    /// Is told, after each transaction, up to which batch the table is of how many there are; false stops
+    /// publishing with [`Error::Interrupted`].
+    pub fn on_progress(&mut self, progress: impl FnMut(u64, u64) -> bool + Send + 'static) {
+        self.progress = Box::new(progress);
     }
 
     /// Publishes every batch that is durable and not in the table. Returns how many.
@@ -84,15 +95,19 @@ impl Publisher {
     fn publish_up_to(&mut self, newest: u64, read: Read<'_>) -> Result<u64, Error> {
         let mut published = 0;
         loop {
-            let added = self.publish_some(newest, read)?;
+            let (last, added) = self.publish_some(newest, read)?;
             published += added;
             if added == 0 {
                 return Ok(published);
             }
+            if !(self.progress)(last, newest) {
+                return Err(Error::Interrupted);
+            }
         }
     }
 
-    fn publish_some(&mut self, newest: u64, read: Read<'_>) -> Result<u64, Error> {
+    /// Publishes the next batches, in one transaction: up to which, and how many.
+    fn publish_some(&mut self, newest: u64, read: Read<'_>) -> Result<(u64, u64), Error> {
         let table = &self.table;
         let mut transaction = self.client.transaction()?;
         // Publishers take turns; readers and merkle_log are not held up.
@@ -116,9 +131,9 @@ impl Publisher {
             true => read(from + 1, to)?,
             false => Vec::new(),
         };
-        if batches.is_empty() {
-            return Ok(0);
-        }
+        let Some(last) = batches.last().map(|batch| batch.sequence) else {
+            return Ok((from, 0));
+        };
         let column = |value: fn(&Batch) -> i64| batches.iter().map(value).collect::<Vec<_>>();
         let text = |value: fn(&Batch) -> u128| {
             let values = batches.iter().map(|batch| value(batch).to_string());
@@ -148,6 +163,6 @@ impl Publisher {
             ],
         )?;
         transaction.commit()?;
-        Ok(added)
+        Ok((last, added))
     }
 }

@@ -7,6 +7,7 @@
 use crate::account::{Account, Key, WORDS};
 use crate::error::Refusal;
 use crate::storage::slot::{read_words, write_words};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// The name of a transfer: 16 bytes that the caller chooses, at random say, and never uses again.
@@ -126,7 +127,7 @@ pub struct Done {
 pub type TransferResults = Vec<Result<Done, Refusal>>;
 
 /// A transfer that was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TransferRecord {
     pub id: TransferId,
@@ -142,7 +143,7 @@ pub struct TransferRecord {
     pub time: i64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum TransferKind {
     Direct,
@@ -152,7 +153,7 @@ pub enum TransferKind {
 }
 
 /// What has become of a pending transfer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum PendingState {
     /// Until this time, in microseconds since 1970, if it is limited.
@@ -169,7 +170,7 @@ pub enum PendingState {
 }
 
 /// One change of an account's balance by a transfer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StatementEntry {
     /// Counts the account's entries from 1.
@@ -185,7 +186,7 @@ pub struct StatementEntry {
 }
 
 /// Which entries of a statement are asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatementQuery {
     /// None from before this time, in microseconds since 1970.
     pub from: Option<i64>,
@@ -200,7 +201,7 @@ pub struct StatementQuery {
 }
 
 /// A page of an account's statement.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StatementPage {
     pub entries: Vec<StatementEntry>,

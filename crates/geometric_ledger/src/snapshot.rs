@@ -148,6 +148,20 @@ impl GeometricLedger {
         snapshots: &[PathBuf],
         options: Options,
     ) -> Result<Self, Error> {
+        Self::restore_with(path, snapshots, options, |_, _| true)
+    }
+
+    /// As [`GeometricLedger::restore`]. `progress` is told how many of the files' bytes are read; false stops
+    /// it.
+    ///
+    /// # Errors
+    /// As [`GeometricLedger::restore`]; [`Error::Interrupted`] if it was told to stop.
+    pub fn restore_with(
+        path: impl AsRef<Path>,
+        snapshots: &[PathBuf],
+        options: Options,
+        mut progress: impl FnMut(u64, u64) -> bool,
+    ) -> Result<Self, Error> {
         let path = path.as_ref();
         let name = || path.display().to_string();
         let _alone = PathLock::at(path)?;
@@ -158,34 +172,17 @@ impl GeometricLedger {
             )));
         }
         let partial = beside(path, "restoring");
-        if partial.exists() {
-            fs::remove_dir_all(&partial).map_err(Error::io(partial.display().to_string()))?;
-        }
-        let directory = Directory::open(&partial)?;
-        // Nothing of what has come so far is to be acted upon: no pending transfer ends, for example.
-        let restoring = Options {
-            following: true,
-            ..options.clone()
+        let remove = || match fs::remove_dir_all(&partial) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(partial.display().to_string())(error))
+            }
+            _ => Ok(()),
         };
-        let ledger = restoring.open_on(Arc::new(directory))?;
-        let mut last: Option<SnapshotInfo> = None;
-        for file in snapshots {
-            let info = ledger
-                .core
-                .load(file, last.as_ref(), options.key.as_ref())?;
-            last = Some(info);
-        }
-        let last = last.ok_or_else(|| Error::Snapshot("no snapshot was given".into()))?;
-        if ledger.core.batches.root().1.as_bytes() != &last.root {
-            return Err(Error::Snapshot(
-                "the batches do not lead to the snapshot's root".into(),
-            ));
-        }
-        ledger.core.oldest.store(last.sequence, Ordering::Release);
-        ledger.core.superblock.lock().unwrap().block.oldest = last.sequence;
-        ledger.core.visible.store(last.sequence, Ordering::Release);
-        ledger.audit()?;
-        ledger.close()?;
+        remove()?;
+        restore_at(&partial, snapshots, &options, &mut progress).inspect_err(|_| {
+            // What cannot be removed now is removed the next time.
+            let _ = remove();
+        })?;
         fs::rename(&partial, path).map_err(Error::io(name()))?;
         sync_parent(path)?;
         options.open(path)
@@ -200,6 +197,44 @@ impl GeometricLedger {
     }
 }
 
+/// Makes a ledger in a directory that is not there yet.
+fn restore_at(
+    path: &Path,
+    snapshots: &[PathBuf],
+    options: &Options,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<(), Error> {
+    let bytes = |file: &PathBuf| fs::metadata(file).map_or(0, |file| file.len());
+    let total = snapshots.iter().map(bytes).sum();
+    // Nothing of what has come so far is to be acted upon: no pending transfer ends, for example.
+    let restoring = Options {
+        following: true,
+        ..options.clone()
+    };
+    let ledger = restoring.open_on(Arc::new(Directory::open(path)?))?;
+    let (mut last, mut done) = (None, 0);
+    for file in snapshots {
+        let mut read = |bytes: u64| match progress(done + bytes, total) {
+            true => Ok(()),
+            false => Err(Error::Interrupted),
+        };
+        let key = options.key.as_ref();
+        last = Some(ledger.core.load(file, last.as_ref(), key, &mut read)?);
+        done += bytes(file);
+    }
+    let last = last.ok_or_else(|| Error::Snapshot("no snapshot was given".into()))?;
+    if ledger.core.batches.root().1.as_bytes() != &last.root {
+        return Err(Error::Snapshot(
+            "the batches do not lead to the snapshot's root".into(),
+        ));
+    }
+    ledger.core.oldest.store(last.sequence, Ordering::Release);
+    ledger.core.superblock.lock().unwrap().block.oldest = last.sequence;
+    ledger.core.visible.store(last.sequence, Ordering::Release);
+    ledger.audit()?;
+    ledger.close()
+}
+
 impl Core {
     /// Adds what a snapshot has to a ledger that has what it is based on.
     fn load(
@@ -207,6 +242,7 @@ impl Core {
         path: &Path,
         last: Option<&SnapshotInfo>,
         key: Option<&Secret>,
+        read: &mut dyn FnMut(u64) -> Result<(), Error>,
     ) -> Result<SnapshotInfo, Error> {
         let (info, file) = snapshot_file::open(path)?;
         let name = path.display();
@@ -234,6 +270,7 @@ impl Core {
         let mut writer = self.writer.lock().unwrap();
         let epoch = writer.epoch;
         while let Some(block) = blocks.next()? {
+            read(blocks.bytes())?;
             let mut rest = &block[..];
             while !rest.is_empty() {
                 let batch = take_batch(&mut rest)
@@ -248,6 +285,7 @@ impl Core {
         }
         let mut item = 0;
         while let Some(block) = blocks.next()? {
+            read(blocks.bytes())?;
             let mut rest = &block[..];
             while !rest.is_empty() {
                 let slot = take_slot(&mut rest, epoch, item);

@@ -83,19 +83,30 @@ impl GeometricLedger {
     /// # Errors
     /// If it cannot be written; nothing is lost.
     pub fn compact(&self) -> Result<u64, Error> {
+        self.compact_with(|_, _| true)
+    }
+
+    /// As [`GeometricLedger::compact`]. `progress` is told how much of it is done; false stops it, with what
+    /// was done.
+    ///
+    /// # Errors
+    /// As [`GeometricLedger::compact`]; [`Error::Interrupted`] if it was told to stop.
+    pub fn compact_with(&self, mut progress: impl FnMut(u64, u64) -> bool) -> Result<u64, Error> {
         self.checkpoint()?;
+        let core = &self.core;
+        let shards = core.account_shards().iter().chain(core.record_shards());
+        let steps: u64 = shards.map(|shard| shard.count() / STEP + 2).sum();
+        let total = steps + core.receipts().count() / STEP + 2;
         let mut reclaimed = 0;
-        let shards = self.core.account_shards().iter();
-        let shards = shards.chain(self.core.record_shards());
-        let mut left: u64 = shards.map(|shard| shard.count() / STEP + 2).sum();
-        while left > 0 {
-            let mut writer = self.core.write_always()?;
-            reclaimed += self.core.reclaim_some(&mut writer, STEP)?;
-            left -= 1;
-        }
-        for _ in 0..self.core.receipts().count() / STEP + 2 {
-            let mut writer = self.core.write_always()?;
-            reclaimed += self.core.reclaim_some_receipts(&mut writer, STEP)?;
+        for done in 0..total {
+            if !progress(done, total) {
+                return Err(Error::Interrupted);
+            }
+            let mut writer = core.write_always()?;
+            reclaimed += match done < steps {
+                true => core.reclaim_some(&mut writer, STEP)?,
+                false => core.reclaim_some_receipts(&mut writer, STEP)?,
+            };
         }
         // The next recovery must not find what the space is taken from.
         self.checkpoint()?;

@@ -2,7 +2,7 @@
 
 use crate::accounts::{flags, to_json};
 use crate::key::hex;
-use crate::output::{Failure, bar, say, spinner, time};
+use crate::output::{Failure, bar, follows, say, time};
 use crate::stop;
 use geometric_ledger::{
     Account, Error, Key, LedgerStats, Options, Publisher, Reader, Recovery, SnapshotInfo,
@@ -42,7 +42,7 @@ pub fn get(
     let mut code = ExitCode::SUCCESS;
     for (number, (key, account)) in keys.iter().zip(&accounts).enumerate() {
         let Some(account) = account else {
-            eprint(&format!(
+            complain(&format!(
                 "account {} is not there after batch {sequence}",
                 hex(key)
             ));
@@ -73,7 +73,8 @@ fn show(key: &Key, account: &Account) -> Result<(), Failure> {
     say!("data      {}", hex(&account.data))
 }
 
-fn eprint(what: &str) {
+/// Says on standard error what is not there.
+pub fn complain(what: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "geometric-ledger: {what}");
 }
@@ -86,7 +87,7 @@ pub fn history(
 ) -> Result<ExitCode, Failure> {
     let history = ledger.account_history(key, limit)?;
     if history.states.is_empty() {
-        eprint(&format!("nothing is known of account {}", hex(key)));
+        complain(&format!("nothing is known of account {}", hex(key)));
         return Ok(ExitCode::FAILURE);
     }
     for state in &history.states {
@@ -225,12 +226,7 @@ pub fn stats(stats: &LedgerStats, json: bool) -> Result<(), Failure> {
 fn watch(ledger: &mut Reader) -> Result<indicatif::ProgressBar, Failure> {
     stop::listen()?;
     let progress = bar(0);
-    let shown = progress.clone();
-    ledger.on_progress(move |done, total| {
-        shown.set_length(total);
-        shown.set_position(done);
-        !stop::asked()
-    });
+    ledger.on_progress(follows(&progress));
     Ok(progress)
 }
 
@@ -297,8 +293,11 @@ pub fn snapshot(mut ledger: Reader, file: &Path, since: Option<u64>) -> Result<(
 }
 
 pub fn publish(mut ledger: Reader, to: &str, table: &str) -> Result<(), Failure> {
-    let spinner = spinner("batches are published");
-    let published = Publisher::connect(to, table)?.publish_from(&mut ledger)?;
-    spinner.finish_and_clear();
+    stop::listen()?;
+    let progress = bar(0);
+    let mut publisher = Publisher::connect(to, table)?;
+    publisher.on_progress(follows(&progress));
+    let published = publisher.publish_from(&mut ledger)?;
+    progress.finish_and_clear();
     say!("{published} batches published into {table}")
 }

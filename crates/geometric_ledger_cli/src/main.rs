@@ -16,10 +16,11 @@ mod output;
 mod parquet_file;
 mod proof;
 mod stop;
+mod transfers;
 mod write;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use geometric_ledger::Key;
+use geometric_ledger::{Key, TransferId};
 use options::Tuning;
 use output::Failure;
 use std::path::PathBuf;
@@ -30,7 +31,8 @@ use std::process::ExitCode;
     name = "geometric-ledger",
     version,
     about = "Looks after geometric_ledger account stores",
-    after_help = "Exit codes: 0 done; 1 an account is not there, or something is not right (verify, audit, check-proof); 2 failed."
+    after_help = "Exit codes: 0 done; 1 an account or a transfer is not there, a recorded transfer was refused, or something \
+                  is not right (verify, audit, check-proof); 2 failed."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -97,6 +99,54 @@ enum Command {
         at: Ledger,
         #[command(flatten)]
         transfer: write::Transfer,
+    },
+    /// Moves an amount from one account to another, at once or in two steps, and keeps a record of it; exit
+    /// code 1 if it is refused
+    Record {
+        #[command(flatten)]
+        at: Ledger,
+        #[command(flatten)]
+        record: transfers::Record,
+    },
+    /// Gives what is pending, or a part of it, to its payee
+    Post {
+        #[command(flatten)]
+        at: Ledger,
+        #[command(flatten)]
+        post: transfers::Post,
+    },
+    /// Gives what is pending back to its payer
+    Void {
+        #[command(flatten)]
+        at: Ledger,
+        #[command(flatten)]
+        void: transfers::Void,
+    },
+    /// Does the recorded transfers of a file in one batch, those that are linked all or none; exit code 1
+    /// if any is refused
+    Submit {
+        #[command(flatten)]
+        at: Ledger,
+        #[command(flatten)]
+        submit: transfers::Submit,
+    },
+    /// Shows recorded transfers; exit code 1 if one is not there
+    Lookup {
+        #[command(flatten)]
+        at: Ledger,
+        /// Each 32 hexadecimal digits
+        #[arg(required = true, value_parser = transfers::parse_id)]
+        ids: Vec<TransferId>,
+        /// A JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows what recorded transfers changed of an account's balance
+    Statement {
+        #[command(flatten)]
+        at: Ledger,
+        #[command(flatten)]
+        statement: transfers::Statement,
     },
     /// Shows what an account was, newest first, as far back as the write-ahead log is kept
     History {
@@ -228,6 +278,16 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         } => return look::get(look::open(&at.ledger, options)?, &keys, batch, json),
         Command::Put { at, key, change } => write::put(&at.ledger, options, key, &change),
         Command::Transfer { at, transfer } => write::transfer(&at.ledger, options, &transfer),
+        Command::Record { at, record } => return transfers::record(&at.ledger, options, &record),
+        Command::Post { at, post } => return transfers::post(&at.ledger, options, &post),
+        Command::Void { at, void } => return transfers::void(&at.ledger, options, &void),
+        Command::Submit { at, submit } => return transfers::submit(&at.ledger, options, &submit),
+        Command::Lookup { at, ids, json } => {
+            return transfers::lookup(look::open(&at.ledger, options)?, &ids, json);
+        }
+        Command::Statement { at, statement } => {
+            return transfers::statement(look::open(&at.ledger, options)?, &statement);
+        }
         Command::History {
             at,
             key,

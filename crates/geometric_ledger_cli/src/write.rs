@@ -4,7 +4,7 @@ use crate::accounts::{flags, parse_data, parse_flags, parse_key};
 use crate::import::Import;
 use crate::key::{from_file, hex, unhex};
 use crate::look::{stats, there};
-use crate::output::{Failure, say, spinner};
+use crate::output::{Failure, bar, follows, say, spinner};
 use crate::stop;
 use clap::Args;
 use geometric_ledger::{Account, Error, Flags, GeometricLedger, Key, Options, Secret};
@@ -51,7 +51,7 @@ fn parse_idempotency_key(text: &str) -> Result<[u8; 16], String> {
 }
 
 /// A ledger to be written to, which must be there.
-fn open(path: &Path, options: Options) -> Result<GeometricLedger, Failure> {
+pub fn open(path: &Path, options: Options) -> Result<GeometricLedger, Failure> {
     there(path)?;
     let spinner = spinner("the ledger is opened");
     // Opening for reading says what is missing, where opening for writing would create it.
@@ -127,14 +127,7 @@ pub fn put(path: &Path, options: Options, key: Key, change: &Change) -> Result<(
 
 pub fn transfer(path: &Path, options: Options, transfer: &Transfer) -> Result<(), Failure> {
     let ledger = open(path, options)?;
-    let key = match transfer.idempotency_key {
-        Some(key) => key,
-        None => {
-            let mut key = [0; 16];
-            getrandom::fill(&mut key).map_err(|error| Failure::new(error.to_string()))?;
-            key
-        }
-    };
+    let key = transfer.idempotency_key.map_or_else(random_id, Ok)?;
     let moved = geometric_ledger::Transfer {
         debit: transfer.debit,
         credit: transfer.credit,
@@ -154,19 +147,29 @@ pub fn transfer(path: &Path, options: Options, transfer: &Transfer) -> Result<()
     }
 }
 
+/// The name of something that will not be asked for again.
+pub fn random_id() -> Result<[u8; 16], Failure> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|error| Failure::new(error.to_string()))?;
+    Ok(id)
+}
+
 pub fn compact(path: &Path, options: Options) -> Result<(), Failure> {
     let ledger = open(path, options)?;
-    let spinner = spinner("slots are looked at");
-    let reclaimed = ledger.compact()?;
+    stop::listen()?;
+    let progress = bar(0);
+    let reclaimed = ledger.compact_with(follows(&progress));
+    progress.finish_and_clear();
     ledger.close()?;
-    spinner.finish_and_clear();
+    let reclaimed = reclaimed?;
     say!("{reclaimed} slots reclaimed")
 }
 
 pub fn restore(path: &Path, snapshots: &[PathBuf], options: Options) -> Result<(), Failure> {
-    let spinner = spinner("accounts are read");
-    let ledger = GeometricLedger::restore(path, snapshots, options)?;
-    spinner.finish_and_clear();
+    stop::listen()?;
+    let progress = bar(0);
+    let ledger = GeometricLedger::restore_with(path, snapshots, options, follows(&progress))?;
+    progress.finish_and_clear();
     let found = ledger.stats();
     ledger.close()?;
     stats(&found, false)

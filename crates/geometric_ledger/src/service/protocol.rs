@@ -6,6 +6,7 @@
 //! Content is postcard. Both sides are of one version of this crate, which the `Hello` makes sure of.
 
 use crate::account::Key;
+use crate::recorded::{StatementQuery, TransferId};
 use crate::{Account, BatchProof, Error, Info, Recovery};
 use merkle_tree::{Hash, LeafIndex, TreeSize};
 use serde::de::DeserializeOwned;
@@ -15,7 +16,7 @@ use std::io::{self, Read, Write};
 /// The name of the socket in the ledger's directory.
 pub const SOCKET: &str = "socket";
 /// The version of what is said.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of a frame's content at the most.
 pub const LONGEST: usize = 1 << 21;
 /// Bytes of an account among data: its key, balance, nonce, flags, code and data.
@@ -61,6 +62,15 @@ pub enum Request {
     AccountHistory {
         key: Key,
         limit: u64,
+    },
+    /// Transfers that were recorded.
+    Transfers {
+        ids: Vec<TransferId>,
+    },
+    /// A page of an account's statement, and what is pending of the account.
+    Statement {
+        account: Key,
+        query: StatementQuery,
     },
     /// All accounts, as data.
     Accounts,

@@ -8,6 +8,7 @@ use super::server::{open_directory, serve, short_path};
 use crate::SnapshotInfo;
 use crate::account::Key;
 use crate::ledger::GeometricLedger;
+use crate::recorded::{StatementPage, StatementQuery, TransferId, TransferRecord};
 use crate::snapshot::{PathLock, beside, put_in_place};
 use crate::storage::disk::{Directory, Disk};
 use crate::storage::superblock::Superblock;
@@ -204,6 +205,24 @@ impl Reader {
         })
     }
 
+    /// Recorded transfers by their ids, as [`GeometricLedger::transfer`] finds them.
+    pub fn transfers(&mut self, ids: &[TransferId]) -> Result<Vec<Option<TransferRecord>>, Error> {
+        self.ask(&Request::Transfers { ids: ids.to_vec() })
+    }
+
+    /// As [`GeometricLedger::statement`], at most 10,000 entries at a time; and what open transfers have
+    /// taken off the account.
+    pub fn statement(
+        &mut self,
+        account: &Key,
+        query: &StatementQuery,
+    ) -> Result<(StatementPage, u128), Error> {
+        self.ask(&Request::Statement {
+            account: *account,
+            query: *query,
+        })
+    }
+
     /// All accounts as of one batch.
     pub fn accounts(&mut self) -> Result<Accounts<'_>, Error> {
         let head = self.ask(&Request::Accounts)?;
@@ -307,7 +326,7 @@ impl Reader {
                     let step: Step = decode(&content)?;
                     if !(self.progress)(step.done, step.total) {
                         self.hang_up();
-                        return Err(Error::Reader("it was told to stop".into()));
+                        return Err(Error::Interrupted);
                     }
                 }
                 FrameKind::Hello | FrameKind::Request => return Err(unexpected()),

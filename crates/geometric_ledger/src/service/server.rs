@@ -12,6 +12,7 @@ use super::protocol::{
 use crate::error::Error;
 use crate::history::View;
 use crate::ledger::GeometricLedger;
+use crate::recorded::StatementQuery;
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 use std::io::{self, ErrorKind, Write};
@@ -325,6 +326,20 @@ fn answer(ledger: &GeometricLedger, request: Request, out: &mut Out) -> Result<(
         Request::AccountHistory { key, limit } => {
             let limit = usize::try_from(limit).unwrap_or(MOST).min(MOST);
             out.answer(&ledger.account_history(&key, limit)?)
+        }
+        Request::Transfers { ids } => {
+            let view = ledger.view();
+            let records = ids.iter().map(|id| view.transfer(id));
+            out.answer(&records.collect::<Result<Vec<_>, _>>()?)
+        }
+        Request::Statement { account, query } => {
+            let view = ledger.view();
+            let query = StatementQuery {
+                limit: query.limit.min(MOST),
+                ..query
+            };
+            let page = view.statement(&account, &query)?;
+            out.answer(&(page, view.reserved(&account)?))
         }
         Request::Accounts => accounts(ledger, out),
         Request::Snapshot { since } => {

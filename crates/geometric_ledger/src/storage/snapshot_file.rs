@@ -120,6 +120,7 @@ pub struct SnapshotReader {
     file: BufReader<File>,
     encryption: Encryption,
     number: u64,
+    bytes: u64,
     name: String,
 }
 
@@ -129,8 +130,14 @@ impl SnapshotReader {
             file,
             encryption,
             number: 0,
+            bytes: 0,
             name,
         }
+    }
+
+    /// How many bytes of blocks were read.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub fn damaged(&self, what: &str) -> Error {
@@ -165,6 +172,7 @@ impl SnapshotReader {
             return Err(self.damaged("its checksum is wrong"));
         }
         self.number += 1;
+        self.bytes += (4 + tag.len() + len) as u64;
         Ok((!block.is_empty()).then_some(block))
     }
 }
