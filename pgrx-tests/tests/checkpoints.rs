@@ -170,7 +170,10 @@ fn a_checkpoint_is_verified_by_anyone_and_made_once() {
         );
     }
     // Whatever a session says before the library is there, it does not say where the key is.
-    run(&mut nobody, "SET merkle_log.signing_key_file = '/tmp/mine'; SELECT merkle_size('audit')");
+    run(
+        &mut nobody,
+        "SET merkle_log.signing_key_file = '/tmp/mine'; SELECT merkle_size('audit')",
+    );
     let setting = error(&mut nobody, "SHOW merkle_log.signing_key_file");
     assert!(setting.starts_with("42501"), "{setting}");
     let setting = error(&mut c, "SET merkle_log.signing_key_file = '/dev/null'");
@@ -449,7 +452,12 @@ fn refuses_until_it_contains(c: &mut Client, known: &str, size: i64) {
         [format!("checkpoint_mismatch {}", size - 1)]
     );
     // Other rows in the place of the lost ones are another history.
-    run(c, &format!("INSERT INTO orders (note) SELECT 'other ' || i FROM generate_series(1, {size}) i"));
+    run(
+        c,
+        &format!(
+            "INSERT INTO orders (note) SELECT 'other ' || i FROM generate_series(1, {size}) i"
+        ),
+    );
     drain(c, "audit");
     let said = refusal(c);
     assert!(
@@ -690,7 +698,12 @@ fn cosignatures_of_known_witnesses_are_kept() {
         first.verifier_key(),
         second.verifier_key()
     );
-    assert!(Policy::from_bytes(policy.as_bytes()).unwrap().verify(&now).is_ok());
+    assert!(
+        Policy::from_bytes(policy.as_bytes())
+            .unwrap()
+            .verify(&now)
+            .is_ok()
+    );
     let damaged = cosigned(&[&first]).replace("\n5\n", "\n4\n");
     for (text, state, says) in [
         (cosigned(&[&unknown]), "22023", "no known key"),

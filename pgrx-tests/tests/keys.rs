@@ -170,12 +170,7 @@ fn what_equals_no_key_is_refused_with_a_hint_and_never_rounded() {
         ("orders", "'a'::bytea", "42804", "does not compare to bytea"),
         ("codes", "2", "42804", "does not compare to integer"),
         ("moods", "1", "42804", "does not compare to integer"),
-        (
-            "orders",
-            "'glad'::mood",
-            "42804",
-            "does not compare to",
-        ),
+        ("orders", "'glad'::mood", "42804", "does not compare to"),
         ("orders", "ROW(1)", "42804", "does not compare to record"),
         (
             "orders",
