@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 packages=(postgresql-15 postgresql-15-cron postgresql-server-dev-15 clang libclang-dev gcc make pkg-config libssl-dev valgrind)
 [ "${1:-}" = test ] && packages+=(golang-go golang-golang-x-mod-dev python3-venv)
 [ "${1:-}" = test ] && ! command -v node >/dev/null && packages+=(nodejs)
+[ "${1:-}" = test ] && ! command -v npm >/dev/null && packages+=(npm)
 [ "$(id -u)" -eq 0 ] && packages+=(sudo)
 missing=()
 for package in "${packages[@]}"; do

@@ -141,6 +141,34 @@ SET search_path TO pg_catalog, pg_temp
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'verify_row_of_wrapper';
 
+CREATE FUNCTION @extschema@.proof_bundle_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key "any"
+) RETURNS TABLE (
+    json       text,
+    cbor       bytea,
+    tlog_proof text
+)
+STABLE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'proof_bundle_of_wrapper';
+
+CREATE FUNCTION @extschema@.proof_bundle_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key text[]
+) RETURNS TABLE (
+    json       text,
+    cbor       bytea,
+    tlog_proof text
+)
+STABLE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'proof_bundle_of_wrapper';
+
 CREATE FUNCTION @extschema@.redact_row_of(
     log          text,
     source_table regclass,

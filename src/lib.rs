@@ -12,6 +12,7 @@
 mod administration;
 mod api;
 mod batch;
+mod bundle;
 mod cache;
 mod capture;
 mod catalog;

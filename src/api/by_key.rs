@@ -1,8 +1,9 @@
 //! The functions that take a row's key as the application has it, `VARIADIC "any"`: their SQL is in `sql/by_key.sql`.
 
 use super::verify::row_columns;
-use super::{batch, history, log_name, required};
+use super::{batch, bundles, history, log_name, required};
 use crate::capture::given_key::GivenKey;
+use crate::catalog::logs;
 use crate::error::Error;
 use crate::pg::argument::Variadic;
 use crate::pg::hashes::Path;
@@ -11,7 +12,7 @@ use crate::pg::regclass::RegClass;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use crate::verify::row;
-use crate::{prove, redaction, settings};
+use crate::{bundle, prove, redaction, settings};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -148,5 +149,30 @@ fn redact_row_of(
         let (log, relation) = of_table(log, source_table)?;
         let (key, reason) = (GivenKey::Values(&key.0), history::valid_reason(reason)?);
         redaction::redact_row(session, log, relation, key, reason)
+    })
+}
+
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn proof_bundle_of(
+    log: Option<&str>,
+    source_table: Option<RegClass>,
+    key: Variadic,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(json, String),
+            name!(cbor, Vec<u8>),
+            name!(tlog_proof, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    Session::enter(|session| {
+        let (log, relation) = of_table(log, source_table)?;
+        let log = logs::by_name(session, Snapshot::Statement, log)?;
+        let bundle = bundle::of_row(session, &log, relation, GivenKey::Values(&key.0))?;
+        Ok(TableIterator::once(bundles::columns(&bundle)))
     })
 }

@@ -2,6 +2,7 @@
 
 pub mod administration;
 pub mod batch;
+pub mod bundles;
 pub mod by_key;
 pub mod checkpoints;
 pub mod entries;

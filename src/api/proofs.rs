@@ -5,12 +5,7 @@
 //! settings (`Session::look`).
 
 use super::{given_key, log_name, required, without_nulls};
-use crate::capture::row_key;
-use crate::capture::scan::Scan;
-use crate::capture::shape::Shape;
-use crate::capture::statement;
-use crate::catalog::logs::{self, ADMINISTRATION, Log};
-use crate::catalog::sources::{self, OF_LOG};
+use crate::catalog::logs::{self, Log};
 use crate::error::Error;
 use crate::pg::alloc;
 use crate::pg::hashes::Path;
@@ -19,8 +14,8 @@ use crate::pg::regclass::RegClass;
 use crate::pg::spi::Snapshot;
 use crate::prove::{self, Inclusion, Many};
 use crate::session::Session;
+use crate::store::heads;
 use crate::store::tree::{TreeReader, tree_error, tree_size};
-use crate::store::{entries, heads, leaves};
 use merkle_tree::{Hash, LeafIndex, TreeSize};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -387,63 +382,7 @@ fn verify_consistency(
 fn leaf_data(log: Option<&str>, leaf_index: Option<i64>) -> Result<Vec<u8>, ErrorReport> {
     Session::enter(|session| {
         let log = named(session, log)?;
-        let index = required("leaf_index", leaf_index)?;
-        let size = current_size(session, &log)?;
-        let entry = entries::at(session, Snapshot::Statement, &log, index, size)?;
-        let annex = leaves::annex(session, &log, index);
-        if log.id == ADMINISTRATION {
-            session.check_caller_is_owner()?;
-        }
-        if entry.source_id == OF_LOG
-            && let Some(kept) = annex.leaf_data
-        {
-            session.check_caller_reads_own(&log, &entry.key)?;
-            return Ok(kept.leaf_data);
-        }
-        let source = sources::all(session, &log)
-            .into_iter()
-            .find(|s| s.id == entry.source_id)
-            .ok_or_else(|| Error::Damaged {
-                log: log.name.clone(),
-                problem: format!(
-                    "entry {index} is of source {}, which does not exist",
-                    entry.source_id
-                ),
-            })?;
-        session.check_caller_reads(&log, &source)?;
-        if let Some(kept) = annex.leaf_data {
-            return Ok(kept.leaf_data);
-        }
-        let shape = Shape::locked(session, &log, &source)?;
-        let gone = || Error::RowGone {
-            log: log.name.clone(),
-            table: source.name.clone(),
-            key: entry.key.clone(),
-            index,
-        };
-        let live = || {
-            let keys = vec![entry.key.clone()];
-            entries::live(session, Snapshot::Statement, &log, source.id, keys)
-        };
-        // An older version of a row is nowhere; nor is one whose salt was destroyed.
-        if source.by_trigger() && live().get(&entry.key) != Some(&index)
-            || source.salted && annex.salt.is_none()
-        {
-            return Err(gone());
-        }
-        let mut scan = Scan::new(&log, &shape, shape.version_of(index))?;
-        scan.annexes.insert(entry.key.clone(), annex);
-        if !scan.missing.is_empty() {
-            let reason = format!("column {}", scan.missing.join(", column "));
-            return Err(Error::ShapeChanged {
-                log: log.name,
-                index,
-                reason,
-            });
-        }
-        let key = row_key::parts(&shape, &entry.key)?;
-        let statement = statement::rows_by_key(&shape, scan.attributes(), &[key]);
-        scan.leaf_data(&statement)?.ok_or_else(gone)
+        prove::leaf_data(session, &log, required("leaf_index", leaf_index)?)
     })
 }
 

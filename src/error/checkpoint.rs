@@ -47,6 +47,8 @@ pub enum CheckpointError {
     },
     #[error("log \"{log}\" has no checkpoint of size {size}")]
     NoCheckpoint { log: String, size: String },
+    #[error("no checkpoint of log \"{log}\" was signed yet that has entry {index}")]
+    NotYetSigned { log: String, index: i64 },
     #[error("the note cannot be taken: {0}")]
     Note(String),
     #[error("no log here has the origin \"{origin}\"")]
@@ -60,7 +62,7 @@ impl CheckpointError {
             KeyFile { .. } => PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,
             Origin { .. } | Note(_) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             OriginTaken { .. } => PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
-            NoCheckpoint { .. } => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
+            NoCheckpoint { .. } | NotYetSigned { .. } => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
             NoSuchOrigin { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             NotReplicated { .. } => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
             Contradiction { .. } | LostTail { .. } | Rewritten { .. } => {
@@ -93,6 +95,7 @@ impl CheckpointError {
             LostTail { .. } => "A backup was restored, or a standby that lagged was promoted. Bring the lost entries back from a server that has them; if there is none, no checkpoint of this log can ever be signed again: begin a new log under a new origin. Nothing was signed.".to_owned(),
             Rewritten { .. } => "The two cannot both be true, and the signed one is known outside. Restore a server that has it, or begin a new log under a new origin. Nothing was signed.".to_owned(),
             NoCheckpoint { .. } => "See merkle_log_checkpoints for those that there are.".to_owned(),
+            NotYetSigned { log, .. } => format!("Run checkpoint({0}), or let the worker sign with alter_log({0}, checkpoint_interval => …).", literal(log)),
             Note(_) => "Give the whole note: the text, a blank line, and the signature lines, each line with its newline.".to_owned(),
             NoSuchOrigin { .. } => "See verification_logs for the origins of the logs.".to_owned(),
         }
