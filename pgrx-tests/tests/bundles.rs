@@ -105,7 +105,7 @@ fn a_bundle_proves_a_row_to_whoever_has_the_key() {
         (row.get(0), row.get(1))
     };
     assert!(
-        all < one_of_them * 86 / 3,
+        all < one_of_them * 86 / 2,
         "{all} bytes, and {one_of_them} for one"
     );
     let text: String = one(&mut c, "SELECT tlog_proof FROM proof_bundle('audit', 41)");

@@ -304,7 +304,7 @@ pub fn consistency(
 ) -> Result<(i64, Hash, Vec<Hash>), Error> {
     let (new, new_root) = heads::at(session, Snapshot::Statement, log, new)?;
     let size = current_size(session, log)?;
-    if old > size {
+    if old < 0 || old > size {
         return Err(Error::SizeOutOfRange {
             log: log.name.clone(),
             wanted: old,
