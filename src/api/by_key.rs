@@ -23,10 +23,10 @@ pgrx::extension_sql_file!(
 );
 
 /// Log and table, which each of them takes.
-fn of_table<'a>(
-    log: Option<&'a str>,
+fn of_table(
+    log: Option<&str>,
     source_table: Option<RegClass>,
-) -> Result<(&'a str, pg_sys::Oid), Error> {
+) -> Result<(&str, pg_sys::Oid), Error> {
     let log = log_name("log", log)?;
     Ok((log, required("source_table", source_table)?.0))
 }

@@ -42,9 +42,13 @@ impl Argument<'_> {
         let _zone = Zone::enter(self.time_zone);
         let there = cast_time(self.type_oid, type_oid, self.datum)?;
         let back = cast_time(type_oid, self.type_oid, there)?;
-        // SAFETY: the cast's result is a value of the type. Types that are passed by value are equal where they look so.
-        (back.value() == self.datum.value()).then(|| {
-            super::settings::pinned_for_values(|| unsafe { datum::output(type_oid, there) })
+        // Types that are passed by value are equal where they look so.
+        let is_equal = back.value() == self.datum.value();
+        is_equal.then(|| {
+            super::settings::pinned_for_values(|| {
+                // SAFETY: the cast's result is a value of the type.
+                unsafe { datum::output(type_oid, there) }
+            })
         })
     }
 }
@@ -80,10 +84,9 @@ impl Zone {
     fn enter(zone: *mut pg_sys::pg_tz) -> Zone {
         // SAFETY: a variable of this process, which has one thread that reads it; time zones are never freed.
         unsafe {
-            Zone(std::mem::replace(
-                &mut *(&raw mut pg_sys::session_timezone),
-                zone,
-            ))
+            let before = pg_sys::session_timezone;
+            pg_sys::session_timezone = zone;
+            Zone(before)
         }
     }
 }
