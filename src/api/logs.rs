@@ -27,7 +27,7 @@ const MAX_INTERVAL: i128 = 100 * 12 * DAYS_OF_MONTH * MICROS_OF_DAY;
 
 #[pg_extern(parallel_unsafe, name = "create_log")]
 #[search_path(pg_catalog, pg_temp)]
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments)] // the SQL function's named arguments
 fn create_log_v3(
     name: Option<&str>,
     batch_size: default!(Option<i32>, "NULL"),
@@ -79,7 +79,7 @@ fn create_log_v3(
 
 #[pg_extern(parallel_unsafe, name = "alter_log")]
 #[search_path(pg_catalog, pg_temp)]
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments)] // the SQL function's named arguments
 fn alter_log_v3(
     name: Option<&str>,
     new_name: default!(Option<&str>, "NULL"),
