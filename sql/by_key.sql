@@ -146,7 +146,7 @@ CREATE FUNCTION @extschema@.proof_bundle_of(
     source_table regclass,
     VARIADIC key "any"
 ) RETURNS TABLE (
-    json       text,
+    "json"     text,
     cbor       bytea,
     tlog_proof text
 )
@@ -160,7 +160,7 @@ CREATE FUNCTION @extschema@.proof_bundle_of(
     source_table regclass,
     VARIADIC key text[]
 ) RETURNS TABLE (
-    json       text,
+    "json"     text,
     cbor       bytea,
     tlog_proof text
 )

@@ -1076,7 +1076,7 @@ CREATE FUNCTION @extschema@.proof_bundle_of(
     source_table regclass,
     VARIADIC key "any"
 ) RETURNS TABLE (
-    json       text,
+    "json"     text,
     cbor       bytea,
     tlog_proof text
 )
@@ -1090,7 +1090,7 @@ CREATE FUNCTION @extschema@.proof_bundle_of(
     source_table regclass,
     VARIADIC key text[]
 ) RETURNS TABLE (
-    json       text,
+    "json"     text,
     cbor       bytea,
     tlog_proof text
 )
@@ -1103,7 +1103,7 @@ CREATE FUNCTION @extschema@.proof_bundle(
     log                 text,
     VARIADIC leaf_index bigint[]
 ) RETURNS TABLE (
-    json       text,
+    "json"     text,
     cbor       bytea,
     tlog_proof text
 )
