@@ -279,6 +279,70 @@ fn verify_row_says_whether_the_row_is_what_was_logged() {
 }
 
 #[test]
+fn a_row_that_was_logged_twice_is_modified_unless_both_entries_say_what_it_is() {
+    let cluster = Cluster::start();
+    let mut c = cluster.client("postgres");
+    run(
+        &mut c,
+        "CREATE TABLE w (id int PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp(), note text);
+         CREATE INDEX ON w (at); SELECT create_log('w'); SELECT add_source('w', 'w', order_column => 'at');
+         INSERT INTO w SELECT i, clock_timestamp(), 'n' FROM generate_series(1, 5) i",
+    );
+    drained(&mut c, "w");
+    // As if it were new: the next batch logs it again, with what was made of it.
+    run(
+        &mut c,
+        "UPDATE w SET note = 'x', at = clock_timestamp() WHERE id = 3",
+    );
+    drained(&mut c, "w");
+    let of_row =
+        |key: &str| format!("SELECT status || ': ' || detail FROM verify_row('w', 'w', '{key}')");
+    let said: String = one(&mut c, &of_row("3"));
+    assert!(
+        said.starts_with("modified") && said.contains("entry 2"),
+        "{said}"
+    );
+    assert!(one::<String>(&mut c, &of_row("4")).starts_with("logged"));
+    assert_eq!(findings(&mut c, "w"), ["modified public.w 3 2"]);
+}
+
+#[test]
+fn rows_without_an_entry_are_told_apart_and_verify_log_agrees() {
+    let cluster = Cluster::start();
+    let mut c = cluster.client("postgres");
+    run(
+        &mut c,
+        "CREATE TABLE w (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY); SELECT create_log('w'); SELECT add_source('w', 'w', 'id');
+         INSERT INTO w SELECT FROM generate_series(1, 600);
+         CREATE TABLE t (id int PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp()); CREATE INDEX ON t (at);
+         SELECT create_log('t'); SELECT add_source('t', 't', order_column => 'at'); INSERT INTO t VALUES (1)",
+    );
+    run(&mut c, "SELECT process_next_batch()");
+    run(&mut c, "SELECT prune_log('w', 512)");
+    run(
+        &mut c,
+        "INSERT INTO t VALUES (2, 'infinity'), (3, '-infinity'), (4, '2990-01-01')",
+    );
+    for (log, key, status) in [
+        ("w", "5", "unknown"),
+        ("w", "512", "unknown"),
+        ("w", "513", "logged"),
+        ("t", "2", "unlogged"),
+        ("t", "3", "unlogged"),
+        ("t", "4", "waiting"),
+    ] {
+        let sql = format!("SELECT status FROM verify_row('{log}', '{log}', '{key}')");
+        assert_eq!(one::<String>(&mut c, &sql), status, "{log} {key}");
+    }
+    assert_eq!(findings(&mut c, "w"), [""; 0]);
+    let unlogged: Vec<String> = column(
+        &mut c,
+        "SELECT source_key FROM verify_log('t') WHERE kind = 'unlogged' ORDER BY 1",
+    );
+    assert_eq!(unlogged, ["2", "3"]);
+}
+
+#[test]
 fn after_a_rollback_the_hint_says_so() {
     let cluster = Cluster::start();
     let mut c = cluster.client("postgres");
