@@ -92,9 +92,10 @@ test-catbird-generated: test-install
 test-crates: test-tools test-pure
 	$(NEXTEST) -E 'package(merkle-tree) + package(leaf-format) + package(tlog) + package(merkle_log_cli) + package(geometric_ledger) + package(geometric_ledger_cli)'
 
-test-pure: setup test-loom test-doc
+test-pure: test-tools test-loom test-doc
 	scripts/instructions.sh
 	python3 docs/leaf-format-check.py
+	examples/verify/check.sh
 
 test-doc: ## the examples in the documentation of the crates
 	cargo test --doc --workspace --exclude merkle_log

@@ -106,8 +106,9 @@ impl Label {
             let value = value.ok_or(Error::Contradiction(
                 "the leaf data have no such key column",
             ))?;
-            if let (Cbor::Integer(value), Ok(text)) = (value, text.parse::<i128>())
-                && *value != text
+            if let Cbor::Integer(value) = value
+                && text.parse::<i128>().is_ok()
+                && *text != value.to_string()
             {
                 return Err(Error::Contradiction("the leaf data have another key"));
             }
