@@ -35,6 +35,7 @@ ALTER TABLE @extschema@.merkle_pending
 
 ALTER TABLE @extschema@.merkle_pending ALTER COLUMN payload SET STORAGE EXTERNAL;
 
+ALTER TABLE @extschema@.merkle_pending REPLICA IDENTITY FULL;
 CREATE INDEX merkle_pending_order ON @extschema@.merkle_pending (log_id, pending_id);
 
 COMMENT ON COLUMN @extschema@.merkle_pending.pending_id IS 'Where the transaction stands in the queue; of rows that it wrote early, before that was known, a negative number of their own.';

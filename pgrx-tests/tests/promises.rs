@@ -412,3 +412,47 @@ fn what_came_late_stays_on_record_after_it_was_logged() {
         ["11 behind_watermark"]
     );
 }
+
+#[test]
+fn a_row_that_was_logged_before_as_something_else_is_modified() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(
+        &mut a,
+        "CREATE TABLE ev (id int PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp(), amount int); CREATE INDEX ON ev (at);
+         SELECT create_log('t'); SELECT add_source('t', 'ev', 'at'); INSERT INTO ev (id, amount) SELECT g, 10 FROM generate_series(1, 5) g",
+    );
+    drain(&mut a, "t");
+    run(
+        &mut a,
+        "UPDATE ev SET amount = 1000, at = clock_timestamp() WHERE id = 3;
+         DELETE FROM ev WHERE id = 4; INSERT INTO ev (id, amount) VALUES (4, 2000)",
+    );
+    assert_eq!(drain(&mut a, "t"), 7);
+    let statuses: Vec<String> = column(
+        &mut a,
+        "SELECT v.status FROM generate_series(1, 5) g, verify_row('t', 'ev', g::text) v ORDER BY g",
+    );
+    assert_eq!(
+        statuses,
+        ["logged", "logged", "modified", "modified", "logged"]
+    );
+}
+
+#[test]
+fn of_a_row_whose_entry_was_pruned_nobody_can_tell() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(
+        &mut a,
+        "CREATE TABLE w (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text); SELECT create_log('w'); SELECT add_source('w', 'w', 'id');
+         INSERT INTO w (v) SELECT g FROM generate_series(1, 600) g",
+    );
+    drain(&mut a, "w");
+    run(&mut a, "SELECT prune_log('w', 512)");
+    let statuses: Vec<String> = column(
+        &mut a,
+        "SELECT v.status FROM unnest('{5,512,513,600}'::int[]) g, verify_row('w', 'w', g::text) v ORDER BY g",
+    );
+    assert_eq!(statuses, ["unknown", "unknown", "logged", "logged"]);
+}

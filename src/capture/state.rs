@@ -333,7 +333,7 @@ fn holes(session: &Session, log: &Log, source: &Source) -> Vec<Problem> {
 }
 
 /// That the order column gets its values otherwise than `add_source` found, or was told.
-fn order_changed(session: &Session, log: &Log, shape: &Shape) -> Option<Problem> {
+pub fn order_changed(session: &Session, log: &Log, shape: &Shape) -> Option<Problem> {
     let source = &shape.source;
     if source.by_trigger() {
         return None;
@@ -411,14 +411,6 @@ fn ahead_of(session: &Session, log: &Log, shape: &Shape, last: i64) -> Option<Pr
             false => reconcile,
         },
     })
-}
-
-/// What is wrong with the order column of a source, if anything is.
-pub fn order_problem(session: &Session, log: &Log, shape: &Shape) -> Option<Problem> {
-    if shape.source.by_trigger() {
-        return None;
-    }
-    order_changed(session, log, shape).or_else(|| order_ahead(session, log, shape))
 }
 
 /// Puts on record which of the sources, that a batch reads, are ahead of their sequences, and which no longer are.

@@ -6,7 +6,7 @@
 use super::configuration::Record;
 use super::rows::{Row, Rows};
 use crate::capture::gather;
-use crate::capture::row_key::{self, Finder};
+use crate::capture::row_key::{self, Finder, RowKey};
 use crate::capture::scan::{Leaf, Scan};
 use crate::capture::shape::Shape;
 use crate::capture::statement::{self, Rows as Which};
@@ -126,7 +126,13 @@ pub fn verify(
         ),
         (Some(entry), Some(Row::Is(hash))) if hash == entry.leaf => {
             let shape = rows.shape(source_id);
-            (Status::Logged, logged(shape, entry.index, was_another))
+            match changed_since(session, &log, shape, &key, entry)? {
+                None => (Status::Logged, logged(shape, entry.index, was_another)),
+                Some(first) => (
+                    Status::Modified,
+                    format!("the row was logged before as something else, by entry {first}"),
+                ),
+            }
         }
         (_, Some(Row::Is(_))) => (
             Status::Modified,
@@ -240,6 +246,10 @@ fn unheld(
                 "the row is not in the log: it came past the triggers",
             ),
         },
+        (Some(row), _) if is_pruned(shape, &row) => said(
+            Status::Unknown,
+            "entries of rows as old as this one were pruned",
+        ),
         (Some(row), _) => match is_ahead(shape, &row)? {
             true => said(Status::Waiting, "the row lies ahead of the watermark"),
             false => said(
@@ -257,6 +267,40 @@ fn row_now(session: &Session, log: &Log, shape: &Shape, key: &str) -> Result<Opt
         let statement = statement::rows_by_key(shape, scan.attributes(), &[key]);
         Ok(scan.all(Snapshot::Statement, &statement)?.pop())
     })
+}
+
+/// True if the row's entry may have been pruned.
+fn is_pruned(shape: &Shape, row: &Leaf) -> bool {
+    let pruned = shape.source.pruned_order.as_ref();
+    pruned.is_some_and(|text| row.order <= row_key::order_value(shape, text))
+}
+
+/// The first entry of a row of a source with a watermark that says something else than its latest: the row was changed,
+/// or deleted and inserted again, and then logged once more.
+fn changed_since(
+    session: &Session,
+    log: &Log,
+    shape: Option<&Shape>,
+    key: &RowKey,
+    latest: &Inclusion,
+) -> Result<Option<i64>, Error> {
+    let Some(shape) = shape.filter(|shape| !shape.source.by_trigger() && !shape.source.salted)
+    else {
+        return Ok(None);
+    };
+    let snapshot = Snapshot::Statement;
+    let version = |index| shape.version_of(index).number;
+    for index in entries::of_row(session, snapshot, log, shape.source.id, key)? {
+        let comparable = index < latest.index && version(index) == version(latest.index);
+        if comparable
+            && entries::between(session, log, index, index + 1)?
+                .iter()
+                .any(|e| e.source_id == shape.source.id && e.leaf_hash != latest.leaf.as_bytes())
+        {
+            return Ok(Some(index));
+        }
+    }
+    Ok(None)
 }
 
 /// True if the next batches come to the row.
