@@ -98,7 +98,7 @@ impl Verification {
             .into_iter()
             .filter(|r| !logged.contains(&r.key) && !by_earlier_key(r))
             .collect();
-        if !strays.is_empty() && !key_index::is_settled(session, &self.log, id) {
+        if !strays.is_empty() && key_index::is_outdated(session, &self.log, id) {
             let rows = strays.len();
             let detail = format!(
                 "the type or the collation of its key was changed, and the next batch computes the hashes of its keys anew; until then the entries of {rows} rows are not found"
