@@ -37,12 +37,12 @@ COMMENT ON COLUMN @extschema@.merkle_tree_head.metadata IS 'Digest of the keys, 
 COMMENT ON TABLE @extschema@.merkle_statement IS 'The statements that trigger capture saw, each with the run of entries it made.';
 COMMENT ON TABLE @extschema@.merkle_set_aside IS 'Rows that could not be read or encoded, which batches leave out and reconcile() tries again.';
 COMMENT ON TABLE @extschema@.merkle_pending IS 'Changes that triggers have captured and no batch has logged yet.';
-COMMENT ON COLUMN @extschema@.merkle_pending.pending_id IS 'Where the transaction stands in the queue; of rows that it wrote early, before that was known, its negated number.';
+COMMENT ON COLUMN @extschema@.merkle_pending.pending_id IS 'Where the transaction stands in the queue; of rows that it wrote early, before that was known, a negative number of their own.';
 COMMENT ON COLUMN @extschema@.merkle_pending.part IS 'The number of the row among those of its transaction.';
 COMMENT ON COLUMN @extschema@.merkle_pending.statement_at IS 'When the first statement began whose changes the row holds.';
 COMMENT ON COLUMN @extschema@.merkle_pending.changes IS 'How many changes the row holds.';
 COMMENT ON COLUMN @extschema@.merkle_pending.taken IS 'How many of the changes are logged.';
-COMMENT ON COLUMN @extschema@.merkle_pending.early IS 'The transaction has written rows early, whose changes come first.';
+COMMENT ON COLUMN @extschema@.merkle_pending.early IS 'The number under which rows stand that the transaction wrote early, whose changes come first; NULL if there are none.';
 COMMENT ON COLUMN @extschema@.merkle_pending.ordered IS 'False where the changes in the transaction''s rows, taken together, have to be put in the order in which they were made.';
 COMMENT ON COLUMN @extschema@.merkle_pending.payload IS 'The changes: keys, leaves, and what they were captured with.';
 COMMENT ON VIEW @extschema@.merkle_log_status IS 'One row a log: its size, root, last batch, and what went wrong last.';

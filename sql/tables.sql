@@ -213,7 +213,7 @@ CREATE TABLE @extschema@.merkle_pending (
     part             integer     NOT NULL DEFAULT 0,
     changes          integer,
     taken            integer     NOT NULL DEFAULT 0,
-    early            boolean     NOT NULL DEFAULT false,
+    early            bigint,
     ordered          boolean     NOT NULL DEFAULT true,
     payload          bytea
 ) USING heap WITH (toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);

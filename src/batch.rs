@@ -458,6 +458,11 @@ fn look_through(
     loop {
         let rows = stream.chunk()?;
         if rows.is_empty() {
+            // A row that was above the ceiling, and is not any more, is left to the next batch: its value was given out
+            // between the look at the ceiling and the snapshot.
+            let ceiling = ceiling::of(session, log, shape);
+            let is_taken = |row: &Leaf| !ahead.has_passed(row) && ceiling.admits(shape, &row.order);
+            found.retain(|row| !is_taken(row));
             return Ok((found, ahead, count));
         }
         count += rows.len() as u64;

@@ -52,8 +52,15 @@ impl Lag {
 }
 
 /// Runs `f`, which is about one source or one log, apart from all others: its error is returned in
-/// words, and nothing of it is left. No code of a table's owner runs.
+/// words, and nothing of it is left, no lock either. No code of a table's owner runs.
 fn apart<T>(f: impl FnOnce() -> Result<T, Error>) -> Result<T, String> {
+    let raising = || f().unwrap_or_else(|error| error.raise());
+    let outcome = subtransaction::look(|| foreign_code::refused(raising));
+    outcome.map_err(|failure| failure.message)
+}
+
+/// As `apart`, but locks are held until what is around it ends.
+fn part<T>(f: impl FnOnce() -> Result<T, Error>) -> Result<T, String> {
     let raising = || f().unwrap_or_else(|error| error.raise());
     let outcome = subtransaction::run(|| foreign_code::refused(raising));
     outcome.map_err(|failure| failure.message)
@@ -62,29 +69,33 @@ fn apart<T>(f: impl FnOnce() -> Result<T, Error>) -> Result<T, String> {
 /// What waits to be logged, or why a source cannot be asked. Sources that are not ready are shown by their
 /// state.
 pub fn lag(session: &Session, log: &Log) -> Result<Lag, String> {
-    let mut total = apart(|| Ok(queued(session, log)))?;
+    apart(|| Ok(lag_of(session, log))).flatten()
+}
+
+fn lag_of(session: &Session, log: &Log) -> Result<Lag, String> {
+    let mut total = part(|| Ok(queued(session, log)))?;
     let mut shapes = Vec::new();
     for source in sources::active(session, log)
         .iter()
         .filter(|s| !s.by_trigger())
     {
-        shapes.extend(apart(|| shape(session, log, source))?);
+        shapes.extend(part(|| shape(session, log, source))?);
     }
     let shapes: Vec<&Shape> = shapes.iter().collect();
-    let ceilings = apart(|| Ok(ceiling::of_all(session, log, &shapes)))?;
+    let ceilings = part(|| Ok(ceiling::of_all(session, log, &shapes)))?;
     for (shape, ceiling) in shapes.into_iter().zip(ceilings) {
         if ceiling::is_reached(shape, &ceiling) {
             continue;
         }
         // Where enough is counted, it is still asked how long the others wait.
         let room = (COUNTED - total.rows).max(1);
-        total.add(apart(|| {
+        total.add(part(|| {
             Ok(ahead(session, log, shape, ceiling.text(), room))
         })?);
         if let Ceiling::Passed(last) = ceiling
             && !shape.source.late_accepted
         {
-            total.add(apart(|| overtaken(session, log, shape, last))?);
+            total.add(part(|| overtaken(session, log, shape, last))?);
         }
     }
     Ok(total)

@@ -271,7 +271,9 @@ pub fn problems(session: &Session, log: &Log, source: &Source) -> Vec<Problem> {
         return vec![gone.clone()];
     }
     let mut weak = weaknesses(session, log, source, opened.as_ref().ok());
-    let ahead = opened.as_ref().ok().filter(|_| !source.by_trigger());
+    // Where the table cannot be read now, this cannot be told, and nobody waits for it.
+    let is_free = || !source.by_trigger() && lock::try_access_share(source.relation);
+    let ahead = opened.as_ref().ok().filter(|_| is_free());
     weak.extend(ahead.and_then(|shape| order_ahead(session, log, shape)));
     let unread = opened.err().or_else(|| unplannable(session, source));
     unread.into_iter().chain(weak).collect()

@@ -3,7 +3,7 @@
 use super::apart;
 use crate::capture::ceiling::{self, Ceiling};
 use crate::capture::gather;
-use crate::capture::scan::Scan;
+use crate::capture::scan::{Leaf, Scan};
 use crate::capture::shape::Shape;
 use crate::capture::state;
 use crate::capture::statement::{self, Rows};
@@ -136,6 +136,20 @@ fn never_logged(session: &Session, log: &Log, shape: &Shape) -> Result<i64, Erro
                 Ok(known)
             }
         })?;
-        count += rows.iter().filter(|r| !known.contains(&r.key)).count() as i64;
+        // What the ceiling has passed meanwhile is left to the next batch.
+        let now = match source.by_trigger() {
+            true => None,
+            false => Some(ceiling::of(session, log, shape)),
+        };
+        let is_taken = |row: &Leaf| {
+            let watermark = ceiling::logged_order(shape);
+            let is_ahead = watermark.is_none_or(|logged| row.order > logged);
+            is_ahead
+                && now
+                    .as_ref()
+                    .is_some_and(|now| now.admits(shape, &row.order))
+        };
+        let unknown = rows.iter().filter(|r| !known.contains(&r.key));
+        count += unknown.filter(|row| !is_taken(row)).count() as i64;
     }
 }

@@ -6,6 +6,7 @@ pub mod batches;
 pub mod changes;
 pub mod disk;
 pub mod encryption;
+pub mod group_sync;
 pub mod huge_page;
 pub mod index;
 pub mod layout;

@@ -12,6 +12,7 @@
 use crate::error::Error;
 use crate::storage::disk::Disk;
 use crate::storage::encryption::Encryption;
+use crate::storage::group_sync::GroupSync;
 use crate::storage::record::{CHUNK, HEADER, Header, RecordKind};
 use crate::storage::segments::Segments;
 use crate::workers;
@@ -25,7 +26,7 @@ pub struct Wal {
     /// Where the next record goes, and up to where records are on disk.
     appended: AtomicU64,
     durable: AtomicU64,
-    syncing: Mutex<()>,
+    syncing: GroupSync,
     stopped: AtomicBool,
     reason: Mutex<String>,
     /// Records that could not be written since the log was opened.
@@ -50,7 +51,7 @@ impl Wal {
             segments: Segments::open(disk, segment_size)?,
             appended: AtomicU64::new(0),
             durable: AtomicU64::new(0),
-            syncing: Mutex::default(),
+            syncing: GroupSync::default(),
             stopped: AtomicBool::new(false),
             reason: Mutex::default(),
             failures: AtomicU64::new(0),
@@ -390,26 +391,27 @@ impl Wal {
 
     /// Waits until everything before `position` is on disk, and sees to it if nobody else does.
     pub fn sync_to(&self, position: u64) -> Result<(), Error> {
-        while self.durable() < position {
-            self.check()?;
-            let _one = self.syncing.lock().unwrap();
-            let (from, to) = (self.durable(), self.appended());
-            if from >= position {
-                break;
+        self.syncing.wait(
+            || self.durable() >= position,
+            || self.check(),
+            || self.sync(),
+        )
+    }
+
+    /// Brings to disk what is appended. One thread at a time.
+    fn sync(&self) -> Result<(), Error> {
+        let (from, to) = (self.durable(), self.appended());
+        let mut segments = self.segments.all();
+        segments.retain(|it| it.end() > from && it.start < to);
+        for segment in segments {
+            if let Err(error) = segment.file.sync() {
+                self.stop(&format!("{} could not be synced: {error}", segment.name));
+                self.check()?;
             }
-            self.check()?;
-            let mut segments = self.segments.all();
-            segments.retain(|it| it.end() > from && it.start < to);
-            for segment in segments {
-                if let Err(error) = segment.file.sync() {
-                    self.stop(&format!("{} could not be synced: {error}", segment.name));
-                    self.check()?;
-                }
-            }
-            self.synced_bytes.fetch_add(to - from, Ordering::Relaxed);
-            self.syncs.fetch_add(1, Ordering::Relaxed);
-            self.durable.store(to, Ordering::Release);
         }
+        self.synced_bytes.fetch_add(to - from, Ordering::Relaxed);
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.durable.store(to, Ordering::Release);
         Ok(())
     }
 
