@@ -196,11 +196,14 @@ impl Client {
 
     /// That the entries of `old` are the first of `new`, by a proof from the log's tiles.
     fn grew(&self, old: &Checkpoint, new: &Checkpoint) -> Result<(), Unproven> {
-        if old.size() == new.size() && old.root() != new.root() {
-            return Err(Unproven::False(tlog::Error::Fork {
-                origin: new.origin().to_owned(),
-                size: new.size().get(),
-            }));
+        if old.size() == new.size() {
+            return match old.root() == new.root() {
+                true => Ok(()),
+                false => Err(Unproven::False(tlog::Error::Fork {
+                    origin: new.origin().to_owned(),
+                    size: new.size().get(),
+                })),
+            };
         }
         let mut tiles = self.tiles(new.size());
         let unread = |error| Unproven::Unread(read_error(error));

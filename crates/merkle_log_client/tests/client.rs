@@ -278,6 +278,65 @@ fn what_a_crash_left_behind_is_no_checkpoint() {
     assert!(!torn.exists());
 }
 
+/// Shows one of two notes of the same tree, so that every call replaces what was kept. Runs until it is killed.
+fn replace_for_ever(directory: &Path) {
+    let notes = [1, 2].map(|time| {
+        support::note(
+            &orders(20).checkpoint_at(orders(20).size()),
+            &signers(),
+            time,
+        )
+    });
+    let exported = directory.join("log");
+    let client = Client::new(Directory::new(&exported), policy(), directory.join("kept"));
+    for note in notes.iter().cycle() {
+        std::fs::write(exported.join("checkpoint"), note.to_string()).unwrap();
+        client.latest().unwrap();
+    }
+}
+
+fn signers() -> [&'static dyn tlog::Signer; 2] {
+    static KEYS: std::sync::LazyLock<[tlog::SigningKey; 2]> =
+        std::sync::LazyLock::new(|| [key("example.com/log", 1), support::witness("w", 2)]);
+    [&KEYS[0], &KEYS[1]]
+}
+
+#[test]
+fn a_client_that_is_killed_at_any_moment_leaves_a_whole_checkpoint() {
+    const DIRECTORY: &str = "REPLACE_FOR_EVER_IN";
+    if let Some(directory) = std::env::var_os(DIRECTORY) {
+        return replace_for_ever(Path::new(&directory));
+    }
+    let stage = Stage::new();
+    stage.show(&orders(20));
+    for round in 0..20 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "a_client_that_is_killed_at_any_moment_leaves_a_whole_checkpoint",
+            ])
+            .env(DIRECTORY, stage.directory.path())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        // It has begun when it has replaced what this writes.
+        let mark = stage.directory.path().join("kept.new");
+        std::fs::write(&mark, "torn").unwrap();
+        while mark.exists() && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_micros(137 * round));
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let (_, verified) = stage.client().kept().unwrap().unwrap();
+        assert_eq!(verified.checkpoint.size().get(), 20);
+        // The lock went with the process.
+        stage.show(&orders(20));
+        stage.client().latest().unwrap();
+    }
+}
+
 #[test]
 fn clients_that_share_a_file_never_go_back() {
     let stage = Stage::new();
@@ -346,6 +405,10 @@ fn failures_that_pass_are_outlived_and_others_are_not_repeated() {
     client.latest().unwrap();
     assert_eq!(server.requests(), 4);
     assert_eq!(client.entry(299).unwrap(), order(299));
+    // What has not changed takes one request.
+    server.reset();
+    assert_eq!(client.latest().unwrap().progress, Progress::Same);
+    assert_eq!(server.requests(), 1);
     server.reset();
     server.next([Fault::Status(503); 4]);
     match client.latest() {
