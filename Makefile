@@ -32,7 +32,7 @@ NEXTEST := cargo nextest run --workspace --exclude merkle_log
 TEST_SERVER := CONF="fsync = off" scripts/with-postgres.sh $(PRIVATE_PG) env MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-catbird bench-ledger fuzz-ledger hostile-ledger larger-than-memory catbird-generate test test-long lint test-all test-catbird test-catbird-generated test-crates test-doc test-extension test-install test-loom test-miri test-pure test-server test-tools clean
+.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-catbird bench-ledger fuzz-ledger fuzz-tlog hostile-ledger larger-than-memory catbird-generate test test-long lint test-all test-catbird test-catbird-generated test-crates test-doc test-extension test-install test-loom test-miri test-pure test-server test-tools clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,11 +90,12 @@ test-catbird-generated: test-install
 	scripts/with-postgres.sh $(PRIVATE_PG) scripts/catbird-generate.sh --check
 
 test-crates: test-tools test-pure
-	$(NEXTEST) -E 'package(merkle-tree) + package(leaf-format) + package(geometric_ledger) + package(geometric_ledger_cli)'
+	$(NEXTEST) -E 'package(merkle-tree) + package(leaf-format) + package(tlog) + package(merkle_log_cli) + package(geometric_ledger) + package(geometric_ledger_cli)'
 
-test-pure: setup test-loom test-doc
+test-pure: test-tools test-loom test-doc
 	scripts/instructions.sh
 	python3 docs/leaf-format-check.py
+	examples/verify/check.sh
 
 test-doc: ## the examples in the documentation of the crates
 	cargo test --doc --workspace --exclude merkle_log
@@ -107,6 +108,9 @@ test-miri: ## data races and weak memory in the ledger's lock-free reading; need
 
 fuzz-ledger: ## any bytes in any file of a ledger, for SECONDS (default 60) a target; needs nightly and cargo-fuzz
 	cd crates/geometric_ledger && for target in files snapshot; do cargo +nightly fuzz run $$target -- -max_total_time=$(or $(SECONDS),60) || exit 1; done
+
+fuzz-tlog: ## any bytes as a note, a policy, a tile or a proof, for SECONDS (default 60) a target; needs nightly and cargo-fuzz
+	cd crates/tlog && for target in fuzz/fuzz_targets/*.rs; do cargo +nightly fuzz run $$(basename $$target .rs) -- -max_total_time=$(or $(SECONDS),60) || exit 1; done
 
 hostile-ledger: ## the ledger killed, and each of its files damaged, for SECONDS (default 600): nothing acknowledged changes
 	HOSTILE_SECONDS=$(or $(SECONDS),600) cargo test --release -p geometric_ledger --test hostile -- --nocapture

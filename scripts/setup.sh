@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Installs what building and testing need and is missing: Debian packages, cargo-pgrx; for `lint` cargo-deny,
-# for `test` cargo-nextest.
+# for `test` cargo-nextest, Go, Node and a Python package.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(postgresql-15 postgresql-15-cron postgresql-server-dev-15 clang libclang-dev gcc make pkg-config libssl-dev valgrind)
+[ "${1:-}" = test ] && packages+=(golang-go golang-golang-x-mod-dev python3-venv)
+[ "${1:-}" = test ] && ! command -v node >/dev/null && packages+=(nodejs)
 [ "$(id -u)" -eq 0 ] && packages+=(sudo)
 missing=()
 for package in "${packages[@]}"; do
@@ -40,6 +42,7 @@ fi
 if [ "${1:-}" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
     tool cargo-nextest --version 0.9.143
 fi
+[ "${1:-}" = test ] && scripts/interop-python.sh
 if [ "${1:-}" = lint ] && ! cargo deny --version >/dev/null 2>&1; then
     tool cargo-deny
 fi

@@ -37,12 +37,12 @@ COMMENT ON COLUMN @extschema@.merkle_tree_head.metadata IS 'Digest of the keys, 
 COMMENT ON TABLE @extschema@.merkle_statement IS 'The statements that trigger capture saw, each with the run of entries it made.';
 COMMENT ON TABLE @extschema@.merkle_set_aside IS 'Rows that could not be read or encoded, which batches leave out and reconcile() tries again.';
 COMMENT ON TABLE @extschema@.merkle_pending IS 'Changes that triggers have captured and no batch has logged yet.';
-COMMENT ON COLUMN @extschema@.merkle_pending.pending_id IS 'Where the transaction stands in the queue; of rows that it wrote early, before that was known, its negated number.';
+COMMENT ON COLUMN @extschema@.merkle_pending.pending_id IS 'Where the transaction stands in the queue; of rows that it wrote early, before that was known, a negative number of their own.';
 COMMENT ON COLUMN @extschema@.merkle_pending.part IS 'The number of the row among those of its transaction.';
 COMMENT ON COLUMN @extschema@.merkle_pending.statement_at IS 'When the first statement began whose changes the row holds.';
 COMMENT ON COLUMN @extschema@.merkle_pending.changes IS 'How many changes the row holds.';
 COMMENT ON COLUMN @extschema@.merkle_pending.taken IS 'How many of the changes are logged.';
-COMMENT ON COLUMN @extschema@.merkle_pending.early IS 'The transaction has written rows early, whose changes come first.';
+COMMENT ON COLUMN @extschema@.merkle_pending.early IS 'The number under which rows stand that the transaction wrote early, whose changes come first; NULL if there are none.';
 COMMENT ON COLUMN @extschema@.merkle_pending.ordered IS 'False where the changes in the transaction''s rows, taken together, have to be put in the order in which they were made.';
 COMMENT ON COLUMN @extschema@.merkle_pending.payload IS 'The changes: keys, leaves, and what they were captured with.';
 COMMENT ON VIEW @extschema@.merkle_log_status IS 'One row a log: its size, root, last batch, and what went wrong last.';
@@ -101,7 +101,8 @@ COMMENT ON VIEW @extschema@.merkle_log_coverage IS 'Where changes escape a log, 
 COMMENT ON FUNCTION @extschema@.may_read_log(integer) IS 'Whether the caller may be shown keys and content of all sources of a log.';
 COMMENT ON FUNCTION @extschema@.may_read_source(integer) IS 'Whether the caller may be shown keys and content of a source.';
 COMMENT ON COLUMN @extschema@.verification_sources.backfilled IS 'The rows that were there before the triggers have been logged: one that is found without an entry came late.';
-COMMENT ON TABLE @extschema@.merkle_source_state IS 'Why batches pass over a source; no row if it is ready.';
+COMMENT ON COLUMN @extschema@.verification_sources.late_accepted IS 'The capture mode was named when the source was added: rows may come late. Otherwise the order column is to stay one whose values are drawn inside the INSERT.';
+COMMENT ON TABLE @extschema@.merkle_source_state IS 'What is wrong with a source, as batches found it; no row if it is ready.';
 COMMENT ON TABLE @extschema@.merkle_redacted_key IS 'Keys of rows that are redacted, in all entries there are and will be.';
 COMMENT ON COLUMN @extschema@.merkle_redacted_key.leaf_index IS 'The entry that says that the row was redacted, and why.';
 COMMENT ON TABLE @extschema@.merkle_late_entry IS 'Entries of rows that were found after they should have been logged.';

@@ -2,6 +2,38 @@
 -- (leaf_data, proofs by key, verify_log, texts of errors) asks whether the caller may read the source
 -- (may_read_source). Writing is for whom it is granted to.
 
+-- What ALTER DEFAULT PRIVILEGES has given to others is not meant for these objects.
+DO $$
+DECLARE
+    revoke text;
+BEGIN
+    FOR revoke IN
+        SELECT pg_catalog.format('REVOKE ALL ON %s %s FROM %s', o.kind, o.name,
+                                 CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(r.rolname) END)
+          FROM (SELECT c.tableoid, c.oid, c.relowner, c.relacl,
+                       CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+                       c.oid::pg_catalog.regclass::pg_catalog.text
+                  FROM pg_catalog.pg_class c WHERE c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'v', 'S']::"char"[])
+                UNION ALL
+                SELECT p.tableoid, p.oid, p.proowner, p.proacl, 'FUNCTION', p.oid::pg_catalog.regprocedure::pg_catalog.text
+                  FROM pg_catalog.pg_proc p) o (class, oid, owner, acl, kind, name)
+          JOIN pg_catalog.pg_depend d
+            ON d.classid OPERATOR(pg_catalog.=) o.class AND d.objid OPERATOR(pg_catalog.=) o.oid
+           AND d.deptype OPERATOR(pg_catalog.=) 'e'
+           AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+          JOIN pg_catalog.pg_extension e
+            ON e.oid OPERATOR(pg_catalog.=) d.refobjid AND e.extname OPERATOR(pg_catalog.=) 'merkle_log'
+         CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
+          LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) a.grantee
+         WHERE a.grantee OPERATOR(pg_catalog.<>) o.owner
+           -- Functions are for everyone but those that are named below.
+           AND (o.kind OPERATOR(pg_catalog.<>) 'FUNCTION' OR a.grantee OPERATOR(pg_catalog.<>) 0)
+    LOOP
+        EXECUTE revoke;
+    END LOOP;
+END
+$$;
+
 REVOKE ALL ON FUNCTION
     @extschema@.create_log(text, integer, interval, interval, interval),
     @extschema@.alter_log(text, text, integer, interval, interval, interval),

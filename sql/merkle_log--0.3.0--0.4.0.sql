@@ -29,7 +29,7 @@ ALTER TABLE @extschema@.merkle_pending
     ADD COLUMN part integer NOT NULL DEFAULT 0,
     ADD COLUMN changes integer,
     ADD COLUMN taken integer NOT NULL DEFAULT 0,
-    ADD COLUMN early boolean NOT NULL DEFAULT false,
+    ADD COLUMN early bigint,
     ADD COLUMN ordered boolean NOT NULL DEFAULT true,
     ADD COLUMN payload bytea;
 
@@ -37,12 +37,12 @@ ALTER TABLE @extschema@.merkle_pending ALTER COLUMN payload SET STORAGE EXTERNAL
 
 CREATE INDEX merkle_pending_order ON @extschema@.merkle_pending (log_id, pending_id);
 
-COMMENT ON COLUMN @extschema@.merkle_pending.pending_id IS 'Where the transaction stands in the queue; of rows that it wrote early, before that was known, its negated number.';
+COMMENT ON COLUMN @extschema@.merkle_pending.pending_id IS 'Where the transaction stands in the queue; of rows that it wrote early, before that was known, a negative number of their own.';
 COMMENT ON COLUMN @extschema@.merkle_pending.part IS 'The number of the row among those of its transaction.';
 COMMENT ON COLUMN @extschema@.merkle_pending.statement_at IS 'When the first statement began whose changes the row holds.';
 COMMENT ON COLUMN @extschema@.merkle_pending.changes IS 'How many changes the row holds.';
 COMMENT ON COLUMN @extschema@.merkle_pending.taken IS 'How many of the changes are logged.';
-COMMENT ON COLUMN @extschema@.merkle_pending.early IS 'The transaction has written rows early, whose changes come first.';
+COMMENT ON COLUMN @extschema@.merkle_pending.early IS 'The number under which rows stand that the transaction wrote early, whose changes come first; NULL if there are none.';
 COMMENT ON COLUMN @extschema@.merkle_pending.ordered IS 'False where the changes in the transaction''s rows, taken together, have to be put in the order in which they were made.';
 COMMENT ON COLUMN @extschema@.merkle_pending.payload IS 'The changes: keys, leaves, and what they were captured with.';
 
@@ -391,6 +391,9 @@ ALTER TABLE @extschema@.verification_sources ADD COLUMN backfilled boolean NOT N
 UPDATE @extschema@.verification_sources SET backfilled = true
  WHERE capture OPERATOR(pg_catalog.=) 'trigger' AND backfill IS NULL AND complete;
 
+-- Whether the mode was named is not known of sources from before: then rows that come late are accepted.
+ALTER TABLE @extschema@.verification_sources ADD COLUMN late_accepted boolean NOT NULL DEFAULT true;
+
 CREATE FUNCTION @extschema@.redact_row(
     log          text,
     source_table regclass,
@@ -553,6 +556,37 @@ SELECT l.log_name,
   FROM @extschema@.verification_logs l
   JOIN @extschema@.merkle_log m ON m.log_id OPERATOR(pg_catalog.=) l.log_id;
 
+-- What ALTER DEFAULT PRIVILEGES has given to others is not meant for the new tables and functions. What somebody granted
+-- on older ones stays.
+DO $$
+DECLARE
+    revoke text;
+BEGIN
+    FOR revoke IN
+        SELECT pg_catalog.format('REVOKE ALL ON %s %s FROM %s', o.kind, o.name,
+                                 CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(r.rolname) END)
+          FROM (SELECT c.relowner, c.relacl, 'TABLE', c.oid::pg_catalog.regclass::pg_catalog.text
+                  FROM pg_catalog.unnest(ARRAY[
+                           '@extschema@.merkle_source_state', '@extschema@.merkle_redacted_key',
+                           '@extschema@.merkle_late_entry', '@extschema@.verification_source_partitions',
+                           '@extschema@.merkle_database', '@extschema@.merkle_log_leaves']::regclass[]) t (oid)
+                  JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.oid
+                UNION ALL
+                SELECT p.proowner, p.proacl, 'FUNCTION', p.oid::pg_catalog.regprocedure::pg_catalog.text
+                  FROM pg_catalog.unnest(ARRAY[
+                           '@extschema@.redact_row(text, regclass, text, text)',
+                           '@extschema@.adopt_database(text)']::regprocedure[]) f (oid)
+                  JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) f.oid) o (owner, acl, kind, name)
+         CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
+          LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) a.grantee
+         WHERE a.grantee OPERATOR(pg_catalog.<>) o.owner
+           AND (o.kind OPERATOR(pg_catalog.<>) 'FUNCTION' OR a.grantee OPERATOR(pg_catalog.<>) 0)
+    LOOP
+        EXECUTE revoke;
+    END LOOP;
+END
+$$;
+
 REVOKE ALL ON FUNCTION
     @extschema@.redact_row(text, regclass, text, text),
     @extschema@.adopt_database(text)
@@ -569,7 +603,8 @@ FROM PUBLIC;
 GRANT SELECT ON @extschema@.merkle_log_leaves TO PUBLIC;
 
 COMMENT ON COLUMN @extschema@.verification_sources.backfilled IS 'The rows that were there before the triggers have been logged: one that is found without an entry came late.';
-COMMENT ON TABLE @extschema@.merkle_source_state IS 'Why batches pass over a source; no row if it is ready.';
+COMMENT ON COLUMN @extschema@.verification_sources.late_accepted IS 'The capture mode was named when the source was added: rows may come late. Otherwise the order column is to stay one whose values are drawn inside the INSERT.';
+COMMENT ON TABLE @extschema@.merkle_source_state IS 'What is wrong with a source, as batches found it; no row if it is ready.';
 COMMENT ON TABLE @extschema@.merkle_redacted_key IS 'Keys of rows that are redacted, in all entries there are and will be.';
 COMMENT ON COLUMN @extschema@.merkle_redacted_key.leaf_index IS 'The entry that says that the row was redacted, and why.';
 COMMENT ON TABLE @extschema@.merkle_late_entry IS 'Entries of rows that were found after they should have been logged.';

@@ -86,6 +86,7 @@ CREATE TABLE @extschema@.verification_sources (
     key_equality text,
     logged_ahead text,
     backfilled   boolean     NOT NULL DEFAULT false,
+    late_accepted boolean    NOT NULL DEFAULT true,
     CHECK (capture OPERATOR(pg_catalog.=) 'trigger' OR order_column IS NOT NULL)
 ) USING heap;
 
@@ -212,7 +213,7 @@ CREATE TABLE @extschema@.merkle_pending (
     part             integer     NOT NULL DEFAULT 0,
     changes          integer,
     taken            integer     NOT NULL DEFAULT 0,
-    early            boolean     NOT NULL DEFAULT false,
+    early            bigint,
     ordered          boolean     NOT NULL DEFAULT true,
     payload          bytea
 ) USING heap WITH (toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);

@@ -223,7 +223,9 @@ fn capture(
     partitions::record_all(session, log, &shapes, size);
     let logged_ahead = ceiling::logged_ahead(session, log);
     let upto = drawn.as_ref().map(|fence| &fence.upto);
-    let spans = watermark::all_ahead(session, log, &shapes);
+    let ceilings = ceiling::of_all(session, log, &shapes.iter().collect::<Vec<_>>());
+    state::record_ahead(session, log, &shapes, &ceilings);
+    let spans = watermark::all_ahead(&shapes, &ceilings);
     let sources: Vec<(Shape, Span)> = shapes
         .into_iter()
         .zip(spans)
@@ -232,7 +234,7 @@ fn capture(
             if let Some(upto) = upto {
                 span.upto = upto.get(&id)?.clone();
             }
-            let value = |text: &str| row_key::order_value(shape.order(), text);
+            let value = |text: &str| row_key::order_value(&shape, text);
             span.some_logged = logged_ahead
                 .get(&id)
                 .is_some_and(|least| value(least) <= value(&span.upto));
@@ -360,7 +362,7 @@ fn behind_watermarks(
                 session,
                 log,
                 shape,
-                (after.as_deref(), ceiling.as_deref()),
+                (after.as_deref(), ceiling.text()),
                 careful,
                 |rows| progress.done(seen + rows),
             )
@@ -399,7 +401,7 @@ fn behind_watermarks(
         // Rows that the ceiling has passed since may have an entry as well, until a batch has passed them.
         let known = logged_ahead
             .get(&id)
-            .map(|text| (row_key::order_value(shape.order(), text), text));
+            .map(|text| (row_key::order_value(shape, text), text));
         let known = known.filter(|_| watermark::ahead(session, log, shape).is_some());
         let now = ahead
             .least
@@ -456,6 +458,11 @@ fn look_through(
     loop {
         let rows = stream.chunk()?;
         if rows.is_empty() {
+            // A row that was above the ceiling, and is not any more, is left to the next batch: its value was given out
+            // between the look at the ceiling and the snapshot.
+            let ceiling = ceiling::of(session, log, shape);
+            let is_taken = |row: &Leaf| !ahead.has_passed(row) && ceiling.admits(shape, &row.order);
+            found.retain(|row| !is_taken(row));
             return Ok((found, ahead, count));
         }
         count += rows.len() as u64;
@@ -479,7 +486,7 @@ impl Ahead {
     fn of(shape: &Shape) -> Ahead {
         let watermark = shape.source.watermark.as_ref().and_then(|w| w.first());
         Ahead {
-            watermark: watermark.map(|text| row_key::order_value(shape.order(), text)),
+            watermark: watermark.map(|text| row_key::order_value(shape, text)),
             least: None,
         }
     }

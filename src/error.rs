@@ -119,7 +119,8 @@ pub enum Error {
         column: String,
         sequence: String,
         problem: String,
-        hint: String,
+        /// What ALTER SEQUENCE is to set.
+        fix: &'static str,
     },
     #[error(
         "the values of order column \"{column}\" of table \"{table}\" come from its writers, so rows may commit behind the watermark"
@@ -456,7 +457,9 @@ impl Error {
             OrderDomain { domain, .. } => format!(
                 "Order it by a {domain} column, or create another log for it: values of different domains cannot be compared."
             ),
-            Sequence { hint, .. } => hint.clone(),
+            Sequence { sequence, fix, .. } => format!(
+                "Run ALTER SEQUENCE {sequence} {fix}; sessions that are open keep what they have."
+            ),
             CaptureNotNamed { .. } => {
                 "Name the mode, capture => 'watermark', if you accept that a row with a lower order value than one already logged, or the same, is logged late, by reconcile(). Complete without it are identity and serial columns, and timestamptz columns in microseconds with DEFAULT clock_timestamp(); capture => 'trigger' is complete for every table.".into()
             }

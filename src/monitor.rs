@@ -4,8 +4,9 @@ pub mod coverage;
 pub mod health;
 pub mod metrics;
 
-use crate::capture::ceiling;
+use crate::capture::ceiling::{self, Ceiling};
 use crate::capture::fence::{self, Blocked};
+use crate::capture::scan::Scan;
 use crate::capture::shape::Shape;
 use crate::capture::state;
 use crate::capture::statement;
@@ -17,6 +18,7 @@ use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::pg::{foreign_code, settings, subtransaction};
 use crate::session::Session;
+use crate::store::entries;
 use leaf_format::Value;
 use pgrx::pg_sys;
 use std::time::Instant;
@@ -35,6 +37,11 @@ pub struct Lag {
 }
 
 impl Lag {
+    fn add(&mut self, other: Lag) {
+        self.rows = COUNTED.min(self.rows + other.rows);
+        self.seconds = self.seconds.max(other.seconds);
+    }
+
     /// The number of rows in words.
     pub fn rows_in_words(&self) -> String {
         match self.rows >= COUNTED {
@@ -45,8 +52,15 @@ impl Lag {
 }
 
 /// Runs `f`, which is about one source or one log, apart from all others: its error is returned in
-/// words, and nothing of it is left. No code of a table's owner runs.
+/// words, and nothing of it is left, no lock either. No code of a table's owner runs.
 fn apart<T>(f: impl FnOnce() -> Result<T, Error>) -> Result<T, String> {
+    let raising = || f().unwrap_or_else(|error| error.raise());
+    let outcome = subtransaction::look(|| foreign_code::refused(raising));
+    outcome.map_err(|failure| failure.message)
+}
+
+/// As `apart`, but locks are held until what is around it ends.
+fn part<T>(f: impl FnOnce() -> Result<T, Error>) -> Result<T, String> {
     let raising = || f().unwrap_or_else(|error| error.raise());
     let outcome = subtransaction::run(|| foreign_code::refused(raising));
     outcome.map_err(|failure| failure.message)
@@ -55,25 +69,34 @@ fn apart<T>(f: impl FnOnce() -> Result<T, Error>) -> Result<T, String> {
 /// What waits to be logged, or why a source cannot be asked. Sources that are not ready are shown by their
 /// state.
 pub fn lag(session: &Session, log: &Log) -> Result<Lag, String> {
-    let mut total = apart(|| Ok(queued(session, log)))?;
+    apart(|| Ok(lag_of(session, log))).flatten()
+}
+
+fn lag_of(session: &Session, log: &Log) -> Result<Lag, String> {
+    let mut total = part(|| Ok(queued(session, log)))?;
     let mut shapes = Vec::new();
     for source in sources::active(session, log)
         .iter()
         .filter(|s| !s.by_trigger())
     {
-        shapes.extend(apart(|| shape(session, log, source))?);
+        shapes.extend(part(|| shape(session, log, source))?);
     }
     let shapes: Vec<&Shape> = shapes.iter().collect();
-    let ceilings = apart(|| Ok(ceiling::of_all(session, log, &shapes)))?;
+    let ceilings = part(|| Ok(ceiling::of_all(session, log, &shapes)))?;
     for (shape, ceiling) in shapes.into_iter().zip(ceilings) {
-        if ceiling::is_reached(shape, ceiling.as_deref()) {
+        if ceiling::is_reached(shape, &ceiling) {
             continue;
         }
         // Where enough is counted, it is still asked how long the others wait.
         let room = (COUNTED - total.rows).max(1);
-        let lag = apart(|| Ok(behind(session, log, shape, ceiling.as_deref(), room)))?;
-        total.rows = COUNTED.min(total.rows + lag.rows);
-        total.seconds = total.seconds.max(lag.seconds);
+        total.add(part(|| {
+            Ok(ahead(session, log, shape, ceiling.text(), room))
+        })?);
+        if let Ceiling::Passed(last) = ceiling
+            && !shape.source.late_accepted
+        {
+            total.add(part(|| overtaken(session, log, shape, last))?);
+        }
     }
     Ok(total)
 }
@@ -115,7 +138,7 @@ fn queued(session: &Session, log: &Log) -> Lag {
 }
 
 /// The rows of a source after its watermark and up to the ceiling, `room` at most.
-fn behind(session: &Session, log: &Log, shape: &Shape, ceiling: Option<&str>, room: i64) -> Lag {
+fn ahead(session: &Session, log: &Log, shape: &Shape, ceiling: Option<&str>, room: i64) -> Lag {
     let statement = statement::ahead(shape, ceiling, room);
     let decoder = Decoder::of_column(shape.order());
     let count = || {
@@ -130,6 +153,22 @@ fn behind(session: &Session, log: &Log, shape: &Shape, ceiling: Option<&str>, ro
     };
     let counted = settings::in_index_order(count);
     let (rows, oldest) = counted.unwrap_or_default();
+    waiting(session, log, shape, rows, oldest)
+}
+
+/// Rows without an entry that the watermark has passed before the sequence gave out their values, of the last ones.
+fn overtaken(session: &Session, log: &Log, shape: &Shape, last: i64) -> Result<Lag, Error> {
+    let mut scan = Scan::new(log, shape, shape.current())?;
+    let upto = last.to_string();
+    let statement = statement::last_up_to(shape, scan.attributes(), &upto, COUNTED);
+    let rows = scan.all_with_problems(Snapshot::Fresh, &statement)?;
+    let logged = entries::logged(session, Snapshot::Fresh, log, shape.source.id, &rows)?;
+    let late = rows.iter().filter(|row| !logged.contains(&row.key)).count();
+    Ok(waiting(session, log, shape, late as i64, None))
+}
+
+/// How long `rows` rows have waited, of which `oldest` is the least order value.
+fn waiting(session: &Session, log: &Log, shape: &Shape, rows: i64, oldest: Option<i128>) -> Lag {
     if rows == 0 {
         return Lag::default();
     }

@@ -357,6 +357,81 @@ fn monitoring_neither_waits_nor_fails_because_of_one_source() {
 }
 
 #[test]
+fn looking_at_the_status_keeps_no_lock() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, AUDIT);
+    run(
+        &mut a,
+        "CREATE TABLE h (id int PRIMARY KEY); SELECT create_log('h'); SELECT add_source('h', 'h', capture => 'trigger');
+         CREATE ROLE lurker LOGIN; GRANT pg_monitor TO lurker; INSERT INTO orders DEFAULT VALUES",
+    );
+    assert_eq!(batch(&mut a), (1, None));
+    run(
+        &mut a,
+        "INSERT INTO orders DEFAULT VALUES; INSERT INTO h VALUES (1)",
+    );
+    let mut checked = 0;
+    for (by, look) in [
+        ("lurker", "SELECT * FROM merkle_log_status"),
+        ("lurker", "SELECT * FROM log_lag(1)"),
+        ("lurker", "SELECT * FROM merkle_log_sources"),
+        ("lurker", "SELECT merkle_log_metrics()"),
+        ("lurker", "SELECT * FROM merkle_log_health()"),
+        ("postgres", "SELECT * FROM merkle_log_coverage"),
+        ("postgres", "SELECT * FROM merkle_log_health()"),
+    ] {
+        let by = &mut cluster.client_as("postgres", by);
+        run(by, "BEGIN");
+        if by.batch_execute(look).is_ok() {
+            checked += 1;
+            let held: Vec<String> = column(
+                by,
+                "SELECT l.relation::regclass || ' ' || l.mode FROM pg_locks l
+                  WHERE l.pid = pg_backend_pid() AND l.relation IN ('orders'::regclass, 'orders_id_seq'::regclass, 'h'::regclass)",
+            );
+            assert_eq!(held, [""; 0], "{look}");
+        }
+    }
+    assert!(checked >= 5, "{checked}");
+}
+
+#[test]
+fn who_has_written_nothing_and_does_nothing_holds_no_fence() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, AUDIT);
+    run(
+        &mut a,
+        "CREATE ROLE lurker LOGIN; SET merkle_log.fence_timeout = '200ms'",
+    );
+    let mut lurker = cluster.client_as("postgres", "lurker");
+    run(
+        &mut lurker,
+        "BEGIN; PREPARE p AS INSERT INTO orders (note) VALUES ('x')",
+    );
+    let mut writer = cluster.client("postgres");
+    run(
+        &mut writer,
+        "BEGIN; PREPARE p AS INSERT INTO orders (note) VALUES ('y')",
+    );
+    run(
+        &mut a,
+        "BEGIN; SELECT count(*) FROM pg_stat_activity; COMMIT; INSERT INTO orders DEFAULT VALUES",
+    );
+    assert_eq!(batch(&mut a), (1, None));
+    // Who has written is waited for, whatever it does.
+    run(&mut writer, "EXECUTE p");
+    run(&mut a, "INSERT INTO orders DEFAULT VALUES");
+    let (entries, waiting_for) = batch(&mut a);
+    assert_eq!(entries, 0);
+    assert!(waiting_for.is_some_and(|who| who.contains("pid")));
+    run(&mut writer, "COMMIT");
+    assert_eq!(batch(&mut a), (2, None));
+    assert_eq!(findings(&mut a, "audit"), [""; 0]);
+}
+
+#[test]
 fn the_worker_goes_on_whatever_its_database_and_its_role_have_set() {
     let cluster = Cluster::preloaded();
     let mut a = cluster.client("postgres");

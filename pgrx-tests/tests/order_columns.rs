@@ -293,3 +293,250 @@ fn absurd_intervals_are_refused_where_they_are_given() {
     assert_eq!(drain(&mut a, "l"), 0);
     assert_eq!(findings(&mut a, "l"), [""; 0]);
 }
+
+/// What is said about a source in each of the places where its state is told.
+fn said(client: &mut Client, log: &str) -> [Option<String>; 4] {
+    let told = |client: &mut Client, sql: &str| column::<String>(client, sql).pop();
+    [
+        told(
+            client,
+            &format!("SELECT state FROM merkle_log_sources WHERE log_name = '{log}'"),
+        ),
+        told(
+            client,
+            &format!(
+                "SELECT mend FROM merkle_log_coverage WHERE log_name = '{log}' AND rows IS NULL"
+            ),
+        ),
+        told(
+            client,
+            &format!(
+                "SELECT mend FROM merkle_log_health() WHERE check_name = 'capture' AND NOT ok AND object LIKE '{log}:%'"
+            ),
+        ),
+        findings(client, log).pop(),
+    ]
+}
+
+#[test]
+fn an_order_column_that_is_filled_otherwise_later_is_named_and_the_log_goes_on() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    // Looked at before, by a session that keeps what it knows.
+    let mut other = cluster.client("postgres");
+    run(&mut a, "CREATE SEQUENCE shared");
+    for (number, (column, spoil, state)) in [
+        (
+            "bigint GENERATED ALWAYS AS IDENTITY",
+            "ALTER SEQUENCE t_at_seq CACHE 50",
+            "order_sequence",
+        ),
+        (
+            "bigserial",
+            "ALTER SEQUENCE t_at_seq CYCLE",
+            "order_sequence",
+        ),
+        (
+            "bigserial",
+            "ALTER TABLE t ALTER at DROP DEFAULT",
+            "order_incomplete",
+        ),
+        (
+            "bigint GENERATED ALWAYS AS IDENTITY",
+            "ALTER TABLE t ALTER at DROP IDENTITY",
+            "order_incomplete",
+        ),
+        (
+            "bigint GENERATED ALWAYS AS IDENTITY",
+            "ALTER TABLE t2 ALTER at SET DEFAULT random() * 1000",
+            "order_incomplete",
+        ),
+        (
+            "bigint DEFAULT nextval('shared')",
+            "ALTER SEQUENCE shared CACHE 2",
+            "order_sequence",
+        ),
+        (
+            "timestamptz DEFAULT clock_timestamp()",
+            "ALTER TABLE t ALTER at SET DEFAULT now()",
+            "order_incomplete",
+        ),
+        (
+            "timestamptz DEFAULT clock_timestamp()",
+            "ALTER TABLE ONLY t ALTER at DROP DEFAULT",
+            "order_incomplete",
+        ),
+        (
+            "timestamptz DEFAULT clock_timestamp()",
+            "ALTER TABLE t2 ALTER at SET DEFAULT now()",
+            "order_incomplete",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let case = format!("{column}: {spoil}");
+        let partition = format!("t2_{number}");
+        let spoil = spoil.replace("t2", &partition);
+        let log = format!("l{number}");
+        run(
+            &mut a,
+            &format!(
+                "DROP TABLE IF EXISTS t; CREATE TABLE t (at {column} NOT NULL, k int, PRIMARY KEY (at, k)) PARTITION BY LIST (k);
+                 CREATE TABLE {partition} PARTITION OF t FOR VALUES IN (1); INSERT INTO t (k) VALUES (1);
+                 SELECT create_log('{log}'); SELECT add_source('{log}', 't', 'at')"
+            ),
+        );
+        for client in [&mut other, &mut a] {
+            drain(client, &log);
+            assert_eq!(
+                said(client, &log),
+                [Some("ready".to_owned()), None, None, None],
+                "{case}"
+            );
+        }
+        run(&mut a, &spoil);
+        let at = match column.starts_with("timestamptz") {
+            true => "clock_timestamp()",
+            false => "100",
+        };
+        run(
+            &mut a,
+            &format!("INSERT INTO t OVERRIDING SYSTEM VALUE VALUES ({at}, 1)"),
+        );
+        drain(&mut other, &log);
+        for client in [&mut other, &mut a] {
+            let [named, coverage, health, found] = said(client, &log);
+            assert_eq!(named.as_deref(), Some(state), "{case}");
+            assert!(
+                coverage.is_some() && coverage == health,
+                "{case}: {coverage:?}, {health:?}"
+            );
+            assert_eq!(found.as_deref(), Some("order_changed public.t"), "{case}");
+        }
+        // Nothing is lost meanwhile.
+        run(&mut a, &format!("SELECT * FROM reconcile('{log}')"));
+        assert_eq!(logged(&mut a, &log), 2, "{case}");
+        let mend: String = one(
+            &mut a,
+            &format!("SELECT state_mend FROM merkle_log_sources WHERE log_name = '{log}'"),
+        );
+        run(&mut a, &mend);
+        run(&mut a, "INSERT INTO t (k) VALUES (1)");
+        drain(&mut other, &log);
+        assert_eq!(
+            said(&mut other, &log),
+            [Some("ready".to_owned()), None, None, None],
+            "{case}: {mend}"
+        );
+        assert_eq!(logged(&mut a, &log), 3, "{case}");
+    }
+}
+
+#[test]
+fn an_order_column_whose_late_rows_are_accepted_may_be_filled_in_any_way() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(
+        &mut a,
+        "CREATE TABLE t (at timestamptz PRIMARY KEY DEFAULT clock_timestamp()); SELECT create_log('l'); SELECT add_source('l', 't', 'at');
+         INSERT INTO t DEFAULT VALUES",
+    );
+    drain(&mut a, "l");
+    run(&mut a, "ALTER TABLE t ALTER at SET DEFAULT now()");
+    drain(&mut a, "l");
+    assert_eq!(said(&mut a, "l")[0].as_deref(), Some("order_incomplete"));
+    let source =
+        "SELECT remove_source('l', 't'); SELECT add_source('l', 't', 'at', capture => 'watermark')";
+    run(&mut a, source);
+    run(&mut a, "INSERT INTO t DEFAULT VALUES");
+    drain(&mut a, "l");
+    assert_eq!(
+        said(&mut a, "l"),
+        [Some("ready".to_owned()), None, None, None]
+    );
+    assert_eq!(logged(&mut a, "l"), 2);
+}
+
+#[test]
+fn a_sequence_that_was_set_behind_rows_is_a_ceiling_before_it_is_used() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    for (log, set) in [
+        ("s", "SELECT setval('t_id_seq', 11, false)"),
+        ("r", "ALTER SEQUENCE t_id_seq RESTART WITH 11"),
+    ] {
+        run(
+            &mut a,
+            &format!(
+                "DROP TABLE IF EXISTS t; CREATE TABLE t (id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, v text);
+                 SELECT create_log('{log}'); SELECT add_source('{log}', 't', 'id');
+                 INSERT INTO t SELECT g, 'load' FROM generate_series(1, 10) g; {set};
+                 INSERT INTO t VALUES (9223372036854775807, 'ahead')"
+            ),
+        );
+        assert_eq!(drain(&mut a, log), 10, "{set}");
+        run(
+            &mut a,
+            "INSERT INTO t (v) SELECT 'honest' FROM generate_series(1, 5)",
+        );
+        assert_eq!(drain(&mut a, log), 15, "{set}");
+        let late: Vec<String> = column(
+            &mut a,
+            &format!("SELECT source_key FROM reconcile('{log}')"),
+        );
+        assert_eq!(late, ["9223372036854775807"], "{set}");
+        assert_eq!(
+            said(&mut a, log),
+            [Some("ready".to_owned()), None, None, None],
+            "{set}"
+        );
+    }
+}
+
+#[test]
+fn a_log_that_is_past_a_sequence_in_use_is_named_and_its_lag_is_told() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    for (log, id) in [("far", "9223372036854775807"), ("near", "1000")] {
+        run(
+            &mut a,
+            &format!(
+                "DROP TABLE IF EXISTS t; CREATE TABLE t (id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, v text);
+                 SELECT create_log('{log}'); SELECT add_source('{log}', 't', 'id'); INSERT INTO t VALUES ({id}, 'ahead')"
+            ),
+        );
+        assert_eq!(drain(&mut a, log), 1);
+        // Nobody uses the sequence yet: the application may bring all the values.
+        assert_eq!(said(&mut a, log)[0].as_deref(), Some("ready"));
+        run(
+            &mut a,
+            "INSERT INTO t (v) SELECT 'honest' FROM generate_series(1, 5)",
+        );
+        drain(&mut a, log);
+        let lag = format!("SELECT lag_rows FROM merkle_log_status WHERE log_name = '{log}'");
+        assert_eq!(one::<i64>(&mut a, &lag), 5);
+        let [named, coverage, health, found] = said(&mut a, log);
+        assert_eq!(named.as_deref(), Some("order_ahead"));
+        assert!(
+            coverage.is_some() && coverage == health,
+            "{coverage:?}, {health:?}"
+        );
+        assert!(found.is_some());
+        let mend: String = one(
+            &mut a,
+            &format!("SELECT state_mend FROM merkle_log_sources WHERE log_name = '{log}'"),
+        );
+        run(&mut a, &mend);
+        assert_eq!(one::<i64>(&mut a, &lag), 0);
+        assert_eq!(logged(&mut a, log), 6);
+        drain(&mut a, log);
+        let after = said(&mut a, log)[0].clone();
+        match log {
+            "near" => assert_eq!(after.as_deref(), Some("ready")),
+            _ => assert_eq!(after.as_deref(), Some("order_ahead")),
+        }
+    }
+    run(&mut a, "INSERT INTO t (v) VALUES ('behind')");
+    assert_eq!(drain(&mut a, "near"), 7);
+}

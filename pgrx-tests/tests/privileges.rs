@@ -394,3 +394,47 @@ fn the_tables_are_heaps_whatever_the_servers_default_is() {
                    WHERE a.amname = 'other' AND c.relnamespace = 'public'::regnamespace";
     assert_eq!(column::<String>(&mut admin, others), ["probe"]);
 }
+
+#[test]
+fn default_privileges_give_nobody_the_extensions_objects() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(
+        &mut a,
+        "DROP EXTENSION merkle_log; CREATE ROLE app LOGIN;
+         ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO app, PUBLIC; ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON SEQUENCES TO app, PUBLIC;
+         ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO app; CREATE EXTENSION merkle_log; SELECT create_log('l')",
+    );
+    let unsafe_grants: Vec<String> = column(
+        &mut a,
+        "SELECT c.relname || ' ' || a.grantee::regrole || ' ' || a.privilege_type
+           FROM pg_depend d JOIN pg_class c ON c.oid = d.objid AND d.classid = 'pg_class'::regclass
+           JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'merkle_log' AND d.deptype = 'e'
+          CROSS JOIN aclexplode(c.relacl) a
+          WHERE a.grantee <> c.relowner AND NOT (c.relkind = 'v' AND a.privilege_type = 'SELECT')",
+    );
+    assert_eq!(unsafe_grants, [""; 0]);
+    let mut app = cluster.client_as("postgres", "app");
+    for sql in [
+        "SELECT * FROM merkle_leaf_data",
+        "DELETE FROM merkle_log",
+        "UPDATE merkle_tree_head SET metadata = NULL",
+        "SELECT nextval('merkle_pending_id')",
+        "SELECT drop_log('l', true)",
+        "SELECT prune_log('l', 256)",
+        "SELECT process_next_batch('l')",
+    ] {
+        assert!(error(&mut app, sql).starts_with("42501"), "{sql}");
+    }
+    run(&mut app, "SELECT merkle_size('l')");
+    let health = "SELECT ok FROM merkle_log_health() WHERE check_name = 'privileges'";
+    assert!(one::<bool>(&mut a, health));
+    run(&mut a, "GRANT UPDATE ON merkle_tree_head TO app");
+    assert!(!one::<bool>(&mut a, health));
+    let mend: String = one(
+        &mut a,
+        "SELECT mend FROM merkle_log_health() WHERE check_name = 'privileges'",
+    );
+    run(&mut a, &mend);
+    assert!(one::<bool>(&mut a, health));
+}

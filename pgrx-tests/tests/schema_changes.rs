@@ -206,3 +206,169 @@ fn a_key_or_a_table_that_is_gone_is_named_with_a_way_out() {
         1
     );
 }
+
+/// Findings that are not that columns have changed.
+fn others(client: &mut Client, log: &str) -> Vec<String> {
+    let mut found = findings(client, log);
+    found.retain(|f| !f.starts_with("schema_changed ") && !f.starts_with("order_changed "));
+    found
+}
+
+#[test]
+fn a_key_of_another_type_accuses_nobody_and_is_logged_once() {
+    let cluster = Cluster::start();
+    let mut c = cluster.client("postgres");
+    for (number, (key, first, second, retyped, now)) in [
+        ("numeric", "1.0", "2", "int", "1"),
+        ("numeric", "1.04", "2", "numeric(10,1)", "1.0"),
+        (
+            "date",
+            "2020-01-01",
+            "2020-01-02",
+            "timestamp",
+            "2020-01-01",
+        ),
+        (
+            "date",
+            "2020-01-01",
+            "2020-01-02",
+            "timestamptz",
+            "2020-01-01",
+        ),
+        (
+            "timestamptz",
+            "2020-01-01 00:00:00.123456+00",
+            "2020-01-02",
+            "timestamptz(3)",
+            "2020-01-01 00:00:00.123+00",
+        ),
+        (
+            "timestamp",
+            "2020-01-01 10:00",
+            "2020-01-02",
+            "date",
+            "2020-01-01",
+        ),
+        ("float8", "1.5", "4", "int", "2"),
+        ("varchar(10)", "a", "b", "char(10)", "a"),
+        ("int", "1", "2", "bigint", "1"),
+        ("int", "1", "2", "text", "1"),
+        ("interval", "24:00", "48:00", "text", "24:00:00"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let case = format!("{key} to {retyped}");
+        let (h, w, o) = (
+            format!("h{number}"),
+            format!("w{number}"),
+            format!("o{number}"),
+        );
+        // Where the key orders the log, and nothing of it is cut off.
+        let orders = matches!(
+            (first, retyped),
+            ("1.0" | "1", "int" | "bigint") | ("2020-01-01", "timestamp" | "timestamptz")
+        );
+        run(
+            &mut c,
+            &format!(
+                "DROP TABLE IF EXISTS h, w, o;
+                 CREATE TABLE h (k {key} PRIMARY KEY, v text); CREATE TABLE w (k {key} PRIMARY KEY, n bigint GENERATED ALWAYS AS IDENTITY UNIQUE);
+                 CREATE TABLE o (k {key} PRIMARY KEY);
+                 SELECT create_log('{h}'), create_log('{w}'), create_log('{o}');
+                 SELECT add_source('{h}', 'h', capture => 'trigger', store_leaf_data => true), add_source('{w}', 'w', 'n', key_columns => '{{k}}');
+                 INSERT INTO h VALUES ('{first}', 'x'), ('{second}', 'y'); INSERT INTO w (k) VALUES ('{first}'), ('{second}');
+                 INSERT INTO o VALUES ('{first}'), ('{second}')"
+            ),
+        );
+        if orders {
+            run(
+                &mut c,
+                &format!("SELECT add_source('{o}', 'o', 'k', capture => 'watermark')"),
+            );
+        }
+        for log in [&h, &w, &o] {
+            drain(&mut c, log);
+        }
+        run(
+            &mut c,
+            &format!("UPDATE h SET v = 'z' WHERE k = '{second}'"),
+        );
+        for table in ["h", "w", "o"] {
+            run(
+                &mut c,
+                &format!("ALTER TABLE {table} ALTER k TYPE {retyped}"),
+            );
+        }
+        for log in [&h, &w, &o] {
+            assert_eq!(
+                others(&mut c, log),
+                [""; 0],
+                "{case}: {log} before the next batch"
+            );
+        }
+        assert_eq!(drain(&mut c, &h), 3, "{case}");
+        for (log, size) in [(&h, 3), (&w, 2), (&o, if orders { 2 } else { 0 })] {
+            assert_eq!(drain(&mut c, log), size, "{case}: {log}");
+            assert_eq!(others(&mut c, log), [""; 0], "{case}: {log}");
+            let late: Vec<String> = column(
+                &mut c,
+                &format!("SELECT source_key FROM reconcile('{log}')"),
+            );
+            assert_eq!(late, [""; 0], "{case}: {log}");
+        }
+        run(
+            &mut c,
+            &format!("UPDATE h SET v = 'again' WHERE k = '{now}'"),
+        );
+        assert_eq!(drain(&mut c, &h), 4, "{case}");
+        assert_eq!(
+            column::<i64>(
+                &mut c,
+                &format!("SELECT leaf_index FROM history('{h}', 'h', '{now}')")
+            ),
+            [0, 3],
+            "{case}"
+        );
+        let status: String = one(
+            &mut c,
+            &format!("SELECT status FROM verify_row('{h}', 'h', '{now}')"),
+        );
+        assert_eq!(status, "logged", "{case}");
+        assert_eq!(others(&mut c, &h), [""; 0], "{case}");
+    }
+}
+
+#[test]
+fn a_change_waits_whatever_the_spelling_of_its_key() {
+    let cluster = Cluster::start();
+    let mut c = cluster.client("postgres");
+    run(
+        &mut c,
+        "CREATE TABLE n (k numeric PRIMARY KEY, v text); CREATE TABLE p (k char(5) PRIMARY KEY); SELECT create_log('l');
+         SELECT add_source('l', 'n', capture => 'trigger'), add_source('l', 'p', capture => 'trigger')",
+    );
+    let statuses = |c: &mut Client| -> Vec<String> {
+        column(
+            c,
+            "SELECT status FROM verify_row('l', 'n', '1') UNION ALL SELECT status FROM verify_row('l', 'n', '1.00')
+             UNION ALL SELECT status FROM verify_row('l', 'p', 'ab')",
+        )
+    };
+    run(
+        &mut c,
+        "BEGIN; INSERT INTO n VALUES (1.0); INSERT INTO p VALUES ('ab')",
+    );
+    assert_eq!(statuses(&mut c), ["waiting"; 3]);
+    run(&mut c, "COMMIT");
+    assert_eq!(statuses(&mut c), ["waiting"; 3]);
+    run(&mut c, "ALTER TABLE n ALTER k TYPE numeric(10,3)");
+    assert_eq!(others(&mut c, "l"), [""; 0]);
+    assert_eq!(
+        column::<String>(&mut c, "SELECT problem FROM merkle_log_coverage"),
+        [""; 0]
+    );
+    drain(&mut c, "l");
+    run(&mut c, "UPDATE n SET v = 'x'");
+    assert_eq!(statuses(&mut c)[..2], ["waiting"; 2]);
+}

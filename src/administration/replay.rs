@@ -366,6 +366,8 @@ fn source(row: &Row, id: i32, log: &Log, stored: Option<&Source>) -> Option<Sour
         pruned_order: text("pruned_order"),
         complete: truth("complete")?,
         backfilled: stored.is_some_and(|s| s.backfilled),
+        // Not recorded by the first acts of a database that 0.3.0 made.
+        late_accepted: truth("late_accepted").unwrap_or(true),
         bound_to,
     })
 }

@@ -5,6 +5,7 @@ use super::{column_names, log_name, required, shortened};
 use crate::batch;
 use crate::capture::guard;
 use crate::capture::order::Domain;
+use crate::capture::order_values;
 use crate::capture::partitions;
 use crate::capture::shape::{self, Logged, Shape};
 use crate::capture::table::{Attribute, Table};
@@ -95,6 +96,7 @@ fn add_source_v2(
                 Some(order)
             }
         };
+        let late_accepted = capture.is_some();
         let capture = capture.unwrap_or(Capture::Watermark);
         let mut source = Source {
             id: 0,
@@ -117,6 +119,7 @@ fn add_source_v2(
             pruned_order: None,
             complete: capture == Capture::Watermark || backfill != Some(false),
             backfilled: false,
+            late_accepted,
         };
         if let Some(before) = removed_before(session, &log, &source, &key)? {
             return go_on(session, &log, before, source);
@@ -202,6 +205,7 @@ fn go_on(session: &Session, log: &Log, before: Source, wanted: Source) -> Result
         store_leaf_data: wanted.store_leaf_data,
         backfill: wanted.backfill,
         complete: before.complete && wanted.complete,
+        late_accepted: wanted.late_accepted,
         removed: false,
         ..before
     };
@@ -440,96 +444,20 @@ fn no_hash_column(table: &Table) -> Error {
     }
 }
 
-/// Where an order value is drawn inside the INSERT, the fence misses no row; where its writer brings
-/// it, rows may come late, and whoever adds the source must say that this is understood.
+/// That the fence is complete for the order column, or that rows that come late are accepted: the mode was named.
 fn check_fence(
     session: &Session,
     table: &Table,
     order: &Attribute,
     named: bool,
 ) -> Result<(), Error> {
-    let sequences = check_sequences(session, table, order)?;
-    let clock = session.fresh_one(
-        // A coarser value may be rounded up, and is shared by many rows; one without a time zone repeats an
-        // hour each year.
-        "SELECT true FROM pg_catalog.pg_attrdef d
-           JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
-          WHERE d.adrelid = $1 AND d.adnum = $2
-            AND a.atttypid = 'pg_catalog.timestamptz'::pg_catalog.regtype AND a.atttypmod IN (-1, 6)
-            AND pg_catalog.pg_get_expr(d.adbin, d.adrelid) = 'clock_timestamp()'",
-        &[table.oid.into(), order.attnum.into()],
-        |row| row.required::<bool>(0),
-    );
-    let complete =
-        (sequences || clock.is_some()) && partitions_have_its_default(session, table, order);
-    match named || complete {
-        true => Ok(()),
-        false => Err(Error::CaptureNotNamed {
+    match order_values::incomplete(session, table, order)? {
+        Some(_) if !named => Err(Error::CaptureNotNamed {
             table: table.name.clone(),
             column: order.name.clone(),
         }),
+        _ => Ok(()),
     }
-}
-
-/// False if rows that are inserted into a partition itself get values in another way. A partition without a default
-/// takes only values that the writer brings.
-fn partitions_have_its_default(session: &Session, table: &Table, order: &Attribute) -> bool {
-    let other = session.fresh_one(
-        "SELECT true
-           FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) t
-           JOIN pg_catalog.pg_attribute a ON a.attrelid = t.relid AND a.attname = $3
-           JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-           LEFT JOIN pg_catalog.pg_attrdef r ON r.adrelid = $1 AND r.adnum = $2
-          WHERE pg_catalog.pg_get_expr(d.adbin, d.adrelid) IS DISTINCT FROM pg_catalog.pg_get_expr(r.adbin, r.adrelid)
-          LIMIT 1",
-        &[table.oid.into(), order.attnum.into(), order.name.as_str().into()],
-        |row| row.required::<bool>(0),
-    );
-    other.is_none()
-}
-
-/// True if the column is an identity column, or its default is a sequence's next value; an error if
-/// the sequence hands out values in another order than it draws them.
-fn check_sequences(session: &Session, table: &Table, order: &Attribute) -> Result<bool, Error> {
-    let sequences = session.fresh(
-        "SELECT q.seqrelid::pg_catalog.regclass::pg_catalog.text, q.seqcache, q.seqincrement, q.seqcycle,
-                a.attidentity <> '' OR pg_catalog.pg_get_expr(d.adbin, d.adrelid) ~ '^nextval\\(''.*''::regclass\\)$'
-           FROM pg_catalog.pg_attribute a
-           LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-           JOIN pg_catalog.pg_depend p
-             ON p.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND p.deptype = 'i'
-                AND p.refclassid = p.classid AND p.refobjid = a.attrelid AND p.refobjsubid = a.attnum
-             OR p.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND p.objid = d.oid
-           JOIN pg_catalog.pg_sequence q
-             ON q.seqrelid = CASE p.deptype WHEN 'i' THEN p.objid ELSE p.refobjid END
-          WHERE a.attrelid = $1 AND a.attnum = $2",
-        &[table.oid.into(), order.attnum.into()],
-        |row| {
-            let numbers: (i64, i64, bool) = (row.required(1), row.required(2), row.required(3));
-            (row.required::<String>(0), numbers, row.required::<bool>(4))
-        },
-    );
-    for (sequence, (cache, increment, cycle), _) in &sequences {
-        let (problem, fix) = match (cache, increment, cycle) {
-            (2.., _, _) => (
-                format!("hands out {cache} values to each session at once (CACHE {cache})"),
-                "CACHE 1",
-            ),
-            (_, ..0, _) => ("counts down".to_owned(), "INCREMENT 1"),
-            (_, _, true) => ("starts over at its end".to_owned(), "NO CYCLE"),
-            _ => continue,
-        };
-        return Err(Error::Sequence {
-            table: table.name.clone(),
-            column: order.name.clone(),
-            sequence: sequence.clone(),
-            problem,
-            hint: format!(
-                "Run ALTER SEQUENCE {sequence} {fix}; sessions that are open keep what they have."
-            ),
-        });
-    }
-    Ok(sequences.iter().any(|(_, _, assigns)| *assigns))
 }
 
 /// The first source fixes what the log is ordered by.

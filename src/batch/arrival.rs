@@ -460,7 +460,7 @@ impl<'a> Batch<'a> {
         let mut rows: Vec<Leaf> = sweep.rows.into_iter().filter(unlogged).collect();
         // What this transaction has captured itself is queued when it commits.
         let keys = rows.iter().map(|row| row.key.clone()).collect();
-        let waiting = gather::waiting_here(session, source, keys);
+        let waiting = gather::waiting_here(session, &sweep.shape, keys);
         rows.retain(|row| !waiting.contains(&row.key));
         if rows.is_empty() {
             return Ok(Vec::new());

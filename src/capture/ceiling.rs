@@ -13,52 +13,142 @@ use super::order::{Domain, OrderValue};
 use super::ready;
 use super::row_key::order_value;
 use super::shape::Shape;
+use super::statement;
+use super::table_query::TableQuery;
 use crate::catalog::logs::Log;
+use crate::pg::foreign_code;
+use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use pgrx::datum::{DatumWithOid, Interval};
 use pgrx::pg_sys;
 use std::collections::HashMap;
 
-/// The highest order value that a batch may take now, in its text form; `None` where there is no limit.
-pub fn of(session: &Session, log: &Log, shape: &Shape) -> Option<String> {
-    of_all(session, log, &[shape]).pop().flatten()
+/// How high a watermark may go now.
+#[derive(Clone, Debug)]
+pub enum Ceiling {
+    /// As high as it likes.
+    None,
+    /// An order value, in its text form.
+    At(String),
+    /// As high as it likes, since it is past the last value of the sequence.
+    Passed(i64),
+}
+
+impl Ceiling {
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Ceiling::At(text) => Some(text),
+            Ceiling::None | Ceiling::Passed(_) => None,
+        }
+    }
+
+    /// True if a batch takes a row with this order value that is ahead of the watermark.
+    pub fn admits(&self, shape: &Shape, order: &OrderValue) -> bool {
+        let on_line = !matches!(order, OrderValue::First | OrderValue::Last);
+        on_line
+            && self
+                .text()
+                .is_none_or(|text| *order <= order_value(shape, text))
+    }
+}
+
+pub fn of(session: &Session, log: &Log, shape: &Shape) -> Ceiling {
+    of_all(session, log, &[shape])
+        .pop()
+        .unwrap_or(Ceiling::None)
 }
 
 /// As `of`, of several sources at once.
-pub fn of_all(session: &Session, log: &Log, shapes: &[&Shape]) -> Vec<Option<String>> {
+pub fn of_all(session: &Session, log: &Log, shapes: &[&Shape]) -> Vec<Ceiling> {
     let mut clocks: HashMap<pg_sys::Oid, String> = HashMap::new();
     let sequences = last_values(session, shapes);
     let ceiling = |(shape, last): (&&Shape, Option<i64>)| {
         let order = shape.order();
-        match Domain::of_type(order.base_type)? {
-            Domain::Time => {
+        match Domain::of_type(order.base_type) {
+            Some(Domain::Time) => {
                 let clock = clocks
                     .entry(order.base_type)
                     .or_insert_with(|| clock(session, order.base_type, log.settle));
-                Some(clock.clone())
+                Ceiling::At(clock.clone())
             }
-            Domain::Number => {
-                // None where the log is past it already: there the writers bring the values.
-                let last = last?;
-                let past = logged_order(shape).is_some_and(|w| w > OrderValue::Integer(last));
-                (!past).then(|| last.to_string())
+            Some(Domain::Number) => {
+                let last = last.or_else(|| before_first(session, shape));
+                match (last, logged_order(shape)) {
+                    (None, _) => Ceiling::None,
+                    // There the writers bring the values.
+                    (Some(last), Some(logged)) if logged > OrderValue::Integer(last) => {
+                        Ceiling::Passed(last)
+                    }
+                    (Some(last), _) => Ceiling::At(last.to_string()),
+                }
             }
-            Domain::Uuid | Domain::Arrival => None,
+            Some(Domain::Uuid | Domain::Arrival) | None => Ceiling::None,
         }
     };
     shapes.iter().zip(sequences).map(ceiling).collect()
 }
 
-fn logged_order(shape: &Shape) -> Option<OrderValue> {
+/// The value before the first that a sequence will give out which has given out none, as after `setval(…, false)`, if
+/// there are rows up to it: these were brought along, and whatever lies ahead of the sequence is put there. Where all
+/// rows do, nobody may use the sequence, as in a copy that logical replication fills.
+fn before_first(session: &Session, shape: &Shape) -> Option<i64> {
+    if shape.source.late_accepted {
+        return None;
+    }
+    let first = sequences(session, shape)
+        .into_iter()
+        .filter_map(|sequence| first_value(session, sequence))
+        .max()?;
+    let before = first.checked_sub(1)?;
+    let statement = statement::any_up_to(shape, &before.to_string());
+    let found = TableQuery::on(shape).first(Snapshot::Fresh, &statement, |_| ());
+    found.map(|()| before)
+}
+
+/// The first value that a sequence will give out, if it has given out none and may be asked.
+fn first_value(session: &Session, sequence: pg_sys::Oid) -> Option<i64> {
+    let Position { value, is_called } = Position::of(session, sequence)?;
+    (!is_called).then_some(value)
+}
+
+/// Where a sequence is.
+struct Position {
+    value: i64,
+    is_called: bool,
+}
+
+impl Position {
+    /// Reads it as a table, whose lock can be let go: the server's functions lock a sequence, as a writer does, until the
+    /// end of the transaction. `None` where it may not be read.
+    fn of(session: &Session, sequence: pg_sys::Oid) -> Option<Position> {
+        let name = session.fresh_one(
+            "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+               FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+              WHERE c.oid = $1 AND c.relkind = 'S' AND pg_catalog.has_sequence_privilege(c.oid, 'SELECT')",
+            &[sequence.into()],
+            |row| row.required::<String>(0),
+        )?;
+        let sql = format!("SELECT s.last_value, s.is_called FROM {name} s");
+        session.fresh_one(&sql, &[], |row| Position {
+            value: row.required(0),
+            is_called: row.required(1),
+        })
+    }
+}
+
+/// The order value that the watermark is at.
+pub fn logged_order(shape: &Shape) -> Option<OrderValue> {
     let first = shape.source.watermark.as_ref()?.first()?;
-    Some(order_value(shape.order(), first))
+    Some(order_value(shape, first))
 }
 
 /// True if nothing can lie after the watermark and up to the ceiling: the key is the order column, and the last of
 /// what its sequence gave out is logged.
-pub fn is_reached(shape: &Shape, ceiling: Option<&str>) -> bool {
+pub fn is_reached(shape: &Shape, ceiling: &Ceiling) -> bool {
     shape.sort.len() == 1
-        && ceiling.is_some_and(|c| logged_order(shape) == Some(order_value(shape.order(), c)))
+        && ceiling
+            .text()
+            .is_some_and(|c| logged_order(shape) == Some(order_value(shape, c)))
 }
 
 /// What is earlier than the clock, and `settle` old. Without a time zone it may be that of any zone, of
@@ -96,7 +186,14 @@ fn last_values(session: &Session, shapes: &[&Shape]) -> Vec<Option<i64>> {
         }
     }
     let mut values = vec![None; shapes.len()];
-    if !all.is_empty() {
+    if foreign_code::is_refused() {
+        // Whoever only looks at tables holds nobody up.
+        for (place, sequence) in places.into_iter().zip(all) {
+            let position = Position::of(session, sequence).filter(|p| p.is_called);
+            let value = &mut values[place as usize];
+            *value = position.map(|p| p.value).max(*value);
+        }
+    } else if !all.is_empty() {
         session.fresh(
             "SELECT s.place, pg_catalog.max(CASE WHEN pg_catalog.has_sequence_privilege(s.sequence, 'SELECT,USAGE')
                                                  THEN pg_catalog.pg_sequence_last_value(s.sequence) END)
@@ -109,7 +206,7 @@ fn last_values(session: &Session, shapes: &[&Shape]) -> Vec<Option<i64>> {
 }
 
 /// The sequences that fill the order column: that of an identity column, and those in its default value.
-fn sequences(session: &Session, shape: &Shape) -> Vec<pg_sys::Oid> {
+pub fn sequences(session: &Session, shape: &Shape) -> Vec<pg_sys::Oid> {
     if let Some(known) = ready::sequences(&shape.source) {
         return known;
     }

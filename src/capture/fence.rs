@@ -7,6 +7,9 @@
 //! committed, and a snapshot taken then sees it. Writers that come later draw values above `b` and
 //! need not be waited for, so the fence blocks nobody.
 //!
+//! Whoever holds the lock, has written nothing and runs no statement has drawn no value that it could still write: PREPARE
+//! takes a writer's lock, and whoever may log in may call that. Such a transaction is not waited for.
+//!
 //! Only RowExclusiveLock is a writer's; VACUUM, ANALYZE and index builds hold others. A prepared
 //! transaction keeps its virtual transaction id, or is listed under its own id after a restart.
 
@@ -83,11 +86,7 @@ impl Fence {
     ) -> Fence {
         let writers = match relations.is_empty() {
             true => Vec::new(),
-            false => session.fresh(
-                &format!("SELECT DISTINCT l.virtualtransaction FROM {WRITERS} AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()"),
-                &[relations.clone().into()],
-                |row| row.required(0),
-            ),
+            false => writers(session, &relations),
         };
         Fence {
             relations,
@@ -123,6 +122,21 @@ impl Fence {
             ))
         })
     }
+}
+
+/// The virtual transaction ids of those who may be writing. A prepared transaction has no activity, and has written.
+fn writers(session: &Session, relations: &[pg_sys::Oid]) -> Vec<String> {
+    // The transaction may have looked at activities before.
+    session.fresh_one("SELECT pg_catalog.pg_stat_clear_snapshot()", &[], |_| ());
+    session.fresh(
+        &format!(
+            "SELECT DISTINCT l.virtualtransaction FROM {WRITERS} AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+                AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_get_activity(COALESCE(l.pid, 0)) a
+                                 WHERE a.state LIKE 'idle in transaction%' AND a.backend_xid IS NULL)"
+        ),
+        &[relations.to_vec().into()],
+        |row| row.required(0),
+    )
 }
 
 /// Asks again, at growing intervals, until `done` or the deadline.

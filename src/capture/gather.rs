@@ -6,8 +6,10 @@
 //! that made it, so that the server itself takes it away on a rollback.
 
 use super::change_order::{Order, Place, Rank};
+use super::key_equality::{KeyEquality, Wanted};
 use super::page::Item;
 use super::queue::{self, Early, Pack, Writer};
+use super::shape::Shape;
 use super::trigger::Plan;
 use crate::catalog::sources::Source;
 use crate::pg::alloc;
@@ -146,39 +148,47 @@ pub fn is_under_way(log_id: i32) -> bool {
 pub fn waiting(
     session: &Session,
     snapshot: Snapshot,
-    source: &Source,
+    shape: &Shape,
     keys: Vec<String>,
 ) -> HashSet<String> {
-    let mut found = captured(source, &keys);
+    let wanted = Wanted::new(KeyEquality::of(shape), &keys);
+    let mut found = captured(&shape.source, &wanted);
     if found.len() < keys.len() {
-        found.extend(queue::waiting(session, snapshot, source, keys));
+        found.extend(queue::waiting(session, snapshot, &shape.source, &wanted));
     }
     found
 }
 
 /// Those of `keys` that have changes which the transaction itself has made: batches do not see them yet.
-pub fn waiting_here(session: &Session, source: &Source, keys: Vec<String>) -> HashSet<String> {
+pub fn waiting_here(session: &Session, shape: &Shape, keys: Vec<String>) -> HashSet<String> {
+    let source = &shape.source;
     // What was written early is found where the queue is.
     match GATHERED.with_borrow(|gathered| gathered.early.contains_key(&source.log_id)) {
-        true => waiting(session, Snapshot::Fresh, source, keys),
-        false => captured(source, &keys),
+        true => waiting(session, Snapshot::Fresh, shape, keys),
+        false => captured(source, &Wanted::new(KeyEquality::of(shape), &keys)),
     }
 }
 
-fn captured(source: &Source, keys: &[String]) -> HashSet<String> {
-    GATHERED.with_borrow(|gathered| {
+fn captured(source: &Source, wanted: &Wanted) -> HashSet<String> {
+    let here: Option<HashSet<String>> = GATHERED.with_borrow(|gathered| {
         let of_source = |r: &&Record| gathered.plans[r.plan as usize].source_id() == source.id;
-        let key = |r: &Record| &gathered.data[r.start..r.start + r.key as usize];
         let mut here = HashSet::new();
         for record in gathered.records.iter().filter(of_source) {
             if record.kind == Kind::Truncate {
-                return keys.iter().cloned().collect();
+                return None;
             }
-            here.insert(key(record));
+            let key = &gathered.data[record.start..record.start + record.key as usize];
+            here.insert(String::from_utf8_lossy(key).into_owned());
         }
-        let keys = keys.iter().filter(|k| here.contains(k.as_bytes()));
-        keys.cloned().collect()
-    })
+        Some(here)
+    });
+    match here {
+        None => wanted.all().cloned().collect(),
+        Some(here) => {
+            let same = here.iter().flat_map(|key| wanted.of(key));
+            same.cloned().collect()
+        }
+    }
 }
 
 fn finish() {

@@ -11,7 +11,9 @@
 //! on is on record with the source ([`KeyEquality::record`]), and a batch that finds it changed computes
 //! the source's hashes anew (`store::key_index`).
 
+use super::retyped::Retyped;
 use super::row_key;
+use super::shape::Shape;
 use super::table::Attribute;
 use crate::pg::{datum, subtransaction};
 use pgrx::pg_sys;
@@ -20,7 +22,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// How equal values of a column can differ in their texts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Spelling {
     /// Not at all.
     One,
@@ -30,20 +32,28 @@ enum Spelling {
     Float,
     /// By blanks at the end.
     Padded,
-    /// In a way that only the type's own functions know, under this collation.
+    /// In a way that only the type's own functions know, under this collation; also as values of other types, which
+    /// the column had before.
     Value {
         type_oid: pg_sys::Oid,
         collation: pg_sys::Oid,
+        retyped: Option<Retyped>,
     },
 }
 
 impl Spelling {
-    fn of(column: &Attribute) -> Spelling {
+    fn of(shape: &Shape, column: &Attribute) -> Spelling {
         let type_oid = column.base_type;
+        let retyped = shape.retyped(column);
+        let is_retyped = retyped.is_some();
         let value = |collation| Spelling::Value {
             type_oid,
             collation,
+            retyped,
         };
+        if is_retyped {
+            return value(column.collation_oid);
+        }
         if datum::is_nondeterministic(column.collation_oid) {
             return value(column.collation_oid);
         }
@@ -57,7 +67,7 @@ impl Spelling {
     }
 
     /// The same text for equal values. Raises the type's own error where the text is no value of it.
-    fn canonical(self, text: &str) -> Cow<'_, str> {
+    fn canonical<'t>(&self, text: &'t str) -> Cow<'t, str> {
         match self {
             Spelling::One => text.into(),
             Spelling::Numeric if text.contains('.') => {
@@ -70,19 +80,34 @@ impl Spelling {
             Spelling::Value {
                 type_oid,
                 collation,
-            } => datum::hash(type_oid, collation, text).to_string().into(),
+                retyped,
+            } => datum::hash(*type_oid, *collation, &present(retyped, text))
+                .to_string()
+                .into(),
         }
     }
 
     /// Raises the type's own error where a text is no value of it.
-    fn same(self, a: &str, b: &str) -> bool {
+    fn same(&self, a: &str, b: &str) -> bool {
         match self {
             Spelling::Value {
                 type_oid,
                 collation,
-            } => a == b || datum::equal(type_oid, collation, a, b),
+                retyped,
+            } => {
+                let (now_a, now_b) = (present(retyped, a), present(retyped, b));
+                now_a == now_b || datum::equal(*type_oid, *collation, &now_a, &now_b)
+            }
             _ => self.canonical(a) == self.canonical(b),
         }
+    }
+}
+
+/// The text that a value has now.
+fn present<'t>(retyped: &Option<Retyped>, text: &'t str) -> Cow<'t, str> {
+    match retyped {
+        None => text.into(),
+        Some(retyped) => retyped.text(text),
     }
 }
 
@@ -94,8 +119,9 @@ pub struct KeyEquality {
 }
 
 impl KeyEquality {
-    pub fn of(key: &[Attribute]) -> KeyEquality {
-        let mut columns: Vec<Spelling> = key.iter().map(Spelling::of).collect();
+    pub fn of(shape: &Shape) -> KeyEquality {
+        let spelling = |column| Spelling::of(shape, column);
+        let mut columns: Vec<Spelling> = shape.key.iter().map(spelling).collect();
         if columns.iter().all(|c| *c == Spelling::One) {
             columns.clear();
         }
@@ -105,7 +131,7 @@ impl KeyEquality {
     /// The collations that it depends on.
     pub fn collations(&self) -> Vec<pg_sys::Oid> {
         let collation = |column: &Spelling| match column {
-            Spelling::Value { collation, .. } if *collation != pg_sys::InvalidOid => {
+            Spelling::Value { collation, .. } if datum::is_nondeterministic(*collation) => {
                 Some(*collation)
             }
             _ => None,
@@ -121,8 +147,15 @@ impl KeyEquality {
             Spelling::Numeric => "numeric".to_owned(),
             Spelling::Float => "float".to_owned(),
             Spelling::Padded => "padded".to_owned(),
-            Spelling::Value { type_oid, .. } => {
-                format!("type {} of {cluster} {collations}", type_oid.to_u32())
+            Spelling::Value {
+                type_oid, retyped, ..
+            } => {
+                let then = retyped.as_ref().map(|r| format!(" {}", r.record()));
+                let number = type_oid.to_u32();
+                format!(
+                    "type {number} of {cluster} {collations}{}",
+                    then.unwrap_or_default()
+                )
             }
         };
         let names: Vec<String> = self.columns.iter().map(name).collect();
@@ -197,6 +230,49 @@ impl KeyEquality {
             .into_iter()
             .for_each(|(key, value)| map.insert(key, value));
         map
+    }
+}
+
+/// Keys that are looked for, under every spelling.
+pub struct Wanted<'k> {
+    equality: KeyEquality,
+    by_text: HashMap<&'k str, &'k String>,
+    /// Where a key can have several texts.
+    by_hash: HashMap<i64, Vec<&'k String>>,
+}
+
+impl<'k> Wanted<'k> {
+    pub fn new(equality: KeyEquality, keys: &'k [String]) -> Wanted<'k> {
+        let mut by_hash: HashMap<i64, Vec<&String>> = HashMap::new();
+        if !equality.columns.is_empty() {
+            for key in keys {
+                by_hash.entry(equality.hash(0, key)).or_default().push(key);
+            }
+        }
+        Wanted {
+            equality,
+            by_text: keys.iter().map(|key| (key.as_str(), key)).collect(),
+            by_hash,
+        }
+    }
+
+    /// All that are the same key as `key`.
+    pub fn of(&self, key: &str) -> Vec<&'k String> {
+        if self.equality.columns.is_empty() {
+            return self.by_text.get(key).copied().into_iter().collect();
+        }
+        let of_hash = self.by_hash.get(&self.equality.hash(0, key));
+        let same = |wanted: &&&String| self.equality.same(wanted, key);
+        of_hash
+            .into_iter()
+            .flatten()
+            .filter(same)
+            .copied()
+            .collect()
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &'k String> {
+        self.by_text.values().copied()
     }
 }
 

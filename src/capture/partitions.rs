@@ -455,7 +455,7 @@ fn fulfil(
             let parts = shape.key.iter().zip(&keys[*place].1);
             let values: Vec<String> = parts
                 .map(|(column, text): (&Attribute, &String)| {
-                    args.push(datum::input(column.base_type, text));
+                    args.push(shape.input(column, text));
                     format!("${}", args.len())
                 })
                 .collect();

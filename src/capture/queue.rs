@@ -6,6 +6,7 @@
 //! needs no watermark: what is visible is committed.
 
 use super::change_order::Rank;
+use super::key_equality::Wanted;
 use super::page::{CapturedAs, Filling, Item, Page};
 use super::partitions::Seen;
 use super::reorder::Reorder;
@@ -57,6 +58,8 @@ impl Pack {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Early {
     pub parts: i32,
+    /// The number under which it stands; drawn with the first row.
+    number: Option<i64>,
     last: Rank,
     unordered: bool,
 }
@@ -100,7 +103,7 @@ impl<'a> Writer<'a> {
             part: if is_early { early.parts } else { 0 },
             early,
             is_early,
-            id: is_early.then_some(early_id(transaction)),
+            id: None,
             page: Filling::default(),
         }
     }
@@ -131,7 +134,12 @@ impl<'a> Writer<'a> {
 
     fn write(&mut self) {
         let sequence = self.pack.sequence;
-        let id = *self.id.get_or_insert_with(|| insert::next_value(sequence));
+        let draw = || insert::next_value(sequence);
+        let id = match self.is_early {
+            // Rows whose transaction has no place in the queue yet stand under a number that no place has.
+            true => *self.early.number.get_or_insert_with(|| -draw()),
+            false => *self.id.get_or_insert_with(draw),
+        };
         let oldest = self.page.oldest();
         let changes = self.page.changes();
         let payload = self.page.take();
@@ -154,18 +162,13 @@ impl<'a> Writer<'a> {
             self.part.into_datum(),
             changes.into_datum(),
             0.into_datum(),
-            (self.early.parts > 0).into_datum(),
+            self.early.number.into_datum(),
             (!self.early.unordered).into_datum(),
             payload.into_datum(),
         ];
         insert::insert(self.pack.table, self.pack.index, &row);
         self.part += 1;
     }
-}
-
-/// The number under which rows stand whose transaction has no place in the queue yet: none that a place has.
-fn early_id(transaction: u64) -> i64 {
-    -(transaction as i64)
 }
 
 /// A change as it was captured.
@@ -253,9 +256,9 @@ pub struct Piece {
 struct Stored {
     place: String,
     id: i64,
-    transaction: u64,
     taken: i32,
-    early: bool,
+    /// The number under which rows stand that its transaction wrote early.
+    early: Option<i64>,
     ordered: bool,
     /// `None` of a long row.
     changes: Option<Result<Vec<Change>, Error>>,
@@ -283,9 +286,8 @@ fn stored(log: &str, row: &Row) -> Stored {
     Stored {
         place: row.required(0),
         id,
-        transaction,
         taken: row.required(3),
-        early: row.required(4),
+        early: row.get(4),
         ordered: row.required(5),
         changes,
     }
@@ -479,8 +481,8 @@ impl<'a> Queue<'a> {
                 self.reorder = Some(self.reorder(&row)?);
                 continue;
             }
-            if first && row.early {
-                self.early = Some(self.of_transaction(early_id(row.transaction)));
+            if let Some(early) = row.early.filter(|_| first) {
+                self.early = Some(self.of_transaction(early));
                 self.next = Some(row);
                 continue;
             }
@@ -508,7 +510,7 @@ impl<'a> Queue<'a> {
     /// that what was captured earlier may be written later, and what is captured later may belong before it.
     fn reorder(&self, row: &Stored) -> Result<Reorder, Error> {
         let mut reorder = Reorder::new(self.log, row.id, &row.place, row.taken);
-        for id in [early_id(row.transaction), row.id] {
+        for id in row.early.into_iter().chain([row.id]) {
             let mut rows = self.of_transaction(id);
             while let Some(row) = rows.next() {
                 let changes = match row.changes {
@@ -574,14 +576,13 @@ pub fn table(session: &Session) -> Option<(pg_sys::Oid, i64)> {
     size.map(|size| (table, size))
 }
 
-/// Those of `keys` that have changes in the queue; all of them where the source was truncated.
+/// Those of the keys that have changes in the queue; all of them where the source was truncated.
 pub fn waiting(
     session: &Session,
     snapshot: Snapshot,
     source: &Source,
-    keys: Vec<String>,
+    wanted: &Wanted,
 ) -> HashSet<String> {
-    let wanted: HashSet<&str> = keys.iter().map(String::as_str).collect();
     let mut found = HashSet::new();
     let mut scratch = Scratch::new();
     session.query(
@@ -594,9 +595,9 @@ pub fn waiting(
                     return;
                 }
                 if kind == Some(Kind::Truncate) {
-                    found.extend(wanted.iter().map(|key| (*key).to_owned()));
-                } else if let Some(key) = wanted.get(key) {
-                    found.insert((*key).to_owned());
+                    found.extend(wanted.all().cloned());
+                } else {
+                    found.extend(wanted.of(key).into_iter().cloned());
                 }
             };
             scratch.reuse(|| match row.get::<&[u8]>(0).and_then(Page::read) {

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 /// A source that is ready, and what else was found out about it.
 struct Ready {
     shape: Shape,
-    /// Its triggers are all there.
+    /// Its triggers are all there, and its order column is filled as it should be.
     guarded: bool,
     /// Its columns and names are those on record.
     recorded: bool,
@@ -30,6 +30,17 @@ struct Known {
     sources: HashMap<i32, Ready>,
     /// The sources that depend on a definition.
     dependents: HashMap<Changed, Vec<i32>>,
+}
+
+impl Known {
+    fn depend(&mut self, source_id: i32, definitions: impl Iterator<Item = Changed>) {
+        for definition in definitions {
+            let dependents = self.dependents.entry(definition).or_default();
+            if !dependents.contains(&source_id) {
+                dependents.push(source_id);
+            }
+        }
+    }
 }
 
 thread_local! {
@@ -117,12 +128,7 @@ pub fn keep(since: Moment, shape: &Shape) {
         sequences: None,
     };
     KNOWN.with_borrow_mut(|known| {
-        for definition in relations.chain(types) {
-            let dependents = known.dependents.entry(definition).or_default();
-            if !dependents.contains(&id) {
-                dependents.push(id);
-            }
-        }
+        known.depend(id, relations.chain(types));
         known.sources.insert(id, ready);
     });
 }
@@ -132,7 +138,7 @@ pub fn forget_source(source_id: i32) {
     KNOWN.with_borrow_mut(|known| known.sources.remove(&source_id));
 }
 
-/// True if the source is known to have all of its triggers.
+/// True if the source is known to have all of its triggers, and an order column that is filled as it should be.
 pub fn is_guarded(source: &Source) -> bool {
     with(source, |ready| ready.guarded) == Some(true)
 }
@@ -170,8 +176,11 @@ pub fn sequences(source: &Source) -> Option<Vec<pg_sys::Oid>> {
     with(source, |ready| ready.sequences.clone()).flatten()
 }
 
+/// What is known of the source is known until one of its sequences is altered, too.
 pub fn keep_sequences(since: Moment, source: &Source, sequences: &[pg_sys::Oid]) {
     if CHANGES.get() == since.0 {
         with(source, |ready| ready.sequences = Some(sequences.to_vec()));
+        let definitions = sequences.iter().copied().map(Changed::Relation);
+        KNOWN.with_borrow_mut(|known| known.depend(source.id, definitions));
     }
 }

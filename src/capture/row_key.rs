@@ -332,7 +332,7 @@ impl Finder {
         let normal = |(column, part): (&Attribute, &String)| {
             let value = datum::input(column.base_type, part);
             if self.key.len() == 1 {
-                order = sort_key_of(column, value.datum());
+                order = sort_key_of(column.base_type, value.datum());
             }
             // SAFETY: a value that was just made of this type.
             unsafe { datum::output(column.base_type, value.datum()) }
@@ -348,30 +348,36 @@ impl Finder {
     }
 }
 
-/// A key as an order value, from its text, where it is one. Raises the type's own error where the text
-/// is not a value of it.
-pub fn sort_key(shape: &Shape, key: &str) -> Option<SortKey> {
+/// The key of the entry at `leaf_index` as an order value, where it is one: as a value of the type that the column had
+/// then, since the entry stands where that one goes. Raises the type's own error where the text is not a value of it.
+pub fn sort_key(shape: &Shape, key: &str, leaf_index: i64) -> Option<SortKey> {
     let [column] = shape.key.as_slice() else {
         return None;
     };
-    let value = datum::input(column.base_type, key);
-    sort_key_of(column, value.datum())
+    let version = shape.version_of(leaf_index);
+    let mut columns = version.columns.iter();
+    let then = columns.find(|c| c.attnum == Some(column.attnum));
+    let then = then.and_then(|c| datum::base_type_if_known(c.type_oid?));
+    let base_type = then.unwrap_or(column.base_type);
+    let value = datum::input(base_type, key);
+    sort_key_of(base_type, value.datum())
 }
 
-/// An order value from its text. Raises the type's own error where the text is not a value of it.
-pub fn order_value(column: &Attribute, text: &str) -> OrderValue {
-    let value = datum::input(column.base_type, text);
+/// An order value of a source from its text. Raises the type's own error where the text is not a value of it.
+pub fn order_value(shape: &Shape, text: &str) -> OrderValue {
+    let column = shape.order();
+    let value = shape.input(column, text);
     // SAFETY: the value was just made for this column.
     let value = unsafe { Decoder::of_column(column).decode(Some(value.datum())) };
     OrderValue::new(column.base_type, &value)
 }
 
-/// `value` must be one of the column's type.
-fn sort_key_of(column: &Attribute, value: pg_sys::Datum) -> Option<SortKey> {
-    Domain::of_type(column.base_type)?;
-    // SAFETY: both callers have just made the value for this column.
-    let value = unsafe { Decoder::of_column(column).decode(Some(value)) };
-    OrderValue::new(column.base_type, &value).sort_key()
+/// `value` must be one of the type.
+fn sort_key_of(base_type: pg_sys::Oid, value: pg_sys::Datum) -> Option<SortKey> {
+    Domain::of_type(base_type)?;
+    // SAFETY: both callers have just made the value for this type.
+    let value = unsafe { Decoder::of_type(base_type, None).decode(Some(value)) };
+    OrderValue::new(base_type, &value).sort_key()
 }
 
 fn forget(_: Changed) {

@@ -72,7 +72,8 @@ pub struct Scan {
     pub missing: Vec<String>,
     /// Columns whose type is not the version's, in words.
     pub retyped: Vec<String>,
-    /// Enums of the key whose labels were others, in words: entries may have keys that no row has now.
+    /// Columns of the key whose type, or the labels of it, were others, in words: entries may have keys that no row has
+    /// now.
     pub relabelled: Vec<String>,
     chunk: Chunk,
 }
@@ -160,7 +161,11 @@ impl Scan {
             let words = || format!("{}, a part of the key, has other labels now", a.name);
             (!then.keeps_labels(a.definition.as_ref())).then(words)
         };
-        let relabelled = shape.key.iter().filter_map(relabelled).collect();
+        let retyped_key = |a: &&Attribute| shape.retyped(a).is_some();
+        let other_type = |a: &Attribute| format!("{}, a part of the key, had another type", a.name);
+        let other_types = shape.key.iter().filter(retyped_key).map(other_type);
+        let relabelled = shape.key.iter().filter_map(relabelled);
+        let relabelled = relabelled.chain(other_types).collect();
         let kind = match version.hash_column {
             Some(_) => Kind::Hash,
             None => Kind::Insert,
@@ -189,7 +194,7 @@ impl Scan {
             key,
             logged,
             encoders,
-            annexes: KeyEquality::of(&shape.key).map([]),
+            annexes: KeyEquality::of(shape).map([]),
             salted: false,
             keep: false,
             careful: false,

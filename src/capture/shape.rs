@@ -6,13 +6,14 @@
 
 use super::binding;
 use super::ready;
+use super::retyped::Retyped;
 use super::table::{Attribute, Table};
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
 use crate::catalog::versions::{self, Column, Version};
 use crate::encode::definition::{DEPTH, Definition};
 use crate::error::Error;
-use crate::pg::{lock, relcache};
+use crate::pg::{datum, lock, relcache};
 use crate::session::Session;
 use pgrx::pg_sys;
 use std::cell::RefCell;
@@ -136,6 +137,19 @@ impl Shape {
             .map(relcache::type_hash)
             .collect();
         (relations, types)
+    }
+
+    /// How texts that a column's values had under another type are read; `None` if they never had others.
+    pub fn retyped(&self, column: &Attribute) -> Option<Retyped> {
+        Retyped::of(&self.versions, column)
+    }
+
+    /// A value of a column from a text that it has or had; raises the type's own error where it is none.
+    pub fn input(&self, column: &Attribute, text: &str) -> datum::Value {
+        match self.retyped(column) {
+            None => datum::input(column.base_type, text),
+            Some(retyped) => datum::input(column.base_type, &retyped.text(text)),
+        }
     }
 
     /// The same table for a source that differs only in what is no part of its binding, such as its watermark.

@@ -2,21 +2,25 @@
 //! and if not, what happened to it and how to mend it.
 //!
 //! What `add_source` refuses can still come later, by DDL that nobody here is asked about. This is the only
-//! place that looks: batches pass over a source that is not ready and go on with the others of its log,
-//! `verify_log`, `merkle_log_coverage`, `merkle_log_health` and the views name the state.
+//! place that looks: batches pass over a source that cannot be read and go on with the others of its log,
+//! `verify_log`, `merkle_log_coverage`, `merkle_log_health` and the views name the state. A source whose rows may
+//! escape, or come late, is read all the same.
 
+use super::ceiling::{self, Ceiling};
 use super::guard;
+use super::order_values::{self, Incomplete};
 use super::ready;
 use super::shape::Shape;
 use super::table_query;
 use crate::catalog::logs::Log;
-use crate::catalog::sources::Source;
+use crate::catalog::sources::{Source, relation_name};
 use crate::catalog::versions::{self, Version};
 use crate::error::{Error, identifier, literal};
 use crate::pg::spi::Snapshot;
 use crate::pg::{foreign_code, lock};
 use crate::session::Session;
 use pgrx::pg_sys;
+use std::collections::HashMap;
 
 /// What can be wrong with a source, by the name that the views show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +47,12 @@ pub enum State {
     OrderTypeChanged,
     OrderNullable,
     OrderIndexMissing,
+    /// Rows may commit behind the watermark, which was not accepted when the source was added.
+    OrderIncomplete,
+    /// The sequence of the order column hands out values in another order than it draws them.
+    OrderSequence,
+    /// The log has gone past the sequence of the order column: what that gives out comes late.
+    OrderAhead,
     ColumnMissing,
     /// The types of a column are nested too deeply to be logged.
     ColumnTooDeep,
@@ -71,6 +81,9 @@ impl State {
             State::OrderTypeChanged => "order_type_changed",
             State::OrderNullable => "order_nullable",
             State::OrderIndexMissing => "order_index_missing",
+            State::OrderIncomplete => "order_incomplete",
+            State::OrderSequence => "order_sequence",
+            State::OrderAhead => "order_ahead",
             State::ColumnMissing => "column_missing",
             State::ColumnTooDeep => "column_too_deep",
             State::TriggerMissing => "trigger_missing",
@@ -78,6 +91,20 @@ impl State {
             State::TriggerTwice => "trigger_twice",
             State::Damaged => "damaged",
         }
+    }
+
+    /// True if batches read the source all the same.
+    fn is_read(self) -> bool {
+        use State::*;
+        matches!(
+            self,
+            OrderIncomplete
+                | OrderSequence
+                | OrderAhead
+                | TriggerMissing
+                | TriggerDisabled
+                | TriggerTwice
+        )
     }
 
     /// What kind of problem an error about the source's table is.
@@ -101,6 +128,8 @@ impl State {
             Error::OrderType { .. } => State::OrderTypeChanged,
             Error::OrderNullable { .. } => State::OrderNullable,
             Error::OrderIndex { .. } => State::OrderIndexMissing,
+            Error::CaptureNotNamed { .. } => State::OrderIncomplete,
+            Error::Sequence { .. } => State::OrderSequence,
             Error::NoSuchColumn { .. } | Error::HashType { .. } => State::ColumnMissing,
             Error::TypeDepth { .. } => State::ColumnTooDeep,
             _ => State::Damaged,
@@ -163,6 +192,7 @@ fn mend(
                 "ALTER TABLE {table} ALTER COLUMN {column} TYPE {type_name} USING {column}::{type_name}"
             )
         }
+        (_, Error::Sequence { sequence, fix, .. }) => format!("ALTER SEQUENCE {sequence} {fix}"),
         (State::ColumnMissing, _) => format!(
             "SELECT alter_source({}, {}, hash_column => '')",
             literal(&log.name),
@@ -234,33 +264,94 @@ fn check(
 
 /// Everything that is wrong with a source now; empty if it is ready.
 pub fn problems(session: &Session, log: &Log, source: &Source) -> Vec<Problem> {
-    let table = open_locked(session, log, source)
-        .err()
-        .or_else(|| unplannable(session, source));
-    if table.is_none() && ready::is_guarded(source) {
+    let opened = open_locked(session, log, source);
+    if let Err(gone) = &opened
+        && gone.state == State::TableGone
+    {
+        return vec![gone.clone()];
+    }
+    let mut weak = weaknesses(session, log, source, opened.as_ref().ok());
+    // Where the table cannot be read now, this cannot be told, and nobody waits for it.
+    let is_free = || !source.by_trigger() && lock::try_access_share(source.relation);
+    let ahead = opened.as_ref().ok().filter(|_| is_free());
+    weak.extend(ahead.and_then(|shape| order_ahead(session, log, shape)));
+    let unread = opened.err().or_else(|| unplannable(session, source));
+    unread.into_iter().chain(weak).collect()
+}
+
+/// Where rows of a source may escape, or come late. Nothing is asked about a source that was well and has not
+/// changed since.
+pub fn weaknesses(
+    session: &Session,
+    log: &Log,
+    source: &Source,
+    shape: Option<&Shape>,
+) -> Vec<Problem> {
+    if shape.is_some() && ready::is_guarded(source) {
         return Vec::new();
     }
     let since = ready::now();
-    if let Some(gone) = table.as_ref().filter(|p| p.state == State::TableGone) {
-        return vec![gone.clone()];
+    if let Some(shape) = shape.filter(|_| !source.by_trigger()) {
+        // First, so that whatever is done to them from now on is told.
+        ceiling::sequences(session, shape);
     }
+    let mut found: Vec<Problem> = shape
+        .and_then(|shape| order_changed(session, log, shape))
+        .into_iter()
+        .collect();
+    found.extend(holes(session, log, source));
+    if found.is_empty() {
+        ready::keep_guarded(since, source);
+    }
+    found
+}
+
+fn holes(session: &Session, log: &Log, source: &Source) -> Vec<Problem> {
     let holes = guard::holes(session, source);
     if holes.is_empty() {
-        ready::keep_guarded(since, source);
-        return table.into_iter().collect();
+        return Vec::new();
     }
     let repair = format!(
         "SELECT repair_capture({}, {})",
         literal(&log.name),
         literal(&super::table::name_now(session, source))
     );
-    let holes = holes.into_iter().map(|hole| Problem {
+    let problem = |hole: guard::Hole| Problem {
         state: hole.state,
         relation: hole.relation,
         detail: hole.detail,
         mend: repair.clone(),
-    });
-    table.into_iter().chain(holes).collect()
+    };
+    holes.into_iter().map(problem).collect()
+}
+
+/// That the order column gets its values otherwise than `add_source` found, or was told.
+fn order_changed(session: &Session, log: &Log, shape: &Shape) -> Option<Problem> {
+    let source = &shape.source;
+    if source.by_trigger() {
+        return None;
+    }
+    let (table, order) = (&shape.table, shape.order());
+    let incomplete = match order_values::incomplete(session, table, order) {
+        Ok(incomplete) => incomplete.filter(|_| !source.late_accepted)?,
+        Err(error) => return Some(Problem::of_table(session, log, source, &error)),
+    };
+    let error = Error::CaptureNotNamed {
+        table: table.name.clone(),
+        column: order.name.clone(),
+    };
+    let mut changed = Problem::of_table(session, log, source, &error);
+    if let Some(mend) = order_values::mend(session, table, order, &incomplete) {
+        changed.mend = mend;
+    }
+    if let Incomplete::Partition { relation, name } = incomplete {
+        changed.relation = relation;
+        changed.detail = format!(
+            "{}: partition {name} has a default of its own",
+            changed.detail
+        );
+    }
+    Some(changed)
 }
 
 /// That planning fails, as the last batch has put it on record: where users' functions are refused it cannot be
@@ -281,7 +372,66 @@ fn unplannable(session: &Session, source: &Source) -> Option<Problem> {
     )
 }
 
-/// Puts on record what keeps batches from reading a source, for the views; `None` if nothing does. The
+/// That the log has gone past the sequence of the order column.
+fn order_ahead(session: &Session, log: &Log, shape: &Shape) -> Option<Problem> {
+    match ceiling::of(session, log, shape) {
+        Ceiling::Passed(last) => ahead_of(session, log, shape, last),
+        Ceiling::None | Ceiling::At(_) => None,
+    }
+}
+
+fn ahead_of(session: &Session, log: &Log, shape: &Shape, last: i64) -> Option<Problem> {
+    let source = &shape.source;
+    if source.late_accepted {
+        return None;
+    }
+    let (table, order) = (&shape.table, shape.order());
+    let logged = source.watermark.as_ref()?.first()?;
+    let reconcile = format!("SELECT reconcile({})", literal(&log.name));
+    let sequence = ceiling::sequences(session, shape).into_iter().next()?;
+    let sequence = literal(&relation_name(session, sequence));
+    // Where there is room behind, the sequence can go on from there.
+    let room = logged.parse::<i64>().is_ok_and(|n| n < i64::MAX / 2);
+    Some(Problem {
+        state: State::OrderAhead,
+        relation: source.relation,
+        detail: format!(
+            "the log of table \"{}\" is at {logged} of order column \"{}\", past {last}, the last value of its sequence: rows with lower values come late",
+            table.name, order.name
+        ),
+        mend: match room {
+            true => format!("SELECT setval({sequence}, {logged}); {reconcile}"),
+            false => reconcile,
+        },
+    })
+}
+
+/// What is wrong with the order column of a source, if anything is.
+pub fn order_problem(session: &Session, log: &Log, shape: &Shape) -> Option<Problem> {
+    if shape.source.by_trigger() {
+        return None;
+    }
+    order_changed(session, log, shape).or_else(|| order_ahead(session, log, shape))
+}
+
+/// Puts on record which of the sources, that a batch reads, are ahead of their sequences, and which no longer are.
+pub fn record_ahead(session: &Session, log: &Log, shapes: &[Shape], ceilings: &[Ceiling]) {
+    let recorded = on_record(session, log);
+    for (shape, ceiling) in shapes.iter().zip(ceilings) {
+        let source = &shape.source;
+        let ahead = match ceiling {
+            Ceiling::Passed(last) => ahead_of(session, log, shape, *last),
+            Ceiling::None | Ceiling::At(_) => None,
+        };
+        let state = recorded.get(&source.id).map(String::as_str);
+        let was_ahead = state == Some(State::OrderAhead.name());
+        if was_ahead && ahead.is_none() || ahead.is_some() && (was_ahead || state.is_none()) {
+            record(session, log, source, ahead.as_ref());
+        }
+    }
+}
+
+/// Puts on record what is wrong with a source, for the views; `None` if nothing is. The
 /// change is told to whoever runs the batch, once.
 pub fn record(session: &Session, log: &Log, source: &Source, problem: Option<&Problem>) {
     let Some(problem) = problem else {
@@ -307,40 +457,47 @@ pub fn record(session: &Session, log: &Log, source: &Source, problem: Option<&Pr
         |_| (),
     );
     if !changed.is_empty() {
-        pgrx::warning!(
-            "log \"{}\" goes on without source \"{}\": {}",
-            log.name,
-            source.name,
-            problem.detail
-        );
+        let (name, detail) = (&source.name, &problem.detail);
+        match problem.state.is_read() {
+            true => pgrx::warning!("source \"{name}\" of log \"{}\": {detail}", log.name),
+            false => pgrx::warning!(
+                "log \"{}\" goes on without source \"{name}\": {detail}",
+                log.name
+            ),
+        }
     }
 }
 
-/// The sources of a log that have a problem on record.
-pub fn on_record(session: &Session, log: &Log) -> Vec<i32> {
-    session.query(
+/// The sources of a log that have a problem on record, with the name of its state.
+fn on_record(session: &Session, log: &Log) -> HashMap<i32, String> {
+    let recorded = session.query(
         Snapshot::Fresh,
-        "SELECT t.source_id FROM @extschema@.merkle_source_state t
+        "SELECT t.source_id, t.state FROM @extschema@.merkle_source_state t
            JOIN @extschema@.verification_sources s USING (source_id) WHERE s.log_id = $1",
         &[log.id.into()],
-        |row| row.required(0),
-    )
+        |row| (row.required(0), row.required(1)),
+    );
+    recorded.into_iter().collect()
 }
 
-/// Opens those of `sources` that are ready; puts on record which are not, and which are again.
+/// Opens those of `sources` that can be read; puts on record what is wrong with any, and which are well again.
 pub fn open_ready(session: &Session, log: &Log, sources: &[Source]) -> Vec<Shape> {
     let recorded = on_record(session, log);
-    let open = |source: &Source| match open_locked(session, log, source) {
-        Ok(shape) => {
-            if recorded.contains(&source.id) {
-                record(session, log, source, None);
-            }
-            Some(shape)
+    let open = |source: &Source| {
+        let opened = open_locked(session, log, source);
+        let problem = match &opened {
+            Ok(shape) => weaknesses(session, log, source, Some(shape))
+                .into_iter()
+                .next(),
+            Err(problem) => Some(problem.clone()),
+        };
+        let state = recorded.get(&source.id).map(String::as_str);
+        // `record_ahead` tells whether that is still so.
+        let is_left = problem.is_none() && state == Some(State::OrderAhead.name());
+        if problem.is_some() || state.is_some() && !is_left {
+            record(session, log, source, problem.as_ref());
         }
-        Err(problem) => {
-            record(session, log, source, Some(&problem));
-            None
-        }
+        opened.ok()
     };
     sources.iter().filter_map(open).collect()
 }

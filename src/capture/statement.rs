@@ -153,6 +153,37 @@ pub fn highest(shape: &Shape, ceiling: Option<&str>) -> Statement {
     }
 }
 
+/// `attributes` of the last rows up to an order value, at most `limit`.
+pub fn last_up_to(shape: &Shape, attributes: &[Attribute], upto: &str, limit: i64) -> Statement {
+    let mut args = Vec::new();
+    let condition = order_is(shape, "<=", upto, &mut args);
+    args.push(Value::int8(limit));
+    Statement {
+        sql: format!(
+            "SELECT {} {} WHERE {condition} ORDER BY s.{} DESC LIMIT ${}",
+            select_list(attributes),
+            from(&shape.table),
+            shape.order().quoted,
+            args.len()
+        ),
+        values: args,
+    }
+}
+
+/// Any row with an order value up to this one.
+pub fn any_up_to(shape: &Shape, upto: &str) -> Statement {
+    let mut args = Vec::new();
+    let condition = order_is(shape, "<=", upto, &mut args);
+    let order = &shape.order().quoted;
+    Statement {
+        sql: format!(
+            "SELECT s.{order} {} WHERE {condition} ORDER BY s.{order} LIMIT 1",
+            from(&shape.table)
+        ),
+        values: args,
+    }
+}
+
 /// That a row lies after the watermark, and up to the ceiling.
 fn takeable(shape: &Shape, ceiling: Option<&str>) -> (Vec<String>, Vec<Value>) {
     let mut args = Vec::new();
@@ -190,7 +221,11 @@ pub fn rows_by_key(shape: &Shape, attributes: &[Attribute], keys: &[Vec<String>]
     let mut conditions = Vec::new();
     for (place, column) in shape.key.iter().enumerate() {
         let array = datum::array_type(column.base_type).unwrap_or(pg_sys::TEXTARRAYOID);
-        let values = datum::array_literal(keys.iter().map(|key| &key[place]));
+        let texts = keys.iter().map(|key| key[place].as_str());
+        let values = match shape.retyped(column) {
+            None => datum::array_literal(texts),
+            Some(retyped) => datum::array_literal(texts.map(|text| retyped.text(text))),
+        };
         args.push(datum::input(array, &values));
         let collate = column
             .collation
@@ -245,7 +280,7 @@ fn sort_expressions(shape: &Shape) -> Vec<String> {
 
 /// A condition on the order column; `value` in its text form.
 fn order_is(shape: &Shape, operator: &str, value: &str, args: &mut Vec<Value>) -> String {
-    args.push(datum::input(shape.order().base_type, value));
+    args.push(shape.input(shape.order(), value));
     format!(
         "s.{} OPERATOR(pg_catalog.{operator}) ${}",
         shape.order().quoted,
@@ -259,7 +294,7 @@ fn compare(shape: &Shape, operator: &str, position: &[String], args: &mut Vec<Va
         .iter()
         .zip(position)
         .map(|(column, text)| {
-            args.push(datum::input(column.base_type, text));
+            args.push(shape.input(column, text));
             format!("${}", args.len())
         })
         .collect();

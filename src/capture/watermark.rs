@@ -1,6 +1,6 @@
 //! Watermark capture: the rows of an append-only table after the last logged one.
 
-use super::ceiling;
+use super::ceiling::{self, Ceiling};
 use super::scan::{Leaf, Scan};
 use super::shape::Shape;
 use super::statement::{self, Rows};
@@ -19,35 +19,34 @@ use std::collections::VecDeque;
 const FETCH: i64 = 1000;
 
 /// Of each source, the rows after the watermark, up to the ceiling; `None` where there are none.
-pub fn all_ahead(session: &Session, log: &Log, shapes: &[Shape]) -> Vec<Option<Span>> {
-    let shapes: Vec<&Shape> = shapes.iter().collect();
-    // The ceilings come first: a row that a later snapshot shows above one is left to the next batch.
-    let ceilings = ceiling::of_all(session, log, &shapes);
-    let span = |(shape, ceiling): (&Shape, Option<String>)| {
+/// The ceilings come first: a row that a later snapshot shows above one is left to the next batch.
+pub fn all_ahead(shapes: &[Shape], ceilings: &[Ceiling]) -> Vec<Option<Span>> {
+    let span = |(shape, ceiling): (&Shape, &Ceiling)| {
         Some(Span {
             source_id: shape.source.id,
-            upto: bound(shape, ceiling.as_deref())?,
+            upto: bound(shape, ceiling)?,
             after: shape.source.watermark.clone(),
             some_logged: false,
             careful: false,
         })
     };
-    shapes.into_iter().zip(ceilings).map(span).collect()
+    shapes.iter().zip(ceilings).map(span).collect()
 }
 
 /// As `all_ahead`, of one source.
 pub fn ahead(session: &Session, log: &Log, shape: &Shape) -> Option<Span> {
-    all_ahead(session, log, std::slice::from_ref(shape))
+    let ceiling = ceiling::of(session, log, shape);
+    all_ahead(std::slice::from_ref(shape), &[ceiling])
         .pop()
         .flatten()
 }
 
 /// The order value up to which the source has new rows, in its text form.
-fn bound(shape: &Shape, ceiling: Option<&str>) -> Option<String> {
+fn bound(shape: &Shape, ceiling: &Ceiling) -> Option<String> {
     if ceiling::is_reached(shape, ceiling) {
         return None;
     }
-    let statement = statement::highest(shape, ceiling);
+    let statement = statement::highest(shape, ceiling.text());
     let highest = TableQuery::on(shape).first(Snapshot::Fresh, &statement, |row| {
         // SAFETY: the only column is the order column, which is not null.
         row.datum(0)

@@ -70,6 +70,9 @@ pub struct Source {
     /// The rows that were there before the triggers have been logged: one that is found without an entry
     /// came late.
     pub backfilled: bool,
+    /// The mode was named when the source was added, so it is accepted that rows come late. Where it was not,
+    /// the order column is to stay one for which the fence is complete.
+    pub late_accepted: bool,
 }
 
 impl Source {
@@ -87,7 +90,7 @@ impl Source {
 const COLUMNS: &str = "s.source_id, s.log_id, s.source_table, s.relation::pg_catalog.oid, s.bound_to,
     s.capture, s.order_column, s.key_columns, s.columns, s.hash_column, s.watermark,
     s.removed_at IS NOT NULL, s.append_only, s.allow_truncate, s.store_leaf_data, s.salted, s.backfill,
-    s.pruned_order, s.complete, s.backfilled";
+    s.pruned_order, s.complete, s.backfilled, s.late_accepted";
 
 /// An array of texts; an element that is NULL, which nothing of ours writes, becomes the empty text.
 fn texts(row: &Row, column: usize) -> Option<Vec<String>> {
@@ -125,6 +128,7 @@ fn from_row(row: &Row) -> Source {
         pruned_order: row.get(17),
         complete: row.required(18),
         backfilled: row.required(19),
+        late_accepted: row.required(20),
     }
 }
 
@@ -180,8 +184,9 @@ pub fn insert(session: &Session, source: &Source) -> i32 {
         .fresh_one(
             "INSERT INTO @extschema@.verification_sources
                 (log_id, source_table, relation, bound_to, capture, order_column, key_columns, columns,
-                 hash_column, append_only, allow_truncate, store_leaf_data, salted, backfill, complete)
-             VALUES ($1, $2, $3::pg_catalog.regclass, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+                 hash_column, append_only, allow_truncate, store_leaf_data, salted, backfill, complete,
+                 late_accepted)
+             VALUES ($1, $2, $3::pg_catalog.regclass, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
              RETURNING source_id",
             &[
                 source.log_id.into(),
@@ -199,6 +204,7 @@ pub fn insert(session: &Session, source: &Source) -> i32 {
                 source.salted.into(),
                 source.backfill.clone().into(),
                 source.complete.into(),
+                source.late_accepted.into(),
             ],
             |row| row.required(0),
         )
@@ -267,7 +273,7 @@ pub fn readmit(session: &Session, source: &Source) {
     session.execute(
         "UPDATE @extschema@.verification_sources
             SET removed_at = NULL, columns = $2, append_only = $3, allow_truncate = $4, store_leaf_data = $5,
-                backfill = $6, complete = $7
+                backfill = $6, complete = $7, late_accepted = $8
           WHERE source_id = $1",
         &[
             source.id.into(),
@@ -277,6 +283,7 @@ pub fn readmit(session: &Session, source: &Source) {
             source.store_leaf_data.into(),
             source.backfill.clone().into(),
             source.complete.into(),
+            source.late_accepted.into(),
         ],
     );
     relcache::invalidate(source.relation);

@@ -9,7 +9,6 @@ use crate::encode::definition::Definition;
 use crate::session::Session;
 use pgrx::pg_sys;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 
 /// A column as a version knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,46 +87,49 @@ pub fn current_number(session: &Session, source_id: i32) -> Option<i32> {
         .flatten()
 }
 
-/// The versions of a source, first to last. A source has at least one.
+/// The versions of a source, first to last, all as one snapshot shows them. A source has at least one.
 pub fn load(session: &Session, source_id: i32) -> Vec<Version> {
-    let mut columns: HashMap<i32, Vec<Column>> = HashMap::new();
-    for (version, column) in session.fresh(
-        "SELECT c.version, c.column_name, c.column_type, c.attnum, c.logged, c.key_position, c.orders,
-                c.type_oid, c.type_modifier, c.type_definition::pg_catalog.text
-           FROM @extschema@.verification_source_columns c WHERE c.source_id = $1
-          ORDER BY c.attnum, c.column_name",
+    let mut versions: Vec<Version> = Vec::new();
+    let rows = session.fresh(
+        "SELECT v.version, v.from_leaf_index, v.hash_column, c.column_name, c.column_type, c.attnum, c.logged,
+                c.key_position, c.orders, c.type_oid, c.type_modifier, c.type_definition::pg_catalog.text
+           FROM @extschema@.verification_source_versions v
+           LEFT JOIN @extschema@.verification_source_columns c USING (source_id, version)
+          WHERE v.source_id = $1 ORDER BY v.version, c.attnum, c.column_name",
         &[source_id.into()],
         |row| {
-            let column = Column {
-                name: row.required(1),
-                type_name: row.required(2),
-                attnum: row.get(3),
-                logged: row.required(4),
-                key: row.get(5),
-                orders: row.required(6),
-                type_oid: row.get::<pg_sys::Oid>(7).map(pg_sys::Oid::to_u32),
-                type_modifier: row.get(8),
-                definition: row.get::<String>(9).and_then(|d| serde_json::from_str(&d).ok()),
-            };
-            (row.required::<i32>(0), column)
-        },
-    ) {
-        columns.entry(version).or_default().push(column);
-    }
-    session.fresh(
-        "SELECT v.version, v.from_leaf_index, v.hash_column
-           FROM @extschema@.verification_source_versions v WHERE v.source_id = $1 ORDER BY v.version",
-        &[source_id.into()],
-        |row| {
-            let number = row.required(0);
-            Version {
-                number,
+            let version = Version {
+                number: row.required(0),
                 from_leaf_index: row.required(1),
                 hash_column: row.get(2),
-                columns: columns.remove(&number).unwrap_or_default(),
-            }
+                columns: Vec::new(),
+            };
+            let column = row.get(3).map(|name| Column {
+                name,
+                type_name: row.required(4),
+                attnum: row.get(5),
+                logged: row.required(6),
+                key: row.get(7),
+                orders: row.required(8),
+                type_oid: row.get::<pg_sys::Oid>(9).map(pg_sys::Oid::to_u32),
+                type_modifier: row.get(10),
+                definition: row.get::<String>(11).and_then(|d| serde_json::from_str(&d).ok()),
+            });
+            (version, column)
         },
-    )
+    );
+    for (version, column) in rows {
+        if versions
+            .last()
+            .is_none_or(|last| last.number != version.number)
+        {
+            versions.push(version);
+        }
+        if let Some(last) = versions.last_mut() {
+            last.columns.extend(column);
+        }
+    }
+    versions
 }
 
 /// Puts a new version on record; `change` says in words what is new.

@@ -1,9 +1,9 @@
 //! Holes: where changes of a source can escape the log, or have.
 
 use super::apart;
-use crate::capture::ceiling;
+use crate::capture::ceiling::{self, Ceiling};
 use crate::capture::gather;
-use crate::capture::scan::Scan;
+use crate::capture::scan::{Leaf, Scan};
 use crate::capture::shape::Shape;
 use crate::capture::state;
 use crate::capture::statement::{self, Rows};
@@ -107,7 +107,7 @@ fn never_logged(session: &Session, log: &Log, shape: &Shape) -> Result<i64, Erro
     let mut scratch = Scratch::new();
     let mut after: Option<Vec<String>> = None;
     let ceiling = match source.by_trigger() {
-        true => None,
+        true => Ceiling::None,
         false => ceiling::of(session, log, shape),
     };
     let mut count = 0;
@@ -115,7 +115,7 @@ fn never_logged(session: &Session, log: &Log, shape: &Shape) -> Result<i64, Erro
         pgrx::check_for_interrupts!();
         let which = match source.by_trigger() {
             true => Rows::All,
-            false => Rows::behind(source, ceiling.as_deref()),
+            false => Rows::behind(source, ceiling.text()),
         };
         let statement = statement::rows(shape, scan.attributes(), after.as_deref(), which, STEP);
         let rows = scan.all_with_problems(Snapshot::Fresh, &statement)?;
@@ -131,11 +131,25 @@ fn never_logged(session: &Session, log: &Log, shape: &Shape) -> Result<i64, Erro
                 let mut known: HashSet<String> = live.into_keys().collect();
                 let rest: Vec<String> = keys.into_iter().filter(|k| !known.contains(k)).collect();
                 if !rest.is_empty() {
-                    known.extend(gather::waiting(session, Snapshot::Fresh, source, rest));
+                    known.extend(gather::waiting(session, Snapshot::Fresh, shape, rest));
                 }
                 Ok(known)
             }
         })?;
-        count += rows.iter().filter(|r| !known.contains(&r.key)).count() as i64;
+        // What the ceiling has passed meanwhile is left to the next batch.
+        let now = match source.by_trigger() {
+            true => None,
+            false => Some(ceiling::of(session, log, shape)),
+        };
+        let is_taken = |row: &Leaf| {
+            let watermark = ceiling::logged_order(shape);
+            let is_ahead = watermark.is_none_or(|logged| row.order > logged);
+            is_ahead
+                && now
+                    .as_ref()
+                    .is_some_and(|now| now.admits(shape, &row.order))
+        };
+        let unknown = rows.iter().filter(|r| !known.contains(&r.key));
+        count += unknown.filter(|row| !is_taken(row)).count() as i64;
     }
 }

@@ -51,6 +51,7 @@ pub fn checks(session: &Session) -> Vec<Check> {
         queue(session),
         notifications(session),
         database(session),
+        privileges(session),
     ];
     for state in states(session) {
         let name = state.name.as_str();
@@ -179,6 +180,35 @@ fn database(session: &Session) -> Check {
     };
     let mend = "SELECT adopt_database('continue') if it takes that one's place, adopt_database('copy') if that one goes on";
     check("database", None, other.is_none(), detail, mend)
+}
+
+/// That nobody but its owner can write the extension's tables.
+fn privileges(session: &Session) -> Check {
+    let writers: Vec<(String, String)> = session.fresh(
+        "SELECT DISTINCT c.oid::pg_catalog.regclass::pg_catalog.text, COALESCE(pg_catalog.quote_ident(r.rolname), 'PUBLIC')
+           FROM pg_catalog.pg_depend d
+           JOIN pg_catalog.pg_class c ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = d.objid
+          CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
+           LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
+          WHERE d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid = $1 AND d.deptype = 'e'
+            AND a.grantee <> c.relowner AND a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER')
+          ORDER BY 1, 2",
+        &[session.extension().into()],
+        |row| (row.required(0), row.required(1)),
+    );
+    let detail = match writers.first() {
+        None => "only its owner may write the extension's tables".to_owned(),
+        Some((table, role)) => format!("{role} may write {table}, and so forge logs"),
+    };
+    let revoke = |(table, role): &(String, String)| format!("REVOKE ALL ON {table} FROM {role}");
+    let mend: Vec<String> = writers.iter().map(revoke).collect();
+    check(
+        "privileges",
+        None,
+        writers.is_empty(),
+        detail,
+        mend.join("; "),
+    )
 }
 
 fn lateness(session: &Session, log: &Log) -> Check {

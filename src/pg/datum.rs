@@ -126,13 +126,63 @@ pub fn input(type_oid: pg_sys::Oid, text: &str) -> Value {
 
 /// As `input`, in the current memory context.
 pub(super) fn input_datum(type_oid: pg_sys::Oid, text: &str) -> pg_sys::Datum {
+    input_modified(type_oid, -1, text)
+}
+
+fn input_modified(type_oid: pg_sys::Oid, modifier: i32, text: &str) -> pg_sys::Datum {
     let text = CString::new(text).expect("a text of the server's holds no NUL");
     let (mut function, mut io_parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
     // SAFETY: the input function gets what its type asks for.
     unsafe {
         pg_sys::getTypeInputInfo(type_oid, &mut function, &mut io_parameter);
-        pg_sys::OidInputFunctionCall(function, text.as_ptr().cast_mut(), io_parameter, -1)
+        pg_sys::OidInputFunctionCall(function, text.as_ptr().cast_mut(), io_parameter, modifier)
     }
+}
+
+/// The text that a value of a type with this modifier has, from any text of it; raises as `input` does.
+pub fn normal(type_oid: pg_sys::Oid, modifier: i32, text: &str) -> String {
+    let mut scratch = Scratch::new();
+    // SAFETY: the input function returns a value of its type.
+    scratch.scope(|| unsafe { output(type_oid, input_modified(type_oid, modifier, text)) })
+}
+
+/// The text that a value of type `from` has as one of type `to` with this modifier, by the server's own cast; raises the
+/// type's or the cast's error, or that there is no such cast.
+pub fn cast(from: pg_sys::Oid, to: pg_sys::Oid, modifier: i32, text: &str) -> String {
+    let mut scratch = Scratch::new();
+    let text = scratch.scope(|| {
+        let value = input(from, text);
+        let mut function = pg_sys::InvalidOid;
+        // SAFETY: catalog look-ups; functions of casts take a value of the one type, a modifier and whether the cast is
+        // explicit, and return one of the other. Those of the server's own that take fewer leave the rest alone.
+        unsafe {
+            let explicit = pg_sys::CoercionContext::COERCION_EXPLICIT;
+            match pg_sys::find_coercion_pathway(to, from, explicit, &mut function) {
+                pg_sys::CoercionPathType::COERCION_PATH_FUNC
+                    if function.to_u32() < pg_sys::FirstNormalObjectId =>
+                {
+                    let collation = pg_sys::DEFAULT_COLLATION_OID;
+                    let (any, explicit) = (pg_sys::Datum::from(-1i32), pg_sys::Datum::from(true));
+                    let value = value.datum();
+                    let cast =
+                        pg_sys::OidFunctionCall3Coll(function, collation, value, any, explicit);
+                    output(to, cast)
+                }
+                pg_sys::CoercionPathType::COERCION_PATH_NONE => {
+                    pgrx::error!("type {} has no cast to {}", from.to_u32(), to.to_u32())
+                }
+                _ => output(from, value.datum()),
+            }
+        }
+    });
+    normal(to, modifier, &text)
+}
+
+/// The type under any stack of domains, if there still is such a type.
+pub fn base_type_if_known(type_oid: u32) -> Option<pg_sys::Oid> {
+    let type_oid = pg_sys::Oid::from(type_oid);
+    // SAFETY: a catalog look-up.
+    unsafe { pg_sys::get_typisdefined(type_oid) }.then(|| base_type(type_oid))
 }
 
 /// True if texts that differ can be equal under this collation.

@@ -16,16 +16,38 @@ pub struct Failure {
 /// raises an error or panics. As in PL/pgSQL, a cancelled or terminated query is not caught; nor is
 /// anything in parallel mode, where there are no subtransactions.
 pub fn run<T>(f: impl FnOnce() -> T) -> Result<T, Failure> {
-    run_to(f, |failure| {
-        !matches!(
-            failure.sqlstate,
-            PgSqlErrorCode::ERRCODE_QUERY_CANCELED | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN
-        )
+    run_to(f, is_caught)
+}
+
+/// As `run`, but the subtransaction is rolled back in either case: `f` only looks, and the locks that it took are let go.
+pub fn look<T>(f: impl FnOnce() -> T) -> Result<T, Failure> {
+    run_ended(f, is_caught, || {
+        // SAFETY: ends the subtransaction that `run_ended` has begun.
+        unsafe { pg_sys::RollbackAndReleaseCurrentSubTransaction() }
     })
 }
 
 /// As `run`, but what is caught is what `catches` says.
 pub fn run_to<T>(f: impl FnOnce() -> T, catches: fn(&Failure) -> bool) -> Result<T, Failure> {
+    run_ended(f, catches, || {
+        // SAFETY: ends the subtransaction that `run_ended` has begun.
+        unsafe { pg_sys::ReleaseCurrentSubTransaction() }
+    })
+}
+
+fn is_caught(failure: &Failure) -> bool {
+    !matches!(
+        failure.sqlstate,
+        PgSqlErrorCode::ERRCODE_QUERY_CANCELED | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN
+    )
+}
+
+/// Runs `f` in a subtransaction that `end` ends where `f` returns.
+fn run_ended<T>(
+    f: impl FnOnce() -> T,
+    catches: fn(&Failure) -> bool,
+    end: impl FnOnce(),
+) -> Result<T, Failure> {
     if parallel::is_parallel() {
         return Ok(f());
     }
@@ -45,8 +67,7 @@ pub fn run_to<T>(f: impl FnOnce() -> T, catches: fn(&Failure) -> bool) -> Result
             pg_sys::MemoryContextSwitchTo(context);
         }
         let value = f();
-        // SAFETY: ends the subtransaction begun above.
-        unsafe { pg_sys::ReleaseCurrentSubTransaction() };
+        end();
         restore();
         Ok(value)
     };

@@ -338,7 +338,7 @@ impl RedactedKeys {
                 let names = row_key::names_of(&shape, &row.key, row.leaf_index);
                 for (place, (from, name)) in names.into_iter().enumerate() {
                     if place == of_source.len() {
-                        of_source.push((from, KeyEquality::of(&shape.key).map([])));
+                        of_source.push((from, KeyEquality::of(&shape).map([])));
                     }
                     of_source[place].1.insert(name, ());
                 }

@@ -14,9 +14,7 @@ use crate::capture::statement;
 use crate::capture::table::Attribute;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{OF_LOG, Source};
-use crate::encode::Decoder;
 use crate::error::Error;
-use crate::pg::datum;
 use crate::pg::spi::Snapshot;
 use crate::pg::subtransaction;
 use crate::session::Session;
@@ -127,14 +125,7 @@ impl Orders {
 
 /// An order value from its text; `None` where the text is no value of the order column's type.
 fn value_of(shape: &Shape, text: &str) -> Option<OrderValue> {
-    let base_type = shape.order().base_type;
-    let read = || {
-        let value = datum::input(base_type, text);
-        // SAFETY: the value was just made for this type.
-        let value = unsafe { Decoder::of_column(shape.order()).decode(Some(value.datum())) };
-        Some(OrderValue::new(base_type, &value))
-    };
-    subtransaction::run(read).ok().flatten()
+    subtransaction::run(|| row_key::order_value(shape, text)).ok()
 }
 
 impl Source {
@@ -355,7 +346,7 @@ fn order_problem(
     let Some(value) = value else {
         return (!by_key).then(|| "its order value is no value of the order column".to_owned());
     };
-    if known.is_some_and(|facts| facts.order != value) {
+    if known.is_some_and(|facts| facts.order != value) && shape.retyped(shape.order()).is_none() {
         return Some("its order value is not that of its row".to_owned());
     }
     if entry.order.is_none() {

@@ -206,7 +206,7 @@ fn unheld(
     let source = &shape.source;
     if source.by_trigger() {
         let keys = vec![key.to_owned()];
-        if !gather::waiting(session, Snapshot::Statement, source, keys).is_empty() {
+        if !gather::waiting(session, Snapshot::Statement, shape, keys).is_empty() {
             return said(
                 Status::Waiting,
                 "its last change is captured and not yet logged",

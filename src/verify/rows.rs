@@ -152,6 +152,8 @@ pub struct Rows {
     /// The first entries to come are those of the whole log.
     from_start: bool,
     redacted: RedactedKeys,
+    /// That order columns get their values otherwise than when their sources were added.
+    reordered: Vec<Finding>,
 }
 
 impl Rows {
@@ -209,6 +211,11 @@ impl Rows {
             };
             loaded.insert(source.id, state);
         }
+        let reordered = loaded.values().filter_map(|source| match source {
+            Source::Here(shape) => reordered(session, log, shape),
+            _ => None,
+        });
+        let reordered = reordered.collect();
         let partitions = loaded
             .iter()
             .filter_map(|(id, source)| match source {
@@ -231,6 +238,7 @@ impl Rows {
             unlogged: Vec::new(),
             from_start,
             redacted: RedactedKeys::load(session, Snapshot::Statement, log),
+            reordered,
         })
     }
 
@@ -548,7 +556,7 @@ impl Rows {
         entries: Vec<&'e Entry>,
     ) -> Result<Vec<&'e Entry>, Error> {
         let key = |entry: &Entry| match self.sources.get(&entry.source_id) {
-            Some(Source::Here(shape)) => row_key::sort_key(shape, &entry.key),
+            Some(Source::Here(shape)) => row_key::sort_key(shape, &entry.key, entry.leaf_index),
             _ => None,
         };
         let marks = subtransaction::run(|| {
@@ -627,6 +635,7 @@ impl Rows {
             .chain(unchecked)
             .chain(departed)
             .chain(renamed)
+            .chain(self.reordered.iter().cloned())
             .collect()
     }
 }
@@ -654,6 +663,18 @@ fn renamed(shape: &Shape) -> Vec<Finding> {
         .collect()
 }
 
+fn reordered(session: &Session, log: &Log, shape: &Shape) -> Option<Finding> {
+    let problem = state::order_problem(session, log, shape)?;
+    Some(Finding {
+        source_table: Some(shape.source.name.clone()),
+        ..Finding::of_log(
+            Finds::OrderChanged,
+            None,
+            format!("{}. {}", problem.detail, problem.mend),
+        )
+    })
+}
+
 /// What to do about a table that is gone, without passing another one off as it.
 fn gone(problem: &Problem) -> String {
     format!(
@@ -676,7 +697,7 @@ fn scan_of(
         .iter()
         .filter(|(_, annex)| says_something(annex))
         .map(|(entry, annex)| (entry.key.clone(), (*annex).clone()));
-    scan.annexes = KeyEquality::of(&shape.key).map(annexes);
+    scan.annexes = KeyEquality::of(shape).map(annexes);
     Ok(scan)
 }
 
@@ -688,7 +709,7 @@ fn recompute(
     entries: &[(&Entry, &Annex)],
     known: &[Option<Hash>],
 ) -> (Vec<Row>, Vec<(usize, Facts)>) {
-    let equality = KeyEquality::of(&shape.key);
+    let equality = KeyEquality::of(shape);
     let mut read = |keys: &[Vec<String>]| {
         subtransaction::run(|| {
             let statement = statement::rows_by_key(shape, scan.attributes(), keys);
@@ -798,7 +819,7 @@ fn excuse_queued(
     if keys.is_empty() {
         return;
     }
-    let waiting = gather::waiting(session, Snapshot::Statement, &shape.source, keys);
+    let waiting = gather::waiting(session, Snapshot::Statement, shape, keys);
     for (row, (entry, _)) in found.iter_mut().zip(entries) {
         if waiting.contains(&entry.key) {
             *row = Row::Unknown;

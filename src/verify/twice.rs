@@ -83,7 +83,7 @@ impl Verification {
     /// The entry of the same row that stands in the order of keys.
     fn in_order(&self, session: &Session, entry: &Entry) -> Result<Option<i64>, Error> {
         let shape = self.rows.shape(entry.source_id);
-        let order = subtransaction::run(|| row_key::sort_key(shape?, &entry.key));
+        let order = subtransaction::run(|| row_key::sort_key(shape?, &entry.key, entry.leaf_index));
         let order = order.ok().flatten();
         entries::in_order(
             session,

@@ -11,7 +11,7 @@ use crate::capture::statement::{self, Rows};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
-use crate::store::entries;
+use crate::store::{entries, key_index};
 use merkle_tree::Hash;
 use std::collections::HashSet;
 
@@ -79,13 +79,7 @@ impl Verification {
                     .filter(|key| !logged.contains(key))
                     .collect();
                 if !others.is_empty() {
-                    let source = &shape.source;
-                    logged.extend(gather::waiting(
-                        session,
-                        Snapshot::Statement,
-                        source,
-                        others,
-                    ));
+                    logged.extend(gather::waiting(session, Snapshot::Statement, shape, others));
                 }
                 logged
             }
@@ -101,6 +95,16 @@ impl Verification {
             .into_iter()
             .filter(|r| !logged.contains(&r.key) && !by_earlier_key(r))
             .collect();
+        if !strays.is_empty() && !key_index::is_settled(session, &self.log, id) {
+            let rows = strays.len();
+            let detail = format!(
+                "the type or the collation of its key was changed, and the next batch computes the hashes of its keys anew; until then the entries of {rows} rows are not found"
+            );
+            return Ok(vec![Finding {
+                source_table: Some(name),
+                ..Finding::of_log(Kind::SchemaChanged, None, detail)
+            }]);
+        }
         Ok(strays
             .into_iter()
             .flat_map(|row| {

@@ -171,7 +171,7 @@ fn read(
         unlogged: Vec::new(),
     };
     let (mut next, mut rows) = (0, 0);
-    let equality = KeyEquality::of(&shape.key);
+    let equality = KeyEquality::of(shape);
     loop {
         pgrx::check_for_interrupts!();
         let leaves = scan.fetch(&mut cursor, FETCH)?;

@@ -1,0 +1,152 @@
+//! Documents: each is known by its beginning.
+
+use super::{Finding, Report, Trust};
+use merkle_tree::{LeafIndex, leaf_hash};
+use std::path::Path;
+use tlog::{
+    Checkpoint, ConsistencyBundle, Content, Error, ProofBundle, Proven, ProvenEntry, ProvenGrowth,
+    SignedNote, TlogProof, VerifiedCheckpoint,
+};
+
+pub fn verify(path: &Path, trust: &Trust) -> Result<Report, Finding> {
+    let bytes = std::fs::read(path).map_err(Finding::unreadable(path))?;
+    let report = match kind(&bytes) {
+        Kind::Bundle => Report::Bundle(ProofBundle::from_bytes(&bytes)?.verify(&trust.policy)?),
+        Kind::Consistency => Report::Consistency(Box::new(consistency(&bytes, trust)?)),
+        Kind::TlogProof => Report::Bundle(tlog_proof(&bytes, trust)?),
+        Kind::Checkpoint => {
+            Report::Checkpoint(trust.policy.verify(&SignedNote::from_bytes(&bytes)?)?)
+        }
+    };
+    if let Some(since) = &trust.since {
+        let shown = report.oldest_checkpoint();
+        if !matches!(report, Report::Consistency(_)) {
+            agrees(&shown.checkpoint, since)?;
+        }
+    }
+    Ok(report)
+}
+
+enum Kind {
+    Bundle,
+    Consistency,
+    TlogProof,
+    Checkpoint,
+}
+
+fn kind(bytes: &[u8]) -> Kind {
+    let has = |text: &str| {
+        bytes
+            .windows(text.len())
+            .any(|window| window == text.as_bytes())
+    };
+    if bytes.starts_with(b"c2sp.org/tlog-proof") {
+        Kind::TlogProof
+    } else if bytes.trim_ascii_start().starts_with(b"{") || matches!(bytes, [0xa0..=0xbf, ..]) {
+        // A brace, or a map of CBOR. In both, the format is a text as it is.
+        match has("merkle_log/consistency@") && !has("merkle_log/proof-bundle@") {
+            true => Kind::Consistency,
+            false => Kind::Bundle,
+        }
+    } else {
+        Kind::Checkpoint
+    }
+}
+
+fn consistency(bytes: &[u8], trust: &Trust) -> Result<ProvenGrowth, Finding> {
+    let bundle = match bytes.trim_ascii_start().first() {
+        Some(b'{') => ConsistencyBundle::from_json(bytes)?,
+        _ => ConsistencyBundle::from_cbor(bytes)?,
+    };
+    let proven = bundle.verify(&trust.policy)?;
+    if let Some(since) = &trust.since {
+        let ends = [&proven.old, &proven.new];
+        let same_size = ends
+            .iter()
+            .find(|end| end.checkpoint.size() == since.size());
+        match same_size {
+            Some(end) => agrees(&end.checkpoint, since)?,
+            None => {
+                let what = "neither of its checkpoints has the size of the one that you have kept";
+                return Err(Finding::Unknown(what.to_owned()));
+            }
+        }
+    }
+    Ok(proven)
+}
+
+/// A proof of one entry, as the bundle of that entry.
+fn tlog_proof(bytes: &[u8], trust: &Trust) -> Result<Proven, Finding> {
+    let text = std::str::from_utf8(bytes);
+    let proof: TlogProof = text
+        .map_err(|_| Error::TlogProof("it is not UTF-8"))?
+        .parse()?;
+    let (leaf_hash, content) = match (&trust.leaf_hash, &proof.extra) {
+        (Some(hash), _) => (*hash, Content::Withheld),
+        (None, Some(data)) => (leaf_hash(data), content(data)),
+        (None, None) => {
+            let what = "it does not contain the entry: give its leaf hash with --leaf-hash";
+            return Err(Finding::Unknown(what.to_owned()));
+        }
+    };
+    let checkpoint = match proof.verify(&leaf_hash, &trust.policy) {
+        // Extra data are whatever the writer of the proof wanted.
+        Err(Error::Inclusion { .. }) if trust.leaf_hash.is_none() => {
+            let what = "its extra data are not the entry: give its leaf hash with --leaf-hash";
+            return Err(Finding::Unknown(what.to_owned()));
+        }
+        verified => verified?,
+    };
+    let entry = |index: LeafIndex| ProvenEntry {
+        index,
+        leaf_hash,
+        content,
+        label: None,
+    };
+    Ok(Proven {
+        entries: vec![entry(proof.index)],
+        checkpoint,
+        hub: None,
+    })
+}
+
+fn content(data: &[u8]) -> Content {
+    match leaf_format::Leaf::decode(data) {
+        Ok(leaf) => Content::Row(leaf),
+        Err(_) => Content::Other(data.to_vec()),
+    }
+}
+
+/// That one checkpoint is the other, as far as that can be told from two checkpoints.
+fn agrees(shown: &Checkpoint, kept: &Checkpoint) -> Result<(), Finding> {
+    if shown.origin() != kept.origin() {
+        return Err(Finding::Unknown(
+            "the checkpoint that you have kept is another log's".to_owned(),
+        ));
+    }
+    if shown.size() != kept.size() {
+        let what = format!(
+            "whether it agrees with the checkpoint of size {} that you have kept takes a consistency proof",
+            kept.size()
+        );
+        return Err(Finding::Unknown(what));
+    }
+    match shown.root() == kept.root() {
+        true => Ok(()),
+        false => Err(Finding::from(Error::Fork {
+            origin: kept.origin().to_owned(),
+            size: kept.size().get(),
+        })),
+    }
+}
+
+impl Report {
+    fn oldest_checkpoint(&self) -> &VerifiedCheckpoint {
+        match self {
+            Report::Bundle(proven) => &proven.checkpoint,
+            Report::Consistency(growth) => &growth.old,
+            Report::Checkpoint(checkpoint) => checkpoint,
+            Report::Directory(directory) => &directory.checkpoint,
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What a bundle proves.
+
+use super::{BundleEntry, BundleLeaf, Label, ProofBundle};
+use crate::{Error, Policy, SignedNote, VerifiedCheckpoint};
+use leaf_format::{Cbor, Columns, Kind, Leaf};
+use merkle_tree::{Hash, LeafIndex, verify_inclusion};
+
+/// What was proven: these entries are in the log with this checkpoint.
+#[derive(Clone, Debug)]
+pub struct Proven {
+    pub checkpoint: VerifiedCheckpoint,
+    pub entries: Vec<ProvenEntry>,
+    /// The checkpoint itself is an entry of this log.
+    pub hub: Option<Box<Proven>>,
+}
+
+/// An entry that is in the log.
+#[derive(Clone, Debug)]
+pub struct ProvenEntry {
+    pub index: LeafIndex,
+    pub leaf_hash: Hash,
+    pub content: Content,
+    /// What the bundle says of the entry, and does not prove.
+    pub label: Option<Label>,
+}
+
+/// What is proven of an entry beside its hash.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// Nothing: whoever has the leaf data can compare their hash.
+    Withheld,
+    /// Leaf data of format 1.
+    Row(Leaf),
+    /// Leaf data of some other format.
+    Other(Vec<u8>),
+}
+
+impl ProofBundle {
+    /// Checks, in this order: every checkpoint's log signature and cosignatures, the quorum of the outermost
+    /// checkpoint, every inclusion, and that each hub contains the checkpoint below it.
+    ///
+    /// # Errors
+    /// If any of that does not hold, or a label contradicts the leaf data.
+    pub fn verify(&self, policy: &Policy) -> Result<Proven, Error> {
+        self.check_form()?;
+        let checkpoint = match &self.hub {
+            Some(_) => policy.verify_log(&self.checkpoint)?,
+            None => policy.verify(&self.checkpoint)?,
+        };
+        let hub = match &self.hub {
+            Some(hub) => Some(Box::new(hub.verify(policy)?)),
+            None => None,
+        };
+        let entries = self.entries.iter().map(|entry| entry.verify(&checkpoint));
+        let entries = entries.collect::<Result<_, _>>()?;
+        if let Some(hub) = &hub {
+            hub.contains(self.checkpoint.text())?;
+        }
+        Ok(Proven {
+            checkpoint,
+            entries,
+            hub,
+        })
+    }
+}
+
+impl BundleEntry {
+    fn verify(&self, verified: &VerifiedCheckpoint) -> Result<ProvenEntry, Error> {
+        let leaf_hash = self.leaf.hash();
+        let (size, root) = (verified.checkpoint.size(), verified.checkpoint.root());
+        verify_inclusion(&leaf_hash, self.index, size, &self.path, root).map_err(|why| {
+            let index = self.index.get();
+            Error::Inclusion { index, why }
+        })?;
+        let content = match &self.leaf {
+            BundleLeaf::Hash(_) => Content::Withheld,
+            BundleLeaf::Data(data) => match Leaf::decode(data) {
+                Ok(leaf) => Content::Row(leaf),
+                Err(_) => Content::Other(data.clone()),
+            },
+        };
+        if let (Content::Row(leaf), Some(label)) = (&content, &self.label) {
+            label.check(leaf)?;
+        }
+        Ok(ProvenEntry {
+            index: self.index,
+            leaf_hash,
+            content,
+            label: self.label.clone(),
+        })
+    }
+}
+
+impl Label {
+    /// That the leaf data do not say otherwise. Texts of most types depend on settings, so that only
+    /// integers are compared.
+    fn check(&self, leaf: &Leaf) -> Result<(), Error> {
+        if self.source != leaf.source {
+            return Err(Error::Contradiction("the leaf data are of another source"));
+        }
+        let Columns::Map(columns) = &leaf.columns else {
+            return Ok(());
+        };
+        for (name, text) in &self.key {
+            let value = columns.get(name);
+            let value = value.ok_or(Error::Contradiction(
+                "the leaf data have no such key column",
+            ))?;
+            if let Cbor::Integer(value) = value
+                && text.parse::<i128>().is_ok()
+                && *text != value.to_string()
+            {
+                return Err(Error::Contradiction("the leaf data have another key"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Proven {
+    /// That the one entry of a hub holds the checkpoint with this text.
+    fn contains(&self, text: &str) -> Result<(), Error> {
+        let held = match self.entries.as_slice() {
+            [entry] => entry.content.checkpoint(),
+            _ => None,
+        };
+        let held = held.ok_or(Error::Contradiction("the hub's entry holds no checkpoint"))?;
+        // With its signatures or without.
+        let held_text = held
+            .parse::<SignedNote>()
+            .map(|note| note.text().to_owned());
+        match held_text.as_deref().unwrap_or(held) == text {
+            true => Ok(()),
+            false => Err(Error::Contradiction(
+                "the hub's entry holds another checkpoint",
+            )),
+        }
+    }
+}
+
+impl Content {
+    /// The text that is, or should be, a checkpoint: the column `checkpoint` of a row that is there, or
+    /// all of an entry that is no row.
+    fn checkpoint(&self) -> Option<&str> {
+        match self {
+            Content::Row(Leaf {
+                kind: Kind::Insert | Kind::Update,
+                columns: Columns::Map(columns),
+                ..
+            }) => match columns.get("checkpoint") {
+                Some(Cbor::Text(text)) => Some(text),
+                _ => None,
+            },
+            Content::Other(data) => std::str::from_utf8(data).ok(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,313 @@
+#!/usr/bin/env python3
+"""Checks a proof bundle or a consistency proof (JSON) of merkle_log: docs/proof-format.md.
+
+    verify.py KEY FILE             KEY: the log's verifier key; of several logs, separated by commas
+    verify.py --vectors FILE       the vectors of the specification
+
+Standard library only; it shares no code with the project. Witnesses are not looked at.
+"""
+import base64
+import hashlib
+import json
+import re
+import sys
+
+
+class Refused(Exception):
+    """What is claimed is not proven."""
+
+
+def require(holds, why):
+    if not holds:
+        raise Refused(why)
+
+
+# Ed25519 (RFC 8032 §5.1), verification only.
+P = 2**255 - 19
+L = 2**252 + 27742317777372353535851937790883648493
+D = -121665 * pow(121666, -1, P) % P
+
+
+def add(a, b):
+    x, y = (a[1] - a[0]) * (b[1] - b[0]), (a[1] + a[0]) * (b[1] + b[0])
+    z, w = 2 * a[3] * b[3] * D, 2 * a[2] * b[2]
+    e, f, g, h = y - x, w - z, w + z, y + x
+    return e * f % P, g * h % P, f * g % P, e * h % P
+
+
+def multiply(n, point):
+    result = (0, 1, 1, 0)
+    while n:
+        result = add(result, point) if n & 1 else result
+        point, n = add(point, point), n >> 1
+    return result
+
+
+def point(encoded):
+    number = int.from_bytes(encoded, "little")
+    sign, y = number >> 255, number & (2**255 - 1)
+    square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+    x = pow(square, (P + 3) // 8, P)
+    if x * x % P != square:
+        x = x * pow(2, (P - 1) // 4, P) % P
+    require(y < P and x * x % P == square and (x or not sign), "no point of the curve")
+    x = P - x if x & 1 != sign else x
+    return x, y, 1, x * y % P
+
+
+BASE = point((4 * pow(5, -1, P) % P).to_bytes(32, "little"))
+
+
+def ed25519_verifies(key, message, signature):
+    if len(signature) != 64:
+        return False
+    s = int.from_bytes(signature[32:], "little")
+    k = int.from_bytes(hashlib.sha512(signature[:32] + key + message).digest(), "little") % L
+    left, right = multiply(s, BASE), add(point(signature[:32]), multiply(k, point(key)))
+    same = (left[0] * right[2] - right[0] * left[2]) % P == 0 == (left[1] * right[2] - right[1] * left[2]) % P
+    return s < L and same
+
+
+# Base64, numbers, hashes.
+def unbase64(text):
+    decoded = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
+    require(isinstance(text, str) and base64.b64encode(decoded).decode() == text, "not base64")
+    return decoded
+
+
+def unhash(text):
+    decoded = unbase64(text)
+    require(len(decoded) == 32, "a hash has 32 bytes")
+    return decoded
+
+
+def number(text):
+    require(isinstance(text, str) and re.fullmatch(r"0|[1-9][0-9]*", text) is not None, "not a decimal number")
+    return int(text)
+
+
+def sha256(*parts):
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def node(left, right):
+    return sha256(b"\x01", left, right)
+
+
+# Notes and checkpoints.
+def parse_key(text):
+    name, key_id, key = text.split("+", 2)
+    key = unbase64(key)
+    require(sha256(name.encode(), b"\n", key)[:4].hex() == key_id and key[0] == 1 and len(key) == 33, "not an Ed25519 key")
+    return name, key_id, key[1:]
+
+
+def checkpoint(note, keys):
+    """Origin, size, root and text of a note that a known log has signed."""
+    require(isinstance(note, str) and re.search(r"[\x00-\x09\x0b-\x1f]", note) is None, "control characters")
+    text, separator, signatures = note.rpartition("\n\n")
+    require(separator and signatures.endswith("\n"), "not a signed note")
+    text += "\n"
+    origin, size, root, *extensions = text[:-1].split("\n")
+    require(origin and "" not in extensions, "not a checkpoint")
+    known = [key for key in keys if key[0] == origin]
+    require(known, f"no key is known for {origin}")
+    verified = 0
+    for line in signatures[:-1].split("\n"):
+        match = re.fullmatch(r"— (\S+) (\S+)", line)
+        require(match and "+" not in match[1], "not a signature line")
+        blob = unbase64(match[2])
+        require(len(blob) > 4, "no signature")
+        for name, key_id, key in known:
+            if (match[1], blob[:4].hex()) == (name, key_id):
+                require(ed25519_verifies(key, text.encode(), blob[4:]), "a signature is false")
+                verified += 1
+    require(verified, f"no known key of {origin} has signed")
+    return origin, number(size), unhash(root), text
+
+
+# Proofs (RFC 9162 §2.1.3.2 and §2.1.4.2).
+def check_inclusion(leaf_hash, index, size, path, root):
+    require(index < size, "the index is beyond the tree")
+    at, last, found = index, size - 1, leaf_hash
+    for sibling in path:
+        require(last > 0, "the path is too long")
+        if at & 1 or at == last:
+            found = node(sibling, found)
+            while not at & 1 and at:
+                at, last = at >> 1, last >> 1
+        else:
+            found = node(found, sibling)
+        at, last = at >> 1, last >> 1
+    require(last == 0 and found == root, f"entry {index} is not proven")
+
+
+def check_consistency(old_size, old_root, new_size, new_root, path):
+    require(old_size <= new_size, "the sizes are reversed")
+    if old_size in (0, new_size):
+        expected = sha256() if old_size == 0 else new_root
+        require(not path and old_root == expected, "not consistent")
+        return
+    nodes = list(path) if old_size & (old_size - 1) else [old_root, *path]
+    require(nodes, "the path is too short")
+    at, last = old_size - 1, new_size - 1
+    while at & 1:
+        at, last = at >> 1, last >> 1
+    old = new = nodes[0]
+    for sibling in nodes[1:]:
+        require(last > 0, "the path is too long")
+        if at & 1 or at == last:
+            old, new = node(sibling, old), node(sibling, new)
+            while not at & 1 and at:
+                at, last = at >> 1, last >> 1
+        else:
+            new = node(new, sibling)
+        at, last = at >> 1, last >> 1
+    require(last == 0 and old == old_root and new == new_root, "not consistent")
+
+
+# Leaf data (docs/leaf-format.md): CBOR, as far as columns are looked at.
+def cbor(data, at=0):
+    """The value at `at`, and where it ends."""
+    major, info, at = data[at] >> 5, data[at] & 31, at + 1
+    width = {24: 1, 25: 2, 26: 4, 27: 8}.get(info, 0)
+    require(info <= 27, "not leaf data")
+    value, at = int.from_bytes(data[at:at + width], "big") if width else info, at + width
+    if major in (0, 1):
+        return (value if major == 0 else -1 - value), at
+    if major in (2, 3):
+        content = data[at:at + value]
+        return (content.decode() if major == 3 else content), at + value
+    if major in (4, 5):
+        items = []
+        for _ in range(value * (major - 3)):
+            item, at = cbor(data, at)
+            items.append(item)
+        return (items if major == 4 else dict(zip(items[::2], items[1::2]))), at
+    if major == 6:
+        content, at = cbor(data, at)
+        return ("tag", value, content), at
+    return ("simple", value), at
+
+
+def row(data):
+    """Source, kind and columns of leaf data of format 1; None for other data."""
+    try:
+        value, end = cbor(data)
+        return value[1:4] if end == len(data) and value[0] == 1 and len(value) in (4, 5) else None
+    except (Refused, IndexError, TypeError, ValueError, RecursionError):
+        return None
+
+
+def check_label(entry, found):
+    if "source" not in entry or found is None:
+        return
+    source, _, columns = found
+    require(source == entry["source"], "the leaf data are of another source")
+    if isinstance(columns, dict):
+        for name, text in entry["key"]:
+            require(name in columns, "the leaf data have no such key column")
+            integers = isinstance(columns[name], int) and re.fullmatch(r"[+-]?[0-9]+", text)
+            require(not integers or text == str(columns[name]), "the leaf data have another key")
+
+
+# Bundles.
+def fields(value, required, optional=()):
+    require(isinstance(value, dict) and set(required) <= set(value) <= set(required) | set(optional), "not the fields of the format")
+
+
+def verify_bundle(bundle, keys):
+    """What is proven: origin, size, and of each entry index, leaf hash, leaf data if they are there."""
+    fields(bundle, ["format", "checkpoint", "nodes", "entries"], ["hub"])
+    require(bundle["format"] == "merkle_log/proof-bundle@v1", "another format")
+    origin, size, root, text = checkpoint(bundle["checkpoint"], keys)
+    nodes = [unhash(each) for each in bundle["nodes"]]
+    places = [place for entry in bundle["entries"] for place in entry["path"]]
+    require(list(dict.fromkeys(places)) == list(range(len(nodes))) and len(set(nodes)) == len(nodes), "not the nodes of the paths")
+    proven = []
+    for entry in bundle["entries"]:
+        fields(entry, ["index", "path"], ["leaf_data", "leaf_hash", "source", "key"])
+        require(("leaf_data" in entry) != ("leaf_hash" in entry), "not one of leaf_data and leaf_hash")
+        require(("source" in entry) == ("key" in entry), "source or key alone")
+        names = [name for name, _ in entry.get("key", [])]
+        require(len(set(names)) == len(names), "a key column twice")
+        data = unbase64(entry["leaf_data"]) if "leaf_data" in entry else None
+        leaf_hash = unhash(entry["leaf_hash"]) if data is None else sha256(b"\x00", data)
+        index = number(entry["index"])
+        require(not proven or proven[-1][0] < index, "entries out of order")
+        check_inclusion(leaf_hash, index, size, [nodes[place] for place in entry["path"]], root)
+        if data is not None:
+            check_label(entry, row(data))
+        proven.append((index, leaf_hash, data))
+    require(proven, "no entries")
+    if "hub" in bundle:
+        *_, entries = verify_bundle(bundle["hub"], keys)
+        require(len(entries) == 1 and entries[0][2] is not None, "the hub's entry is not there")
+        found = row(entries[0][2])
+        held = entries[0][2].decode(errors="replace") if found is None else None
+        if found is not None and found[1] in ("insert", "update") and isinstance(found[2], dict):
+            held = found[2].get("checkpoint")
+        require(isinstance(held, str), "the hub's entry holds no checkpoint")
+        require(text in (held, held.rpartition("\n\n")[0] + "\n"), "the hub holds another checkpoint")
+    return origin, size, root, proven
+
+
+def verify_consistency(proof, keys):
+    fields(proof, ["format", "old", "new", "path"])
+    require(proof["format"] == "merkle_log/consistency@v1", "another format")
+    old, new = checkpoint(proof["old"], keys), checkpoint(proof["new"], keys)
+    require(old[0] == new[0], "checkpoints of two logs")
+    check_consistency(old[1], old[2], new[1], new[2], [unhash(each) for each in proof["path"]])
+    return new[0], old[1], new[1]
+
+
+def verify(text, keys):
+    try:
+        document = json.loads(text)
+        kind = verify_consistency if isinstance(document, dict) and "old" in document else verify_bundle
+        return kind(document, keys)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise Refused(f"malformed: {error}") from error
+
+
+def check_vectors(path):
+    with open(path, encoding="utf-8") as file:
+        vectors = json.load(file)
+    passed = skipped = 0
+    for group, good in (("bundles", 1), ("bad_bundles", 0), ("consistency", 1), ("bad_consistency", 0)):
+        for vector in vectors[group]:
+            if "json" not in vector or ("witness " in vector["policy"] and not good):
+                skipped += 1
+                continue
+            keys = [parse_key(line.split()[1]) for line in vector["policy"].splitlines() if line.startswith("log ")]
+            try:
+                found = verify(vector["json"], keys)
+            except Refused:
+                found = None
+            assert (found is not None) == bool(good), vector["name"]
+            if group == "bundles":
+                expected = vector["proven"]
+                assert (found[0], str(found[1]), found[2].hex()) == (expected["origin"], expected["size"], expected["root"])
+                assert [(str(i), h.hex()) for i, h, _ in found[3]] == [(e["index"], e["leaf_hash"]) for e in expected["entries"]]
+            passed += 1
+    print(f"python: {passed} vectors passed, {skipped} are about CBOR or witnesses")
+    return passed > 0
+
+
+def main(first, path):
+    if first == "--vectors":
+        return 0 if check_vectors(path) else 1
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = verify(file.read(), [parse_key(key) for key in first.split(",")])
+    except Refused as error:
+        print(f"NOT PROVEN: {error}")
+        return 1
+    print("proven:", *found[:2])
+    for index, leaf_hash, data in found[3] if len(found) > 3 else []:
+        print("entry", index, leaf_hash.hex(), row(data) if data is not None else "withheld")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]) if len(sys.argv) == 3 else __doc__)
