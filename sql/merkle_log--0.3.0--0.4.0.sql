@@ -869,6 +869,15 @@ BEGIN
             ('@extschema@.alter_log(text, text, integer, interval, interval, interval)', '@extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval)')) p (old, new)
     LOOP
         EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', replaced.new);
+        -- Nor is what ALTER DEFAULT PRIVILEGES has given to others meant for it.
+        FOR granted IN
+            SELECT a.grantee
+              FROM pg_catalog.pg_proc f, pg_catalog.aclexplode(f.proacl) a
+             WHERE f.oid OPERATOR(pg_catalog.=) replaced.new AND a.grantee OPERATOR(pg_catalog.<>) f.proowner
+        LOOP
+            EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %s', replaced.new,
+                pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(granted.grantee)));
+        END LOOP;
         FOR granted IN
             SELECT a.grantee, a.is_grantable
               FROM pg_catalog.pg_proc f, pg_catalog.aclexplode(f.proacl) a
@@ -1154,3 +1163,34 @@ COMMENT ON FUNCTION @extschema@.proof_bundle_of(text, regclass, "any") IS 'What 
 COMMENT ON FUNCTION @extschema@.proof_bundle_of(text, regclass, text[]) IS 'What an outsider needs to check a row''s latest entry, by the values of the row''s key.';
 COMMENT ON FUNCTION @extschema@.verify_bundle(bytea, text) IS 'Whether a proof bundle holds, by the verifier key of its log; reads nothing.';
 COMMENT ON FUNCTION @extschema@.verify_bundle(text, text) IS 'Whether a proof bundle as JSON holds, by the verifier key of its log; reads nothing.';
+
+-- What ALTER DEFAULT PRIVILEGES has given to others is not meant for these either.
+DO $$
+DECLARE
+    revoke text;
+BEGIN
+    FOR revoke IN
+        SELECT pg_catalog.format('REVOKE ALL ON %s %s FROM %s', o.kind, o.name,
+                                 pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)))
+          FROM (SELECT c.relowner, c.relacl, 'TABLE', c.oid::pg_catalog.regclass::pg_catalog.text
+                  FROM pg_catalog.pg_class c
+                 WHERE c.relnamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
+                   AND c.relname OPERATOR(pg_catalog.=) ANY (ARRAY['merkle_hash_index', 'merkle_checkpoint',
+                           'merkle_accepted_checkpoint', 'merkle_log_checkpoints']::pg_catalog.name[])
+                UNION ALL
+                SELECT p.proowner, p.proacl, 'FUNCTION', p.oid::pg_catalog.regprocedure::pg_catalog.text
+                  FROM pg_catalog.pg_proc p
+                 WHERE p.pronamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
+                   AND p.proname OPERATOR(pg_catalog.=) ANY (ARRAY[
+                           'inclusion_proof_of', 'wait_for_inclusion_of', 'history_of', 'verify_row_of',
+                           'proof_bundle_of', 'redact_row_of', 'find_leaf', 'has_leaf',
+                           'find_root', 'has_root', 'inclusion_proof_by_hash', 'consistency_proof_by_root',
+                           'log_entries', 'checkpoint', 'checkpoint_key', 'accept_checkpoint',
+                           'add_cosignature', 'proof_bundle', 'verify_bundle']::pg_catalog.name[])) o (owner, acl, kind, name)
+         CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
+         WHERE a.grantee OPERATOR(pg_catalog.<>) o.owner AND a.grantee OPERATOR(pg_catalog.<>) 0
+    LOOP
+        EXECUTE revoke;
+    END LOOP;
+END
+$$;
