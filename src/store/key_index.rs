@@ -79,7 +79,7 @@ fn known(session: &Session, log: &Log, source_id: i32) -> Known {
     let source = sources::by_id(session, source_id);
     let shape = source.as_ref().map(|s| Shape::load(session, log, s));
     let shape = shape.and_then(Result::ok);
-    let equality = shape.as_ref().map(|s| KeyEquality::of(s));
+    let equality = shape.as_ref().map(KeyEquality::of);
     let equality = equality.unwrap_or_default();
     let known = Known {
         relation: source.map_or(pg_sys::InvalidOid, |s| s.relation),
