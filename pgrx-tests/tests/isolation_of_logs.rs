@@ -761,3 +761,17 @@ fn a_publication_of_all_tables_stops_no_log() {
         "SELECT log_name || last_error FROM merkle_log_status WHERE last_error IS NOT NULL";
     assert_eq!(column::<String>(&mut a, errors), [""; 0]);
 }
+
+#[test]
+fn every_table_of_the_extension_has_a_replica_identity() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    let without: Vec<String> = column(
+        &mut a,
+        "SELECT c.relname::text FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+           JOIN pg_class c ON c.oid = d.objid AND d.classid = 'pg_class'::regclass
+          WHERE e.extname = 'merkle_log' AND d.deptype = 'e' AND c.relkind = 'r'
+            AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)",
+    );
+    assert_eq!(without, Vec::<String>::new());
+}

@@ -15,6 +15,9 @@ use crate::store::{entries, key_index};
 use merkle_tree::Hash;
 use std::collections::HashSet;
 
+/// What is said of a row that no batch of a source with a watermark has taken, and none will.
+pub(super) const NOT_TAKEN: &str = "the row is not in the log: it lies behind the watermark, or its order value is one that no batch takes (infinity, NaN)";
+
 impl Verification {
     /// Looks up the next rows at or behind the watermark of the `source`-th readable source, of those
     /// that were not read along with the entries.
@@ -142,10 +145,7 @@ impl Verification {
                 Kind::Unlogged,
                 "the row is not in the log: it came past the triggers",
             ),
-            false => (
-                Kind::Unlogged,
-                "the row lies behind the watermark and is not in the log",
-            ),
+            false => (Kind::Unlogged, NOT_TAKEN),
         };
         vec![Finding {
             source_table: Some(row.source_table),

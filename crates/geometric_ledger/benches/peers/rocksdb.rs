@@ -72,11 +72,11 @@ unsafe impl Sync for RocksDb {}
 
 /// Whether the system has RocksDB.
 pub fn library() -> Option<Library> {
-    // SAFETY: what RocksDB does when it is loaded is all right anywhere.
     let names = ["librocksdb.so", "librocksdb.so.7.8"];
-    names
-        .into_iter()
-        .find_map(|name| unsafe { Library::new(name) }.ok())
+    names.into_iter().find_map(|name| {
+        // SAFETY: what RocksDB does when it is loaded is all right anywhere.
+        unsafe { Library::new(name) }.ok()
+    })
 }
 
 /// Nothing may have gone wrong.
