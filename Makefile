@@ -90,7 +90,7 @@ test-catbird-generated: test-install
 	scripts/with-postgres.sh $(PRIVATE_PG) scripts/catbird-generate.sh --check
 
 test-crates: test-tools test-pure
-	$(NEXTEST) -E 'package(merkle-tree) + package(leaf-format) + package(tlog) + package(merkle_log_cli) + package(geometric_ledger) + package(geometric_ledger_cli)'
+	$(NEXTEST) -E 'package(merkle-tree) + package(leaf-format) + package(tlog) + package(merkle_log_cli) + package(merkle_log_client) + package(geometric_ledger) + package(geometric_ledger_cli)'
 
 test-pure: test-tools test-loom test-doc
 	scripts/instructions.sh

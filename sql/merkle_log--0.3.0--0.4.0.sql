@@ -35,7 +35,14 @@ ALTER TABLE @extschema@.merkle_pending
 
 ALTER TABLE @extschema@.merkle_pending ALTER COLUMN payload SET STORAGE EXTERNAL;
 
-CREATE INDEX merkle_pending_order ON @extschema@.merkle_pending (log_id, pending_id);
+UPDATE @extschema@.merkle_pending p SET part = n.part
+  FROM (SELECT q.ctid AS place,
+               pg_catalog.row_number() OVER (PARTITION BY q.log_id, q.pending_id ORDER BY q.ctid)
+               OPERATOR(pg_catalog.-) 1 AS part
+          FROM @extschema@.merkle_pending q) n
+ WHERE p.ctid OPERATOR(pg_catalog.=) n.place AND n.part OPERATOR(pg_catalog.>) 0;
+
+ALTER TABLE @extschema@.merkle_pending ADD PRIMARY KEY (log_id, pending_id, part);
 
 COMMENT ON COLUMN @extschema@.merkle_pending.pending_id IS 'Where the transaction stands in the queue; of rows that it wrote early, before that was known, a negative number of their own.';
 COMMENT ON COLUMN @extschema@.merkle_pending.part IS 'The number of the row among those of its transaction.';

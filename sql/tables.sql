@@ -215,7 +215,8 @@ CREATE TABLE @extschema@.merkle_pending (
     taken            integer     NOT NULL DEFAULT 0,
     early            bigint,
     ordered          boolean     NOT NULL DEFAULT true,
-    payload          bytea
+    payload          bytea,
+    PRIMARY KEY (log_id, pending_id, part)
 ) USING heap WITH (toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
 ALTER TABLE @extschema@.merkle_pending
@@ -223,8 +224,6 @@ ALTER TABLE @extschema@.merkle_pending
     ALTER COLUMN leaves SET STORAGE EXTERNAL,
     ALTER COLUMN salts SET STORAGE EXTERNAL,
     ALTER COLUMN payload SET STORAGE EXTERNAL;
-
-CREATE INDEX merkle_pending_order ON @extschema@.merkle_pending (log_id, pending_id);
 
 CREATE SEQUENCE @extschema@.merkle_pending_id;
 

@@ -137,6 +137,18 @@ pub enum Error {
     )]
     NotAKey { table: String, columns: String },
     #[error(
+        "key column \"{column}\" of table \"{table}\" has type {type_name}, whose values are written as names that others may change"
+    )]
+    KeyNames {
+        table: String,
+        column: String,
+        type_name: String,
+    },
+    #[error(
+        "rows of table \"{table}\" were redacted in log \"{log}\", where it was a salted source, and would be logged again for good"
+    )]
+    RedactedBefore { log: String, table: String },
+    #[error(
         "key column \"{column}\" of table \"{table}\" has type {type_name}, whose order is not built into the server"
     )]
     KeyType {
@@ -368,6 +380,7 @@ impl Error {
             | CaptureNotNamed { .. }
             | NoKey { .. }
             | NotAKey { .. }
+            | RedactedBefore { .. }
             | KeyDropped { .. }
             | KeyUnknown { .. }
             | SettleDomain { .. }
@@ -384,7 +397,9 @@ impl Error {
             | MayNotSchedule
             | OwnerMayNotRead { .. } => C::ERRCODE_INSUFFICIENT_PRIVILEGE,
             NoSuchColumn { .. } => C::ERRCODE_UNDEFINED_COLUMN,
-            OrderType { .. } | KeyType { .. } | HashType { .. } => C::ERRCODE_DATATYPE_MISMATCH,
+            OrderType { .. } | KeyType { .. } | KeyNames { .. } | HashType { .. } => {
+                C::ERRCODE_DATATYPE_MISMATCH
+            }
             Isolation { .. } | ReadOnly { .. } => C::ERRCODE_FEATURE_NOT_SUPPORTED,
             IndexOutOfRange { .. }
             | SizeOutOfRange { .. }
@@ -466,6 +481,11 @@ impl Error {
             CaptureMode(_) => "Use capture => 'watermark' or capture => 'trigger'.".into(),
             NoKey { .. } => "Add a primary key: entries name their row by it.".into(),
             NotAKey { .. } => "Name the columns of a primary key, or of a unique index on not-null columns without a predicate.".into(),
+            KeyNames { table, column, .. } => format!(
+                "Choose another key with key_columns, or key it by number: ALTER TABLE {table} ALTER COLUMN {} TYPE oid.",
+                identifier(column)
+            ),
+            RedactedBefore { .. } => "Add it with salted => true: what was redacted then stays so.".into(),
             KeyType { .. } => "Choose a key of built-in types or enums with key_columns.".into(),
             KeyUnknown { log, .. } => format!(
                 "Rename the column back to what it was, run process_next_batch({}), and rename it again.",

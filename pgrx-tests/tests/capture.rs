@@ -1425,7 +1425,7 @@ fn one_log_s_queue_is_read_without_that_of_another() {
     );
     assert!(
         plan.iter()
-            .any(|l| l.contains("Index Scan using merkle_pending_order")),
+            .any(|l| l.contains("Index Scan using merkle_pending_pkey")),
         "{plan:?}"
     );
     let rows: i64 = one(

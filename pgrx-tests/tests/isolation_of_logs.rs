@@ -726,3 +726,52 @@ fn what_an_idle_source_costs_does_not_grow_with_the_others() {
         "an idle batch of 100 sources reads {idle} rows"
     );
 }
+
+#[test]
+fn a_publication_of_all_tables_stops_no_log() {
+    let cluster = Cluster::with("wal_level = logical");
+    let mut a = cluster.client("postgres");
+    run(&mut a, AUDIT);
+    run(
+        &mut a,
+        "CREATE TABLE h (id int PRIMARY KEY, v text); SELECT create_log('h'); SELECT add_source('h', 'h', capture => 'trigger', salted => true);
+         CREATE PUBLICATION everything FOR ALL TABLES; INSERT INTO orders DEFAULT VALUES; INSERT INTO h SELECT g FROM generate_series(1, 600) g;
+         SELECT alter_log('h', batch_size => 100)",
+    );
+    // Every kind of row that is altered or deleted.
+    for sql in [
+        "SELECT process_next_batch()",
+        "SELECT process_next_batch()",
+        "SELECT redact_row('h', 'h', '1', 'why')",
+        "SELECT reconcile('audit'), reconcile('h')",
+        "SELECT alter_source('h', 'h', allow_truncate => true); TRUNCATE h",
+        "ALTER TABLE orders RENAME note TO remark; SELECT process_next_batch()",
+    ] {
+        run(&mut a, sql);
+    }
+    assert_eq!(drain(&mut a, "h"), 603);
+    for sql in [
+        "SELECT prune_log('h', 512)",
+        "SELECT remove_source('audit', 'orders')",
+        "SELECT drop_log('h', true)",
+    ] {
+        run(&mut a, sql);
+    }
+    let errors =
+        "SELECT log_name || last_error FROM merkle_log_status WHERE last_error IS NOT NULL";
+    assert_eq!(column::<String>(&mut a, errors), [""; 0]);
+}
+
+#[test]
+fn every_table_of_the_extension_has_a_replica_identity() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    let without: Vec<String> = column(
+        &mut a,
+        "SELECT c.relname::text FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+           JOIN pg_class c ON c.oid = d.objid AND d.classid = 'pg_class'::regclass
+          WHERE e.extname = 'merkle_log' AND d.deptype = 'e' AND c.relkind = 'r'
+            AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)",
+    );
+    assert_eq!(without, Vec::<String>::new());
+}

@@ -431,8 +431,8 @@ fn types_nested_too_deeply_are_refused_when_they_come_and_hold_up_no_one() {
             &mut a,
             "SELECT state FROM merkle_log_sources WHERE state <> 'ready' ORDER BY source_table"
         ),
-        ["column_too_deep"],
-        "of the captured table, the writer was told"
+        ["column_too_deep"; 2],
+        "of the captured table, the writer was told as well"
     );
     run(
         &mut a,

@@ -540,3 +540,25 @@ fn a_log_that_is_past_a_sequence_in_use_is_named_and_its_lag_is_told() {
     run(&mut a, "INSERT INTO t (v) VALUES ('behind')");
     assert_eq!(drain(&mut a, "near"), 7);
 }
+
+#[test]
+fn a_sequence_that_only_its_owner_may_read_is_a_ceiling() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(
+        &mut a,
+        "DROP EXTENSION merkle_log; CREATE ROLE leaving SUPERUSER; CREATE ROLE app; GRANT CREATE ON SCHEMA public TO app;
+         SET ROLE leaving; CREATE EXTENSION merkle_log; RESET ROLE;
+         SET ROLE app; CREATE TABLE o (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY); RESET ROLE;
+         SELECT create_log('o'); SELECT add_source('o', 'o', 'id'); INSERT INTO o DEFAULT VALUES",
+    );
+    assert_eq!(drain(&mut a, "o"), 1);
+    run(&mut a, "ALTER ROLE leaving NOSUPERUSER");
+    run(
+        &mut a,
+        "INSERT INTO o OVERRIDING SYSTEM VALUE VALUES (99999); INSERT INTO o DEFAULT VALUES",
+    );
+    assert_eq!(drain(&mut a, "o"), 2);
+    run(&mut a, "INSERT INTO o DEFAULT VALUES");
+    assert_eq!(drain(&mut a, "o"), 3);
+}

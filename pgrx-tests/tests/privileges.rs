@@ -396,6 +396,30 @@ fn the_tables_are_heaps_whatever_the_servers_default_is() {
 }
 
 #[test]
+fn health_says_so_when_the_extensions_owner_is_no_superuser_any_more() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(
+        &mut a,
+        "DROP EXTENSION merkle_log; CREATE ROLE boss SUPERUSER LOGIN",
+    );
+    run(
+        &mut cluster.client_as("postgres", "boss"),
+        "CREATE EXTENSION merkle_log",
+    );
+    let health = "SELECT ok FROM merkle_log_health() WHERE check_name = 'owner'";
+    assert!(one::<bool>(&mut a, health));
+    run(&mut a, "ALTER ROLE boss NOSUPERUSER");
+    assert!(!one::<bool>(&mut a, health));
+    let mend: String = one(
+        &mut a,
+        "SELECT mend FROM merkle_log_health() WHERE check_name = 'owner'",
+    );
+    run(&mut a, &mend);
+    assert!(one::<bool>(&mut a, health));
+}
+
+#[test]
 fn default_privileges_give_nobody_the_extensions_objects() {
     let cluster = Cluster::start();
     let mut a = cluster.client("postgres");

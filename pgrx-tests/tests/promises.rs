@@ -279,6 +279,42 @@ fn verify_row_says_whether_the_row_is_what_was_logged() {
 }
 
 #[test]
+fn rows_without_an_entry_are_told_apart_and_verify_log_agrees() {
+    let cluster = Cluster::start();
+    let mut c = cluster.client("postgres");
+    run(
+        &mut c,
+        "CREATE TABLE w (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY); SELECT create_log('w'); SELECT add_source('w', 'w', 'id');
+         INSERT INTO w SELECT FROM generate_series(1, 600);
+         CREATE TABLE t (id int PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp()); CREATE INDEX ON t (at);
+         SELECT create_log('t'); SELECT add_source('t', 't', order_column => 'at'); INSERT INTO t VALUES (1)",
+    );
+    run(&mut c, "SELECT process_next_batch()");
+    run(&mut c, "SELECT prune_log('w', 512)");
+    run(
+        &mut c,
+        "INSERT INTO t VALUES (2, 'infinity'), (3, '-infinity'), (4, '2990-01-01')",
+    );
+    for (log, key, status) in [
+        ("w", "5", "unknown"),
+        ("w", "512", "unknown"),
+        ("w", "513", "logged"),
+        ("t", "2", "unlogged"),
+        ("t", "3", "unlogged"),
+        ("t", "4", "waiting"),
+    ] {
+        let sql = format!("SELECT status FROM verify_row('{log}', '{log}', '{key}')");
+        assert_eq!(one::<String>(&mut c, &sql), status, "{log} {key}");
+    }
+    assert_eq!(findings(&mut c, "w"), [""; 0]);
+    let unlogged: Vec<String> = column(
+        &mut c,
+        "SELECT source_key FROM verify_log('t') WHERE kind = 'unlogged' ORDER BY 1",
+    );
+    assert_eq!(unlogged, ["2", "3"]);
+}
+
+#[test]
 fn after_a_rollback_the_hint_says_so() {
     let cluster = Cluster::start();
     let mut c = cluster.client("postgres");
@@ -410,5 +446,31 @@ fn what_came_late_stays_on_record_after_it_was_logged() {
     assert_eq!(
         column::<String>(&mut other, &format!("{late}('w')")),
         ["11 behind_watermark"]
+    );
+}
+
+#[test]
+fn a_row_that_was_logged_before_as_something_else_is_modified() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(
+        &mut a,
+        "CREATE TABLE ev (id int PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp(), amount int); CREATE INDEX ON ev (at);
+         SELECT create_log('t'); SELECT add_source('t', 'ev', 'at', salted => true); INSERT INTO ev (id, amount) SELECT g, 10 FROM generate_series(1, 5) g",
+    );
+    drain(&mut a, "t");
+    run(
+        &mut a,
+        "UPDATE ev SET amount = 1000, at = clock_timestamp() WHERE id = 3;
+         DELETE FROM ev WHERE id = 4; INSERT INTO ev (id, amount) VALUES (4, 2000)",
+    );
+    assert_eq!(drain(&mut a, "t"), 7);
+    let statuses: Vec<String> = column(
+        &mut a,
+        "SELECT v.status FROM generate_series(1, 5) g, verify_row('t', 'ev', g::text) v ORDER BY g",
+    );
+    assert_eq!(
+        statuses,
+        ["logged", "logged", "modified", "modified", "logged"]
     );
 }

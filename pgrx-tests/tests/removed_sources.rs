@@ -153,3 +153,45 @@ fn a_key_is_looked_up_among_sources_that_had_its_columns_as_key() {
         assert!(said.contains("is not in log"), "{said}");
     }
 }
+
+#[test]
+fn what_was_redacted_is_not_logged_again_without_salt() {
+    let cluster = Cluster::start();
+    let mut c = cluster.client("postgres");
+    run(
+        &mut c,
+        "CREATE TABLE w (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text, h bytea); SELECT create_log('w');
+         SELECT add_source('w', 'w', 'id', salted => true, store_leaf_data => true); INSERT INTO w (v) SELECT g FROM generate_series(1, 6) g",
+    );
+    drain(&mut c, "w");
+    run(
+        &mut c,
+        "SELECT redact_row('w', 'w', '5', 'gdpr'); SELECT remove_source('w', 'w')",
+    );
+    let refused = error(&mut c, "SELECT add_source('w', 'w', 'id')");
+    assert!(
+        refused.starts_with("55000") && refused.contains("redacted"),
+        "{refused}"
+    );
+    // Whatever else is chosen, it goes on as the same source.
+    for choice in [
+        "salted => true",
+        "salted => true, columns => '{id}'",
+        "salted => true, hash_column => 'h'",
+        "salted => true",
+    ] {
+        let id: i32 = one(
+            &mut c,
+            &format!("SELECT add_source('w', 'w', 'id', {choice})"),
+        );
+        assert_eq!(id, 1, "{choice}");
+        run(&mut c, "INSERT INTO w (v, h) VALUES ('more', '\\x01')");
+        drain(&mut c, "w");
+        let unexpected: Vec<String> = findings(&mut c, "w")
+            .into_iter()
+            .filter(|f| !f.starts_with("redacted ") && !f.starts_with("schema_changed "))
+            .collect();
+        assert_eq!(unexpected, [""; 0], "{choice}");
+        run(&mut c, "SELECT remove_source('w', 'w')");
+    }
+}

@@ -448,3 +448,93 @@ fn a_source_whose_record_is_damaged_is_named_and_goes_on_when_the_record_is_back
     assert_eq!(states(&mut c), ["public.a ready", "public.b ready"]);
     assert_eq!(findings(&mut c, "w"), Vec::<String>::new());
 }
+
+#[test]
+fn the_states_of_captured_sources_are_put_on_record_by_batches() {
+    let cluster = Cluster::start();
+    let mut c = cluster.client("postgres");
+    run(
+        &mut c,
+        "CREATE TABLE b (id int PRIMARY KEY, v text); SELECT create_log('r'); SELECT add_source('r', 'b', capture => 'trigger')",
+    );
+    drain(&mut c, "r");
+    let trigger = "merkle_log_1_change";
+    for (state, spoil) in [
+        (
+            "trigger_disabled",
+            format!("ALTER TABLE b DISABLE TRIGGER {trigger}"),
+        ),
+        ("trigger_missing", format!("DROP TRIGGER {trigger} ON b")),
+        (
+            "key_not_unique",
+            "ALTER TABLE b DROP CONSTRAINT b_pkey".to_owned(),
+        ),
+    ] {
+        // Seen by the session that has looked before, and by a new one.
+        run(&mut c, &spoil);
+        for client in [&mut c, &mut cluster.client("postgres")] {
+            drain(client, "r");
+            assert_eq!(states(client), [format!("public.b {state}")]);
+        }
+        assert_eq!(
+            one::<String>(
+                &mut c,
+                "SELECT source_problems FROM merkle_log_status WHERE log_name = 'r'"
+            ),
+            format!("public.b: {state}")
+        );
+        let mend: String = one(&mut c, "SELECT state_mend FROM merkle_log_sources");
+        match state {
+            "key_not_unique" => run(&mut c, "ALTER TABLE b ADD PRIMARY KEY (id)"),
+            _ => run(&mut c, &mend),
+        }
+        drain(&mut c, "r");
+        assert_eq!(states(&mut c), ["public.b ready"], "{state}: {mend}");
+    }
+    run(&mut c, "ALTER TABLE b DROP id");
+    drain(&mut c, "r");
+    assert_eq!(states(&mut c), ["public.b key_dropped"]);
+    let mend: String = one(&mut c, "SELECT state_mend FROM merkle_log_sources");
+    run(&mut c, &mend);
+    assert_eq!(states(&mut c), ["public.b removed"]);
+}
+
+#[test]
+fn a_key_that_is_written_as_a_name_is_refused() {
+    let cluster = Cluster::start();
+    let mut c = cluster.client("postgres");
+    run(
+        &mut c,
+        "CREATE TABLE k (id regclass PRIMARY KEY, n bigint GENERATED ALWAYS AS IDENTITY UNIQUE); CREATE TABLE other (); SELECT create_log('r'), create_log('w');
+         INSERT INTO k VALUES ('other')",
+    );
+    for call in [
+        "SELECT add_source('r', 'k', capture => 'trigger')",
+        "SELECT add_source('w', 'k', 'n', key_columns => '{id}')",
+    ] {
+        let refused = error(&mut c, call);
+        assert!(
+            refused.contains("names that others may change"),
+            "{refused}"
+        );
+    }
+    // It can come later.
+    run(
+        &mut c,
+        "ALTER TABLE k ALTER id TYPE oid; SELECT add_source('r', 'k', capture => 'trigger')",
+    );
+    drain(&mut c, "r");
+    run(
+        &mut c,
+        "ALTER TABLE k ALTER id TYPE regclass; ALTER TABLE other RENAME TO another",
+    );
+    drain(&mut c, "r");
+    assert_eq!(states(&mut c), ["public.k key_type_changed"]);
+    assert_eq!(findings(&mut c, "r"), ["schema_changed public.k"]);
+    let mend: String = one(&mut c, "SELECT state_mend FROM merkle_log_sources");
+    run(&mut c, &mend);
+    drain(&mut c, "r");
+    assert_eq!(states(&mut c), ["public.k ready"]);
+    run(&mut c, "SELECT reconcile('r')");
+    assert_eq!(one::<i64>(&mut c, "SELECT merkle_size('r')"), 1);
+}

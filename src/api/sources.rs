@@ -18,7 +18,7 @@ use crate::pg::spi::Snapshot;
 use crate::pg::xact;
 use crate::session::Session;
 use crate::shared;
-use crate::store::heads;
+use crate::store::{heads, redacted};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -167,11 +167,39 @@ fn removed_before(
         );
     }
     of_table.retain(|s| s.removed && s.relation == source.relation);
-    let Some(before) = of_table.pop() else {
+    if of_table.is_empty() {
         return Ok(None);
-    };
-    let shape = Shape::load(session, log, &before);
-    let same = shape.is_ok_and(|shape| {
+    }
+    if let Some(before) = of_table
+        .iter()
+        .rposition(|s| is_same(session, log, s, source, key))
+    {
+        return Ok(Some(of_table.swap_remove(before)));
+    }
+    let has_redacted = |s: &Source| s.salted && redacted::is_any(session, s.id);
+    if !source.salted && of_table.iter().any(has_redacted) {
+        return Err(Error::RedactedBefore {
+            log: log.name.clone(),
+            table: source.name.clone(),
+        });
+    }
+    pgrx::notice!(
+        "table \"{}\" was a source of log \"{}\" with another key, order, capture or salting: this is a new source; verify_log says source_removed for the entries of the old one, and rows that were redacted there are not redacted here",
+        source.name,
+        log.name
+    );
+    Ok(None)
+}
+
+/// True if a removed source can go on with the settings of another.
+fn is_same(
+    session: &Session,
+    log: &Log,
+    before: &Source,
+    source: &Source,
+    key: &[Attribute],
+) -> bool {
+    let same = |shape: Shape| {
         let numbers = |columns: &[Attribute]| columns.iter().map(|a| a.attnum).collect::<Vec<_>>();
         let order = shape
             .source
@@ -179,20 +207,10 @@ fn removed_before(
             .as_ref()
             .map(|_| &shape.order().name);
         numbers(&shape.key) == numbers(key) && order == source.order_column.as_ref()
-    });
-    let same = same
-        && before.capture == source.capture
-        && before.hash_column == source.hash_column
-        && before.salted == source.salted;
-    if !same {
-        pgrx::notice!(
-            "table \"{}\" was a source of log \"{}\" with another key, order or capture: this is a new source; verify_log says source_removed for the entries of the old one, and rows that were redacted there are not redacted here",
-            source.name,
-            log.name
-        );
-        return Ok(None);
-    }
-    Ok(Some(before))
+    };
+    before.capture == source.capture
+        && before.salted == source.salted
+        && Shape::load(session, log, before).is_ok_and(same)
 }
 
 /// Lets a removed source go on with the settings of `wanted`. Its entries are held against the table again,
@@ -200,6 +218,7 @@ fn removed_before(
 fn go_on(session: &Session, log: &Log, before: Source, wanted: Source) -> Result<i32, Error> {
     let source = Source {
         columns: wanted.columns,
+        hash_column: wanted.hash_column,
         append_only: wanted.append_only,
         allow_truncate: wanted.allow_truncate,
         store_leaf_data: wanted.store_leaf_data,

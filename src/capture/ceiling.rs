@@ -16,8 +16,8 @@ use super::shape::Shape;
 use super::statement;
 use super::table_query::TableQuery;
 use crate::catalog::logs::Log;
-use crate::pg::foreign_code;
 use crate::pg::spi::Snapshot;
+use crate::pg::{foreign_code, role};
 use crate::session::Session;
 use pgrx::datum::{DatumWithOid, Interval};
 use pgrx::pg_sys;
@@ -72,7 +72,7 @@ pub fn of_all(session: &Session, log: &Log, shapes: &[&Shape]) -> Vec<Ceiling> {
                 Ceiling::At(clock.clone())
             }
             Some(Domain::Number) => {
-                let last = last.or_else(|| before_first(session, shape));
+                let last = last.or_else(|| as_its_owner(session, shape));
                 match (last, logged_order(shape)) {
                     (None, _) => Ceiling::None,
                     // There the writers bring the values.
@@ -88,27 +88,29 @@ pub fn of_all(session: &Session, log: &Log, shapes: &[&Shape]) -> Vec<Ceiling> {
     shapes.iter().zip(sequences).map(ceiling).collect()
 }
 
+/// Of sequences of which the extension's owner is not told a last value: the last value as the table's owner sees it, or
+/// else what lies before the first.
+fn as_its_owner(session: &Session, shape: &Shape) -> Option<i64> {
+    let positions: Vec<Position> = sequences(session, shape)
+        .into_iter()
+        .filter_map(|sequence| Position::of(session, shape, sequence))
+        .collect();
+    let called = positions.iter().filter(|p| p.is_called).map(|p| p.value);
+    called.max().or_else(|| before_first(shape, &positions))
+}
+
 /// The value before the first that a sequence will give out which has given out none, as after `setval(…, false)`, if
 /// there are rows up to it: these were brought along, and whatever lies ahead of the sequence is put there. Where all
 /// rows do, nobody may use the sequence, as in a copy that logical replication fills.
-fn before_first(session: &Session, shape: &Shape) -> Option<i64> {
+fn before_first(shape: &Shape, positions: &[Position]) -> Option<i64> {
     if shape.source.late_accepted {
         return None;
     }
-    let first = sequences(session, shape)
-        .into_iter()
-        .filter_map(|sequence| first_value(session, sequence))
-        .max()?;
+    let first = positions.iter().map(|p| p.value).max()?;
     let before = first.checked_sub(1)?;
     let statement = statement::any_up_to(shape, &before.to_string());
     let found = TableQuery::on(shape).first(Snapshot::Fresh, &statement, |_| ());
     found.map(|()| before)
-}
-
-/// The first value that a sequence will give out, if it has given out none and may be asked.
-fn first_value(session: &Session, sequence: pg_sys::Oid) -> Option<i64> {
-    let Position { value, is_called } = Position::of(session, sequence)?;
-    (!is_called).then_some(value)
 }
 
 /// Where a sequence is.
@@ -118,20 +120,23 @@ struct Position {
 }
 
 impl Position {
-    /// Reads it as a table, whose lock can be let go: the server's functions lock a sequence, as a writer does, until the
-    /// end of the transaction. `None` where it may not be read.
-    fn of(session: &Session, sequence: pg_sys::Oid) -> Option<Position> {
-        let name = session.fresh_one(
-            "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
-               FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-              WHERE c.oid = $1 AND c.relkind = 'S' AND pg_catalog.has_sequence_privilege(c.oid, 'SELECT')",
-            &[sequence.into()],
-            |row| row.required::<String>(0),
-        )?;
-        let sql = format!("SELECT s.last_value, s.is_called FROM {name} s");
-        session.fresh_one(&sql, &[], |row| Position {
-            value: row.required(0),
-            is_called: row.required(1),
+    /// Reads it as a table, and as the owner of the source's table: such a lock can be let go, while the server's functions
+    /// lock a sequence as a writer does, until the end of the transaction. `None` where it may not be read.
+    fn of(session: &Session, shape: &Shape, sequence: pg_sys::Oid) -> Option<Position> {
+        role::as_table_owner(shape.table.owner, || {
+            let name = session.fresh_one(
+                "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                  WHERE c.oid = $1 AND c.relkind = 'S' AND pg_catalog.has_sequence_privilege(c.oid, 'SELECT')
+                    AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')",
+                &[sequence.into()],
+                |row| row.required::<String>(0),
+            )?;
+            let sql = format!("SELECT s.last_value, s.is_called FROM {name} s");
+            session.fresh_one(&sql, &[], |row| Position {
+                value: row.required(0),
+                is_called: row.required(1),
+            })
         })
     }
 }
@@ -186,14 +191,8 @@ fn last_values(session: &Session, shapes: &[&Shape]) -> Vec<Option<i64>> {
         }
     }
     let mut values = vec![None; shapes.len()];
-    if foreign_code::is_refused() {
-        // Whoever only looks at tables holds nobody up.
-        for (place, sequence) in places.into_iter().zip(all) {
-            let position = Position::of(session, sequence).filter(|p| p.is_called);
-            let value = &mut values[place as usize];
-            *value = position.map(|p| p.value).max(*value);
-        }
-    } else if !all.is_empty() {
+    // Whoever only looks at tables holds nobody up: `as_its_owner` does without the server's function.
+    if !all.is_empty() && !foreign_code::is_refused() {
         session.fresh(
             "SELECT s.place, pg_catalog.max(CASE WHEN pg_catalog.has_sequence_privilege(s.sequence, 'SELECT,USAGE')
                                                  THEN pg_catalog.pg_sequence_last_value(s.sequence) END)

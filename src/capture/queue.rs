@@ -43,7 +43,7 @@ impl Pack {
     pub fn load(session: &Session) -> Result<Pack, Error> {
         Ok(Pack {
             table: session.relation(c"merkle_pending")?,
-            index: session.relation(c"merkle_pending_order")?,
+            index: session.relation(c"merkle_pending_pkey")?,
             sequence: session.relation(c"merkle_pending_id")?,
         })
     }

@@ -17,7 +17,7 @@ use crate::catalog::sources::{Source, relation_name};
 use crate::catalog::versions::{self, Version};
 use crate::error::{Error, identifier, literal};
 use crate::pg::spi::Snapshot;
-use crate::pg::{foreign_code, lock};
+use crate::pg::{foreign_code, lock, server};
 use crate::session::Session;
 use pgrx::pg_sys;
 use std::collections::HashMap;
@@ -124,7 +124,7 @@ impl State {
             Error::Planning { .. } => State::PlanningFails,
             Error::KeyDropped { .. } | Error::KeyUnknown { .. } => State::KeyDropped,
             Error::NotAKey { .. } | Error::NoKey { .. } => State::KeyNotUnique,
-            Error::KeyType { .. } => State::KeyTypeChanged,
+            Error::KeyType { .. } | Error::KeyNames { .. } => State::KeyTypeChanged,
             Error::OrderType { .. } => State::OrderTypeChanged,
             Error::OrderNullable { .. } => State::OrderNullable,
             Error::OrderIndex { .. } => State::OrderIndexMissing,
@@ -181,6 +181,13 @@ fn mend(
         (State::OrderNullable, Error::OrderNullable { column, .. }) => {
             format!(
                 "ALTER TABLE {table} ALTER COLUMN {} SET NOT NULL",
+                identifier(column)
+            )
+        }
+        (State::KeyDropped, Error::KeyDropped { .. }) => remove(log, source),
+        (_, Error::KeyNames { column, .. }) => {
+            format!(
+                "ALTER TABLE {table} ALTER COLUMN {} TYPE oid",
                 identifier(column)
             )
         }
@@ -326,7 +333,7 @@ fn holes(session: &Session, log: &Log, source: &Source) -> Vec<Problem> {
 }
 
 /// That the order column gets its values otherwise than `add_source` found, or was told.
-fn order_changed(session: &Session, log: &Log, shape: &Shape) -> Option<Problem> {
+pub fn order_changed(session: &Session, log: &Log, shape: &Shape) -> Option<Problem> {
     let source = &shape.source;
     if source.by_trigger() {
         return None;
@@ -404,14 +411,6 @@ fn ahead_of(session: &Session, log: &Log, shape: &Shape, last: i64) -> Option<Pr
             false => reconcile,
         },
     })
-}
-
-/// What is wrong with the order column of a source, if anything is.
-pub fn order_problem(session: &Session, log: &Log, shape: &Shape) -> Option<Problem> {
-    if shape.source.by_trigger() {
-        return None;
-    }
-    order_changed(session, log, shape).or_else(|| order_ahead(session, log, shape))
 }
 
 /// Puts on record which of the sources, that a batch reads, are ahead of their sequences, and which no longer are.
@@ -502,8 +501,12 @@ pub fn open_ready(session: &Session, log: &Log, sources: &[Source]) -> Vec<Shape
     sources.iter().filter_map(open).collect()
 }
 
-/// For logs whose batches read no source: looks at those whose tables have changed since they were ready,
-/// and those that are not. One statement finds them.
+/// Sources that a session does not know yet, of which one batch looks at so many: a log may have a thousand, and a
+/// session may run one batch.
+const LOOKED_AT: usize = 32;
+
+/// For logs whose batches read no source: looks at those whose tables have changed since they were well, and those that
+/// are not. One statement finds most of them; what it does not tell is asked of those that the session does not know.
 pub fn look_for_changes(session: &Session, log: &Log, sources: &[Source]) {
     let suspects: Vec<i32> = session.fresh(
         "SELECT s.source_id FROM @extschema@.verification_sources s
@@ -515,7 +518,20 @@ pub fn look_for_changes(session: &Session, log: &Log, sources: &[Source]) {
         &[log.id.into()],
         |row| row.required(0),
     );
-    for source in sources.iter().filter(|s| suspects.contains(&s.id)) {
+    let mut unknown: Vec<i32> = sources
+        .iter()
+        .filter(|source| !ready::is_guarded(source))
+        .map(|source| source.id)
+        .collect();
+    if unknown.len() > LOOKED_AT {
+        // Another session looks at others.
+        let first = server::my_pid().unsigned_abs() as usize % unknown.len();
+        unknown.rotate_left(first);
+        unknown.truncate(LOOKED_AT);
+    }
+    let is_looked_at =
+        |source: &&Source| suspects.contains(&source.id) || unknown.contains(&source.id);
+    for source in sources.iter().filter(is_looked_at) {
         if lock::try_access_share(source.relation) {
             open_ready(session, log, std::slice::from_ref(source));
         }

@@ -254,6 +254,14 @@ pub fn rows_by_key(shape: &Shape, attributes: &[Attribute], keys: &[Vec<String>]
     }
 }
 
+/// The row with this key, if its order value is no point on the line; `None` where every value is.
+pub fn row_off_the_line(shape: &Shape, key: Vec<String>) -> Option<Statement> {
+    let finite = finite(shape.order())?;
+    let mut statement = rows_by_key(shape, &shape.sort, &[key]);
+    statement.sql.push_str(&format!(" AND NOT ({finite})"));
+    Some(statement)
+}
+
 /// Rows of tables that inherit from a source are not its rows; those of its partitions are.
 fn from(table: &Table) -> String {
     let only = if table.partitioned { "" } else { "ONLY " };

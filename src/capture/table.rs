@@ -2,7 +2,7 @@
 
 use crate::catalog::sources::Source;
 use crate::encode::Decoder;
-use crate::encode::definition::Definition;
+use crate::encode::definition::{self, Definition};
 use crate::error::Error;
 use crate::pg::datum;
 use crate::pg::spi::Snapshot;
@@ -228,6 +228,16 @@ impl Table {
             return Err(Error::NotAKey {
                 table: self.name.clone(),
                 columns: names.join(", "),
+            });
+        }
+        if let Some(named) = columns
+            .iter()
+            .find(|a| definition::NAMES.contains(&a.base_type))
+        {
+            return Err(Error::KeyNames {
+                table: self.name.clone(),
+                column: named.name.clone(),
+                type_name: named.type_name.clone(),
             });
         }
         match columns

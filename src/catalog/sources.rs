@@ -273,7 +273,7 @@ pub fn readmit(session: &Session, source: &Source) {
     session.execute(
         "UPDATE @extschema@.verification_sources
             SET removed_at = NULL, columns = $2, append_only = $3, allow_truncate = $4, store_leaf_data = $5,
-                backfill = $6, complete = $7, late_accepted = $8
+                backfill = $6, complete = $7, late_accepted = $8, hash_column = $9
           WHERE source_id = $1",
         &[
             source.id.into(),
@@ -284,6 +284,7 @@ pub fn readmit(session: &Session, source: &Source) {
             source.backfill.clone().into(),
             source.complete.into(),
             source.late_accepted.into(),
+            source.hash_column.as_deref().into(),
         ],
     );
     relcache::invalidate(source.relation);

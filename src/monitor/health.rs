@@ -52,6 +52,7 @@ pub fn checks(session: &Session) -> Vec<Check> {
         notifications(session),
         database(session),
         privileges(session),
+        owner(session),
     ];
     for state in states(session) {
         let name = state.name.as_str();
@@ -208,6 +209,30 @@ fn privileges(session: &Session) -> Check {
         writers.is_empty(),
         detail,
         mend.join("; "),
+    )
+}
+
+/// That the extension's owner, as whom it works, is still a superuser.
+fn owner(session: &Session) -> Check {
+    let owner = session.fresh_one(
+        "SELECT pg_catalog.quote_ident(r.rolname), r.rolsuper
+           FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_roles r ON r.oid = e.extowner WHERE e.oid = $1",
+        &[session.extension().into()],
+        |row| (row.required::<String>(0), row.required::<bool>(1)),
+    );
+    let (name, ok) = owner.unwrap_or_else(|| ("nobody".to_owned(), false));
+    let detail = match ok {
+        true => format!("the extension belongs to {name}, a superuser"),
+        false => format!(
+            "the extension belongs to {name}, who is no superuser: what the extension does as its owner may be refused"
+        ),
+    };
+    check(
+        "owner",
+        None,
+        ok,
+        detail,
+        format!("ALTER ROLE {name} SUPERUSER"),
     )
 }
 

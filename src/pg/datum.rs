@@ -168,6 +168,7 @@ pub fn cast(from: pg_sys::Oid, to: pg_sys::Oid, modifier: i32, text: &str) -> St
                         pg_sys::OidFunctionCall3Coll(function, collation, value, any, explicit);
                     output(to, cast)
                 }
+                pg_sys::CoercionPathType::COERCION_PATH_RELABELTYPE => output(to, value.datum()),
                 pg_sys::CoercionPathType::COERCION_PATH_NONE => {
                     pgrx::error!("type {} has no cast to {}", from.to_u32(), to.to_u32())
                 }

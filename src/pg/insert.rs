@@ -3,9 +3,8 @@
 use super::raw::{self, nextval_internal};
 use pgrx::pg_sys;
 
-/// Inserts one row into a table that has one index, over as many of its first columns as the index has, and not
-/// unique. No trigger, default or privilege takes part: the caller gives a value or NULL for each column, of the
-/// column's type.
+/// Inserts one row into a table that has one index, over columns alone. No trigger, default or privilege takes part:
+/// the caller gives a value or NULL for each column, of the column's type.
 pub fn insert(table: pg_sys::Oid, index: pg_sys::Oid, row: &[Option<pg_sys::Datum>]) {
     let mut values: Vec<pg_sys::Datum> = row.iter().map(|d| d.unwrap_or(0.into())).collect();
     let mut nulls: Vec<bool> = row.iter().map(Option::is_none).collect();
@@ -19,19 +18,30 @@ pub fn insert(table: pg_sys::Oid, index: pg_sys::Oid, row: &[Option<pg_sys::Datu
             let relation = raw::table_open(table, lock);
             let index = raw::index_open(index, lock);
             let width = |relation: pg_sys::Relation| (*(*relation).rd_att).natts as usize;
-            if width(relation) != columns || width(index) > columns {
+            if width(relation) != columns {
                 return false;
             }
+            let info = raw::BuildIndexInfo(index);
+            let mut key_values = [pg_sys::Datum::from(0); pg_sys::INDEX_MAX_KEYS as usize];
+            let mut key_nulls = [false; pg_sys::INDEX_MAX_KEYS as usize];
+            for at in 0..width(index) {
+                let column = (*info).ii_IndexAttrNumbers[at] as usize - 1;
+                key_values[at] = *values.add(column);
+                key_nulls[at] = *nulls.add(column);
+            }
+            let check = match (*(*index).rd_index).indisunique {
+                true => pg_sys::IndexUniqueCheck::UNIQUE_CHECK_YES,
+                false => pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO,
+            };
             let tuple = raw::heap_form_tuple((*relation).rd_att, values, nulls);
             raw::simple_heap_insert(relation, tuple);
-            let info = raw::BuildIndexInfo(index);
             raw::index_insert(
                 index,
-                values,
-                nulls,
+                key_values.as_mut_ptr(),
+                key_nulls.as_mut_ptr(),
                 &raw mut (*tuple).t_self,
                 relation,
-                pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO,
+                check,
                 false,
                 info,
             );

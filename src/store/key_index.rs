@@ -79,7 +79,7 @@ fn known(session: &Session, log: &Log, source_id: i32) -> Known {
     let source = sources::by_id(session, source_id);
     let shape = source.as_ref().map(|s| Shape::load(session, log, s));
     let shape = shape.and_then(Result::ok);
-    let equality = shape.as_ref().map(|s| KeyEquality::of(s));
+    let equality = shape.as_ref().map(KeyEquality::of);
     let equality = equality.unwrap_or_default();
     let known = Known {
         relation: source.map_or(pg_sys::InvalidOid, |s| s.relation),
@@ -199,9 +199,17 @@ pub fn misplaced<'e>(session: &Session, log: &Log, entries: &'e [Entry]) -> Vec<
     entries.iter().filter(|e| is_misplaced(e)).collect()
 }
 
-/// True if the hashes of a source's entries are those that look-ups go by now.
-pub fn is_settled(session: &Session, log: &Log, source_id: i32) -> bool {
-    settled(session, log, source_id).is_some()
+/// True if the next batch will compute the hashes of a source's entries anew, since its keys are compared otherwise now.
+pub fn is_outdated(session: &Session, log: &Log, source_id: i32) -> bool {
+    let Known { record, .. } = known(session, log, source_id);
+    let recorded = session.read_one(
+        "SELECT s.key_equality FROM @extschema@.verification_sources s WHERE s.source_id = $1",
+        &[source_id.into()],
+        |row| row.get::<String>(0),
+    );
+    recorded
+        .flatten()
+        .is_some_and(|recorded| recorded != *record)
 }
 
 /// How the keys of a source were compared when the hashes were computed, unless that has changed since.

@@ -278,6 +278,11 @@ fn all_of(session: &Session, source_id: i32) -> Vec<RedactedKey> {
     )
 }
 
+/// True if any key of a source is redacted.
+pub fn is_any(session: &Session, source_id: i32) -> bool {
+    !all_of(session, source_id).is_empty()
+}
+
 /// Whose keys are redacted of the sources of a log.
 pub fn all(session: &Session, snapshot: Snapshot, log: &Log) -> Vec<RedactedKey> {
     session.query(

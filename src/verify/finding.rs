@@ -77,7 +77,7 @@ kinds! {
     Renamed "renamed" Nobody
         "A name stands for another column, label or attribute than when entries were logged, so that rows read otherwise than they did; the versions of the columns say since when."
     OrderChanged "order_changed" Nobody
-        "The order column of a source gets its values in another way than it did when the source was added, or the log has gone past the sequence of the column: rows may come late."
+        "The order column of a source gets its values in another way than it did when the source was added: rows may come late."
     Unredacted "unredacted" Extension
         "The key of an entry was redacted, and what the entry was made from is still stored."
     EntryAltered "entry_altered" Extension

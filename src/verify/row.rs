@@ -5,15 +5,16 @@
 
 use super::configuration::Record;
 use super::rows::{Row, Rows};
+use super::unlogged::NOT_TAKEN;
 use crate::capture::gather;
-use crate::capture::row_key::{self, Finder};
+use crate::capture::row_key::{self, Finder, RowKey};
 use crate::capture::scan::{Leaf, Scan};
 use crate::capture::shape::Shape;
 use crate::capture::statement::{self, Rows as Which};
 use crate::capture::table;
 use crate::capture::table_query::TableQuery;
 use crate::catalog::logs::{self, Log};
-use crate::catalog::sources;
+use crate::catalog::sources::{self, Source};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::prove::{self, Inclusion};
@@ -125,8 +126,13 @@ pub fn verify(
             "the entry is not what the tree says: run verify_log".to_owned(),
         ),
         (Some(entry), Some(Row::Is(hash))) if hash == entry.leaf => {
-            let shape = rows.shape(source_id);
-            (Status::Logged, logged(shape, entry.index, was_another))
+            match logged_otherwise(session, &log, &mut rows, source_id, &key, entry.index)? {
+                Some(why) => (Status::Modified, why),
+                None => {
+                    let shape = rows.shape(source_id);
+                    (Status::Logged, logged(shape, entry.index, was_another))
+                }
+            }
         }
         (_, Some(Row::Is(_))) => (
             Status::Modified,
@@ -157,6 +163,39 @@ pub fn verify(
         row: now,
         detail,
     })
+}
+
+/// Why a row that is as its latest entry says was changed all the same: a source with a watermark logs each row once,
+/// so a row that has an earlier entry was changed, or deleted and inserted again, behind the log's back.
+fn logged_otherwise(
+    session: &Session,
+    log: &Log,
+    rows: &mut Rows,
+    source_id: i32,
+    key: &RowKey,
+    latest: i64,
+) -> Result<Option<String>, Error> {
+    if rows.source(source_id).is_none_or(Source::by_trigger) {
+        return Ok(None);
+    }
+    let snapshot = Snapshot::Statement;
+    let size = heads::latest(session, snapshot, log)?.tree_size;
+    for index in entries::of_row(session, snapshot, log, source_id, key)? {
+        pgrx::check_for_interrupts!();
+        if index >= latest {
+            break;
+        }
+        let entry = entries::at(session, snapshot, log, index, size)?;
+        let row = rows
+            .look_up(session, log, &Record::none(), std::slice::from_ref(&entry))?
+            .pop();
+        if matches!(row, Some(Row::Is(hash)) if hash.as_bytes().as_slice() != entry.leaf_hash) {
+            return Ok(Some(format!(
+                "the row is what entry {latest} says, and was logged as something else before, as entry {index}"
+            )));
+        }
+    }
+    Ok(None)
 }
 
 /// A row is what was logged whatever its columns and labels are called since, and whatever another source of the
@@ -240,14 +279,36 @@ fn unheld(
                 "the row is not in the log: it came past the triggers",
             ),
         },
-        (Some(row), _) => match is_ahead(shape, &row)? {
-            true => said(Status::Waiting, "the row lies ahead of the watermark"),
-            false => said(
-                Status::Unlogged,
-                "the row lies behind the watermark and is not in the log",
-            ),
-        },
+        (Some(row), _) => {
+            let (status, words) = not_logged(shape, &row, key)?;
+            said(status, words)
+        }
     }
+}
+
+/// What is to be said about a row without an entry in a source with a watermark.
+fn not_logged(shape: &Shape, row: &Leaf, key: &str) -> Result<(Status, &'static str), Error> {
+    let off_the_line = statement::row_off_the_line(shape, row_key::parts(shape, key)?)
+        .and_then(|s| TableQuery::on(shape).first(Snapshot::Statement, &s, |_| ()));
+    if is_pruned(shape, row) {
+        return Ok((
+            Status::Unknown,
+            "entries of rows as old as this one were pruned",
+        ));
+    }
+    if off_the_line.is_some() {
+        return Ok((Status::Unlogged, NOT_TAKEN));
+    }
+    Ok(match is_ahead(shape, row)? {
+        true => (Status::Waiting, "the row lies ahead of the watermark"),
+        false => (Status::Unlogged, NOT_TAKEN),
+    })
+}
+
+/// True if the row's entry may have been pruned.
+fn is_pruned(shape: &Shape, row: &Leaf) -> bool {
+    let pruned = shape.source.pruned_order.as_ref();
+    pruned.is_some_and(|text| row.order <= row_key::order_value(shape, text))
 }
 
 fn row_now(session: &Session, log: &Log, shape: &Shape, key: &str) -> Result<Option<Leaf>, Error> {

@@ -664,7 +664,7 @@ fn renamed(shape: &Shape) -> Vec<Finding> {
 }
 
 fn reordered(session: &Session, log: &Log, shape: &Shape) -> Option<Finding> {
-    let problem = state::order_problem(session, log, shape)?;
+    let problem = state::order_changed(session, log, shape)?;
     Some(Finding {
         source_table: Some(shape.source.name.clone()),
         ..Finding::of_log(

@@ -15,6 +15,9 @@ use crate::store::{entries, key_index};
 use merkle_tree::Hash;
 use std::collections::HashSet;
 
+/// What is said of a row that no batch of a source with a watermark has taken, and none will.
+pub(super) const NOT_TAKEN: &str = "the row is not in the log: it lies behind the watermark, or its order value is one that no batch takes (infinity, NaN)";
+
 impl Verification {
     /// Looks up the next rows at or behind the watermark of the `source`-th readable source, of those
     /// that were not read along with the entries.
@@ -95,7 +98,7 @@ impl Verification {
             .into_iter()
             .filter(|r| !logged.contains(&r.key) && !by_earlier_key(r))
             .collect();
-        if !strays.is_empty() && !key_index::is_settled(session, &self.log, id) {
+        if !strays.is_empty() && key_index::is_outdated(session, &self.log, id) {
             let rows = strays.len();
             let detail = format!(
                 "the type or the collation of its key was changed, and the next batch computes the hashes of its keys anew; until then the entries of {rows} rows are not found"
@@ -142,10 +145,7 @@ impl Verification {
                 Kind::Unlogged,
                 "the row is not in the log: it came past the triggers",
             ),
-            false => (
-                Kind::Unlogged,
-                "the row lies behind the watermark and is not in the log",
-            ),
+            false => (Kind::Unlogged, NOT_TAKEN),
         };
         vec![Finding {
             source_table: Some(row.source_table),

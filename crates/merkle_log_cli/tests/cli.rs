@@ -110,6 +110,36 @@ fn exit_codes_say_good_bad_or_unknown() {
 }
 
 #[test]
+fn what_psql_prints_is_read_from_standard_input() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let bundle = orders(20).bundle(&[3], &[&key("example.com/log", 1)]);
+    let hex: String = bundle
+        .to_cbor()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let proof = bundle.tlog_proof(&bundle.entries[0]).to_string();
+    let texts = [
+        bundle.to_json(),
+        format!("\\x{hex}"),
+        bundle.checkpoint.to_string(),
+        proof,
+    ];
+    for text in texts {
+        let printed = at.join("printed");
+        std::fs::write(&printed, text + "\n").unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_merkle-log"))
+            .args(["verify", "--key", &vkey(), "-"])
+            .stdin(std::fs::File::open(&printed).unwrap())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(verify("printed", at).0, 0);
+    }
+}
+
+#[test]
 fn a_policy_asks_for_witnesses() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();

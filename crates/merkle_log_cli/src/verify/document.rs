@@ -1,7 +1,8 @@
 //! Documents: each is known by its beginning.
 
-use super::{Finding, Report, Trust};
+use super::{Finding, Report, Trust, unhex};
 use merkle_tree::{LeafIndex, leaf_hash};
+use std::io::Read;
 use std::path::Path;
 use tlog::{
     Checkpoint, ConsistencyBundle, Content, Error, ProofBundle, Proven, ProvenEntry, ProvenGrowth,
@@ -9,7 +10,7 @@ use tlog::{
 };
 
 pub fn verify(path: &Path, trust: &Trust) -> Result<Report, Finding> {
-    let bytes = std::fs::read(path).map_err(Finding::unreadable(path))?;
+    let bytes = read(path).map_err(Finding::unreadable(path))?;
     let report = match kind(&bytes) {
         Kind::Bundle => Report::Bundle(ProofBundle::from_bytes(&bytes)?.verify(&trust.policy)?),
         Kind::Consistency => Report::Consistency(Box::new(consistency(&bytes, trust)?)),
@@ -25,6 +26,26 @@ pub fn verify(path: &Path, trust: &Trust) -> Result<Report, Finding> {
         }
     }
     Ok(report)
+}
+
+/// A document, or what psql prints of one: it writes `bytea` in hexadecimal, and adds a newline to texts.
+pub fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    match path == Path::new("-") {
+        true => drop(std::io::stdin().read_to_end(&mut bytes)?),
+        false => bytes = std::fs::read(path)?,
+    }
+    if let Some(decoded) = bytes
+        .strip_prefix(b"\\x")
+        .and_then(|hex| unhex(hex.trim_ascii_end()))
+    {
+        return Ok(decoded);
+    }
+    // No document ends in an empty line.
+    if bytes.ends_with(b"\n\n") {
+        bytes.pop();
+    }
+    Ok(bytes)
 }
 
 enum Kind {

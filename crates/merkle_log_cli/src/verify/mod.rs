@@ -13,7 +13,7 @@ pub use report::Report;
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// Proof bundles, tlog-proofs, consistency proofs, checkpoints, exported directories
+    /// Proof bundles, tlog-proofs, consistency proofs, checkpoints, exported directories; - is standard input
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// The verifier key of a log that you trust, or a file that holds it; may be given several times
@@ -114,20 +114,22 @@ fn since(options: &Options, policy: &Policy) -> Result<Option<Checkpoint>, Failu
     let Some(path) = &options.since else {
         return Ok(None);
     };
-    let note = SignedNote::from_bytes(&std::fs::read(path).map_err(Failure::of(path))?)?;
+    let note = SignedNote::from_bytes(&document::read(path).map_err(Failure::of(path))?)?;
     Ok(Some(policy.verify_log(&note)?.checkpoint))
 }
 
 fn leaf_hash(text: &str) -> Result<merkle_tree::Hash, String> {
-    let byte = |pair: &[u8]| {
-        let digits = std::str::from_utf8(pair)
-            .ok()
-            .filter(|pair| !pair.starts_with('+'))?;
-        u8::from_str_radix(digits, 16).ok()
-    };
-    let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(byte).collect();
-    let hash = bytes
-        .filter(|_| text.len() == 64)
-        .and_then(|bytes| bytes.as_slice().try_into().ok());
+    let hash = unhex(text.as_bytes()).and_then(|bytes| bytes.as_slice().try_into().ok());
     hash.ok_or_else(|| "a leaf hash has 64 hexadecimal digits".to_owned())
+}
+
+fn unhex(digits: &[u8]) -> Option<Vec<u8>> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    let (pairs, []) = digits.as_chunks::<2>() else {
+        return None;
+    };
+    pairs
+        .iter()
+        .map(|[high, low]| Some((digit(high)? << 4 | digit(low)?) as u8))
+        .collect()
 }

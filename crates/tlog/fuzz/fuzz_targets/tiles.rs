@@ -16,7 +16,9 @@ fuzz_target!(|input: (u16, &[u8])| {
         }
         assert_eq!(bundle, bytes);
     }
-    if let Ok(path) = String::from_utf8_lossy(bytes).parse::<TilePath>() {
-        assert_eq!(path.to_string().as_bytes(), bytes);
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(path) = text.parse::<TilePath>()
+    {
+        assert_eq!(path.to_string(), text);
     }
 });

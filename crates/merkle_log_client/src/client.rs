@@ -1,0 +1,257 @@
+//! What a log is asked, and what is believed of its answers.
+
+use crate::kept::Kept;
+use crate::tiles::{Tiles, get};
+use crate::{Error, Retry, Transport};
+use merkle_tree::{
+    LeafIndex, TreeSize, VerifyError, consistency_proof, inclusion_proof, leaf_hash, root,
+    verify_consistency, verify_inclusion,
+};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use tlog::{Checkpoint, Policy, ProofBundle, Proven, SignedNote, VerifiedCheckpoint};
+
+/// A client of one log.
+pub struct Client {
+    transport: Box<dyn Transport>,
+    policy: Policy,
+    kept: Kept,
+    retry: Retry,
+}
+
+/// The newest checkpoint that a log shows, now the kept one.
+#[derive(Clone, Debug)]
+pub struct Latest {
+    pub note: SignedNote,
+    pub verified: VerifiedCheckpoint,
+    pub progress: Progress,
+}
+
+/// How a checkpoint continues the one that was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing was kept: this history is believed because there is none to compare it with.
+    First,
+    /// It is the same.
+    Same,
+    /// The log grew, and what it had is unchanged.
+    Grew { from: TreeSize },
+}
+
+const MAX_CHECKPOINT: u64 = 1 << 20;
+
+/// How often another process may be faster.
+const ROUNDS: u32 = 100;
+
+impl Client {
+    /// `kept` is the file of the last checkpoint; it is made when there is one. Clients of one log, also in
+    /// several processes, may share it.
+    pub fn new(
+        transport: impl Transport + 'static,
+        policy: Policy,
+        kept: impl Into<PathBuf>,
+    ) -> Client {
+        Client {
+            transport: Box::new(transport),
+            policy,
+            kept: Kept::new(kept.into()),
+            retry: Retry::default(),
+        }
+    }
+
+    /// A client of the log below a URL.
+    #[cfg(feature = "http")]
+    pub fn http(prefix: &str, policy: Policy, kept: impl Into<PathBuf>) -> Client {
+        Client::new(crate::Http::new(prefix), policy, kept)
+    }
+
+    pub fn with_retry(self, retry: Retry) -> Client {
+        Client { retry, ..self }
+    }
+
+    /// The last checkpoint that was believed, without asking the log.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or its content is not signed by a known log.
+    pub fn kept(&self) -> Result<Option<(SignedNote, VerifiedCheckpoint)>, Error> {
+        let Some(note) = self.kept.read()? else {
+            return Ok(None);
+        };
+        let verified = self.policy.verify_log(&note)?;
+        Ok(Some((note, verified)))
+    }
+
+    /// Asks the log for its newest checkpoint, and keeps it if the log grew from the kept one to it.
+    ///
+    /// # Errors
+    /// If the checkpoint is not valid under the policy, not consistent with the kept one
+    /// ([`Error::NotConsistent`]), or older. Then the kept one stays.
+    pub fn latest(&self) -> Result<Latest, Error> {
+        let bytes = get(&*self.transport, &self.retry, "checkpoint", MAX_CHECKPOINT)?;
+        let note = SignedNote::from_bytes(&bytes)?;
+        let verified = self.policy.verify(&note)?;
+        for _ in 0..ROUNDS {
+            let kept = self.kept()?;
+            let progress = self.progress(kept.as_ref(), &note, &verified.checkpoint)?;
+            // Comparing may take long, and is done without the lock: then it is good only for what was compared.
+            let lock = self.kept.lock()?;
+            let compared = kept.map(|(note, _)| note);
+            if self.kept.read()? != compared {
+                continue;
+            }
+            if compared.as_ref() != Some(&note) {
+                self.kept.replace(&note, &lock)?;
+            }
+            return Ok(Latest {
+                note,
+                verified,
+                progress,
+            });
+        }
+        Err(Error::Busy)
+    }
+
+    /// An entry of the log, proven to be in the kept checkpoint.
+    ///
+    /// # Errors
+    /// If there is no such entry, the log does not serve it, or it is not the one that the checkpoint commits to.
+    pub fn entry(&self, index: u64) -> Result<Vec<u8>, Error> {
+        let (_, verified) = self.kept()?.ok_or(Error::NothingKept)?;
+        let checkpoint = verified.checkpoint;
+        let size = checkpoint.size();
+        let no_such_entry = Error::NoSuchEntry {
+            index,
+            size: size.get(),
+        };
+        let at = match LeafIndex::new(index) {
+            Ok(at) if index < size.get() => at,
+            _ => return Err(no_such_entry),
+        };
+        let mut tiles = self.tiles(size);
+        let entry = tiles.entry(index)?;
+        let path = inclusion_proof(&mut tiles, at, size).map_err(read_error)?;
+        verify_inclusion(&leaf_hash(&entry), at, size, &path, checkpoint.root())
+            .map_err(|why| tlog::Error::Inclusion { index, why })?;
+        Ok(entry)
+    }
+
+    /// What a proof bundle proves, if its log's checkpoint is also part of the history that was kept.
+    ///
+    /// # Errors
+    /// If the bundle does not prove it, or the log has shown another history ([`Error::NotConsistent`]).
+    pub fn verify(&self, bundle: &ProofBundle) -> Result<Proven, Error> {
+        let proven = bundle.verify(&self.policy)?;
+        let (kept_note, kept) = self.kept()?.ok_or(Error::NothingKept)?;
+        let kept = kept.checkpoint;
+        let mut level = (&proven, bundle);
+        while level.0.checkpoint.checkpoint.origin() != kept.origin() {
+            level = match (&level.0.hub, &level.1.hub) {
+                (Some(proven), Some(bundle)) => (proven, bundle),
+                _ => {
+                    return Err(Error::OtherLog {
+                        kept: kept.origin().to_owned(),
+                        shown: proven.checkpoint.checkpoint.origin().to_owned(),
+                    });
+                }
+            };
+        }
+        let shown = &level.0.checkpoint.checkpoint;
+        let grew = match shown.size() <= kept.size() {
+            true => self.grew(shown, &kept),
+            false => self.grew(&kept, shown),
+        };
+        grew.map_err(|error| error.between(&kept_note, &level.1.checkpoint))?;
+        Ok(proven)
+    }
+
+    fn progress(
+        &self,
+        kept: Option<&(SignedNote, VerifiedCheckpoint)>,
+        note: &SignedNote,
+        shown: &Checkpoint,
+    ) -> Result<Progress, Error> {
+        let Some((kept_note, kept)) = kept else {
+            return Ok(Progress::First);
+        };
+        let kept = &kept.checkpoint;
+        if kept.origin() != shown.origin() {
+            return Err(Error::OtherLog {
+                kept: kept.origin().to_owned(),
+                shown: shown.origin().to_owned(),
+            });
+        }
+        if shown.size() < kept.size() {
+            return Err(Error::Older {
+                kept: kept.size().get(),
+                shown: shown.size().get(),
+            });
+        }
+        self.grew(kept, shown)
+            .map_err(|error| error.between(kept_note, note))?;
+        Ok(match kept.size() == shown.size() {
+            true => Progress::Same,
+            false => Progress::Grew { from: kept.size() },
+        })
+    }
+
+    /// That the entries of `old` are the first of `new`, by a proof from the log's tiles.
+    fn grew(&self, old: &Checkpoint, new: &Checkpoint) -> Result<(), Unproven> {
+        if old.size() == new.size() {
+            return match old.root() == new.root() {
+                true => Ok(()),
+                false => Err(Unproven::False(tlog::Error::Fork {
+                    origin: new.origin().to_owned(),
+                    size: new.size().get(),
+                })),
+            };
+        }
+        let mut tiles = self.tiles(new.size());
+        let unread = |error| Unproven::Unread(read_error(error));
+        let path = consistency_proof(&mut tiles, old.size(), new.size()).map_err(unread)?;
+        let prefix = root(&mut tiles, old.size()).map_err(unread)?;
+        // First that the tiles are those of the new root: a damaged mirror must not look like a rewritten log.
+        verify_consistency(old.size(), new.size(), &prefix, new.root(), &path)
+            .map_err(|why| Unproven::Unread(tlog::Error::Consistency(why).into()))?;
+        match prefix == *old.root() {
+            true => Ok(()),
+            false => Err(Unproven::False(tlog::Error::Consistency(
+                VerifyError::RootMismatch,
+            ))),
+        }
+    }
+
+    fn tiles(&self, size: TreeSize) -> Tiles<'_> {
+        Tiles {
+            transport: &*self.transport,
+            retry: &self.retry,
+            size,
+            read: HashMap::new(),
+        }
+    }
+}
+
+/// Why growth is not proven.
+enum Unproven {
+    Unread(Error),
+    False(tlog::Error),
+}
+
+impl Unproven {
+    fn between(self, kept: &SignedNote, shown: &SignedNote) -> Error {
+        match self {
+            Unproven::Unread(error) => error,
+            Unproven::False(why) => Error::NotConsistent {
+                kept: Box::new(kept.clone()),
+                shown: Box::new(shown.clone()),
+                why,
+            },
+        }
+    }
+}
+
+fn read_error(error: merkle_tree::Error<Error>) -> Error {
+    match error {
+        merkle_tree::Error::Read(error) => error,
+        _ => Error::Tlog(tlog::Error::Tile("it has fewer hashes than the tree needs")),
+    }
+}

@@ -1,0 +1,60 @@
+//! Logs over HTTP, with the certificates that the system trusts.
+
+use crate::transport::{Transport, TransportError, read_at_most};
+use std::sync::Arc;
+use std::time::Duration;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+/// A log below a URL.
+#[derive(Debug)]
+pub struct Http {
+    prefix: String,
+    agent: ureq::Agent,
+}
+
+/// How long one file may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Http {
+    /// The log whose files are below `prefix`, such as `https://example.com/orders`.
+    pub fn new(prefix: &str) -> Http {
+        let system = rustls_native_certs::load_native_certs().certs;
+        let roots: Vec<_> = system
+            .iter()
+            .map(|der| Certificate::from_der(der).to_owned())
+            .collect();
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::Specific(Arc::new(roots)))
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .build();
+        let config = ureq::Agent::config_builder()
+            .tls_config(tls)
+            .timeout_global(Some(TIMEOUT))
+            .user_agent(concat!("merkle_log_client/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Http {
+            prefix: prefix.trim_end_matches('/').to_owned(),
+            agent: config.into(),
+        }
+    }
+}
+
+impl Transport for Http {
+    fn get(&self, path: &str, limit: u64) -> Result<Vec<u8>, TransportError> {
+        match self.agent.get(format!("{}/{path}", self.prefix)).call() {
+            Ok(response) => read_at_most(response.into_body().into_reader(), limit),
+            // A pruned file is gone.
+            Err(ureq::Error::StatusCode(404 | 410)) => Err(TransportError::NotFound),
+            Err(ureq::Error::StatusCode(code @ (408 | 425 | 429 | 500..))) => {
+                Err(TransportError::Passing(format!("HTTP status {code}")))
+            }
+            Err(ureq::Error::StatusCode(code)) => {
+                Err(TransportError::Lasting(format!("HTTP status {code}")))
+            }
+            Err(error @ (ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::Tls(_))) => {
+                Err(TransportError::Lasting(error.to_string()))
+            }
+            Err(error) => Err(TransportError::Passing(error.to_string())),
+        }
+    }
+}
