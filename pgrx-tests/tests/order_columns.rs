@@ -547,9 +547,9 @@ fn a_sequence_that_only_its_owner_may_read_is_a_ceiling() {
     let mut a = cluster.client("postgres");
     run(
         &mut a,
-        "DROP EXTENSION merkle_log; CREATE ROLE leaving SUPERUSER; CREATE ROLE app; GRANT CREATE ON SCHEMA public TO app;
-         SET ROLE leaving; CREATE EXTENSION merkle_log; RESET ROLE;
-         SET ROLE app; CREATE TABLE o (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY); RESET ROLE;
+        "DROP EXTENSION merkle_log; CREATE ROLE leaving SUPERUSER; CREATE ROLE app; CREATE SCHEMA app AUTHORIZATION app;
+         SET ROLE leaving; CREATE EXTENSION merkle_log; RESET ROLE; SET search_path = public, app;
+         SET ROLE app; CREATE TABLE app.o (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY); RESET ROLE;
          SELECT create_log('o'); SELECT add_source('o', 'o', 'id'); INSERT INTO o DEFAULT VALUES",
     );
     assert_eq!(drain(&mut a, "o"), 1);

@@ -209,8 +209,8 @@ fn the_socket_tells_nothing_to_who_cannot_prove_the_key() {
     let mut socket = std::os::unix::net::UnixStream::connect(path.join("socket")).unwrap();
     let mut hello = [0; 5 + 33];
     socket.read_exact(&mut hello).unwrap();
-    // An answer of version 1 with a proof of zeros, as a plain ledger's reader gives it.
-    let mut admission = vec![5, 33, 0, 0, 0, 1];
+    // An answer of the version that was said, with a proof of zeros, as a plain ledger's reader gives it.
+    let mut admission = vec![5, 33, 0, 0, 0, hello[5]];
     admission.extend([0; 32]);
     socket.write_all(&admission).unwrap();
     let mut said = Vec::new();
