@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Installs what building and testing need and is missing: Debian packages, cargo-pgrx; for `lint` cargo-deny,
-# for `test` cargo-nextest, Go, Node and a Python package.
+# for `test` cargo-nextest, Go, Node, a Python package, and PostgreSQL clients of other languages in target/clients.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(postgresql-15 postgresql-15-cron postgresql-server-dev-15 clang libclang-dev gcc make pkg-config libssl-dev valgrind)
 [ "${1:-}" = test ] && packages+=(golang-go golang-golang-x-mod-dev python3-venv)
 [ "${1:-}" = test ] && ! command -v node >/dev/null && packages+=(nodejs)
+[ "${1:-}" = test ] && ! command -v npm >/dev/null && packages+=(npm)
 [ "$(id -u)" -eq 0 ] && packages+=(sudo)
 missing=()
 for package in "${packages[@]}"; do
@@ -42,7 +43,23 @@ fi
 if [ "${1:-}" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
     tool cargo-nextest --version 0.9.143
 fi
-[ "${1:-}" = test ] && scripts/interop-python.sh
+# Each in the version that the tests were written for; the stamp says which are there.
+if [ "${1:-}" = test ]; then
+    clients="psycopg[binary]==3.3.9 asyncpg==0.32.0 pg@8.23.1"
+    if [ "$(cat target/clients/.complete 2>/dev/null)" != "$clients" ]; then
+        echo "installing $clients"
+        rm -rf target/clients
+        mkdir -p target/clients/node
+        read -ra all <<<"$clients"
+        python3 -m venv target/clients/python
+        target/clients/python/bin/pip install -q "${all[@]:0:2}"
+        npm install --silent --prefix target/clients/node "${all[2]}"
+        echo "$clients" >target/clients/.complete
+    fi
+fi
+if [ "${1:-}" = test ]; then
+    scripts/interop-python.sh
+fi
 if [ "${1:-}" = lint ] && ! cargo deny --version >/dev/null 2>&1; then
     tool cargo-deny
 fi

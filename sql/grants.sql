@@ -35,8 +35,8 @@ END
 $$;
 
 REVOKE ALL ON FUNCTION
-    @extschema@.create_log(text, integer, interval, interval, interval),
-    @extschema@.alter_log(text, text, integer, interval, interval, interval),
+    @extschema@.create_log(text, integer, interval, interval, interval, boolean, text, interval),
+    @extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval),
     @extschema@.enable_log(text),
     @extschema@.disable_log(text),
     @extschema@.pause_log(text),
@@ -54,6 +54,12 @@ REVOKE ALL ON FUNCTION
     @extschema@.adopt_database(text),
     @extschema@.redact(text, bigint, text),
     @extschema@.redact_row(text, regclass, text, text),
+    @extschema@.redact_row_of(text, regclass, text, "any"),
+    @extschema@.redact_row_of(text, regclass, text, text[]),
+    @extschema@.checkpoint(text),
+    @extschema@.checkpoint_key(text),
+    @extschema@.accept_checkpoint(text),
+    @extschema@.add_cosignature(text, text, text[]),
     @extschema@.prune_log(text, bigint),
     @extschema@.merkle_log_warm(text),
     @extschema@.schedule_log(text, text),
@@ -74,6 +80,9 @@ REVOKE ALL ON
     @extschema@.merkle_order_index,
     @extschema@.merkle_tile,
     @extschema@.merkle_tree_head,
+    @extschema@.merkle_hash_index,
+    @extschema@.merkle_checkpoint,
+    @extschema@.merkle_accepted_checkpoint,
     @extschema@.merkle_leaf_data,
     @extschema@.merkle_statement,
     @extschema@.merkle_set_aside,
@@ -88,7 +97,8 @@ FROM PUBLIC;
 GRANT SELECT ON
     @extschema@.merkle_log_status,
     @extschema@.merkle_log_progress,
-    @extschema@.merkle_log_leaves
+    @extschema@.merkle_log_leaves,
+    @extschema@.merkle_log_checkpoints
 TO PUBLIC;
 GRANT SELECT ON @extschema@.merkle_log_sources, @extschema@.merkle_log_coverage TO pg_monitor;
 GRANT EXECUTE ON FUNCTION

@@ -628,3 +628,569 @@ COMMENT ON FUNCTION @extschema@.verify_row(text, regclass, text) IS 'Whether a r
 COMMENT ON FUNCTION @extschema@.late_entries(text) IS 'Entries of rows that were found after they should have been logged, and when; keys are shown to those who may read the source.';
 COMMENT ON FUNCTION @extschema@.adopt_database(text) IS 'Says what a database is that has the logs of another: continue takes its place, copy disables the logs.';
 COMMENT ON FUNCTION @extschema@.held_as_copy_of() IS 'The database whose logs this one has, while nobody has said what this one is; NULL otherwise.';
+
+-- Keys as applications have them (sql/by_key.sql).
+
+CREATE FUNCTION @extschema@.inclusion_proof_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key "any"
+) RETURNS TABLE (
+    leaf_index bigint,
+    tree_size  bigint,
+    leaf_hash  bytea,
+    root_hash  bytea,
+    path       bytea[]
+)
+STABLE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'inclusion_proof_of_wrapper';
+
+CREATE FUNCTION @extschema@.inclusion_proof_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key text[]
+) RETURNS TABLE (
+    leaf_index bigint,
+    tree_size  bigint,
+    leaf_hash  bytea,
+    root_hash  bytea,
+    path       bytea[]
+)
+STABLE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'inclusion_proof_of_wrapper';
+
+CREATE FUNCTION @extschema@.wait_for_inclusion_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key "any"
+) RETURNS TABLE (
+    leaf_index bigint,
+    tree_size  bigint,
+    leaf_hash  bytea,
+    root_hash  bytea,
+    path       bytea[]
+)
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'wait_for_inclusion_of_wrapper';
+
+CREATE FUNCTION @extschema@.wait_for_inclusion_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key text[]
+) RETURNS TABLE (
+    leaf_index bigint,
+    tree_size  bigint,
+    leaf_hash  bytea,
+    root_hash  bytea,
+    path       bytea[]
+)
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'wait_for_inclusion_of_wrapper';
+
+CREATE FUNCTION @extschema@.history_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key "any"
+) RETURNS TABLE (
+    leaf_index       bigint,
+    operation        text,
+    row_data         jsonb,
+    transaction_id   text,
+    user_name        text,
+    application_name text,
+    statement_at     timestamptz
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'history_of_wrapper';
+
+CREATE FUNCTION @extschema@.history_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key text[]
+) RETURNS TABLE (
+    leaf_index       bigint,
+    operation        text,
+    row_data         jsonb,
+    transaction_id   text,
+    user_name        text,
+    application_name text,
+    statement_at     timestamptz
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'history_of_wrapper';
+
+CREATE FUNCTION @extschema@.verify_row_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key "any"
+) RETURNS TABLE (
+    status     text,
+    leaf_index bigint,
+    tree_size  bigint,
+    leaf_hash  bytea,
+    row_hash   bytea,
+    root_hash  bytea,
+    path       bytea[],
+    detail     text
+)
+STABLE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'verify_row_of_wrapper';
+
+CREATE FUNCTION @extschema@.verify_row_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key text[]
+) RETURNS TABLE (
+    status     text,
+    leaf_index bigint,
+    tree_size  bigint,
+    leaf_hash  bytea,
+    row_hash   bytea,
+    root_hash  bytea,
+    path       bytea[],
+    detail     text
+)
+STABLE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'verify_row_of_wrapper';
+
+CREATE FUNCTION @extschema@.redact_row_of(
+    log          text,
+    source_table regclass,
+    reason       text,
+    VARIADIC key "any"
+) RETURNS bigint
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'redact_row_of_wrapper';
+
+CREATE FUNCTION @extschema@.redact_row_of(
+    log          text,
+    source_table regclass,
+    reason       text,
+    VARIADIC key text[]
+) RETURNS bigint
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'redact_row_of_wrapper';
+
+REVOKE ALL ON FUNCTION
+    @extschema@.redact_row_of(text, regclass, text, "any"),
+    @extschema@.redact_row_of(text, regclass, text, text[])
+FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.inclusion_proof_of(text, regclass, "any") IS 'The proof that a row is in the log, by the values of the row''s key.';
+COMMENT ON FUNCTION @extschema@.inclusion_proof_of(text, regclass, text[]) IS 'The proof that a row is in the log, by the values of the row''s key.';
+COMMENT ON FUNCTION @extschema@.wait_for_inclusion_of(text, regclass, "any") IS 'Waits until a row is in the log, for as long as merkle_log.inclusion_timeout says, and returns its inclusion proof.';
+COMMENT ON FUNCTION @extschema@.wait_for_inclusion_of(text, regclass, text[]) IS 'Waits until a row is in the log, for as long as merkle_log.inclusion_timeout says, and returns its inclusion proof.';
+COMMENT ON FUNCTION @extschema@.history_of(text, regclass, "any") IS 'Every version of a row that the log keeps, by the values of the row''s key.';
+COMMENT ON FUNCTION @extschema@.history_of(text, regclass, text[]) IS 'Every version of a row that the log keeps, by the values of the row''s key.';
+COMMENT ON FUNCTION @extschema@.verify_row_of(text, regclass, "any") IS 'Whether a row, as it is now, is what was logged, by the values of the row''s key.';
+COMMENT ON FUNCTION @extschema@.verify_row_of(text, regclass, text[]) IS 'Whether a row, as it is now, is what was logged, by the values of the row''s key.';
+COMMENT ON FUNCTION @extschema@.redact_row_of(text, regclass, text, "any") IS 'Redacts every entry of a row, those to come included, by the values of the row''s key; returns how many were redacted now.';
+COMMENT ON FUNCTION @extschema@.redact_row_of(text, regclass, text, text[]) IS 'Redacts every entry of a row, those to come included, by the values of the row''s key; returns how many were redacted now.';
+
+-- Leaf hashes, roots, and what checkpoints need of a log.
+
+ALTER TABLE @extschema@.verification_logs
+    ADD COLUMN find_by_hash boolean NOT NULL DEFAULT false,
+    ADD COLUMN origin text COLLATE "C" UNIQUE,
+    ADD COLUMN checkpoint_interval interval CHECK (checkpoint_interval OPERATOR(pg_catalog.>) interval '0');
+
+CREATE INDEX merkle_tree_head_root_hash ON @extschema@.merkle_tree_head (root_hash);
+
+CREATE TABLE @extschema@.merkle_hash_index (
+    log_id  integer NOT NULL,
+    run     bigint  NOT NULL,
+    entries integer NOT NULL,
+    hashes  bytea   NOT NULL,
+    PRIMARY KEY (log_id, run)
+) USING heap;
+
+ALTER TABLE @extschema@.merkle_hash_index ALTER COLUMN hashes SET STORAGE EXTERNAL;
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_hash_index', '');
+
+CREATE FUNCTION @extschema@.create_log(
+    name                text,
+    batch_size          integer DEFAULT NULL,
+    settle              interval DEFAULT '0',
+    run_interval        interval DEFAULT NULL,
+    reconcile_interval  interval DEFAULT NULL,
+    find_by_hash        boolean DEFAULT false,
+    origin              text DEFAULT NULL,
+    checkpoint_interval interval DEFAULT NULL
+) RETURNS integer
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'create_log_v3_wrapper';
+
+CREATE FUNCTION @extschema@.alter_log(
+    name                text,
+    new_name            text DEFAULT NULL,
+    batch_size          integer DEFAULT NULL,
+    settle              interval DEFAULT NULL,
+    run_interval        interval DEFAULT NULL,
+    reconcile_interval  interval DEFAULT NULL,
+    find_by_hash        boolean DEFAULT NULL,
+    origin              text DEFAULT NULL,
+    checkpoint_interval interval DEFAULT NULL
+) RETURNS void
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'alter_log_v3_wrapper';
+
+-- Functions that have got more arguments keep the privileges that were granted on them.
+DO $$
+DECLARE
+    replaced record;
+    granted  record;
+BEGIN
+    FOR replaced IN
+        SELECT p.old::pg_catalog.regprocedure AS old, p.new::pg_catalog.regprocedure AS new FROM (VALUES
+            ('@extschema@.create_log(text, integer, interval, interval, interval)', '@extschema@.create_log(text, integer, interval, interval, interval, boolean, text, interval)'),
+            ('@extschema@.alter_log(text, text, integer, interval, interval, interval)', '@extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval)')) p (old, new)
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', replaced.new);
+        -- Nor is what ALTER DEFAULT PRIVILEGES has given to others meant for it.
+        FOR granted IN
+            SELECT a.grantee
+              FROM pg_catalog.pg_proc f, pg_catalog.aclexplode(f.proacl) a
+             WHERE f.oid OPERATOR(pg_catalog.=) replaced.new AND a.grantee OPERATOR(pg_catalog.<>) f.proowner
+        LOOP
+            EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %s', replaced.new,
+                pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(granted.grantee)));
+        END LOOP;
+        FOR granted IN
+            SELECT a.grantee, a.is_grantable
+              FROM pg_catalog.pg_proc f, pg_catalog.aclexplode(f.proacl) a
+             WHERE f.oid OPERATOR(pg_catalog.=) replaced.old AND a.grantee OPERATOR(pg_catalog.<>) f.proowner
+        LOOP
+            EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %s%s', replaced.new,
+                CASE WHEN granted.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+                     ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(granted.grantee)) END,
+                CASE WHEN granted.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END);
+        END LOOP;
+        EXECUTE pg_catalog.format('DROP FUNCTION %s', replaced.old);
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION @extschema@.find_leaf(
+    log       text,
+    leaf_hash bytea
+) RETURNS SETOF bigint
+STABLE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'find_leaf_wrapper';
+
+CREATE FUNCTION @extschema@.has_leaf(
+    log       text,
+    leaf_hash bytea
+) RETURNS boolean
+STABLE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'has_leaf_wrapper';
+
+CREATE FUNCTION @extschema@.find_root(
+    log       text,
+    root_hash bytea
+) RETURNS bigint
+STABLE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'find_root_wrapper';
+
+CREATE FUNCTION @extschema@.has_root(
+    log       text,
+    root_hash bytea
+) RETURNS boolean
+STABLE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'has_root_wrapper';
+
+CREATE FUNCTION @extschema@.inclusion_proof_by_hash(
+    log       text,
+    leaf_hash bytea,
+    tree_size bigint DEFAULT NULL
+) RETURNS TABLE (
+    leaf_index bigint,
+    tree_size  bigint,
+    leaf_hash  bytea,
+    root_hash  bytea,
+    path       bytea[]
+)
+STABLE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'inclusion_proof_by_hash_wrapper';
+
+CREATE FUNCTION @extschema@.consistency_proof_by_root(
+    log      text,
+    old_root bytea,
+    new_size bigint DEFAULT NULL
+) RETURNS TABLE (
+    old_size bigint,
+    new_size bigint,
+    old_root bytea,
+    new_root bytea,
+    path     bytea[]
+)
+STABLE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'consistency_proof_by_root_wrapper';
+
+CREATE FUNCTION @extschema@.log_entries(
+    log        text,
+    from_index bigint DEFAULT 0,
+    to_index   bigint DEFAULT NULL
+) RETURNS TABLE (
+    leaf_index   bigint,
+    source_table text,
+    source_key   text,
+    leaf_hash    bytea,
+    leaf_data    bytea
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'log_entries_wrapper';
+
+COMMENT ON FUNCTION @extschema@.create_log(text, integer, interval, interval, interval, boolean, text, interval) IS 'Creates a log; returns its id.';
+COMMENT ON FUNCTION @extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval) IS 'Changes a log''s settings; NULL leaves a setting as it is.';
+COMMENT ON COLUMN @extschema@.verification_logs.find_by_hash IS 'The log is to find leaf hashes fast: batches extend merkle_hash_index.';
+COMMENT ON COLUMN @extschema@.verification_logs.origin IS 'The log''s name in checkpoints; NULL until it has one.';
+COMMENT ON COLUMN @extschema@.verification_logs.checkpoint_interval IS 'How often the background worker signs a checkpoint of what is new; NULL: never.';
+COMMENT ON TABLE @extschema@.merkle_hash_index IS 'Where leaf hashes are: one row for each 16,384 entries of a log with find_by_hash.';
+COMMENT ON COLUMN @extschema@.merkle_hash_index.hashes IS 'For each entry the first four bytes of its leaf hash and its place among the 16,384 in two, sorted.';
+COMMENT ON FUNCTION @extschema@.find_leaf(text, bytea) IS 'The leaf indexes of the entries with a leaf hash.';
+COMMENT ON FUNCTION @extschema@.has_leaf(text, bytea) IS 'Whether the log has an entry with a leaf hash.';
+COMMENT ON FUNCTION @extschema@.find_root(text, bytea) IS 'The tree size at which a tree head of the log has this root; NULL if none has.';
+COMMENT ON FUNCTION @extschema@.has_root(text, bytea) IS 'Whether a tree head of the log has this root.';
+COMMENT ON FUNCTION @extschema@.inclusion_proof_by_hash(text, bytea, bigint) IS 'The proof that an entry is in the log, by its leaf hash: of several, the first.';
+COMMENT ON FUNCTION @extschema@.consistency_proof_by_root(text, bytea, bigint) IS 'The proof that the log only grew since a tree head, by the root of that.';
+COMMENT ON FUNCTION @extschema@.log_entries(text, bigint, bigint) IS 'The entries from one leaf index up to another, in order; keys and leaf data for those who may read the source.';
+
+-- Checkpoints.
+
+-- What was signed, for ever: the row stays when its log is dropped, so that no other log gets its origin.
+CREATE TABLE @extschema@.merkle_checkpoint (
+    log_id       integer     NOT NULL,
+    tree_size    bigint      NOT NULL,
+    root_hash    bytea       NOT NULL,
+    origin       text        COLLATE "C" NOT NULL,
+    note         text        NOT NULL,
+    verifier_key text        NOT NULL,
+    signed_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (log_id, tree_size)
+) USING heap;
+
+CREATE INDEX merkle_checkpoint_origin ON @extschema@.merkle_checkpoint (origin);
+
+CREATE TABLE @extschema@.merkle_accepted_checkpoint (
+    log_id      integer     NOT NULL,
+    tree_size   bigint      NOT NULL,
+    root_hash   bytea       NOT NULL,
+    note        text        NOT NULL,
+    accepted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (log_id, tree_size, root_hash)
+) USING heap;
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_checkpoint', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_accepted_checkpoint', '');
+
+-- What was signed is for everyone.
+CREATE VIEW @extschema@.merkle_log_checkpoints AS
+SELECT l.log_name,
+       c.origin,
+       c.tree_size,
+       c.root_hash,
+       c.note,
+       c.verifier_key,
+       c.signed_at
+  FROM @extschema@.verification_logs l
+  JOIN @extschema@.merkle_checkpoint c ON c.log_id OPERATOR(pg_catalog.=) l.log_id;
+
+CREATE FUNCTION @extschema@.checkpoint(
+    log text
+) RETURNS text
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'checkpoint_wrapper';
+
+CREATE FUNCTION @extschema@.checkpoint_key(
+    log text
+) RETURNS text
+STABLE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'checkpoint_key_wrapper';
+
+CREATE FUNCTION @extschema@.accept_checkpoint(
+    note text
+) RETURNS text
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'accept_checkpoint_wrapper';
+
+CREATE FUNCTION @extschema@.add_cosignature(
+    log          text,
+    note         text,
+    witness_keys text[]
+) RETURNS integer
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'add_cosignature_wrapper';
+
+REVOKE ALL ON FUNCTION
+    @extschema@.checkpoint(text),
+    @extschema@.checkpoint_key(text),
+    @extschema@.accept_checkpoint(text),
+    @extschema@.add_cosignature(text, text, text[])
+FROM PUBLIC;
+
+REVOKE ALL ON
+    @extschema@.merkle_hash_index,
+    @extschema@.merkle_checkpoint,
+    @extschema@.merkle_accepted_checkpoint
+FROM PUBLIC;
+
+GRANT SELECT ON @extschema@.merkle_log_checkpoints TO PUBLIC;
+
+COMMENT ON TABLE @extschema@.merkle_checkpoint IS 'Tree heads that were signed, each as a C2SP checkpoint; the rows of a dropped log stay.';
+COMMENT ON COLUMN @extschema@.merkle_checkpoint.note IS 'The signed note: origin, size and root, the log''s signature, and cosignatures.';
+COMMENT ON COLUMN @extschema@.merkle_checkpoint.verifier_key IS 'The key by which the log''s signature is verified.';
+COMMENT ON TABLE @extschema@.merkle_accepted_checkpoint IS 'Checkpoints that are known to have been signed: nothing is signed that does not contain them.';
+COMMENT ON VIEW @extschema@.merkle_log_checkpoints IS 'The checkpoints of all logs.';
+COMMENT ON FUNCTION @extschema@.checkpoint(text) IS 'The log''s newest checkpoint, a signed note, after signing what is new; on a standby the newest that was signed.';
+COMMENT ON FUNCTION @extschema@.checkpoint_key(text) IS 'The verifier key of the log''s checkpoints.';
+COMMENT ON FUNCTION @extschema@.accept_checkpoint(text) IS 'Takes a checkpoint that is known outside, so that nothing is signed which does not contain it; returns contained, lost_tail or rewrote_history.';
+COMMENT ON FUNCTION @extschema@.add_cosignature(text, text, text[]) IS 'Adds the signatures of a note that witnesses with these keys have made over a checkpoint of the log; returns how many.';
+
+-- Proof bundles.
+
+CREATE FUNCTION @extschema@.proof_bundle_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key "any"
+) RETURNS TABLE (
+    "json"     text,
+    cbor       bytea,
+    tlog_proof text
+)
+STABLE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'proof_bundle_of_wrapper';
+
+CREATE FUNCTION @extschema@.proof_bundle_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key text[]
+) RETURNS TABLE (
+    "json"     text,
+    cbor       bytea,
+    tlog_proof text
+)
+STABLE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'proof_bundle_of_wrapper';
+
+CREATE FUNCTION @extschema@.proof_bundle(
+    log                 text,
+    VARIADIC leaf_index bigint[]
+) RETURNS TABLE (
+    "json"     text,
+    cbor       bytea,
+    tlog_proof text
+)
+STABLE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'proof_bundle_wrapper';
+
+CREATE FUNCTION @extschema@.verify_bundle(
+    bundle       bytea,
+    verifier_key text
+) RETURNS TABLE (
+    valid        boolean,
+    origin       text,
+    tree_size    bigint,
+    leaf_indexes bigint[],
+    problem      text
+)
+IMMUTABLE STRICT PARALLEL SAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'verify_bundle_wrapper';
+
+CREATE FUNCTION @extschema@.verify_bundle(
+    bundle       text,
+    verifier_key text
+) RETURNS TABLE (
+    valid        boolean,
+    origin       text,
+    tree_size    bigint,
+    leaf_indexes bigint[],
+    problem      text
+)
+IMMUTABLE STRICT PARALLEL SAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'verify_bundle_text_wrapper';
+
+COMMENT ON FUNCTION @extschema@.proof_bundle(text, bigint[]) IS 'What an outsider needs to check entries of the log: their proofs, and the newest checkpoint, as JSON, as CBOR, and as C2SP tlog-proof.';
+COMMENT ON FUNCTION @extschema@.proof_bundle_of(text, regclass, "any") IS 'What an outsider needs to check a row''s latest entry, by the values of the row''s key.';
+COMMENT ON FUNCTION @extschema@.proof_bundle_of(text, regclass, text[]) IS 'What an outsider needs to check a row''s latest entry, by the values of the row''s key.';
+COMMENT ON FUNCTION @extschema@.verify_bundle(bytea, text) IS 'Whether a proof bundle holds, by the verifier key of its log; reads nothing.';
+COMMENT ON FUNCTION @extschema@.verify_bundle(text, text) IS 'Whether a proof bundle as JSON holds, by the verifier key of its log; reads nothing.';
+
+-- What ALTER DEFAULT PRIVILEGES has given to others is not meant for these either.
+DO $$
+DECLARE
+    revoke text;
+BEGIN
+    FOR revoke IN
+        SELECT pg_catalog.format('REVOKE ALL ON %s %s FROM %s', o.kind, o.name,
+                                 pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)))
+          FROM (SELECT c.relowner, c.relacl, 'TABLE', c.oid::pg_catalog.regclass::pg_catalog.text
+                  FROM pg_catalog.pg_class c
+                 WHERE c.relnamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
+                   AND c.relname OPERATOR(pg_catalog.=) ANY (ARRAY['merkle_hash_index', 'merkle_checkpoint',
+                           'merkle_accepted_checkpoint', 'merkle_log_checkpoints']::pg_catalog.name[])
+                UNION ALL
+                SELECT p.proowner, p.proacl, 'FUNCTION', p.oid::pg_catalog.regprocedure::pg_catalog.text
+                  FROM pg_catalog.pg_proc p
+                 WHERE p.pronamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
+                   AND p.proname OPERATOR(pg_catalog.=) ANY (ARRAY[
+                           'inclusion_proof_of', 'wait_for_inclusion_of', 'history_of', 'verify_row_of',
+                           'proof_bundle_of', 'redact_row_of', 'find_leaf', 'has_leaf',
+                           'find_root', 'has_root', 'inclusion_proof_by_hash', 'consistency_proof_by_root',
+                           'log_entries', 'checkpoint', 'checkpoint_key', 'accept_checkpoint',
+                           'add_cosignature', 'proof_bundle', 'verify_bundle']::pg_catalog.name[])) o (owner, acl, kind, name)
+         CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
+         WHERE a.grantee OPERATOR(pg_catalog.<>) o.owner AND a.grantee OPERATOR(pg_catalog.<>) 0
+    LOOP
+        EXECUTE revoke;
+    END LOOP;
+END
+$$;

@@ -54,7 +54,10 @@ CREATE TABLE @extschema@.verification_logs (
     paused        boolean     NOT NULL DEFAULT false,
     run_interval  interval    CHECK (run_interval OPERATOR(pg_catalog.>) interval '0'),
     reconcile_interval interval CHECK (reconcile_interval OPERATOR(pg_catalog.>=) interval '0'),
-    pruned_to     bigint      NOT NULL DEFAULT 0
+    pruned_to     bigint      NOT NULL DEFAULT 0,
+    find_by_hash  boolean     NOT NULL DEFAULT false,
+    origin        text        COLLATE "C" UNIQUE,
+    checkpoint_interval interval CHECK (checkpoint_interval OPERATOR(pg_catalog.>) interval '0')
 ) USING heap;
 
 -- The administration log, which exists from the beginning. Its row is the same in every database, so a dump
@@ -160,6 +163,19 @@ CREATE TABLE @extschema@.merkle_tree_head (
     metadata   bytea,
     PRIMARY KEY (log_id, tree_size)
 ) USING heap;
+
+CREATE INDEX merkle_tree_head_root_hash ON @extschema@.merkle_tree_head (root_hash);
+
+-- Each row: the first bytes of 16,384 leaf hashes, sorted, each with the entry's place. Read in slices.
+CREATE TABLE @extschema@.merkle_hash_index (
+    log_id  integer NOT NULL,
+    run     bigint  NOT NULL,
+    entries integer NOT NULL,
+    hashes  bytea   NOT NULL,
+    PRIMARY KEY (log_id, run)
+) USING heap;
+
+ALTER TABLE @extschema@.merkle_hash_index ALTER COLUMN hashes SET STORAGE EXTERNAL;
 
 CREATE TABLE @extschema@.merkle_leaf_data (
     log_id     integer NOT NULL,
@@ -282,6 +298,29 @@ CREATE TABLE @extschema@.merkle_source_state (
     since     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 ) USING heap;
 
+-- What was signed, for ever: the row stays when its log is dropped, so that no other log gets its origin.
+CREATE TABLE @extschema@.merkle_checkpoint (
+    log_id       integer     NOT NULL,
+    tree_size    bigint      NOT NULL,
+    root_hash    bytea       NOT NULL,
+    origin       text        COLLATE "C" NOT NULL,
+    note         text        NOT NULL,
+    verifier_key text        NOT NULL,
+    signed_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (log_id, tree_size)
+) USING heap;
+
+CREATE INDEX merkle_checkpoint_origin ON @extschema@.merkle_checkpoint (origin);
+
+CREATE TABLE @extschema@.merkle_accepted_checkpoint (
+    log_id      integer     NOT NULL,
+    tree_size   bigint      NOT NULL,
+    root_hash   bytea       NOT NULL,
+    note        text        NOT NULL,
+    accepted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (log_id, tree_size, root_hash)
+) USING heap;
+
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs', 'WHERE log_id OPERATOR(pg_catalog.<>) 0');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs_log_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_sources', '');
@@ -292,6 +331,9 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_log', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_order_index', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tile', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_tree_head', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_hash_index', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_checkpoint', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_accepted_checkpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_leaf_data', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_statement', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_set_aside', '');

@@ -132,3 +132,15 @@ SELECT l.log_name,
        m.leaf_hash
   FROM @extschema@.verification_logs l
   JOIN @extschema@.merkle_log m ON m.log_id OPERATOR(pg_catalog.=) l.log_id;
+
+-- What was signed is for everyone.
+CREATE VIEW @extschema@.merkle_log_checkpoints AS
+SELECT l.log_name,
+       c.origin,
+       c.tree_size,
+       c.root_hash,
+       c.note,
+       c.verifier_key,
+       c.signed_at
+  FROM @extschema@.verification_logs l
+  JOIN @extschema@.merkle_checkpoint c ON c.log_id OPERATOR(pg_catalog.=) l.log_id;

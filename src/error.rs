@@ -2,6 +2,11 @@
 //!
 //! A variant holds the names its reader needs; SQLSTATE and HINT are decided here and nowhere else.
 
+mod checkpoint;
+mod key;
+
+pub use checkpoint::CheckpointError;
+pub use key::KeyError;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 
@@ -202,6 +207,10 @@ pub enum Error {
     IndexBeyondSize { log: String, index: i64, size: i64 },
     #[error("old size {old} is greater than new size {new} of log \"{log}\"")]
     SizesReversed { log: String, old: i64, new: i64 },
+    #[error("log \"{log}\" has no entry with leaf hash {hash}")]
+    NoSuchLeaf { log: String, hash: String },
+    #[error("log \"{log}\" has no tree head with root {root}")]
+    NoSuchRoot { log: String, root: String },
     #[error("row {key} of table \"{table}\" is not in log \"{log}\"")]
     RowNotLogged {
         log: String,
@@ -221,6 +230,10 @@ pub enum Error {
         key: String,
         problem: String,
     },
+    #[error(transparent)]
+    Checkpoint(CheckpointError),
+    #[error(transparent)]
+    GivenKey(KeyError),
     #[error("row {key} of table \"{table}\", entry {index} of log \"{log}\", no longer exists")]
     RowGone {
         log: String,
@@ -371,6 +384,8 @@ impl Error {
             Argument { .. } | CaptureMode(_) | HashLength { .. } | Key { .. } => {
                 C::ERRCODE_INVALID_PARAMETER_VALUE
             }
+            Checkpoint(error) => error.sqlstate(),
+            GivenKey(error) => error.sqlstate(),
             DropNotConfirmed { .. }
             | ForcedRowSecurity { .. }
             | OrderNullable { .. }
@@ -405,7 +420,9 @@ impl Error {
             | SizeOutOfRange { .. }
             | IndexBeyondSize { .. }
             | SizesReversed { .. } => C::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
-            RowNotLogged { .. } | RowGone { .. } => C::ERRCODE_NO_DATA_FOUND,
+            NoSuchLeaf { .. } | NoSuchRoot { .. } | RowNotLogged { .. } | RowGone { .. } => {
+                C::ERRCODE_NO_DATA_FOUND
+            }
             InclusionTimeout { .. } | Blocked { .. } | Busy { .. } => C::ERRCODE_LOCK_NOT_AVAILABLE,
             Damaged { .. } => C::ERRCODE_DATA_CORRUPTED,
             Encode { .. } => C::ERRCODE_DATA_EXCEPTION,
@@ -510,6 +527,8 @@ impl Error {
             SizeOutOfRange { size, .. } => format!("Use a tree size from 0 to {size}. {ROLLED_BACK}"),
             IndexBeyondSize { index, .. } => format!("Use a tree size of at least {}.", index + 1),
             SizesReversed { .. } => "Give the older, smaller size first.".into(),
+            NoSuchLeaf { .. } => format!("The hash may be of a row that has no entry yet, or of another log. {ROLLED_BACK}"),
+            NoSuchRoot { .. } => format!("Only roots of tree heads are found: see tree_heads. {ROLLED_BACK}"),
             RowNotLogged { log, .. } => format!(
                 "Run process_next_batch({0}); for a row behind the watermark, reconcile({0}).",
                 literal(log)
@@ -519,6 +538,8 @@ impl Error {
                 literal(log)
             ),
             Key { .. } => "Give the key column's text form; for a composite key the text form of a text[], such as '{7,42}'.".into(),
+            Checkpoint(error) => error.hint(),
+            GivenKey(error) => error.hint(),
             RowGone { log, .. } => format!("Run verify_log({}).", literal(log)),
             ShapeChanged { .. } => "The entry stays provable by its leaf hash; its leaf data must come from a copy of the row as it was.".into(),
             Damaged { log, .. } => format!("Run verify_log({}) to find what was altered.", literal(log)),

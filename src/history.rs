@@ -1,5 +1,6 @@
 //! The versions of a row, from the leaf data that the log keeps.
 
+use crate::capture::given_key::GivenKey;
 use crate::capture::row_key::Finder;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
@@ -51,7 +52,7 @@ impl Versions {
         session: &Session,
         log: Log,
         relation: pg_sys::Oid,
-        key: &str,
+        key: GivenKey,
     ) -> Result<Versions, Error> {
         let of_table: Vec<_> = sources::all(session, &log)
             .into_iter()

@@ -12,9 +12,11 @@
 mod administration;
 mod api;
 mod batch;
+mod bundle;
 mod cache;
 mod capture;
 mod catalog;
+mod checkpoint;
 mod encode;
 mod error;
 mod history;
@@ -54,8 +56,8 @@ pgrx::extension_sql_file!(
     name = "grants",
     requires = [
         "views",
-        api::logs::create_log_v2,
-        api::logs::alter_log_v2,
+        api::logs::create_log_v3,
+        api::logs::alter_log_v3,
         api::logs::enable_log,
         api::logs::disable_log,
         api::logs::pause_log,
@@ -68,6 +70,11 @@ pgrx::extension_sql_file!(
         api::sources::repair_capture,
         api::administration::administration,
         "trigger_functions",
+        "by_key",
+        api::checkpoints::checkpoint,
+        api::checkpoints::checkpoint_key,
+        api::checkpoints::accept_checkpoint,
+        api::checkpoints::add_cosignature,
         api::worker::run_now,
         api::worker::adopt_database,
         api::history::row_history,

@@ -1,13 +1,18 @@
-//! Inclusion proofs: of an entry, of a row's latest entry, of many entries at once.
+//! Inclusion proofs: of an entry, of a row's latest entry, of many entries at once; and the leaf data that they are of.
 
-use crate::capture::row_key::Finder;
-use crate::catalog::logs::{self, Log};
+use crate::capture::given_key::GivenKey;
+use crate::capture::row_key::{self, Finder};
+use crate::capture::scan::Scan;
+use crate::capture::shape::Shape;
+use crate::capture::statement;
+use crate::catalog::logs::{self, ADMINISTRATION, Log};
+use crate::catalog::sources::{self, OF_LOG};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use crate::store::tiles::{Known, TileReader};
 use crate::store::tree::{TreeReader, tree_error, tree_size};
-use crate::store::{entries, heads};
+use crate::store::{entries, heads, leaves};
 use merkle_tree::{Hash, HashReader, LeafIndex, TILE_WIDTH, TileId, TreeSize};
 use pgrx::pg_sys;
 
@@ -49,7 +54,7 @@ pub fn row(
     snapshot: Snapshot,
     log: &str,
     relation: pg_sys::Oid,
-    key: &str,
+    key: GivenKey,
     size: Option<i64>,
 ) -> Result<Inclusion, Error> {
     let log = logs::known(session, log)?;
@@ -138,6 +143,65 @@ impl Many {
         }
         Ok(proofs)
     }
+}
+
+/// The canonical bytes of an entry: those that are kept, or of the source row as it is now.
+pub fn leaf_data(session: &Session, log: &Log, index: i64) -> Result<Vec<u8>, Error> {
+    let size = heads::latest(session, Snapshot::Statement, log)?.tree_size;
+    let entry = entries::at(session, Snapshot::Statement, log, index, size)?;
+    let annex = leaves::annex(session, log, index);
+    if log.id == ADMINISTRATION {
+        session.check_caller_is_owner()?;
+    }
+    if entry.source_id == OF_LOG
+        && let Some(kept) = annex.leaf_data
+    {
+        session.check_caller_reads_own(log, &entry.key)?;
+        return Ok(kept.leaf_data);
+    }
+    let source = sources::all(session, log)
+        .into_iter()
+        .find(|s| s.id == entry.source_id)
+        .ok_or_else(|| Error::Damaged {
+            log: log.name.clone(),
+            problem: format!(
+                "entry {index} is of source {}, which does not exist",
+                entry.source_id
+            ),
+        })?;
+    session.check_caller_reads(log, &source)?;
+    if let Some(kept) = annex.leaf_data {
+        return Ok(kept.leaf_data);
+    }
+    let shape = Shape::locked(session, log, &source)?;
+    let gone = || Error::RowGone {
+        log: log.name.clone(),
+        table: source.name.clone(),
+        key: entry.key.clone(),
+        index,
+    };
+    let live = || {
+        let keys = vec![entry.key.clone()];
+        entries::live(session, Snapshot::Statement, log, source.id, keys)
+    };
+    // An older version of a row is nowhere; nor is one whose salt was destroyed.
+    if source.by_trigger() && live().get(&entry.key) != Some(&index)
+        || source.salted && annex.salt.is_none()
+    {
+        return Err(gone());
+    }
+    let mut scan = Scan::new(log, &shape, shape.version_of(index))?;
+    scan.annexes.insert(entry.key.clone(), annex);
+    if !scan.missing.is_empty() {
+        return Err(Error::ShapeChanged {
+            log: log.name.clone(),
+            index,
+            reason: format!("column {}", scan.missing.join(", column ")),
+        });
+    }
+    let key = row_key::parts(&shape, &entry.key)?;
+    let statement = statement::rows_by_key(&shape, scan.attributes(), &[key]);
+    scan.leaf_data(&statement)?.ok_or_else(gone)
 }
 
 fn path<R: HashReader<Error = Error>>(

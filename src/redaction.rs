@@ -8,6 +8,7 @@
 //! matter whether a row is first redacted and then deleted, or the other way round.
 
 use crate::batch;
+use crate::capture::given_key::GivenKey;
 use crate::capture::row_key::{self, Finder, RowKey};
 use crate::capture::shape::Shape;
 use crate::catalog::logs::{self, Log};
@@ -62,7 +63,7 @@ pub fn redact_row(
     session: &Session,
     name: &str,
     relation: pg_sys::Oid,
-    key: &str,
+    key: GivenKey,
     reason: &str,
 ) -> Result<i64, Error> {
     batch::check_writable(name)?;
@@ -140,7 +141,7 @@ fn redact_elsewhere(
     let (count, known) = match other {
         Some(other) => {
             let of_source = Finder::of_source(session, log, source)?;
-            let other = of_source.key(session, &other)?;
+            let other = of_source.key(session, GivenKey::Text(&other))?;
             let count = redact_entries(session, log, source, &other, reason, appender)?;
             (
                 count,

@@ -11,7 +11,7 @@ use crate::catalog::logs::{self, Log};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
-use crate::store::{heads, redacted};
+use crate::store::{hash_index, heads, redacted};
 
 const TILE: i64 = 256;
 
@@ -40,6 +40,7 @@ pub fn prune(session: &Session, name: &str, before: i64) -> Result<i64, Error> {
           WHERE s.source_id = t.source_id AND s.log_id = $1 AND t.leaf_index < $2",
         &[log.id.into(), upto.into()],
     );
+    hash_index::delete(session, &log, Some(upto));
     session.execute(
         "UPDATE @extschema@.verification_logs SET pruned_to = $2 WHERE log_id = $1",
         &[log.id.into(), upto.into()],

@@ -9,6 +9,9 @@ static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(100_000);
 static RUN_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static RECONCILE_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
+static INCLUSION_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static SIGNING_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static ORIGIN_PREFIX: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static NOTIFY: GucSetting<bool> = GucSetting::<bool>::new(true);
 static CAPTURE_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(8 * 1024);
 static CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
@@ -34,6 +37,16 @@ pub fn register(preloaded: bool) {
         i32::MAX,
         GucContext::Userset,
         GucFlags::empty(),
+    );
+    GucRegistry::define_int_guc(
+        c"merkle_log.inclusion_timeout",
+        c"How long wait_for_inclusion_of waits for a row to be logged.",
+        c"",
+        &INCLUSION_TIMEOUT,
+        0,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
     );
     GucRegistry::define_bool_guc(
         c"merkle_log.notify",
@@ -81,6 +94,22 @@ pub fn register(preloaded: bool) {
         GucContext::Sighup,
         GucFlags::empty(),
     );
+    GucRegistry::define_string_guc(
+        c"merkle_log.signing_key_file",
+        c"The file that holds the key by which checkpoints are signed.",
+        c"One line, PRIVATE+KEY+name+id+key, that only the user may read whom the server runs as.",
+        &SIGNING_KEY_FILE,
+        GucContext::Sighup,
+        GucFlags::SUPERUSER_ONLY,
+    );
+    GucRegistry::define_string_guc(
+        c"merkle_log.origin_prefix",
+        c"What the origin of a log begins with that was given none.",
+        c"A slash and the name of the log follow.",
+        &ORIGIN_PREFIX,
+        GucContext::Sighup,
+        GucFlags::empty(),
+    );
     if preloaded {
         GucRegistry::define_int_guc(
             c"merkle_log.cache_size",
@@ -103,6 +132,10 @@ pub fn batch_size() -> i32 {
     BATCH_SIZE.get()
 }
 
+pub fn inclusion_timeout() -> Duration {
+    Duration::from_millis(INCLUSION_TIMEOUT.get().max(0) as u64)
+}
+
 pub fn run_interval() -> Duration {
     Duration::from_millis(RUN_INTERVAL.get().max(10) as u64)
 }
@@ -114,6 +147,20 @@ pub fn reconcile_interval() -> Duration {
 
 pub fn notify() -> bool {
     NOTIFY.get()
+}
+
+pub fn signing_key_file() -> Option<String> {
+    text(&SIGNING_KEY_FILE)
+}
+
+pub fn origin_prefix() -> Option<String> {
+    text(&ORIGIN_PREFIX)
+}
+
+/// A setting that has a value and is not empty.
+fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {
+    let text = setting.get()?.to_string_lossy().into_owned();
+    (!text.is_empty()).then_some(text)
 }
 
 /// In bytes.

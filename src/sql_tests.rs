@@ -607,7 +607,8 @@ mod tests {
         let loose: i64 = one(&format!(
         "SELECT count(*) FROM {own} JOIN pg_proc p ON p.oid = d.objid AND d.classid = 'pg_proc'::regclass
           WHERE p.prorettype <> 'trigger'::regtype  -- those look up nothing by name, and neither do these
-            AND p.proname NOT IN ('merkle_root', 'merkle_size', 'tree_head', 'inclusion_proof', 'inclusion_proofs', 'consistency_proof')
+            AND p.proname NOT IN ('merkle_root', 'merkle_size', 'tree_head', 'inclusion_proof', 'inclusion_proofs', 'consistency_proof', 'inclusion_proof_of',
+                                  'find_leaf', 'has_leaf', 'find_root', 'has_root', 'inclusion_proof_by_hash', 'consistency_proof_by_root')
             AND (p.proconfig IS NULL OR NOT 'search_path=pg_catalog, pg_temp' = ANY (p.proconfig))"
     ));
         assert_eq!(loose, 0);

@@ -20,6 +20,7 @@ mod walk;
 
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources;
+use crate::checkpoint;
 use crate::error::Error;
 use crate::pg::parallel;
 use crate::pg::progress::{Command, Progress};
@@ -28,6 +29,7 @@ use crate::pg::subtransaction;
 use crate::redaction;
 use crate::session::Session;
 use crate::store::entries;
+use crate::store::hash_index;
 use crate::store::heads::{self, Head};
 use crate::store::late;
 use crate::store::set_aside;
@@ -309,6 +311,12 @@ impl Verification {
                             source_key: Some(key),
                             ..Finding::of_log(Kind::EntryAltered, None, detail.into())
                         });
+                    }
+                    findings.extend(checkpoint::mismatches(session, &self.log, &self.head)?);
+                    for at in hash_index::mismatches(session, &self.log, self.head.tree_size)? {
+                        let detail = "merkle_hash_index does not lead to the entries from here on"
+                            .to_owned();
+                        findings.push(Finding::of_log(Kind::IndexMismatch, Some(at), detail));
                     }
                     for (source_id, key) in set_aside::misplaced(session, &self.log) {
                         let detail = "the hash of a key that is set aside is another".to_owned();

@@ -67,7 +67,15 @@ impl Function {
     pub fn call(&self, arguments: &[String]) -> String {
         let named = self.arguments.iter().zip(arguments);
         let list: Vec<String> = named
-            .map(|((_, type_name), value)| format!("({value})::{type_name}"))
+            .map(
+                |((name, type_name), value)| match (name.as_str(), type_name.as_str()) {
+                    (_, "\"any\"") => format!("({value})"),
+                    ("key", "text[]") | ("leaf_index", "bigint[]") => {
+                        format!("VARIADIC ({value})::{type_name}")
+                    }
+                    _ => format!("({value})::{type_name}"),
+                },
+            )
             .collect();
         format!("SELECT {}({})", self.name, list.join(", "))
     }

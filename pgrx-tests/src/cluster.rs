@@ -263,6 +263,17 @@ impl Cluster {
         check(&mut command)
     }
 
+    /// Writes a file beside the data directory that the server alone may read; returns its path.
+    pub fn secret_file(&self, name: &str, content: &str) -> String {
+        let path = self.dir.path().join(name);
+        fs::write(&path, content).unwrap();
+        check(Command::new("chmod").arg("600").arg(&path));
+        if as_root() {
+            check(Command::new("chown").arg("postgres").arg(&path));
+        }
+        path.display().to_string()
+    }
+
     pub fn socket(&self) -> &Path {
         self.dir.path()
     }

@@ -150,6 +150,16 @@ fn argument(rng: &mut StdRng, name: &str, type_name: &str) -> String {
             ],
         )
         .to_owned(),
+        ("note" | "bundle" | "verifier_key" | "origin", "text") => pick(
+            rng,
+            &["''", "'x'", "E'example.com/log\\n0\\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\\n\\n— x AAAAAAA=\\n'", "'{}'", "repeat('x', 600000)"],
+        )
+        .to_owned(),
+        (_, "\"any\"") => pick(
+            rng,
+            &["1", "'1'", "NULL", "1.5", "now()", "ROW(1)", "'{1}'::int[]", "'NaN'::float8", "repeat('1', 5000000)", "'\\x00'::bytea"],
+        )
+        .to_owned(),
         (_, "bigint") => pick(
             rng,
             &[

@@ -53,6 +53,12 @@ fn values(function: &str, name: &str, type_name: &str) -> Vec<String> {
         .map(str::to_owned)
         .to_vec(),
         ("key", "text") => texts(&["KEY-1", "KEY-2", "KEY-9"]),
+        ("key", "\"any\"") => texts(&["KEY-1", "KEY-9"]),
+        ("key", "text[]") => ["ARRAY['KEY-1']", "ARRAY['KEY-9']"].map(str::to_owned).to_vec(),
+        ("leaf_index", "bigint[]") => texts(&["{0,1,2}", "{5}"]),
+        ("note" | "bundle" | "verifier_key", "text") => texts(&["x"]),
+        ("origin", "text") | ("checkpoint_interval", "interval") => vec!["NULL".into()],
+        ("witness_keys", "text[]") => texts(&["{}"]),
         ("leaf_index" | "old_size" | "new_size" | "tree_size", "bigint") => {
             ["0", "1", "2", "5", "6", "7"].map(str::to_owned).to_vec()
         }

@@ -2,13 +2,14 @@
 
 use super::{given_key, log_name, required};
 use crate::batch::{self, Batch, Scope};
+use crate::capture::given_key::GivenKey;
 use crate::catalog::logs;
 use crate::error::Error;
 use crate::pg::hashes::Path;
 use crate::pg::regclass::RegClass;
 use crate::pg::spi::Snapshot;
 use crate::pg::wait;
-use crate::prove;
+use crate::prove::{self, Inclusion};
 use crate::session::Session;
 use crate::settings;
 use pgrx::datum::Interval;
@@ -124,26 +125,38 @@ fn wait_for_inclusion(
         let relation = required("source_table", source_table)?.0;
         let key = given_key(key)?;
         let timeout = required("timeout", timeout)?;
-        batch::check_read_committed(log)?;
         let micros = timeout.as_micros().clamp(0, i64::MAX.into()) as u64;
-        let deadline = Instant::now() + Duration::from_micros(micros.min(u64::MAX / 4));
-        loop {
-            match prove::row(session, Snapshot::Fresh, log, relation, key, None) {
-                Ok(proof) => return Ok(TableIterator::once(proof.into())),
-                Err(Error::RowNotLogged { log, table, key }) if Instant::now() >= deadline => {
-                    let timeout = format!("{} s", micros as f64 / 1e6);
-                    return Err(Error::InclusionTimeout {
-                        log,
-                        table,
-                        key,
-                        timeout,
-                    });
-                }
-                Err(Error::RowNotLogged { .. }) => {
-                    wait::sleep(POLL.min(deadline.saturating_duration_since(Instant::now())));
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let timeout = Duration::from_micros(micros.min(u64::MAX / 4));
+        let proof = self::wait(session, log, relation, key, timeout)?;
+        Ok(TableIterator::once(proof.into()))
     })
+}
+
+/// The proof of a row, as soon as it is in the log.
+pub fn wait(
+    session: &Session,
+    log: &str,
+    relation: pg_sys::Oid,
+    key: GivenKey,
+    timeout: Duration,
+) -> Result<Inclusion, Error> {
+    batch::check_read_committed(log)?;
+    let deadline = Instant::now() + timeout;
+    loop {
+        match prove::row(session, Snapshot::Fresh, log, relation, key, None) {
+            Err(Error::RowNotLogged { log, table, key }) if Instant::now() >= deadline => {
+                let timeout = format!("{} s", timeout.as_secs_f64());
+                return Err(Error::InclusionTimeout {
+                    log,
+                    table,
+                    key,
+                    timeout,
+                });
+            }
+            Err(Error::RowNotLogged { .. }) => {
+                wait::sleep(POLL.min(deadline.saturating_duration_since(Instant::now())));
+            }
+            proof => return proof,
+        }
+    }
 }

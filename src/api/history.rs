@@ -1,6 +1,7 @@
 //! What the log keeps of a row: its versions, redaction, retention.
 
 use super::{given_key, log_name, required};
+use crate::capture::given_key::GivenKey;
 use crate::catalog::logs;
 use crate::error::Error;
 use crate::history::{Version, Versions};
@@ -36,13 +37,33 @@ pub fn row_history(
     >,
     ErrorReport,
 > {
+    versions(log, source_table, || given_key(key))
+}
+
+/// The versions of a row, as they are asked for.
+pub fn versions<'a>(
+    log: Option<&str>,
+    source_table: Option<RegClass>,
+    key: impl FnOnce() -> Result<GivenKey<'a>, Error>,
+) -> Result<TableIterator<'static, VersionColumns>, ErrorReport> {
     let versions = Session::enter(|session| {
         let log = logs::by_name(session, Snapshot::Statement, log_name("log", log)?)?;
         let relation = required("source_table", source_table)?.0;
-        Versions::find(session, log, relation, given_key(key)?)
+        Versions::find(session, log, relation, key()?)
     })?;
     Ok(TableIterator::new(OneByOne(versions).map(columns)))
 }
+
+/// The columns of a version.
+pub type VersionColumns = (
+    i64,
+    String,
+    Option<Jsonb>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<TimestampWithTimeZone>,
+);
 
 /// Versions of a row as they are asked for: a row can have any number of them, and each a whole row's data.
 struct OneByOne(Versions);
@@ -57,18 +78,7 @@ impl Iterator for OneByOne {
     }
 }
 
-#[allow(clippy::type_complexity)]
-fn columns(
-    version: Version,
-) -> (
-    i64,
-    String,
-    Option<Jsonb>,
-    Option<String>,
-    Option<String>,
-    Option<String>,
-    Option<TimestampWithTimeZone>,
-) {
+fn columns(version: Version) -> VersionColumns {
     let (transaction, user, application, at) = match version.origin {
         Some(o) => (
             Some(o.transaction.to_string()),
@@ -119,7 +129,7 @@ pub fn redact_row(
     })
 }
 
-fn valid_reason(reason: Option<&str>) -> Result<&str, Error> {
+pub fn valid_reason(reason: Option<&str>) -> Result<&str, Error> {
     let reason = required("reason", reason)?;
     match reason.trim().is_empty() || reason.len() > 1000 {
         false => Ok(reason),

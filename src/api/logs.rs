@@ -6,12 +6,13 @@ use crate::capture::order::Domain;
 use crate::capture::{gather, guard};
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources;
+use crate::checkpoint;
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::pg::xact;
 use crate::session::Session;
 use crate::shared;
-use crate::store::heads;
+use crate::store::{hash_index, heads};
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -26,12 +27,16 @@ const MAX_INTERVAL: i128 = 100 * 12 * DAYS_OF_MONTH * MICROS_OF_DAY;
 
 #[pg_extern(parallel_unsafe, name = "create_log")]
 #[search_path(pg_catalog, pg_temp)]
-fn create_log_v2(
+#[allow(clippy::too_many_arguments)] // the SQL function's named arguments
+fn create_log_v3(
     name: Option<&str>,
     batch_size: default!(Option<i32>, "NULL"),
     settle: default!(Option<Interval>, "'0'"),
     run_interval: default!(Option<Interval>, "NULL"),
     reconcile_interval: default!(Option<Interval>, "NULL"),
+    find_by_hash: default!(Option<bool>, false),
+    origin: default!(Option<&str>, "NULL"),
+    checkpoint_interval: default!(Option<Interval>, "NULL"),
 ) -> Result<i32, ErrorReport> {
     Session::enter(|session| {
         let name = valid_name(name)?;
@@ -39,15 +44,25 @@ fn create_log_v2(
         check_free(session, &name)?;
         let settle = valid_settle(required("settle", settle)?)?;
         let intervals = valid_intervals(run_interval, reconcile_interval)?;
+        if let Some(origin) = origin {
+            checkpoint::check_origin(session, origin, None)?;
+        }
+        let checkpoint_interval = checkpoint_interval
+            .map(valid_checkpoint_interval)
+            .transpose()?;
         let id = session.fresh_one(
-            "INSERT INTO @extschema@.verification_logs (log_name, batch_size, settle, run_interval, reconcile_interval)
-             VALUES ($1, $2, $3, $4, $5) RETURNING log_id",
+            "INSERT INTO @extschema@.verification_logs (log_name, batch_size, settle, run_interval, reconcile_interval,
+                                                           find_by_hash, origin, checkpoint_interval)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, NULLIF($8, '0'::pg_catalog.interval)) RETURNING log_id",
             &[
                 name.into(),
                 batch_size.into(),
                 settle.into(),
                 intervals.0.into(),
                 intervals.1.into(),
+                required("find_by_hash", find_by_hash)?.into(),
+                origin.into(),
+                checkpoint_interval.into(),
             ],
             |row| row.required(0),
         );
@@ -64,13 +79,17 @@ fn create_log_v2(
 
 #[pg_extern(parallel_unsafe, name = "alter_log")]
 #[search_path(pg_catalog, pg_temp)]
-fn alter_log_v2(
+#[allow(clippy::too_many_arguments)] // the SQL function's named arguments
+fn alter_log_v3(
     name: Option<&str>,
     new_name: default!(Option<&str>, "NULL"),
     batch_size: default!(Option<i32>, "NULL"),
     settle: default!(Option<Interval>, "NULL"),
     run_interval: default!(Option<Interval>, "NULL"),
     reconcile_interval: default!(Option<Interval>, "NULL"),
+    find_by_hash: default!(Option<bool>, "NULL"),
+    origin: default!(Option<&str>, "NULL"),
+    checkpoint_interval: default!(Option<Interval>, "NULL"),
 ) -> Result<(), ErrorReport> {
     Session::enter(|session| {
         let log = logs::lock_and_wait(session, log_name("name", name)?)?;
@@ -88,12 +107,20 @@ fn alter_log_v2(
             check_settle_domain(&log, log.domain, settle)?;
         }
         let intervals = valid_intervals(run_interval, reconcile_interval)?;
+        if let Some(origin) = origin {
+            checkpoint::check_new_origin(session, &log, origin)?;
+        }
+        let checkpoint_interval = checkpoint_interval
+            .map(valid_checkpoint_interval)
+            .transpose()?;
         session.logs_changed()?;
         session.execute(
             "UPDATE @extschema@.verification_logs
                 SET log_name = COALESCE($2, log_name), batch_size = COALESCE($3, batch_size),
                     settle = COALESCE($4, settle), run_interval = COALESCE($5, run_interval),
-                    reconcile_interval = COALESCE($6, reconcile_interval)
+                    reconcile_interval = COALESCE($6, reconcile_interval),
+                    find_by_hash = COALESCE($7, find_by_hash), origin = COALESCE($8, origin),
+                    checkpoint_interval = NULLIF(COALESCE($9, checkpoint_interval), '0'::pg_catalog.interval)
               WHERE log_id = $1",
             &[
                 log.id.into(),
@@ -102,8 +129,14 @@ fn alter_log_v2(
                 settle.into(),
                 intervals.0.into(),
                 intervals.1.into(),
+                find_by_hash.into(),
+                origin.into(),
+                checkpoint_interval.into(),
             ],
         );
+        if find_by_hash == Some(false) {
+            hash_index::delete(session, &log, None);
+        }
         administration::record(session, Act::LogAltered { log_id: log.id });
         Ok(())
     })
@@ -233,6 +266,7 @@ fn drop_log(
             "merkle_leaf_data",
             "merkle_statement",
             "merkle_late_entry",
+            "merkle_hash_index",
             "merkle_pending",
             "verification_logs",
         ] {
@@ -296,6 +330,11 @@ fn valid_intervals(
         valid_interval("reconcile_interval", must, 0, reconcile)
     });
     Ok((run.transpose()?, reconcile.transpose()?))
+}
+
+fn valid_checkpoint_interval(interval: Interval) -> Result<Interval, Error> {
+    let must = "an interval of zero (never) to 100 years";
+    valid_interval("checkpoint_interval", must, 0, interval)
 }
 
 fn valid_settle(settle: Interval) -> Result<Interval, Error> {

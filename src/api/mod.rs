@@ -2,6 +2,11 @@
 
 pub mod administration;
 pub mod batch;
+pub mod bundles;
+pub mod by_key;
+pub mod checkpoints;
+pub mod entries;
+pub mod find;
 pub mod history;
 pub mod logs;
 pub mod ops;
@@ -12,6 +17,7 @@ pub mod triggers;
 pub mod verify;
 pub mod worker;
 
+use crate::capture::given_key::{GivenKey, MAX_KEY};
 use crate::error::Error;
 
 /// Bytes of the longest name that an object of the server can have.
@@ -20,9 +26,6 @@ const MAX_NAME: usize = 63;
 const MAX_COLUMNS: usize = 1600;
 /// Characters of a text that errors repeat.
 const SHOWN: usize = 100;
-/// Bytes of the longest key. An index entry has at most 2,704 bytes, compressed to a 255th at best, and a
-/// value's text form has at most four bytes for one of these.
-const MAX_KEY: usize = 4 << 20;
 
 /// An argument that has a value for every call.
 fn required<T>(name: &'static str, value: Option<T>) -> Result<T, Error> {
@@ -38,11 +41,11 @@ fn log_name<'a>(name: &'static str, value: Option<&'a str>) -> Result<&'a str, E
     }
 }
 
-/// A row's key as the caller gives it.
-fn given_key(key: Option<&str>) -> Result<&str, Error> {
+/// A row's key as one text.
+fn given_key(key: Option<&str>) -> Result<GivenKey<'_>, Error> {
     let key = required("key", key)?;
     match key.len() <= MAX_KEY {
-        true => Ok(key),
+        true => Ok(GivenKey::Text(key)),
         false => Err(Error::Argument {
             name: "key",
             must: "the key of a row, which no index holds at this length",

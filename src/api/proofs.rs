@@ -5,12 +5,7 @@
 //! settings (`Session::look`).
 
 use super::{given_key, log_name, required, without_nulls};
-use crate::capture::row_key;
-use crate::capture::scan::Scan;
-use crate::capture::shape::Shape;
-use crate::capture::statement;
-use crate::catalog::logs::{self, ADMINISTRATION, Log};
-use crate::catalog::sources::{self, OF_LOG};
+use crate::catalog::logs::{self, Log};
 use crate::error::Error;
 use crate::pg::alloc;
 use crate::pg::hashes::Path;
@@ -19,8 +14,8 @@ use crate::pg::regclass::RegClass;
 use crate::pg::spi::Snapshot;
 use crate::prove::{self, Inclusion, Many};
 use crate::session::Session;
+use crate::store::heads;
 use crate::store::tree::{TreeReader, tree_error, tree_size};
-use crate::store::{entries, heads, leaves};
 use merkle_tree::{Hash, LeafIndex, TreeSize};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -288,31 +283,8 @@ fn consistency_proof(
     Session::look(|session| {
         let log = named(session, log)?;
         let old = required("old_size", old_size)?;
-        let (new, new_root) = heads::at(session, Snapshot::Statement, &log, new_size)?;
-        let size = current_size(session, &log)?;
-        if old > size {
-            return Err(Error::SizeOutOfRange {
-                log: log.name,
-                wanted: old,
-                size,
-            });
-        }
-        let old_root = match old <= new {
-            true => heads::at(session, Snapshot::Statement, &log, Some(old))?.1,
-            false => {
-                return Err(Error::SizesReversed {
-                    log: log.name,
-                    old,
-                    new,
-                });
-            }
-        };
-        let path = merkle_tree::consistency_proof(
-            &mut TreeReader::cached(session, &log, Snapshot::Statement),
-            tree_size(&log, old)?,
-            tree_size(&log, new)?,
-        )
-        .map_err(|e| tree_error(&log, e))?;
+        let (new, new_root, path) = consistency(session, &log, old, new_size)?;
+        let old_root = heads::at(session, Snapshot::Statement, &log, Some(old))?.1;
         Ok(TableIterator::once((
             old,
             new,
@@ -321,6 +293,38 @@ fn consistency_proof(
             Path(path),
         )))
     })
+}
+
+/// The proof that the log only grew from size `old` to another, with that size and the root there.
+pub fn consistency(
+    session: &Session,
+    log: &Log,
+    old: i64,
+    new: Option<i64>,
+) -> Result<(i64, Hash, Vec<Hash>), Error> {
+    let (new, new_root) = heads::at(session, Snapshot::Statement, log, new)?;
+    let size = current_size(session, log)?;
+    if old < 0 || old > size {
+        return Err(Error::SizeOutOfRange {
+            log: log.name.clone(),
+            wanted: old,
+            size,
+        });
+    }
+    if old > new {
+        return Err(Error::SizesReversed {
+            log: log.name.clone(),
+            old,
+            new,
+        });
+    }
+    let path = merkle_tree::consistency_proof(
+        &mut TreeReader::cached(session, log, Snapshot::Statement),
+        tree_size(log, old)?,
+        tree_size(log, new)?,
+    )
+    .map_err(|e| tree_error(log, e))?;
+    Ok((new, new_root, path))
 }
 
 /// Hashes of the longest proof that there can be: one a bit of a tree's size, and one more for consistency.
@@ -378,67 +382,11 @@ fn verify_consistency(
 fn leaf_data(log: Option<&str>, leaf_index: Option<i64>) -> Result<Vec<u8>, ErrorReport> {
     Session::enter(|session| {
         let log = named(session, log)?;
-        let index = required("leaf_index", leaf_index)?;
-        let size = current_size(session, &log)?;
-        let entry = entries::at(session, Snapshot::Statement, &log, index, size)?;
-        let annex = leaves::annex(session, &log, index);
-        if log.id == ADMINISTRATION {
-            session.check_caller_is_owner()?;
-        }
-        if entry.source_id == OF_LOG
-            && let Some(kept) = annex.leaf_data
-        {
-            session.check_caller_reads_own(&log, &entry.key)?;
-            return Ok(kept.leaf_data);
-        }
-        let source = sources::all(session, &log)
-            .into_iter()
-            .find(|s| s.id == entry.source_id)
-            .ok_or_else(|| Error::Damaged {
-                log: log.name.clone(),
-                problem: format!(
-                    "entry {index} is of source {}, which does not exist",
-                    entry.source_id
-                ),
-            })?;
-        session.check_caller_reads(&log, &source)?;
-        if let Some(kept) = annex.leaf_data {
-            return Ok(kept.leaf_data);
-        }
-        let shape = Shape::locked(session, &log, &source)?;
-        let gone = || Error::RowGone {
-            log: log.name.clone(),
-            table: source.name.clone(),
-            key: entry.key.clone(),
-            index,
-        };
-        let live = || {
-            let keys = vec![entry.key.clone()];
-            entries::live(session, Snapshot::Statement, &log, source.id, keys)
-        };
-        // An older version of a row is nowhere; nor is one whose salt was destroyed.
-        if source.by_trigger() && live().get(&entry.key) != Some(&index)
-            || source.salted && annex.salt.is_none()
-        {
-            return Err(gone());
-        }
-        let mut scan = Scan::new(&log, &shape, shape.version_of(index))?;
-        scan.annexes.insert(entry.key.clone(), annex);
-        if !scan.missing.is_empty() {
-            let reason = format!("column {}", scan.missing.join(", column "));
-            return Err(Error::ShapeChanged {
-                log: log.name,
-                index,
-                reason,
-            });
-        }
-        let key = row_key::parts(&shape, &entry.key)?;
-        let statement = statement::rows_by_key(&shape, scan.attributes(), &[key]);
-        scan.leaf_data(&statement)?.ok_or_else(gone)
+        prove::leaf_data(session, &log, required("leaf_index", leaf_index)?)
     })
 }
 
-fn named(session: &Session, log: Option<&str>) -> Result<Log, Error> {
+pub fn named(session: &Session, log: Option<&str>) -> Result<Log, Error> {
     logs::known(session, log_name("log", log)?)
 }
 
@@ -446,11 +394,11 @@ fn current_size(session: &Session, log: &Log) -> Result<i64, Error> {
     Ok(heads::latest(session, Snapshot::Statement, log)?.tree_size)
 }
 
-fn bytes(hash: &Hash) -> Vec<u8> {
+pub fn bytes(hash: &Hash) -> Vec<u8> {
     hash.as_bytes().to_vec()
 }
 
-fn hash(name: &'static str, bytes: &[u8]) -> Result<Hash, Error> {
+pub fn hash(name: &'static str, bytes: &[u8]) -> Result<Hash, Error> {
     Hash::try_from(bytes).map_err(|e| Error::HashLength { name, length: e.0 })
 }
 

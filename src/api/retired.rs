@@ -38,6 +38,12 @@ retired! {
     verify_log_wrapper, pg_finfo_verify_log_wrapper;
 }
 
+// 0.3.0
+retired! {
+    create_log_v2_wrapper, pg_finfo_create_log_v2_wrapper;
+    alter_log_v2_wrapper, pg_finfo_alter_log_v2_wrapper;
+}
+
 fn refuse() -> pg_sys::Datum {
     // The version is looked at before anything else is done.
     match Session::enter(|_| Ok(())) {

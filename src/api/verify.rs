@@ -11,6 +11,7 @@ use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use crate::store::late::{self, LateEntry};
 use crate::verify::finding::{Finding, Kind};
+use crate::verify::row::Verified;
 use crate::verify::{Verification, row};
 use merkle_tree::Hash;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -91,19 +92,35 @@ pub fn verify_row(
         let log = log_name("log", log)?;
         let relation = required("source_table", source_table)?.0;
         let found = row::verify(session, log, relation, given_key(key)?)?;
-        let bytes = |hash: &Hash| hash.as_bytes().to_vec();
-        let entry = found.entry.as_ref();
-        Ok(TableIterator::once((
-            found.status.as_str().to_owned(),
-            entry.map(|e| e.index),
-            entry.map(|e| e.size),
-            entry.map(|e| bytes(&e.leaf)),
-            found.row.as_ref().map(bytes),
-            entry.map(|e| bytes(&e.root)),
-            found.entry.as_ref().map(|e| Path(e.path.clone())),
-            found.detail,
-        )))
+        Ok(TableIterator::once(row_columns(found)))
     })
+}
+
+/// The columns of what is said about a row.
+pub type RowColumns = (
+    String,
+    Option<i64>,
+    Option<i64>,
+    Option<Vec<u8>>,
+    Option<Vec<u8>>,
+    Option<Vec<u8>>,
+    Option<Path>,
+    String,
+);
+
+pub fn row_columns(found: Verified) -> RowColumns {
+    let bytes = |hash: &Hash| hash.as_bytes().to_vec();
+    let entry = found.entry.as_ref();
+    (
+        found.status.as_str().to_owned(),
+        entry.map(|e| e.index),
+        entry.map(|e| e.size),
+        entry.map(|e| bytes(&e.leaf)),
+        found.row.as_ref().map(bytes),
+        entry.map(|e| bytes(&e.root)),
+        entry.map(|e| Path(e.path.clone())),
+        found.detail,
+    )
 }
 
 #[pg_extern(stable, parallel_unsafe)]

@@ -5,6 +5,7 @@ pub mod ceiling;
 pub mod change_order;
 pub mod fence;
 pub mod gather;
+pub mod given_key;
 pub mod guard;
 pub mod key_equality;
 pub mod merge;

@@ -1,5 +1,6 @@
 //! Keys of rows, as entries have them: texts, and what finds a row's entries by one.
 
+use super::given_key::GivenKey;
 use super::order::{Domain, OrderValue, SortKey};
 use super::shape::{self, Shape};
 use super::statement;
@@ -194,7 +195,7 @@ pub fn parts(shape: &Shape, key: &str) -> Result<Vec<String>, Error> {
     split(&shape.source.name, shape.key.len(), key)
 }
 
-fn split(table: &str, columns: usize, key: &str) -> Result<Vec<String>, Error> {
+pub fn split(table: &str, columns: usize, key: &str) -> Result<Vec<String>, Error> {
     if columns == 1 {
         return Ok(vec![key.to_owned()]);
     }
@@ -319,15 +320,16 @@ impl Finder {
         }
     }
 
-    /// A key as entries have it, from any text that the key's types accept.
-    pub fn key(&self, session: &Session, key: &str) -> Result<RowKey, Error> {
+    /// A key as entries have it, from what the key's types accept.
+    pub fn key(&self, session: &Session, key: GivenKey) -> Result<RowKey, Error> {
+        let parts = key.parts(&self.name, &self.key)?;
         match self.needs_pinned_settings {
-            true => session.pinned(|| self.normal(key)),
-            false => self.normal(key),
+            true => session.pinned(|| self.normal(parts)),
+            false => self.normal(parts),
         }
     }
 
-    fn normal(&self, key: &str) -> Result<RowKey, Error> {
+    fn normal(&self, parts: Vec<String>) -> Result<RowKey, Error> {
         let mut order = None;
         let normal = |(column, part): (&Attribute, &String)| {
             let value = datum::input(column.base_type, part);
@@ -337,7 +339,6 @@ impl Finder {
             // SAFETY: a value that was just made of this type.
             unsafe { datum::output(column.base_type, value.datum()) }
         };
-        let parts = split(&self.name, self.key.len(), key)?;
         let text = text(self.key.iter().zip(&parts).map(normal).collect());
         let of_source = |shape: &Shape| {
             let names = names(shape, &text, |a| a.definition.clone());

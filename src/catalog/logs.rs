@@ -28,10 +28,12 @@ pub struct Log {
     pub pruned_to: i64,
     /// Rows younger than this are left for a later batch; `None` for zero.
     pub settle: Option<Interval>,
+    /// Leaf hashes are to be found fast.
+    pub find_by_hash: bool,
 }
 
 const COLUMNS: &str = "l.log_id, l.log_name, l.order_domain, l.batch_size,
-    CASE WHEN l.settle OPERATOR(pg_catalog.>) '0'::pg_catalog.interval THEN l.settle END, l.pruned_to";
+    CASE WHEN l.settle OPERATOR(pg_catalog.>) '0'::pg_catalog.interval THEN l.settle END, l.pruned_to, l.find_by_hash";
 
 fn from_row(row: &Row) -> Log {
     Log {
@@ -41,6 +43,7 @@ fn from_row(row: &Row) -> Log {
         batch_size: row.get(3).unwrap_or_else(settings::batch_size),
         settle: row.get(4),
         pruned_to: row.required(5),
+        find_by_hash: row.required(6),
     }
 }
 
@@ -54,6 +57,7 @@ fn from_table(row: &Row) -> Log {
         batch_size: row.get(4).unwrap_or_else(settings::batch_size),
         settle: settle.filter(|s| s.as_micros() > 0),
         pruned_to: row.required(13),
+        find_by_hash: row.required(14),
     }
 }
 
@@ -121,6 +125,8 @@ pub struct Scheduled {
     pub run_interval: Duration,
     /// `None`: never.
     pub reconcile_interval: Option<Duration>,
+    /// How often a checkpoint is signed; `None`: never.
+    pub checkpoint_interval: Option<Duration>,
 }
 
 /// The logs that the background worker is to run.
@@ -132,7 +138,8 @@ pub fn scheduled(session: &Session) -> Vec<Scheduled> {
     session.fresh(
         "SELECT l.log_id, l.log_name, COALESCE(l.order_domain = 'arrival', false),
                 (1000 * EXTRACT(epoch FROM l.run_interval))::pg_catalog.float8,
-                (1000 * EXTRACT(epoch FROM l.reconcile_interval))::pg_catalog.float8
+                (1000 * EXTRACT(epoch FROM l.reconcile_interval))::pg_catalog.float8,
+                (1000 * EXTRACT(epoch FROM l.checkpoint_interval))::pg_catalog.float8
            FROM @extschema@.verification_logs l
           WHERE l.enabled AND NOT l.paused AND l.log_id <> $1 ORDER BY l.log_id",
         &[ADMINISTRATION.into()],
@@ -144,6 +151,7 @@ pub fn scheduled(session: &Session) -> Vec<Scheduled> {
                 arrival: row.required(2),
                 run_interval: millis(row, 3).unwrap_or_else(settings::run_interval),
                 reconcile_interval: (!reconcile.is_zero()).then_some(reconcile),
+                checkpoint_interval: millis(row, 5),
             }
         },
     )

@@ -100,6 +100,7 @@ pub fn checks(session: &Session) -> Vec<Check> {
         ));
         if let Some(log) = logs::by_id(session, state.id) {
             checks.push(lateness(session, &log));
+            checks.extend(unsigned(session, &log));
             for source in sources::active(session, &log) {
                 let object = format!("{name}: {}", source.name);
                 checks.push(source_state(session, &log, &source, &object));
@@ -260,6 +261,36 @@ fn lateness(session: &Session, log: &Log) -> Check {
             )
         }
     }
+}
+
+/// That what is new was signed, of a log whose checkpoints the worker signs.
+fn unsigned(session: &Session, log: &Log) -> Option<Check> {
+    let waits = session.fresh_one(
+        "SELECT EXTRACT(epoch FROM pg_catalog.clock_timestamp() - h.created_at)::pg_catalog.float8,
+                (2 * EXTRACT(epoch FROM l.checkpoint_interval))::pg_catalog.float8
+           FROM @extschema@.verification_logs l
+           LEFT JOIN LATERAL (SELECT t.created_at FROM @extschema@.merkle_tree_head t
+                               WHERE t.log_id = l.log_id
+                                 AND t.tree_size > COALESCE((SELECT pg_catalog.max(c.tree_size) FROM @extschema@.merkle_checkpoint c
+                                                              WHERE c.log_id = l.log_id), 0)
+                               ORDER BY t.tree_size LIMIT 1) h ON true
+          WHERE l.log_id = $1 AND l.checkpoint_interval IS NOT NULL",
+        &[log.id.into()],
+        |row| (row.get::<f64>(0), row.get::<f64>(1)),
+    );
+    let (waits, twice) = waits?;
+    let waits = waits.unwrap_or(0.0);
+    let quoted = literal(&log.name);
+    Some(check(
+        "checkpoint",
+        Some(&log.name),
+        waits <= LATE + twice.unwrap_or(0.0),
+        match waits > 0.0 {
+            true => format!("what is not signed yet waits for {waits:.0} s"),
+            false => "everything is signed".to_owned(),
+        },
+        format!("SELECT checkpoint({quoted}) says why nothing is signed"),
+    ))
 }
 
 /// That no idle or prepared transaction keeps the log to itself.

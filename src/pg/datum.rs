@@ -139,6 +139,12 @@ fn input_modified(type_oid: pg_sys::Oid, modifier: i32, text: &str) -> pg_sys::D
     }
 }
 
+/// The text form of a value, as `output` makes it.
+pub fn text_of(value: &Value) -> String {
+    // SAFETY: the datum is of the value's type, and as valid as the value.
+    unsafe { output(value.type_oid, value.datum()) }
+}
+
 /// The text that a value of a type with this modifier has, from any text of it; raises as `input` does.
 pub fn normal(type_oid: pg_sys::Oid, modifier: i32, text: &str) -> String {
     let mut scratch = Scratch::new();

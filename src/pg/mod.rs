@@ -2,6 +2,7 @@
 //! interface, each with a safe face.
 
 pub mod alloc;
+pub mod argument;
 pub mod bulk;
 pub mod datum;
 pub mod error_memory;
@@ -31,5 +32,6 @@ pub mod trigger;
 pub mod trigger_call;
 pub mod vacuum;
 pub mod wait;
+pub mod wal;
 pub mod worker;
 pub mod xact;

@@ -141,6 +141,12 @@ unsafe extern "C-unwind" fn subtransaction_ended(
     });
 }
 
+/// True if this transaction, or a subtransaction of it, is `writer`.
+pub fn is_own(writer: pg_sys::TransactionId) -> bool {
+    // SAFETY: looks at the state of this process.
+    unsafe { pg_sys::TransactionIdIsCurrentTransactionId(writer) }
+}
+
 /// True if the transaction has written nothing so far, so that all it can see is committed.
 pub fn has_written_nothing() -> bool {
     // SAFETY: reads a global of the backend.

@@ -5,7 +5,7 @@ use super::metadata::{self, Metadata};
 use super::order_index::{self, Mark};
 use super::redacted::{self, Hashes};
 use super::tree::{TreeReader, tree_error, tree_size};
-use super::{heads, heads::Head, key_index};
+use super::{hash_index, heads, heads::Head, key_index};
 use crate::cache;
 use crate::capture::key_equality::KeyEquality;
 use crate::capture::order::SortKey;
@@ -333,6 +333,7 @@ impl<'a> Appender<'a> {
             metadata: metadata::bytes(&self.metadata.sum()),
         };
         let head = heads::insert(self.session, self.log, size, root, written);
+        hash_index::extend(self.session, self.log, size)?;
         cache::learn_after_commit(self.session, self.log, self.frontier.peaks());
         // An act must not keep the transaction that does it from being prepared.
         if settings::notify() && self.log.id != logs::ADMINISTRATION {

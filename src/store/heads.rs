@@ -65,7 +65,7 @@ pub fn latest(session: &Session, snapshot: Snapshot, log: &Log) -> Result<Head, 
 }
 
 /// The latest head, and who wrote it.
-fn stored(
+pub fn stored(
     session: &Session,
     snapshot: Snapshot,
     log: &Log,
@@ -249,6 +249,20 @@ pub fn at(
     let mut reader = TreeReader::cached(session, log, snapshot);
     let root = root(&mut reader, tree_size(log, size)?).map_err(|e| tree_error(log, e))?;
     Ok((size, root))
+}
+
+/// The size of the head with this root. The empty tree's root is that of size 0.
+pub fn with_root(session: &Session, log: &Log, root: &Hash) -> Option<i64> {
+    if *root == EMPTY_ROOT {
+        return Some(0);
+    }
+    let size = session.read_one(
+        // Without the sum, the planner might go through all heads of the log.
+        "SELECT pg_catalog.min(h.tree_size) FROM @extschema@.merkle_tree_head h WHERE h.root_hash = $1 AND h.log_id + 0 = $2",
+        &[root.as_bytes().as_slice().into(), log.id.into()],
+        |row| row.get(0),
+    );
+    size.flatten()
 }
 
 /// Size and root of the latest head, as stored, whatever they are.

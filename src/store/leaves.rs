@@ -27,6 +27,36 @@ pub fn hash(leaf_data: &[u8]) -> Hash {
     leaf_hash(&leaf_format::capped(leaf_data).unwrap_or(Cow::Borrowed(leaf_data)))
 }
 
+/// The end of the longest run of entries from `from` on, up to `to`, whose kept leaf data have no more than `bytes`
+/// in all; at least one entry.
+pub fn within(session: &Session, log: &Log, from: i64, to: i64, bytes: i64) -> i64 {
+    let first_too_many = session.read_one(
+        "SELECT pg_catalog.min(s.leaf_index) FROM (
+             SELECT d.leaf_index, pg_catalog.sum(pg_catalog.octet_length(d.leaf_data)) OVER (ORDER BY d.leaf_index) AS bytes
+               FROM @extschema@.merkle_leaf_data d
+              WHERE d.log_id = $1 AND d.leaf_index >= $2 AND d.leaf_index < $3) s
+          WHERE s.bytes > $4",
+        &[log.id.into(), from.into(), to.into(), bytes.into()],
+        |row| row.get::<i64>(0),
+    );
+    first_too_many.flatten().map_or(to, |at| at.max(from + 1))
+}
+
+/// The leaf data, as they were hashed, that are kept of the entries `from .. to`.
+pub fn kept(session: &Session, log: &Log, from: i64, to: i64) -> HashMap<i64, Vec<u8>> {
+    let rows = session.read(
+        "SELECT d.leaf_index, d.leaf_data FROM @extschema@.merkle_leaf_data d
+          WHERE d.log_id = $1 AND d.leaf_index >= $2 AND d.leaf_index < $3 AND d.leaf_data IS NOT NULL",
+        &[log.id.into(), from.into(), to.into()],
+        |row| {
+            let stored: &[u8] = row.required(1);
+            let hashed = leaf_format::capped(stored).unwrap_or(Cow::Borrowed(stored));
+            (row.required(0), hashed.into_owned())
+        },
+    );
+    rows.into_iter().collect()
+}
+
 /// Writes the leaf data of a row: the long form where they are kept, since the columns are then to be had again.
 ///
 /// # Errors

@@ -91,11 +91,13 @@ kinds! {
     MetadataAltered "metadata_altered" Extension
         "Of a batch, a key, an order value, a salt, a statement or the time of its tree head was changed, added or removed."
     IndexMismatch "index_mismatch" Extension
-        "merkle_order_index, or the hash of a key, leads to another entry than it should, or to none."
+        "merkle_order_index, merkle_hash_index or the hash of a key leads to another entry than it should, or to none."
     TileMismatch "tile_mismatch" Extension
         "A stored tile is not that of the entries, or of the tiles below it."
     HeadMismatch "head_mismatch" Extension
         "A stored tree head is not that of the entries."
+    CheckpointMismatch "checkpoint_mismatch" Extension
+        "A checkpoint is not that of the tree head of its size, or is not signed; or one that is known to have been signed is not contained in the log."
     ConfigurationAltered "configuration_altered" Extension
         "A log, a source, or a version of its columns is not configured as the administration log says."
     LateEntryAltered "late_entry_altered" Extension

@@ -7,6 +7,7 @@ use super::configuration::Record;
 use super::rows::{Row, Rows};
 use super::unlogged::NOT_TAKEN;
 use crate::capture::gather;
+use crate::capture::given_key::GivenKey;
 use crate::capture::row_key::{self, Finder, RowKey};
 use crate::capture::scan::{Leaf, Scan};
 use crate::capture::shape::Shape;
@@ -74,12 +75,12 @@ pub struct Verified {
     pub detail: String,
 }
 
-/// Verifies the row of a table with this key, in its text form.
+/// Verifies the row of a table with this key.
 pub fn verify(
     session: &Session,
     name: &str,
     relation: pg_sys::Oid,
-    key: &str,
+    key: GivenKey,
 ) -> Result<Verified, Error> {
     let snapshot = Snapshot::Statement;
     let log = logs::by_name(session, snapshot, name)?;

@@ -8,6 +8,7 @@ use crate::capture::fence::Fence;
 use crate::capture::queue;
 use crate::capture::table_query;
 use crate::catalog::logs::{self, Scheduled};
+use crate::checkpoint;
 use crate::error::Error;
 use crate::pg::subtransaction::Failure;
 use crate::pg::{server, vacuum, wait, worker, xact};
@@ -40,6 +41,8 @@ const RECENT: Duration = Duration::from_secs(5);
 /// How soon a fence that was not crossed is tried again at first; each time doubles it, up to the last.
 const RETRY: Duration = Duration::from_millis(10);
 const LAST_RETRY: Duration = Duration::from_millis(500);
+/// However short the interval, there is this between two checkpoints of a log.
+const SHORTEST_CHECKPOINT: Duration = Duration::from_millis(50);
 
 #[pgrx::pg_guard]
 #[unsafe(no_mangle)]
@@ -105,6 +108,9 @@ struct State {
     /// A fence that was drawn and not crossed yet: the worker waits for none in place.
     fence: Option<Fence>,
     retry: Duration,
+    /// When the next checkpoint is signed, if the log has any.
+    checkpoint_at: Option<Instant>,
+    checkpoint_every: Option<Duration>,
     counters: Option<&'static LogCounters>,
 }
 
@@ -193,6 +199,8 @@ impl Runner {
                 written: HashMap::new(),
                 fence: None,
                 retry: RETRY,
+                checkpoint_at: None,
+                checkpoint_every: None,
                 counters,
             });
             if counters.is_some_and(LogCounters::take_wish) {
@@ -201,6 +209,10 @@ impl Runner {
             // Settings may have changed: nothing is later than they say now.
             if state.failures == 0 {
                 state.run_at = state.run_at.min(now + log.run_interval);
+            }
+            if state.checkpoint_every != log.checkpoint_interval {
+                state.checkpoint_every = log.checkpoint_interval;
+                state.checkpoint_at = log.checkpoint_interval.map(|_| now);
             }
             if state.reconcile_every != log.reconcile_interval {
                 state.reconcile_every = log.reconcile_interval;
@@ -288,6 +300,15 @@ impl Runner {
                 state.failed(log, &failure);
             }
         }
+        if let Some(every) = log.checkpoint_interval
+            && state.checkpoint_at.is_some_and(|at| at <= Instant::now())
+        {
+            // What keeps it from being signed keeps no batch from being run.
+            if let Err(failure) = sign(log) {
+                pgrx::log!("merkle_log: log \"{}\": {}", log.name, failure.message);
+            }
+            state.checkpoint_at = Some(Instant::now() + every.max(SHORTEST_CHECKPOINT));
+        }
         state.tell();
         behind
     }
@@ -295,10 +316,9 @@ impl Runner {
 
 impl State {
     fn due(&self) -> Instant {
-        match self.reconcile_at {
-            Some(at) if self.failures == 0 => at.min(self.run_at),
-            _ => self.run_at,
-        }
+        let reconcile_at = self.reconcile_at.filter(|_| self.failures == 0);
+        let others = [reconcile_at, self.checkpoint_at];
+        others.into_iter().flatten().fold(self.run_at, Instant::min)
     }
 
     /// Shows others how the log stands.
@@ -382,6 +402,17 @@ fn run_batch(log: &Scheduled, fence: &mut Option<Fence>, busy: bool) -> Result<R
                 busy: false,
             },
             Err(report) => Error::raise_report(report),
+        }
+    })
+}
+
+/// Signs a checkpoint of what is new.
+fn sign(log: &Scheduled) -> Result<(), Failure> {
+    worker::report(Some(&format!("checkpoint of log \"{}\"", log.name)));
+    worker::transaction(|| {
+        let signed = Session::enter(|session| checkpoint::sign(session, &log.name));
+        if let Err(report) = signed {
+            Error::raise_report(report);
         }
     })
 }

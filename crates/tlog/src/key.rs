@@ -333,6 +333,15 @@ impl SigningKey {
         self.verifier_key.clone()
     }
 
+    /// The same secret under another name: another key to everyone else, with an id of its own.
+    ///
+    /// # Errors
+    /// Never, for a key that there is.
+    pub fn renamed(&self, name: KeyName) -> Result<SigningKey, Error> {
+        let seed = Zeroizing::new(self.key.to_bytes());
+        SigningKey::from_seed(name, self.verifier_key.signature_type, &seed)
+    }
+
     pub(crate) fn sign_message(&self, message: &[u8]) -> Vec<u8> {
         self.key.sign(message).to_bytes().to_vec()
     }

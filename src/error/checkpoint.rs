@@ -1,0 +1,103 @@
+//! Why a checkpoint is not signed, or a note not taken.
+
+use super::literal;
+use pgrx::PgSqlErrorCode;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error("no signing key is configured")]
+    NoKey,
+    #[error("signing key file \"{path}\" {problem}")]
+    KeyFile { path: String, problem: String },
+    #[error("log \"{log}\" has no origin")]
+    NoOrigin { log: String },
+    #[error("origin \"{origin}\" is not valid: {problem}")]
+    Origin { origin: String, problem: String },
+    #[error("origin \"{origin}\" is that of another log")]
+    OriginTaken { origin: String },
+    #[error("log \"{log}\" has checkpoints under the origin \"{origin}\"")]
+    OriginFixed { log: String, origin: String },
+    #[error(
+        "the latest entries of log \"{log}\" were appended in this transaction and are not committed"
+    )]
+    Uncommitted { log: String },
+    #[error(
+        "synchronous standbys have not confirmed what log \"{log}\" has committed, within {timeout} s"
+    )]
+    NotReplicated { log: String, timeout: f64 },
+    #[error("no checkpoint of log \"{log}\" is signed: {problem}")]
+    Contradiction { log: String, problem: String },
+    #[error(
+        "log \"{log}\" has lost its tail: a checkpoint of size {known} was signed, and the log has {size} entries with root {root}"
+    )]
+    LostTail {
+        log: String,
+        known: i64,
+        size: i64,
+        root: String,
+    },
+    #[error(
+        "the history of log \"{log}\" was rewritten: at size {size} the signed root is {signed}, and the log has {root}"
+    )]
+    Rewritten {
+        log: String,
+        size: i64,
+        signed: String,
+        root: String,
+    },
+    #[error("log \"{log}\" has no checkpoint of size {size}")]
+    NoCheckpoint { log: String, size: String },
+    #[error("no checkpoint of log \"{log}\" was signed yet that has entry {index}")]
+    NotYetSigned { log: String, index: i64 },
+    #[error("the note cannot be taken: {0}")]
+    Note(String),
+    #[error("no log here has the origin \"{origin}\"")]
+    NoSuchOrigin { origin: String },
+}
+
+impl CheckpointError {
+    pub fn sqlstate(&self) -> PgSqlErrorCode {
+        use CheckpointError::*;
+        match self {
+            KeyFile { .. } => PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,
+            Origin { .. } | Note(_) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            OriginTaken { .. } => PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+            NoCheckpoint { .. } | NotYetSigned { .. } => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
+            NoSuchOrigin { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            NotReplicated { .. } => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+            Contradiction { .. } | LostTail { .. } | Rewritten { .. } => {
+                PgSqlErrorCode::ERRCODE_DATA_CORRUPTED
+            }
+            NoKey | NoOrigin { .. } | OriginFixed { .. } | Uncommitted { .. } => {
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
+        }
+    }
+
+    pub fn hint(&self) -> String {
+        use CheckpointError::*;
+        match self {
+            NoKey => "Name the file of the key in merkle_log.signing_key_file, and reload the configuration.".to_owned(),
+            KeyFile { .. } => "The file holds one line, PRIVATE+KEY+name+id+key, belongs to the user that the server runs as, and can be read by nobody else (chmod 600).".to_owned(),
+            NoOrigin { log } => format!(
+                "Give it one with alter_log({}, origin => 'example.com/log'), or set merkle_log.origin_prefix.",
+                literal(log)
+            ),
+            Origin { .. } => "An origin is a URL prefix without a scheme and without a slash at its end, such as example.com/log, and has no space and no plus.".to_owned(),
+            OriginTaken { .. } => "Choose another: a log is known by its origin.".to_owned(),
+            OriginFixed { .. } => "Whoever has one of them knows the log by this origin, so it stays.".to_owned(),
+            Uncommitted { .. } => "Commit first: what is signed must not be rolled back.".to_owned(),
+            NotReplicated { .. } => "See pg_stat_replication; merkle_log.fence_timeout says how long to wait. Nothing was signed.".to_owned(),
+            Contradiction { log, .. } => format!(
+                "Run verify_log({}) to find what was altered. Nothing was signed.",
+                literal(log)
+            ),
+            LostTail { .. } => "A backup was restored, or a standby that lagged was promoted. Bring the lost entries back from a server that has them; if there is none, no checkpoint of this log can ever be signed again: begin a new log under a new origin. Nothing was signed.".to_owned(),
+            Rewritten { .. } => "The two cannot both be true, and the signed one is known outside. Restore a server that has it, or begin a new log under a new origin. Nothing was signed.".to_owned(),
+            NoCheckpoint { .. } => "See merkle_log_checkpoints for those that there are.".to_owned(),
+            NotYetSigned { log, .. } => format!("Run checkpoint({0}), or let the worker sign with alter_log({0}, checkpoint_interval => …).", literal(log)),
+            Note(_) => "Give the whole note: the text, a blank line, and the signature lines, each line with its newline.".to_owned(),
+            NoSuchOrigin { .. } => "See verification_logs for the origins of the logs.".to_owned(),
+        }
+    }
+}
