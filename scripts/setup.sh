@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building and testing need and is missing: Debian packages, cargo-pgrx; for `lint` cargo-deny,
-# for `test` cargo-nextest, Go, Node, a Python package, and PostgreSQL clients of other languages in target/clients.
+# for `test` cargo-nextest, Go, Node and a Python package, and PostgreSQL clients of other languages and an S3 server
+# in target/clients.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -45,15 +46,15 @@ if [ "${1:-}" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
 fi
 # Each in the version that the tests were written for; the stamp says which are there.
 if [ "${1:-}" = test ]; then
-    clients="psycopg[binary]==3.3.9 asyncpg==0.32.0 pg@8.23.1"
+    clients="psycopg[binary]==3.3.9 asyncpg==0.32.0 moto[server]==5.2.5 pg@8.23.1"
     if [ "$(cat target/clients/.complete 2>/dev/null)" != "$clients" ]; then
         echo "installing $clients"
         rm -rf target/clients
         mkdir -p target/clients/node
         read -ra all <<<"$clients"
         python3 -m venv target/clients/python
-        target/clients/python/bin/pip install -q "${all[@]:0:2}"
-        npm install --silent --prefix target/clients/node "${all[2]}"
+        target/clients/python/bin/pip install -q "${all[@]:0:3}"
+        npm install --silent --prefix target/clients/node "${all[3]}"
         echo "$clients" >target/clients/.complete
     fi
 fi

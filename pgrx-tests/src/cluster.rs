@@ -1,5 +1,6 @@
 //! A cluster of its own for each test, in a temporary directory, on a Unix socket.
 
+use crate::command_line::program;
 use crate::{one, until};
 use postgres::{Client, Config, NoTls};
 use std::ffi::OsStr;
@@ -160,6 +161,31 @@ impl Cluster {
         let text = fs::read_to_string(&file).unwrap();
         fs::write(&file, format!("{text}{line}\n")).unwrap();
         self.tool("pg_ctl", ["-D", &self.data(), "reload"]);
+    }
+
+    /// Makes a key with the name, and lets the server sign checkpoints with it.
+    pub fn sign_with_a_new_key(&self, name: &str) {
+        let key = self.dir.path().join("signing-key");
+        check(
+            program()
+                .args(["keygen", "--name", name, "--out"])
+                .arg(&key),
+        );
+        // The server may run as another user than the test.
+        self.hand_over(&key);
+        self.reload_with(&format!(
+            "merkle_log.signing_key_file = '{}'",
+            key.display()
+        ));
+    }
+
+    /// Makes a file or directory the server's.
+    pub fn hand_over(&self, path: &Path) {
+        check(
+            Command::new("chown")
+                .args(["-R", "--reference", &self.data()])
+                .arg(path),
+        );
     }
 
     /// Stops the server as `mode` says; how long that took.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 pub mod calls;
 mod cluster;
+pub mod command_line;
 pub mod oracle;
 
 pub use cluster::{Cluster, signal};

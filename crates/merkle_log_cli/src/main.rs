@@ -1,9 +1,14 @@
-//! `merkle-log`: what an outsider needs of merkle_log, in one program. It needs no database.
+//! `merkle-log`: checks what logs publish, without a database; and administers and exports the logs of one.
 #![forbid(unsafe_code)]
 
+mod administer;
+mod connection;
+mod database;
+mod export;
 mod keygen;
 mod manual;
 mod output;
+mod status;
 mod verify;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -14,7 +19,7 @@ use std::process::ExitCode;
 #[command(
     name = "merkle-log",
     version,
-    about = "Checks proofs, checkpoints and exported logs, and makes keys",
+    about = "Checks proofs, checkpoints and exported logs, makes keys, and exports and administers logs",
     after_help = "Exit codes: 0 good; 1 proven bad; 2 could not tell."
 )]
 struct Cli {
@@ -31,6 +36,16 @@ enum Command {
     Verify(verify::Options),
     /// Makes a signing key, and prints its verifier key
     Keygen(keygen::Options),
+    /// Writes a log as files that anyone can serve and check (C2SP tlog-tiles)
+    Export(export::Options),
+    /// What the logs of a database are doing
+    Status(status::Options),
+    /// Makes, changes, pauses and drops logs
+    Log(administer::log::Options),
+    /// Adds tables to logs, and removes them
+    Source(administer::source::Options),
+    /// Makes logs and sources as a file declares them, after showing the difference
+    Apply(administer::apply::Options),
     /// Prints the completions of a shell
     Completions { shell: clap_complete::Shell },
     /// Writes the manual pages into a directory
@@ -42,8 +57,23 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Verify(options) => verify::run(&options, json),
         Command::Keygen(options) => keygen::run(&options, json),
+        Command::Export(options) => export::run(&options, json),
+        Command::Status(options) => status::run(&options, json),
+        Command::Log(options) => administer::log::run(&options, json),
+        Command::Source(options) => administer::source::run(&options, json),
+        Command::Apply(options) => administer::apply::run(&options, json),
         Command::Completions { shell } => manual::completions(shell, Cli::command()),
         Command::Man { directory } => manual::pages(&directory, Cli::command()),
     };
     done.unwrap_or_else(output::Failure::exit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_of_all_commands_agree() {
+        Cli::command().debug_assert();
+    }
 }

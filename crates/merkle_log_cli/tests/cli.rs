@@ -399,7 +399,17 @@ fn completions_and_manual_pages_know_every_command() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
     assert_eq!(says(&["man", "pages"], at).0, 0);
-    for command in ["verify", "keygen", "completions", "man"] {
+    for command in [
+        "verify",
+        "keygen",
+        "export",
+        "status",
+        "log",
+        "source",
+        "apply",
+        "completions",
+        "man",
+    ] {
         let page =
             std::fs::read_to_string(at.join(format!("pages/merkle-log-{command}.1"))).unwrap();
         assert!(page.contains(".SH"));

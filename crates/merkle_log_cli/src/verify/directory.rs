@@ -17,6 +17,8 @@ pub struct Directory {
     /// The entries before this index are not there: the log is pruned. Their hashes, or those of their
     /// tiles, are.
     pub first_entry: u64,
+    /// How many other entries are there as hashes only: withheld.
+    pub withheld: u64,
     /// How many tiles were compared with what follows from the level below.
     pub tiles: u64,
     /// The kept checkpoint that the directory was found to contain.
@@ -28,7 +30,8 @@ const AT_ONCE: u64 = 1024;
 
 /// What is there of 256 entries, or of the last ones.
 enum Leaves {
-    Entries(Vec<Hash>),
+    /// The second: how many of the entries are withheld.
+    Entries(Vec<Hash>, u64),
     Hashes(Vec<Hash>),
     /// Only the root over 256 of them, in the tile above.
     Root(Hash),
@@ -46,6 +49,7 @@ pub fn verify(directory: &Path, trust: &Trust) -> Result<Report, Finding> {
         frontier: Frontier::default(),
         since: trust.since.as_ref(),
         first_entry: 0,
+        withheld: 0,
         tiles: 0,
         incomplete: BTreeMap::new(),
     };
@@ -60,6 +64,7 @@ pub fn verify(directory: &Path, trust: &Trust) -> Result<Report, Finding> {
     Ok(Report::Directory(Directory {
         checkpoint,
         first_entry: check.first_entry,
+        withheld: check.withheld,
         tiles: check.tiles,
         since: trust.since.clone(),
     }))
@@ -100,10 +105,25 @@ impl Tree<'_> {
         match (entries, stored) {
             (Some((bytes, held)), stored) => {
                 let entries = entry_bundle::entries(&bytes, held)?;
-                let hashes = leaf_hashes(entries.into_iter().take(usize::from(width)));
+                let entries = entries.into_iter().take(usize::from(width));
+                if stored.is_none() && entries.clone().any(<[u8]>::is_empty) {
+                    return Err(Finding::Unknown(format!(
+                        "{tile} is missing, and entries are withheld"
+                    )));
+                }
+                let mut hashes = leaf_hashes(entries.clone());
+                let mut withheld = 0;
+                // An entry without a byte stands for one that is withheld; its hash is in the tile.
+                for ((entry, hash), stored) in entries.zip(&mut hashes).zip(stored.iter().flatten())
+                {
+                    if entry.is_empty() && hash != stored {
+                        *hash = *stored;
+                        withheld += 1;
+                    }
+                }
                 match stored {
                     Some(stored) if stored != hashes => Err(differs(&tile)),
-                    _ => Ok(Leaves::Entries(hashes)),
+                    _ => Ok(Leaves::Entries(hashes, withheld)),
                 }
             }
             (None, Some(stored)) => Ok(Leaves::Hashes(stored)),
@@ -159,6 +179,7 @@ struct Check<'s> {
     frontier: Frontier,
     since: Option<&'s Checkpoint>,
     first_entry: u64,
+    withheld: u64,
     tiles: u64,
     /// The incomplete tile of each level, as it was when it last changed.
     incomplete: BTreeMap<u8, (u64, Vec<Hash>)>,
@@ -169,8 +190,9 @@ impl Check<'_> {
         let start = index * TILE_WIDTH;
         let too_large = |error: merkle_tree::OutOfRange| Finding::Unknown(error.to_string());
         let hashes = match leaves {
-            Leaves::Entries(hashes) => {
+            Leaves::Entries(hashes, withheld) => {
                 self.tiles += 1;
+                self.withheld += withheld;
                 hashes
             }
             Leaves::Hashes(hashes) => {

@@ -210,7 +210,8 @@ fn row_text(leaf: &Leaf) -> String {
 fn directory_text(directory: &Directory, text: &mut String) {
     checkpoint_text(&directory.checkpoint, text);
     let size = directory.checkpoint.checkpoint.size().get();
-    let (entries, tiles) = (size - directory.first_entry, directory.tiles);
+    let entries = size - directory.first_entry - directory.withheld;
+    let tiles = directory.tiles;
     line(
         text,
         "hashed",
@@ -222,6 +223,14 @@ fn directory_text(directory: &Directory, text: &mut String) {
             text,
             "pruned",
             &format!("the first {first} entries are there as hashes only"),
+        );
+    }
+    if directory.withheld > 0 {
+        let withheld = directory.withheld;
+        line(
+            text,
+            "withheld",
+            &format!("{withheld} entries are there as hashes only"),
         );
     }
     if let Some(since) = &directory.since {
@@ -283,6 +292,7 @@ fn directory_json(directory: &Directory) -> Json {
     json!({
         "checkpoint": checkpoint_json(&directory.checkpoint),
         "first_entry": directory.first_entry,
+        "withheld": directory.withheld,
         "tiles": directory.tiles,
         "since": directory.since.as_ref().map(|since| json!({"size": since.size().get(), "root": since.root().to_string()})),
     })
