@@ -9,11 +9,11 @@ DECLARE
 BEGIN
     FOR revoke IN
         SELECT pg_catalog.format('REVOKE ALL ON %s %s FROM %s', o.kind, o.name,
-                                 CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(r.rolname) END)
+                                 CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(r.rolname) END)
           FROM (SELECT c.tableoid, c.oid, c.relowner, c.relacl,
-                       CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+                       CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
                        c.oid::pg_catalog.regclass::pg_catalog.text
-                  FROM pg_catalog.pg_class c WHERE c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'v', 'S']::"char"[])
+                  FROM pg_catalog.pg_class c WHERE c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'v', 'S']::pg_catalog."char"[])
                 UNION ALL
                 SELECT p.tableoid, p.oid, p.proowner, p.proacl, 'FUNCTION', p.oid::pg_catalog.regprocedure::pg_catalog.text
                   FROM pg_catalog.pg_proc p) o (class, oid, owner, acl, kind, name)

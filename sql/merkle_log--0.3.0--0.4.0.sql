@@ -571,18 +571,18 @@ DECLARE
 BEGIN
     FOR revoke IN
         SELECT pg_catalog.format('REVOKE ALL ON %s %s FROM %s', o.kind, o.name,
-                                 CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(r.rolname) END)
+                                 CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(r.rolname) END)
           FROM (SELECT c.relowner, c.relacl, 'TABLE', c.oid::pg_catalog.regclass::pg_catalog.text
                   FROM pg_catalog.unnest(ARRAY[
                            '@extschema@.merkle_source_state', '@extschema@.merkle_redacted_key',
                            '@extschema@.merkle_late_entry', '@extschema@.verification_source_partitions',
-                           '@extschema@.merkle_database', '@extschema@.merkle_log_leaves']::regclass[]) t (oid)
+                           '@extschema@.merkle_database', '@extschema@.merkle_log_leaves']::pg_catalog.regclass[]) t (oid)
                   JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.oid
                 UNION ALL
                 SELECT p.proowner, p.proacl, 'FUNCTION', p.oid::pg_catalog.regprocedure::pg_catalog.text
                   FROM pg_catalog.unnest(ARRAY[
                            '@extschema@.redact_row(text, regclass, text, text)',
-                           '@extschema@.adopt_database(text)']::regprocedure[]) f (oid)
+                           '@extschema@.adopt_database(text)']::pg_catalog.regprocedure[]) f (oid)
                   JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) f.oid) o (owner, acl, kind, name)
          CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
           LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) a.grantee

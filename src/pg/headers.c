@@ -4,6 +4,8 @@
  */
 #include "postgres.h"
 
+#include <unistd.h>
+
 #include "commands/sequence.h"
 #include "utils/bytea.h"
 #include "utils/multirangetypes.h"
@@ -25,4 +27,5 @@ _Static_assert(sizeof(TimeoutId) == sizeof(int) && 1000 > MAX_TIMEOUTS, "timers 
 DECLARED(RegisterTimeout, TimeoutId (*) (TimeoutId, void (*) (void)));
 DECLARED(enable_timeout_every, void (*) (TimeoutId, TimestampTz, int));
 DECLARED(disable_timeout, void (*) (TimeoutId, bool));
+DECLARED(geteuid, uint32 (*) (void));
 _Static_assert(__builtin_types_compatible_p(__typeof__(bytea_output), int), "bytea_output is declared otherwise");

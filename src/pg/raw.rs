@@ -118,6 +118,8 @@ mod unbound {
         pub fn RegisterTimeout(id: c_int, handler: unsafe extern "C-unwind" fn()) -> c_int;
         pub fn enable_timeout_every(id: c_int, first: TimestampTz, milliseconds: c_int);
         pub fn disable_timeout(id: c_int, keep_indicator: bool);
+        /// `unistd.h`.
+        pub fn geteuid() -> u32;
         /// `utils/bytea.h`: the variable of the setting of this name.
         pub static mut bytea_output: c_int;
     }

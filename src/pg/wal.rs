@@ -1,6 +1,6 @@
 //! That what is committed stays committed: flushed here, and on synchronous standbys.
 
-use super::wait;
+use super::{raw, wait};
 use pgrx::pg_sys;
 use std::time::{Duration, Instant};
 
@@ -56,10 +56,5 @@ pub fn reload_time() -> i64 {
 /// The user that the server runs as.
 pub fn server_user() -> u32 {
     // SAFETY: never fails.
-    unsafe { geteuid() }
-}
-
-// POSIX, on every system that the server runs on: takes nothing, and uid_t has 32 bits.
-unsafe extern "C" {
-    fn geteuid() -> u32;
+    unsafe { raw::geteuid() }
 }
