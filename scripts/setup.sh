@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(postgresql-15 postgresql-15-cron postgresql-server-dev-15 clang libclang-dev gcc make pkg-config libssl-dev valgrind)
+packages=(python3 openssl postgresql-15 postgresql-15-cron postgresql-server-dev-15 clang libclang-dev gcc make pkg-config libssl-dev valgrind)
 [ "${1:-}" = test ] && packages+=(golang-go golang-golang-x-mod-dev python3-venv)
 [ "${1:-}" = test ] && ! command -v node >/dev/null && packages+=(nodejs)
 [ "${1:-}" = test ] && ! command -v npm >/dev/null && packages+=(npm)

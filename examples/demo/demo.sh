@@ -10,6 +10,21 @@ say() { printf '\n%s\n' "$*"; }
 sql() { psql -d shop -c "$1"; }
 value() { psql -d shop -At -c "$1"; }
 
+bundle=$(mktemp)
+trap 'rm -f "$bundle"' EXIT
+
+# Writes an Ed25519 key in the form that `merkle-log keygen` gives it (Go's note package).
+signing_key() {
+    local name=$1 file=$2 der id
+    der=$(mktemp)
+    openssl genpkey -algorithm ed25519 -outform DER -out "$der"
+    id=$({ printf '%s\n\001' "$name"; openssl pkey -inform DER -in "$der" -pubout -outform DER | tail -c 32; } | sha256sum | head -c 8)
+    printf 'PRIVATE+KEY+%s+%s+%s\n' "$name" "$id" "$({ printf '\001'; tail -c 32 "$der"; } | base64)" >"$file"
+    chmod 600 "$file"
+    [ "$(id -u)" -ne 0 ] || chown "$server_user" "$file"
+    rm "$der"
+}
+
 createdb shop
 psql -d shop -q -f "$here/schema.sql"
 
@@ -51,7 +66,17 @@ psql -d shop -q -c "INSERT INTO accounts VALUES ('DE02', 'Ada', 100)" -c "SET ap
 until [ "$(value "SELECT merkle_size('history')")" = 2 ]; do sleep 0.1; done
 sql "SELECT leaf_index, operation, row_data->>'balance' AS balance, user_name, application_name FROM history('history', 'accounts', 'DE02')"
 
-say "7. An attacker with superuser rights edits one old order, deletes another, slips in a third."
+say "7. The log signs its head, and the proof of order 4711 leaves the database as a file."
+signing_key demo.example "$dir/signing.key"
+psql -d shop -q -c "ALTER SYSTEM SET merkle_log.signing_key_file = '$dir/signing.key'" \
+    -c "ALTER SYSTEM SET merkle_log.origin_prefix = 'demo.example'" -c "SELECT pg_reload_conf()" >/dev/null
+until value "SELECT checkpoint('audit')" >/dev/null 2>&1; do sleep 0.1; done
+sql "SELECT checkpoint('audit')"
+value "SELECT json FROM proof_bundle_of('audit', 'orders', 4711)" >"$bundle"
+key=$(value "SELECT checkpoint_key('audit')")
+echo "The key that verifies it, known to everybody: $key"
+
+say "8. An attacker with superuser rights edits one old order, deletes another, slips in a third."
 psql -d shop -q <<'SQL'
 SET session_replication_role = replica;
 UPDATE orders SET amount = amount + 1000 WHERE id = 4711;
@@ -65,6 +90,10 @@ if [ "$found" != "deleted 815, modified 4711, unlogged 0" ]; then
     exit 1
 fi
 echo "Exactly these three."
+
+say "9. Without the database and without our code: a Python file, that key, and the order as it was."
+echo "   python3 examples/verify/python/verify.py KEY bundle.json"
+python3 "$here/../verify/python/verify.py" "$key" "$bundle"
 
 say "The cluster is still running. Play on:"
 echo "   $connect"

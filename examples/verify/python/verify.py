@@ -7,10 +7,12 @@
 Standard library only; it shares no code with the project. Witnesses are not looked at.
 """
 import base64
+import decimal
 import hashlib
 import json
 import re
 import sys
+import uuid
 
 
 class Refused(Exception):
@@ -294,6 +296,20 @@ def check_vectors(path):
     return passed > 0
 
 
+def shown(value):
+    """A value of a row for people: numbers and uuids as text."""
+    match value:
+        case list():
+            return [shown(each) for each in value]
+        case dict():
+            return {name: shown(each) for name, each in value.items()}
+        case ("tag", 4, [int(exponent), int(mantissa)]):
+            return str(decimal.Decimal((mantissa < 0, tuple(map(int, str(abs(mantissa)))), exponent)))
+        case ("tag", 37, bytes(octets)) if len(octets) == 16:
+            return str(uuid.UUID(bytes=octets))
+    return value
+
+
 def main(first, path):
     if first == "--vectors":
         return 0 if check_vectors(path) else 1
@@ -305,7 +321,7 @@ def main(first, path):
         return 1
     print("proven:", *found[:2])
     for index, leaf_hash, data in found[3] if len(found) > 3 else []:
-        print("entry", index, leaf_hash.hex(), row(data) if data is not None else "withheld")
+        print("entry", index, leaf_hash.hex(), shown(row(data)) if data is not None else "withheld")
     return 0
 
 
