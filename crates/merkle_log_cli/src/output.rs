@@ -95,14 +95,32 @@ pub fn value(value: &Cbor) -> String {
         Cbor::Tag(tag, content) => match (tag, content.as_ref()) {
             (37, Cbor::Bytes(bytes)) if bytes.len() == 16 => uuid(bytes),
             (4, Cbor::Array(parts)) => match parts.as_slice() {
-                [Cbor::Integer(exponent), Cbor::Integer(mantissa)] => {
-                    format!("{mantissa}e{exponent}")
-                }
+                [Cbor::Integer(exponent), Cbor::Integer(mantissa)] => decimal(*mantissa, *exponent),
                 _ => format!("4([{}])", list(parts)),
             },
             (tag, content) => format!("{tag}({})", self::value(content)),
         },
         _ => "?".to_owned(),
+    }
+}
+
+/// `mantissa` × 10^`exponent`, written out where that takes few digits.
+fn decimal(mantissa: i128, exponent: i128) -> String {
+    const MOST: usize = 40;
+    let shift = match usize::try_from(exponent.unsigned_abs()) {
+        Ok(shift) if shift <= MOST => shift,
+        _ => return format!("{mantissa}e{exponent}"),
+    };
+    let sign = if mantissa < 0 { "-" } else { "" };
+    let digits = mantissa.unsigned_abs().to_string();
+    match exponent {
+        _ if mantissa == 0 || exponent == 0 => format!("{sign}{digits}"),
+        1.. => format!("{sign}{digits}{}", "0".repeat(shift)),
+        _ => {
+            let digits = format!("{digits:0>width$}", width = shift + 1);
+            let (whole, fraction) = digits.split_at(digits.len() - shift);
+            format!("{sign}{whole}.{fraction}")
+        }
     }
 }
 
@@ -137,6 +155,22 @@ pub fn time(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn decimals_are_written_as_sql_does() {
+        for (mantissa, exponent, text) in [
+            (42, 0, "42"),
+            (12804, -2, "128.04"),
+            (-5, -3, "-0.005"),
+            (7, 3, "7000"),
+            (0, 3, "0"),
+            (1, -41, "1e-41"),
+            (1, i128::MAX, "1e170141183460469231731687303715884105727"),
+            (i128::MIN, 0, "-170141183460469231731687303715884105728"),
+        ] {
+            assert_eq!(decimal(mantissa, exponent), text);
+        }
+    }
 
     #[test]
     fn times_are_written_as_everybody_reads_them() {

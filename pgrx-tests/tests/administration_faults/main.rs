@@ -10,6 +10,7 @@ use rand::{Rng, SeedableRng};
 use server_tests::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
+use tlog::{KeyName, SignatureType, SigningKey};
 use world::{CALLS, Call, OTHERS, Trial};
 
 struct Faults {
@@ -24,6 +25,14 @@ struct Faults {
 impl Faults {
     fn new(settings: &str) -> Faults {
         let cluster = Cluster::with(settings);
+        let name = KeyName::new("example.com").unwrap();
+        let key = SigningKey::from_seed(name, SignatureType::Ed25519, &[7; 32]).unwrap();
+        let file = cluster.secret_file("key", &format!("{}\n", key.to_text().as_str()));
+        cluster.reload_with(&format!(
+            "merkle_log.signing_key_file = '{file}'\nmerkle_log.origin_prefix = 'example.com'"
+        ));
+        let has_key = "SELECT current_setting('merkle_log.signing_key_file', true) <> ''";
+        until(&mut cluster.client("postgres"), has_key);
         Faults {
             admin: cluster.client("postgres"),
             rng: StdRng::seed_from_u64(seed()),

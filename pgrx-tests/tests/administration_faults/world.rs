@@ -130,6 +130,24 @@ pub const CALLS: &[Call] = &[
         "SELECT EXISTS (SELECT FROM merkle_redacted_key JOIN verification_sources USING (source_id) WHERE relation = 'c#'::regclass)",
     ),
     call(
+        "redact_row_of",
+        "UPDATE c# SET note = 'queued' WHERE id = 2",
+        "SELECT redact_row_of('c#', 'c#', 'asked for', 2)",
+        "SELECT EXISTS (SELECT FROM merkle_redacted_key JOIN verification_sources USING (source_id) WHERE relation = 'c#'::regclass)",
+    ),
+    call(
+        "checkpoint",
+        "",
+        "SELECT checkpoint('c#')",
+        "SELECT EXISTS (SELECT FROM merkle_log_checkpoints WHERE log_name = 'c#')",
+    ),
+    call(
+        "accept_checkpoint",
+        "SELECT checkpoint('c#')",
+        "SELECT accept_checkpoint((SELECT note FROM merkle_log_checkpoints WHERE log_name = 'c#'))",
+        "SELECT EXISTS (SELECT FROM merkle_accepted_checkpoint JOIN verification_logs USING (log_id) WHERE log_name = 'c#')",
+    ),
+    call(
         "prune_log",
         "",
         "SELECT prune_log('c#', 256)",
@@ -139,6 +157,7 @@ pub const CALLS: &[Call] = &[
 
 /// Volatile functions that write no table, or not here: why.
 pub const OTHERS: &[(&str, &str)] = &[
+    ("add_cosignature", "needs a witness; checkpoints.rs"),
     (
         "adopt_database",
         "refused in a database that is no copy; copies.rs",
@@ -165,6 +184,7 @@ pub const OTHERS: &[(&str, &str)] = &[
     ("schedule_log", "calls pg_cron"),
     ("unschedule_log", "calls pg_cron"),
     ("wait_for_inclusion", "reads"),
+    ("wait_for_inclusion_of", "reads"),
 ];
 
 /// Two logs with entries, their sources, and a table that is no source yet.
@@ -193,6 +213,8 @@ const STATE: &str = "SELECT t FROM (
     UNION ALL SELECT 'aside ' || m::text FROM merkle_set_aside m
     UNION ALL SELECT 'redacted ' || m::text FROM merkle_redacted_key m
     UNION ALL SELECT 'late ' || m::text FROM merkle_late_entry m
+    UNION ALL SELECT 'checkpoint ' || m::text FROM merkle_checkpoint m
+    UNION ALL SELECT 'accepted ' || m::text FROM merkle_accepted_checkpoint m
     UNION ALL SELECT concat_ws(' ', 'trigger', tgrelid::regclass, tgname, tgenabled) FROM pg_trigger WHERE NOT tgisinternal) s ORDER BY t";
 
 /// How rows of the administration log, whose number is 0, begin in `STATE`.

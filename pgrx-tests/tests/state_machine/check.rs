@@ -216,7 +216,11 @@ impl Machine {
                 None => "ready",
             };
             let (state, escaped) = &found[&source.id];
-            if state != expected {
+            // A partition that came since the source was added has no triggers for TRUNCATE. Batches notice it, and rows
+            // are captured all the same.
+            let lacks_triggers =
+                source.captures() && table.parts.is_some() && state == "trigger_missing";
+            if state != expected && !(lacks_triggers && expected == "ready") {
                 self.fail(&format!(
                     "source {} of log {} is {state}, not {expected}",
                     source.id, log.name
