@@ -22,12 +22,8 @@ use crate::settings;
 use crate::store::checkpoints::{self, Accepted, Stored};
 use crate::store::heads::{self, Head};
 use crate::store::tree::{TreeReader, tree_error, tree_size};
-use crate::verify::finding::{Finding, Kind};
-use merkle_tree::{EMPTY_ROOT, Hash};
+use merkle_tree::Hash;
 use tlog::{Checkpoint, SignedNote, VerifierKey};
-
-/// Checkpoints that are checked at once.
-const PAGE: i64 = 500;
 
 /// The newest checkpoint, after signing what is new; on a standby, the newest that was signed.
 pub fn newest(session: &Session, name: &str) -> Result<String, Error> {
@@ -120,7 +116,7 @@ fn make_durable(log: &Log) -> Result<(), Error> {
 }
 
 /// That the tree of `head` contains a checkpoint that was signed.
-fn contains(session: &Session, log: &Log, head: &Head, known: &Accepted) -> Result<(), Error> {
+pub fn contains(session: &Session, log: &Log, head: &Head, known: &Accepted) -> Result<(), Error> {
     if known.tree_size > head.tree_size {
         return Err(Error::Checkpoint(CheckpointError::LostTail {
             log: log.name.clone(),
@@ -329,80 +325,4 @@ pub fn cosign(session: &Session, name: &str, text: &str, keys: &[String]) -> Res
 
 fn note_error(problem: &tlog::Error) -> Error {
     Error::Checkpoint(CheckpointError::Note(problem.to_string()))
-}
-
-/// What is wrong with the checkpoints of a log whose latest head is `head`: the heads themselves are checked by the
-/// recomputation of the tree.
-pub fn mismatches(session: &Session, log: &Log, head: &Head) -> Result<Vec<Finding>, Error> {
-    let mut findings = Vec::new();
-    let mut after = -1;
-    loop {
-        pgrx::check_for_interrupts!();
-        let page = checkpoints::with_heads(session, log, after, PAGE);
-        let Some((last, _)) = page.last() else {
-            break;
-        };
-        after = last.tree_size;
-        for (stored, root) in &page {
-            if let Some(why) = mismatch(stored, root.as_deref()) {
-                findings.push(finding(
-                    stored.tree_size,
-                    &stored.root,
-                    root.as_deref(),
-                    why,
-                ));
-            }
-        }
-    }
-    for known in checkpoints::accepted(session, Snapshot::Statement, log)? {
-        let why = match contains(session, log, head, &known) {
-            Ok(()) => continue,
-            Err(error @ Error::Checkpoint(_)) => error.to_string(),
-            Err(error) => return Err(error),
-        };
-        let root = known.root.as_bytes().as_slice();
-        findings.push(finding(known.tree_size, root, None, why));
-    }
-    Ok(findings)
-}
-
-fn finding(size: i64, signed: &[u8], head: Option<&[u8]>, why: String) -> Finding {
-    Finding {
-        expected: Some(signed.to_vec()),
-        actual: head.map(<[u8]>::to_vec),
-        ..Finding::of_log(
-            Kind::CheckpointMismatch,
-            (size > 0).then_some(size - 1),
-            why,
-        )
-    }
-}
-
-fn mismatch(stored: &Stored, head: Option<&[u8]>) -> Option<String> {
-    let size = stored.tree_size;
-    let says = |what: &str| Some(format!("the checkpoint of size {size} {what}"));
-    let Ok(note) = stored.note.parse::<SignedNote>() else {
-        return says("is no signed note");
-    };
-    let Ok(checkpoint) = note.text().parse::<Checkpoint>() else {
-        return says("has no size and root");
-    };
-    let is_as_stored = checkpoint.size().get() as i64 == size
-        && checkpoint.root().as_bytes().as_slice() == stored.root
-        && checkpoint.origin() == stored.origin;
-    if !is_as_stored {
-        return says("is not what its row says");
-    }
-    let key = stored.verifier_key.parse::<VerifierKey>();
-    let verified =
-        key.map(|key| key.name().as_str() == stored.origin && note.verify([&key]).is_ok());
-    if verified != Ok(true) {
-        return says("is not signed by the key of its row");
-    }
-    match head {
-        Some(root) if root == stored.root => None,
-        Some(_) => says("has another root than the tree head of that size"),
-        None if size == 0 && stored.root == EMPTY_ROOT.as_bytes() => None,
-        None => says("has no tree head"),
-    }
 }

@@ -6,6 +6,7 @@
 //! does not grow with the log; everything is read with the snapshot of the calling statement.
 
 mod batches;
+mod checkpoints;
 mod configuration;
 pub mod finding;
 mod orders;
@@ -20,7 +21,6 @@ mod walk;
 
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources;
-use crate::checkpoint;
 use crate::error::Error;
 use crate::pg::parallel;
 use crate::pg::progress::{Command, Progress};
@@ -312,7 +312,7 @@ impl Verification {
                             ..Finding::of_log(Kind::EntryAltered, None, detail.into())
                         });
                     }
-                    findings.extend(checkpoint::mismatches(session, &self.log, &self.head)?);
+                    findings.extend(checkpoints::mismatches(session, &self.log, &self.head)?);
                     for at in hash_index::mismatches(session, &self.log, self.head.tree_size)? {
                         let detail = "merkle_hash_index does not lead to the entries from here on"
                             .to_owned();
