@@ -6,7 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(python3 openssl postgresql-15 postgresql-15-cron postgresql-server-dev-15 clang libclang-dev gcc make pkg-config libssl-dev valgrind)
-[ "${1:-}" = test ] && packages+=(golang-go golang-golang-x-mod-dev python3-venv)
+[ -n "${1:-}" ] && packages+=(python3-venv)
+[ "${1:-}" = test ] && packages+=(golang-go golang-golang-x-mod-dev)
 [ "${1:-}" = test ] && ! command -v node >/dev/null && packages+=(nodejs)
 [ "${1:-}" = test ] && ! command -v npm >/dev/null && packages+=(npm)
 [ "$(id -u)" -eq 0 ] && packages+=(sudo)
