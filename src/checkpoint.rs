@@ -286,11 +286,13 @@ pub fn cosign(session: &Session, name: &str, text: &str, keys: &[String]) -> Res
     batch::check_writable(name)?;
     let log = logs::by_name(session, Snapshot::Fresh, name)?;
     let keys = keys.iter().map(|key| {
-        let key: VerifierKey = key.parse().map_err(|e| note_error(&e))?;
+        let key = key.parse::<VerifierKey>();
+        let key =
+            key.map_err(|e| Error::Checkpoint(CheckpointError::VerifierKey(e.to_string())))?;
         match key.signature_type().is_cosignature() {
             true => Ok(key),
-            false => Err(Error::Checkpoint(CheckpointError::Note(format!(
-                "the key of {} is not one for cosignatures",
+            false => Err(Error::Checkpoint(CheckpointError::VerifierKey(format!(
+                "that of {} is not one for cosignatures",
                 key.name()
             )))),
         }

@@ -324,19 +324,23 @@ fn ties_are_ordered_by_key_across_batch_borders() {
 fn settle_holds_rows_back_until_they_are_old_enough() {
     let cluster = Cluster::start();
     let mut a = cluster.client("postgres");
+    // A time without a zone may be that of any zone: without `settle`, up to fourteen hours from now in UTC.
     run(
         &mut a,
         "CREATE TABLE events (id int PRIMARY KEY, at timestamptz NOT NULL); CREATE INDEX ON events (at);
+         CREATE TABLE visits (id int PRIMARY KEY, at timestamp NOT NULL); CREATE INDEX ON visits (at);
          CREATE TABLE days (id int PRIMARY KEY, on_day date NOT NULL); CREATE INDEX ON days (on_day);
          SELECT create_log('audit', settle => '1 hour');
          SELECT add_source('audit', 'events', order_column => 'at', capture => 'watermark');
+         SELECT add_source('audit', 'visits', order_column => 'at', capture => 'watermark');
          SELECT add_source('audit', 'days', order_column => 'on_day', capture => 'watermark');
          INSERT INTO events VALUES (1, now() - interval '2 hours'), (2, now());
-         INSERT INTO days VALUES (1, current_date - 2), (2, current_date + 1)",
+         INSERT INTO visits SELECT id, now() AT TIME ZONE 'UTC' + after FROM (VALUES (1, interval '-2 hours'), (2, '0'), (3, '13 hours'), (4, '15 hours')) v (id, after);
+         INSERT INTO days VALUES (1, current_date - 2), (2, current_date + 2)",
     );
-    assert_eq!(batch(&mut a), (2, None));
+    assert_eq!(batch(&mut a), (3, None));
     run(&mut a, "SELECT alter_log('audit', settle => '0')");
-    assert_eq!(batch(&mut a), (2, None));
+    assert_eq!(batch(&mut a), (3, None));
 }
 
 #[test]

@@ -113,7 +113,7 @@ type Verified = (
 fn verified(bundle: &[u8], verifier_key: &str) -> Result<Verified, Error> {
     let key: VerifierKey = verifier_key
         .parse()
-        .map_err(|e: tlog::Error| Error::Checkpoint(CheckpointError::Note(e.to_string())))?;
+        .map_err(|e: tlog::Error| Error::Checkpoint(CheckpointError::VerifierKey(e.to_string())))?;
     if bundle.len() > MAX_BUNDLE {
         return Err(Error::Argument {
             name: "bundle",

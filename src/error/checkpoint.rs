@@ -51,6 +51,8 @@ pub enum CheckpointError {
     NotYetSigned { log: String, index: i64 },
     #[error("the note cannot be taken: {0}")]
     Note(String),
+    #[error("the verifier key cannot be taken: {0}")]
+    VerifierKey(String),
     #[error("no log here has the origin \"{origin}\"")]
     NoSuchOrigin { origin: String },
 }
@@ -60,7 +62,9 @@ impl CheckpointError {
         use CheckpointError::*;
         match self {
             KeyFile { .. } => PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,
-            Origin { .. } | Note(_) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Origin { .. } | Note(_) | VerifierKey(_) => {
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
+            }
             OriginTaken { .. } => PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
             NoCheckpoint { .. } | NotYetSigned { .. } => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
             NoSuchOrigin { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
@@ -97,6 +101,7 @@ impl CheckpointError {
             NoCheckpoint { .. } => "See merkle_log_checkpoints for those that there are.".to_owned(),
             NotYetSigned { log, .. } => format!("Run checkpoint({0}), or let the worker sign with alter_log({0}, checkpoint_interval => …).", literal(log)),
             Note(_) => "Give the whole note: the text, a blank line, and the signature lines, each line with its newline.".to_owned(),
+            VerifierKey(_) => "Give it as checkpoint_key(log) says it, or as the witness publishes it: name+id+key.".to_owned(),
             NoSuchOrigin { .. } => "See verification_logs for the origins of the logs.".to_owned(),
         }
     }

@@ -32,25 +32,6 @@ pub unsafe fn output(type_oid: pg_sys::Oid, datum: pg_sys::Datum) -> String {
     }
 }
 
-/// Bytes `first ..` of a `bytea`, `count` of them or as many as there are; of one stored out of line, no
-/// more is fetched.
-///
-/// # Safety
-/// `datum` must be a live, non-null value of type `bytea`.
-pub unsafe fn slice(datum: pg_sys::Datum, first: usize, count: usize) -> Vec<u8> {
-    // SAFETY: the slice is a fresh varlena, of which a copy is made.
-    unsafe {
-        let part = pg_sys::pg_detoast_datum_slice(datum.cast_mut_ptr(), first as i32, count as i32);
-        let bytes = std::slice::from_raw_parts(
-            pgrx::varlena::vardata_any(part).cast::<u8>(),
-            pgrx::varlena::varsize_any_exhdr(part),
-        )
-        .to_vec();
-        pg_sys::pfree(part.cast());
-        bytes
-    }
-}
-
 /// A value of some type, in memory of its own: it lasts whatever becomes of the server's memory contexts.
 #[derive(Clone, Debug)]
 pub struct Value {

@@ -119,6 +119,29 @@ impl<'a> Row<'a> {
         })
     }
 
+    /// Bytes `first ..` of a `bytea`, `count` of them or as many as there are; of one stored out of line, no more is
+    /// fetched. `None` for NULL, and where no value can have as many bytes.
+    ///
+    /// # Panics
+    /// If the column is of another type: the statement is wrong.
+    pub fn bytes(&self, column: usize, first: usize, count: usize) -> Option<Vec<u8>> {
+        let found = self.columns[column].atttypid;
+        assert_eq!(found, pg_sys::BYTEAOID, "column {column} is no bytea");
+        let (first, count) = (i32::try_from(first).ok()?, i32::try_from(count).ok()?);
+        let value = self.datum(column)?;
+        // SAFETY: the value is a live bytea; the slice is a fresh varlena, of which a copy is made.
+        unsafe {
+            let part = pg_sys::pg_detoast_datum_slice(value.cast_mut_ptr(), first, count);
+            let bytes = std::slice::from_raw_parts(
+                pgrx::varlena::vardata_any(part).cast::<u8>(),
+                pgrx::varlena::varsize_any_exhdr(part),
+            )
+            .to_vec();
+            pg_sys::pfree(part.cast());
+            Some(bytes)
+        }
+    }
+
     /// The raw datum, valid while the row is; `None` for NULL.
     pub fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
         (!self.nulls[column]).then(|| self.values[column])

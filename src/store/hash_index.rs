@@ -8,7 +8,6 @@
 use super::entries;
 use crate::catalog::logs::Log;
 use crate::error::Error;
-use crate::pg::datum;
 use crate::pg::index::{Direction, Key};
 use crate::pg::memory::Scratch;
 use crate::pg::spi::{Row, Snapshot};
@@ -183,16 +182,12 @@ impl Search {
 /// The places in a run, of which `row` is the index, of hashes with a prefix. `None` if it is no row of the index.
 fn places(row: &Row, prefix: &[u8]) -> Option<Vec<u16>> {
     let count = usize::try_from(row.get::<i32>(2)?).ok()?;
-    let stored = row.datum(3)?;
-    // SAFETY: the fourth column is a bytea.
-    let read =
-        |from: usize, to: usize| unsafe { datum::slice(stored, from * ITEM, (to - from) * ITEM) };
     let number = u32::from_be_bytes(prefix.try_into().ok()?);
     let guess = ((u64::from(number) * count as u64) >> 32) as usize;
     let mut reach = WINDOW / 2;
     loop {
         let (from, to) = (guess.saturating_sub(reach), (guess + reach).min(count));
-        let window = read(from, to);
+        let window = row.bytes(3, from * ITEM, (to - from) * ITEM)?;
         let (items, []) = window.as_chunks::<ITEM>() else {
             return None;
         };

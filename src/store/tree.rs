@@ -3,7 +3,6 @@
 use crate::cache::{self, Cache};
 use crate::catalog::logs::Log;
 use crate::error::Error;
-use crate::pg::datum;
 use crate::pg::index::{Direction, Index, Key};
 use crate::pg::spi::{Row, Snapshot};
 use crate::session::Session;
@@ -91,11 +90,7 @@ impl<'a> TreeReader<'a> {
             Key::int8(3, tile.index as i64),
         ];
         let (start, length) = (usize::from(first) * HASH_SIZE, count * HASH_SIZE);
-        let part = |row: &Row| {
-            row.datum(3)
-                // SAFETY: the fourth column is the tile's bytea.
-                .map(|d| unsafe { datum::slice(d, start, length) })
-        };
+        let part = |row: &Row| row.bytes(3, start, length);
         let bytes = tiles.first(self.snapshot, &keys, Direction::Forward, part);
         hashes(self.log, &bytes.flatten().unwrap_or_default())
     }

@@ -140,7 +140,9 @@ impl Machine {
         let (append_only, keep, salted) = (self.chance(0.1), self.chance(0.6), self.chance(0.3));
         let allow_truncate = by_trigger && self.chance(0.6);
         let backfill = !by_trigger || self.chance(0.8);
-        let refusal = self.unfit(&self.state.logs[log], table, capture);
+        let refusal = self
+            .unfit(&self.state.logs[log], table, capture)
+            .or_else(|| forgets_redactions(&self.state.logs[log], table, salted));
         let state = &self.state.tables[table];
         let mode = match by_trigger {
             true => format!(
@@ -178,6 +180,7 @@ impl Machine {
             unknown: Default::default(),
             recorded: Default::default(),
             lost: false,
+            guarded: self.state.tables[table].attached(),
         };
         let source = Source {
             recorded: source.version(&self.state.tables[table]),
@@ -186,9 +189,10 @@ impl Machine {
         let log = &mut self.state.logs[log];
         log.domain = Some(capture);
         // A table that was removed goes on as the source that it was.
-        let before = log.sources.iter_mut().rfind(|s| s.table == table);
-        let goes_on = |b: &&mut Source| b.salted == salted && !(b.lost && b.id != source.id);
-        match before.filter(goes_on) {
+        let goes_on = |b: &&mut Source| {
+            b.table == table && b.salted == salted && !(b.lost && b.id != source.id)
+        };
+        match log.sources.iter_mut().rfind(goes_on) {
             Some(before) => {
                 if before.id != source.id {
                     self.fail("the table was a source before, and goes on as another");
@@ -275,6 +279,7 @@ impl Machine {
             log.drain();
         }
         let source = &mut log.sources[place];
+        source.guarded = self.state.tables[source.table].attached();
         match option {
             0 => source.append_only = on,
             1 if by_trigger => source.allow_truncate = on,
@@ -316,6 +321,9 @@ impl Machine {
             return;
         }
         let source = &mut self.state.logs[log].sources[place];
+        if function == "repair_capture" {
+            source.guarded = self.state.tables[source.table].attached();
+        }
         let starts =
             function == "backfill" || source.captures() && source.complete && !source.backfill;
         if starts {
@@ -477,5 +485,16 @@ impl Machine {
         if !wrong.is_empty() {
             self.fail(&format!("verify_log('{name}'): {wrong:#?}"));
         }
+    }
+}
+
+/// A table whose rows were redacted is not logged again without salt, unless it goes on as a source that it was.
+fn forgets_redactions(log: &Log, table: usize, salted: bool) -> Option<Refusal> {
+    let before = || log.sources.iter().filter(|s| s.table == table && !s.lost);
+    let goes_on = before().any(|s| s.salted == salted);
+    let redacted = before().any(|s| s.salted && !s.redacted.is_empty());
+    match !salted && !goes_on && redacted {
+        true => ours("55000"),
+        false => None,
     }
 }

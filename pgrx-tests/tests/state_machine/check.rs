@@ -216,11 +216,9 @@ impl Machine {
                 None => "ready",
             };
             let (state, escaped) = &found[&source.id];
-            // A partition that came since the source was added has no triggers for TRUNCATE. Batches notice it, and rows
-            // are captured all the same.
-            let lacks_triggers =
-                source.captures() && table.parts.is_some() && state == "trigger_missing";
-            if state != expected && !(lacks_triggers && expected == "ready") {
+            // Batches notice this when they look at the source, and rows are captured all the same.
+            let noticed = source.lacks_triggers(table) && state == "trigger_missing";
+            if state != expected && !(noticed && expected == "ready") {
                 self.fail(&format!(
                     "source {} of log {} is {state}, not {expected}",
                     source.id, log.name

@@ -126,6 +126,12 @@ impl Table {
         })
     }
 
+    /// The names of its partitions.
+    pub fn attached(&self) -> BTreeSet<String> {
+        let attached = self.parts.iter().flatten().filter(|p| p.detached.is_none());
+        attached.map(|p| p.name.clone()).collect()
+    }
+
     pub fn keys(&self, from: Key, to: Key) -> Vec<Key> {
         self.rows.range(from..=to).map(|(key, _)| *key).collect()
     }
@@ -192,11 +198,18 @@ pub struct Source {
     pub recorded: Version,
     /// It was removed when the database was restored from a dump, so its columns were not found again.
     pub lost: bool,
+    /// The partitions that were there when its triggers were last put on.
+    pub guarded: BTreeSet<String>,
 }
 
 impl Source {
     pub fn captures(&self) -> bool {
         self.capture == Capture::Trigger
+    }
+
+    /// True if a partition has come since that has no trigger for TRUNCATE: the server copies those of rows only.
+    pub fn lacks_triggers(&self, table: &Table) -> bool {
+        self.captures() && !table.attached().is_subset(&self.guarded)
     }
 
     pub fn version(&self, table: &Table) -> Version {
