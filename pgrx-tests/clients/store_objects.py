@@ -1,0 +1,75 @@
+"""Copies the objects of a bucket into a directory: store_objects.py KIND ENDPOINT BUCKET DIRECTORY, where KIND is s3, gs or
+az; makes the bucket without the last."""
+
+import json
+import pathlib
+import sys
+import urllib.parse
+import urllib.request
+
+
+class S3:
+    def __init__(self, endpoint, bucket):
+        import boto3
+
+        self.bucket = bucket
+        self.s3 = boto3.client(
+            "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b"
+        )
+
+    def make(self):
+        self.s3.create_bucket(Bucket=self.bucket)
+
+    def objects(self):
+        for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket):
+            for found in page.get("Contents", []):
+                yield found["Key"], self.s3.get_object(Bucket=self.bucket, Key=found["Key"])["Body"].read()
+
+
+class GoogleCloudStorage:
+    def __init__(self, endpoint, bucket):
+        self.buckets, self.bucket = f"{endpoint}/storage/v1/b", bucket
+
+    def get(self, url):
+        with urllib.request.urlopen(url) as answer:
+            return answer.read()
+
+    def make(self):
+        body = json.dumps({"name": self.bucket}).encode()
+        self.get(urllib.request.Request(f"{self.buckets}?project=p", body, {"Content-Type": "application/json"}))
+
+    def objects(self):
+        of_bucket, token = f"{self.buckets}/{self.bucket}/o", ""
+        while token is not None:
+            page = json.loads(self.get(f"{of_bucket}?maxResults=1000&pageToken={urllib.parse.quote(token, safe='')}"))
+            for found in page.get("items", []):
+                yield found["name"], self.get(f"{of_bucket}/{urllib.parse.quote(found['name'], safe='')}?alt=media")
+            token = page.get("nextPageToken") or None
+
+
+class Azure:
+    # The account that every Azurite has.
+    KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+    def __init__(self, endpoint, bucket):
+        from azure.storage.blob import ContainerClient
+
+        self.container = ContainerClient(endpoint, bucket, {"account_name": "devstoreaccount1", "account_key": self.KEY})
+
+    def make(self):
+        self.container.create_container()
+
+    def objects(self):
+        for name in self.container.list_blob_names():
+            yield name, self.container.download_blob(name).readall()
+
+
+kind, endpoint, bucket, *directory = sys.argv[1:]
+store = {"s3": S3, "gs": GoogleCloudStorage, "az": Azure}[kind](endpoint, bucket)
+if not directory:
+    store.make()
+else:
+    for name, content in store.objects():
+        path = pathlib.Path(directory[0], name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
