@@ -121,8 +121,9 @@ impl Desk {
         self.tmux(["send-keys", "-l", "stty -a"]);
         self.press("Enter");
         let settings = self.shows("echoctl");
-        for set in [" icanon", " echo ", " isig", " opost"] {
-            assert!(settings.contains(set), "{set}: {settings}");
+        for set in ["icanon", "echo", "isig", "opost"] {
+            let is_set = settings.split_whitespace().any(|word| word == set);
+            assert!(is_set, "{set}: {settings}");
         }
         let cursor = self.tmux(["display-message", "-p", "#{cursor_flag} #{alternate_on}"]);
         assert_eq!(

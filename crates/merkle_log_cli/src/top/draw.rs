@@ -1,14 +1,19 @@
 //! Draws what the dashboard knows, in whatever room there is. Colours repeat what words say.
 
+mod columns;
+mod text;
+
 use super::reading::{Log, Reading, Running};
 use super::screen::{Screen, Verification};
 use crate::output::printable;
+use columns::{columns, percent};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Borders, Cell, Clear, Paragraph, Row, Table, TableState, Wrap};
+use ratatui::widgets::{Block, Borders, Clear, Paragraph, Row, Table, TableState, Wrap};
 use std::time::{Duration, Instant};
+use text::{bytes, count, one_line, span};
 
 /// Less than this shows nothing that anyone could read.
 const SMALLEST: (u16, u16) = (24, 6);
@@ -356,185 +361,12 @@ impl Canvas<'_> {
     }
 }
 
-/// A column of the list.
-struct Column {
-    title: &'static str,
-    width: Constraint,
-    /// The room that it needs, without the space before it.
-    room: u16,
-    /// Columns with a higher number go first where there is too little room.
-    drops: u8,
-    is_text: bool,
-    is_state: bool,
-    text: fn(&Canvas, &Log) -> String,
-}
-
-impl Column {
-    fn cell(&self, text: String) -> Cell<'static> {
-        let line = Line::from(text);
-        Cell::from(match self.is_text {
-            true => line.left_aligned(),
-            false => line.right_aligned(),
-        })
-    }
-}
-
-/// The columns that there is room for.
-fn columns(width: u16) -> Vec<Column> {
-    let column = |title, room, drops, text| Column {
-        title,
-        width: Constraint::Length(room),
-        room,
-        drops,
-        is_text: false,
-        is_state: false,
-        text,
-    };
-    let mut columns = vec![
-        Column {
-            width: Constraint::Fill(1),
-            is_text: true,
-            ..column("log", 9, 0, |_, log| log.name.clone())
-        },
-        Column {
-            is_text: true,
-            is_state: true,
-            ..column("state", 8, 1, |_, log| log.state.clone())
-        },
-        column("entries", 11, 2, |_, log| count(log.entries)),
-        column("new/s", 6, 7, Canvas::rate),
-        column("lag", 7, 3, |_, log| {
-            log.lag_rows.map_or("?".to_owned(), count)
-        }),
-        column("oldest", 6, 6, |_, log| {
-            log.lag_seconds.map_or("?".to_owned(), span)
-        }),
-        column("batch", 6, 4, Canvas::batch),
-        column("verify", 6, 5, Canvas::verify),
-        column("found", 5, 5, Canvas::found),
-        column("signed", 11, 8, |_, log| {
-            log.signed.map_or("-".to_owned(), count)
-        }),
-    ];
-    // The mark of the selected row, and a space between columns.
-    let room = |columns: &[Column]| columns.iter().map(|column| column.room + 1).sum::<u16>();
-    while room(&columns) > width && columns.len() > 1 {
-        let least = columns.iter().map(|column| column.drops).max().unwrap_or(0);
-        columns.retain(|column| column.drops < least);
-    }
-    columns
-}
-
-impl Canvas<'_> {
-    fn rate(&self, log: &Log) -> String {
-        self.screen
-            .rates
-            .get(&log.name)
-            .map_or("-".to_owned(), |rate| count(rate.round() as i64))
-    }
-
-    /// How far the running batch is, or how long the last one took.
-    fn batch(&self, log: &Log) -> String {
-        match self.running(log, "process_next_batch") {
-            Some(running) if running.total > 0 => percent(running),
-            _ => log.batch_seconds.map_or("-".to_owned(), span),
-        }
-    }
-
-    /// The same of verifications, whoever began the running one.
-    fn verify(&self, log: &Log) -> String {
-        match (
-            self.running(log, "verify_log"),
-            self.screen.verifications.get(&log.name),
-        ) {
-            (Some(running), _) => percent(running),
-            (None, Some(Verification::Since(since))) => {
-                span(self.now.saturating_duration_since(*since).as_secs_f64())
-            }
-            (None, Some(Verification::Ended { after, .. })) => span(after.as_secs_f64()),
-            (None, None) => "-".to_owned(),
-        }
-    }
-
-    fn found(&self, log: &Log) -> String {
-        match self.screen.verifications.get(&log.name) {
-            Some(Verification::Ended {
-                found: Ok(found), ..
-            }) => count(found.faults as i64),
-            Some(Verification::Ended { found: Err(_), .. }) => "error".to_owned(),
-            _ => "-".to_owned(),
-        }
-    }
-}
-
 fn color_of(state: &str) -> Color {
     match state {
         "running" => Color::Green,
         "failing" | "held" => Color::Red,
         "waiting" | "paused" => Color::Yellow,
         _ => Color::DarkGray,
-    }
-}
-
-fn percent(running: &Running) -> String {
-    match running.total {
-        ..=0 => "0 %".to_owned(),
-        total => format!(
-            "{} %",
-            (running.done.clamp(0, total) as i128 * 100) / total as i128
-        ),
-    }
-}
-
-/// A text on one line, with nothing that a terminal would obey.
-fn one_line(text: &str) -> String {
-    printable(&text.split_whitespace().collect::<Vec<_>>().join(" "))
-}
-
-/// Digits in groups of three; from a billion on, in billions.
-fn count(number: i64) -> String {
-    if number.unsigned_abs() >= 1_000_000_000 {
-        return format!("{:.2} G", number as f64 / 1e9);
-    }
-    let digits = number.unsigned_abs().to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    match number < 0 {
-        true => format!("-{text}"),
-        false => text,
-    }
-}
-
-/// At most six characters, up to some years.
-fn span(seconds: f64) -> String {
-    match seconds {
-        ..0.0005 => "0 ms".to_owned(),
-        ..0.9995 => format!("{:.0} ms", seconds * 1e3),
-        ..9.95 => format!("{seconds:.1} s"),
-        ..99.5 => format!("{seconds:.0} s"),
-        ..5940.0 => format!("{:.0} min", seconds / 60.0),
-        ..172_800.0 => format!("{:.0} h", seconds / 3600.0),
-        _ => format!("{:.0} d", seconds / 86_400.0),
-    }
-}
-
-fn bytes(number: i64) -> String {
-    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
-    let mut value = number as f64;
-    let mut unit = 0;
-    while value >= 999.5 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    match unit {
-        0 => format!("{number} B"),
-        _ if value < 9.95 => format!("{value:.1} {}", UNITS[unit]),
-        _ => format!("{value:.0} {}", UNITS[unit]),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::connection;
 use crate::database::{Database, block_on};
 use crate::output::{Failure, say};
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
-use reading::{Ask, Found, Reader, Reading};
+use reading::{Found, Reader, Reading};
 use screen::{Action, Screen};
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -53,7 +53,8 @@ pub enum Heard {
 const TICK: Duration = Duration::from_secs(1);
 
 pub fn run(options: &Options, json: bool) -> Result<ExitCode, Failure> {
-    if !json && !(std::io::stdout().is_terminal() && std::io::stdin().is_terminal()) {
+    let is_seen = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+    if !json && !is_seen {
         return Err(Failure::Said(
             "top draws on a terminal, and standard input or output is none\n\
              Hint: `merkle-log status` prints the same once; with --json, top prints a line for each reading."
@@ -144,11 +145,10 @@ async fn watch(reader: Reader, options: &Options) -> Result<ExitCode, Failure> {
         match action {
             None => {}
             Some(Action::Quit) => return Ok(ExitCode::SUCCESS),
-            Some(Action::Ask(ask)) => {
-                if asks.try_send(ask).is_err() {
-                    screen.say("the database is busy: try again");
-                }
-            }
+            Some(Action::Ask(ask)) => match asks.try_send(ask) {
+                Ok(()) => {}
+                Err(_) => screen.say("the database is busy: try again"),
+            },
             Some(Action::Verify(log)) => drop(tokio::spawn(reading::verify(
                 options.connection.clone(),
                 log,
