@@ -276,7 +276,10 @@ fn a_row_is_proven_through_the_hub_that_has_its_logs_checkpoint() {
     // Both keys are needed, and either level is seen to be altered.
     let keys = [
         key().verifier_key(),
-        key().renamed("example.com/hub").unwrap().verifier_key(),
+        key()
+            .renamed(KeyName::new("example.com/hub").unwrap())
+            .unwrap()
+            .verifier_key(),
     ]
     .map(|key| key.to_string());
     let verified = |c: &mut Client, bundle: &[u8], keys: &[String]| {
@@ -297,7 +300,7 @@ fn a_row_is_proven_through_the_hub_that_has_its_logs_checkpoint() {
     assert_eq!(verified(&mut c, &cbor, &keys[1..]), None);
     let bundle = ProofBundle::from_cbor(&cbor).unwrap();
     let mut unlike = bundle.clone();
-    unlike.hub.as_mut().unwrap().entries[0].path[0] = bundle.entries[0].path[0];
+    unlike.hub.as_mut().unwrap().entries[0].path = bundle.entries[0].path.clone();
     assert_eq!(verified(&mut c, &unlike.to_cbor(), &keys), None);
     let policy = Policy::of_logs(keys.map(|key| key.parse().unwrap()));
     assert_eq!(

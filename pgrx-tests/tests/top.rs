@@ -149,7 +149,8 @@ fn a_log_is_seen_paused_resumed_and_verified_by_keys() {
     assert!(!one::<bool>(&mut desk.client, paused));
     desk.press("v");
     desk.shows("verified  intact");
-    // The other log is acted on when it is the selected one.
+    // Another log is acted on when it is the selected one; between them is the administration log.
+    desk.press("Down");
     desk.press("Down");
     desk.press("p");
     desk.comes_to_be("second", "paused");
@@ -159,7 +160,7 @@ fn a_log_is_seen_paused_resumed_and_verified_by_keys() {
         &mut desk.client,
         "UPDATE orders SET note = 'other' WHERE id = 7",
     );
-    desk.press("Up");
+    desk.press("Home");
     desk.press("v");
     desk.shows("modified public.orders 7");
     desk.press("?");

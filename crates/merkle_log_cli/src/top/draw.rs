@@ -273,8 +273,9 @@ impl Canvas<'_> {
             .iter()
             .filter(|check| check.object.as_deref().is_some_and(of_log))
         {
-            let text = format!("health    {}: {}", check.name, check.detail);
-            lines.push(Line::styled(one_line(&text), self.color(Color::Yellow)));
+            let text = format!("{}: {}", check.name, check.detail);
+            let text = format!("health    {}", one_line(&text));
+            lines.push(Line::styled(text, self.color(Color::Yellow)));
         }
         lines
     }
