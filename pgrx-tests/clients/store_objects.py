@@ -1,11 +1,8 @@
-"""Copies the objects of a bucket into a directory: store_objects.py KIND ENDPOINT BUCKET DIRECTORY, where KIND is s3, gs or
-az; makes the bucket without the last."""
+"""Copies the objects of a bucket into a directory: store_objects.py KIND ENDPOINT BUCKET DIRECTORY, where KIND is s3 or az;
+makes the bucket without the last."""
 
-import json
 import pathlib
 import sys
-import urllib.parse
-import urllib.request
 
 
 class S3:
@@ -26,27 +23,6 @@ class S3:
                 yield found["Key"], self.s3.get_object(Bucket=self.bucket, Key=found["Key"])["Body"].read()
 
 
-class GoogleCloudStorage:
-    def __init__(self, endpoint, bucket):
-        self.buckets, self.bucket = f"{endpoint}/storage/v1/b", bucket
-
-    def get(self, url):
-        with urllib.request.urlopen(url) as answer:
-            return answer.read()
-
-    def make(self):
-        body = json.dumps({"name": self.bucket}).encode()
-        self.get(urllib.request.Request(f"{self.buckets}?project=p", body, {"Content-Type": "application/json"}))
-
-    def objects(self):
-        of_bucket, token = f"{self.buckets}/{self.bucket}/o", ""
-        while token is not None:
-            page = json.loads(self.get(f"{of_bucket}?maxResults=1000&pageToken={urllib.parse.quote(token, safe='')}"))
-            for found in page.get("items", []):
-                yield found["name"], self.get(f"{of_bucket}/{urllib.parse.quote(found['name'], safe='')}?alt=media")
-            token = page.get("nextPageToken") or None
-
-
 class Azure:
     # The account that every Azurite has.
     KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -65,7 +41,7 @@ class Azure:
 
 
 kind, endpoint, bucket, *directory = sys.argv[1:]
-store = {"s3": S3, "gs": GoogleCloudStorage, "az": Azure}[kind](endpoint, bucket)
+store = {"s3": S3, "az": Azure}[kind](endpoint, bucket)
 if not directory:
     store.make()
 else:
