@@ -58,7 +58,7 @@ same="SELECT m.leaf_index, m.leaf_hash, d.leaf_data FROM merkle_log m JOIN merkl
        WHERE m.log_id = 1 ORDER BY m.leaf_index"
 exported() { "$program" export audit "$out/exported"; }
 verified() { "$program" verify --key "$key" "$out/exported"; }
-copied() { sql "COPY ($same) TO PROGRAM 'cat > $dir/copied' (FORMAT binary)"; }
+copied() { sql "COPY ($same) TO PROGRAM 'cat > $dir/copied.bin' (FORMAT binary)"; }
 exported >/dev/null
 for _ in $(seq "$rounds"); do
     rm -rf "$out/exported"
