@@ -1,0 +1,238 @@
+//! The list of logs, and a page for each.
+
+use super::chart::{Chart, grouped, quantity};
+use super::history::{self, Sample};
+use super::layout::{Part, page};
+use super::{Html, in_path};
+use crate::output::printable;
+use crate::serve::gateway::{Gateway, Shared};
+use crate::serve::pool::Session;
+use crate::serve::problems::Problem;
+use crate::serve::read::logs::{self, Log};
+use crate::serve::request::{LogName, Reader};
+use axum::extract::State;
+use maud::{Markup, html};
+
+pub async fn overview(State(gateway): State<Shared>, reader: Result<Reader, Problem>) -> Result<Html, Html> {
+    let reader = reader?;
+    let session = gateway.session().await?;
+    let logs = logs::logs(&session, None).await?;
+    let found = findings(&session, None).await?;
+    let content = html! {
+        h1 { "Logs" }
+        @if logs.is_empty() { p { "This database has no logs yet." } }
+        ul class="logs" {
+            @for log in &logs { li class="panel" { (summary(log, &gateway.history.of(log))) } }
+        }
+        h2 { "What stands out" }
+        (shown_findings(&gateway, &reader, &found, true))
+    };
+    Ok(Html::ok(page("Logs", Some(Part::Logs), content)))
+}
+
+fn summary(log: &Log, samples: &[Sample]) -> Markup {
+    html! {
+        h2 { a href=(path_of(log)) { (printable(&log.name)) } " " (state(log)) }
+        (facts(log))
+        (charts(samples))
+    }
+}
+
+fn path_of(log: &Log) -> String {
+    format!("/page/log/{}", in_path(&log.name))
+}
+
+fn state(log: &Log) -> Markup {
+    let class = match log.state.as_str() {
+        "running" => "good",
+        "failing" | "held" => "bad",
+        _ => "unsure",
+    };
+    html! { span class={ "state " (class) } { (log.state) } }
+}
+
+fn facts(log: &Log) -> Markup {
+    let signed = match log.checkpoint_size {
+        Some(size) => format!("{} entries", entries(size)),
+        None => "nothing yet".to_owned(),
+    };
+    html! {
+        dl class="facts number" {
+            div { dt { "Entries" } dd { (entries(log.size)) } }
+            div { dt { "Lag" } dd { (lag(log)) } }
+            div { dt { "Last batch" } dd { (log.last_batch_at.as_deref().map_or("none yet", minute)) } }
+            div { dt { "Signed" } dd { (signed) } }
+        }
+    }
+}
+
+fn entries(size: i64) -> String {
+    grouped(size.max(0) as u64)
+}
+
+fn lag(log: &Log) -> String {
+    match (log.lag_rows, log.lag_seconds) {
+        (Some(0), _) => "none".to_owned(),
+        (Some(rows), Some(seconds)) => format!("{} rows, {}", entries(rows), quantity(seconds, "s")),
+        (Some(rows), None) => format!("{} rows", entries(rows)),
+        (None, _) => "not known".to_owned(),
+    }
+}
+
+/// A time of the database's, to the second.
+fn minute(time: &str) -> &str {
+    time.get(..19).unwrap_or(time)
+}
+
+fn charts(samples: &[Sample]) -> Markup {
+    let sizes = samples.iter().map(|sample| (sample.time, sample.size as f64));
+    let lags = samples.iter().filter_map(|sample| Some((sample.time, sample.lag_seconds?)));
+    html! {
+        div class="charts" {
+            (Chart { title: "Entries, lately", unit: "", points: sizes.collect() }.draw())
+            (Chart { title: "Lag, lately", unit: "s", points: lags.collect() }.draw())
+        }
+    }
+}
+
+/// What is not as it should be, of one log or of all.
+struct Finding {
+    log: String,
+    what: String,
+    /// May name rows.
+    detail: String,
+}
+
+const FINDINGS: &str = "
+    SELECT s.log_name, f.what, f.detail
+      FROM @extschema@.merkle_log_status s
+     CROSS JOIN LATERAL (VALUES ('The database is a copy, and the log is held', s.held_as_copy_of),
+                                ('The last run failed', s.last_error),
+                                ('A batch waits', s.waiting_for),
+                                ('Sources have problems', s.source_problems),
+                                ('Entries came late', NULLIF(s.late_entries, 0)::pg_catalog.text)) f (what, detail)
+     WHERE f.detail IS NOT NULL AND ($1::pg_catalog.text IS NULL OR s.log_name = $1)
+     ORDER BY s.log_name";
+
+async fn findings(session: &Session, log: Option<&str>) -> Result<Vec<Finding>, Problem> {
+    let rows = session.rows(FINDINGS, &[&log]).await?;
+    let finding = |row: &tokio_postgres::Row| {
+        Ok(Finding {
+            log: row.try_get(0)?,
+            what: row.try_get(1)?,
+            detail: row.try_get(2)?,
+        })
+    };
+    rows.iter().map(finding).collect()
+}
+
+fn shown_findings(gateway: &Gateway, reader: &Reader, findings: &[Finding], with_log: bool) -> Markup {
+    let detail = |finding: &Finding| match reader.may_see_rows(gateway, &finding.log) {
+        true => printable(&finding.detail),
+        false => "withheld: the text may name rows".to_owned(),
+    };
+    html! {
+        @if findings.is_empty() {
+            p { "Nothing." }
+        } @else {
+            table class="stacking" {
+                thead { tr {
+                    @if with_log { th scope="col" { "Log" } }
+                    th scope="col" { "What" }
+                    th scope="col" { "Detail" }
+                } }
+                tbody { @for finding in findings { tr {
+                    @if with_log { th scope="row" { (printable(&finding.log)) } }
+                    td { (finding.what) }
+                    td { (detail(finding)) }
+                } } }
+            }
+        }
+        p class="quiet" {
+            "Whether rows were changed behind the log's back is for those to find out who may read them: "
+            code { "verify_log" } " compares every row with its entry."
+        }
+    }
+}
+
+pub async fn log(State(gateway): State<Shared>, name: Result<LogName, Problem>, reader: Result<Reader, Problem>) -> Result<Html, Html> {
+    let (LogName(name), reader) = (name?, reader?);
+    let session = gateway.session().await?;
+    let log = logs::logs(&session, Some(&name)).await?.pop();
+    let log = log.ok_or_else(|| Problem::unknown_log(&name))?;
+    let found = findings(&session, Some(&name)).await?;
+    let growth = history::growth(&session, &log).await?;
+    let shows_rows = gateway.live().is_public(&name);
+    let content = html! {
+        h1 { (printable(&log.name)) " " (state(&log)) }
+        (facts(&log))
+        (identity(&log))
+        h2 { "Look up an entry" }
+        (by_index(&log))
+        h2 { "Look up a row" }
+        (by_row(&log, shows_rows))
+        h2 { "Growth and lag" }
+        div class="charts" { (Chart { title: "Entries, from the first batch", unit: "", points: growth }.draw()) }
+        (charts(&gateway.history.of(&log)))
+        h2 { "What stands out" }
+        (shown_findings(&gateway, &reader, &found, false))
+    };
+    Ok(Html::ok(page(&printable(&log.name), Some(Part::Logs), content)))
+}
+
+fn identity(log: &Log) -> Markup {
+    html! {
+        dl class="facts" {
+            @if let Some(origin) = &log.origin { div { dt { "Origin" } dd { (printable(origin)) } } }
+            @if log.pruned_to > 0 { div { dt { "Pruned" } dd { "entries before " (entries(log.pruned_to)) } } }
+            @if let Some(key) = &log.verifier_key {
+                div { dt { "Verifier key, as this server says" } dd { code class="hash" { (key) } } }
+            }
+        }
+        @if log.origin.is_none() {
+            p { "No checkpoint of this log was signed yet, so that nothing can be proven to outsiders." }
+        }
+    }
+}
+
+fn by_index(log: &Log) -> Markup {
+    let last = log.checkpoint_size.unwrap_or(log.size).saturating_sub(1).max(0);
+    html! {
+        form action={ (path_of(log)) "/entry" } method="get" {
+            div {
+                label for="entry" { "Leaf index or leaf hash" }
+                input id="entry" name="entry" required autocomplete="off" spellcheck="false" aria-describedby="entry-hint";
+                p class="hint" id="entry-hint" { "A number from 0 to " (entries(last)) ", or 64 hexadecimal digits." }
+            }
+            button type="submit" { "Look up" }
+        }
+    }
+}
+
+/// With the rows of a public log the address can be shared; a token is never in one.
+fn by_row(log: &Log, is_public: bool) -> Markup {
+    html! {
+        form action={ (path_of(log)) "/row" } method=(if is_public { "get" } else { "post" }) {
+            div class="fields" {
+                div {
+                    label for="table" { "Table" }
+                    input id="table" name="table" required autocomplete="off" spellcheck="false" aria-describedby="table-hint";
+                    p class="hint" id="table-hint" { "With its schema: public.orders" }
+                }
+                div {
+                    label for="key" { "Key" }
+                    textarea id="key" name="key" rows="1" required autocomplete="off" spellcheck="false" aria-describedby="key-hint" {}
+                    p class="hint" id="key-hint" { "Of several columns: a line for each, in their order" }
+                }
+            }
+            @if !is_public {
+                div {
+                    label for="token" { "Access token" }
+                    input id="token" name="token" type="password" required autocomplete="off" aria-describedby="token-hint";
+                    p class="hint" id="token-hint" { "Rows of this log are shown to those who have a token." }
+                }
+            }
+            button type="submit" { "Look up" }
+        }
+    }
+}
