@@ -25,3 +25,6 @@ export function unbase64(text) {
 /** The value of a decimal number without sign or leading zeros, or null. */
 export const decimal = (text) => (isText(text) && /^(0|[1-9][0-9]{0,19})$/.test(text) && BigInt(text) < 2n ** 64n ? BigInt(text) : null);
 export const isBytes = (value) => value instanceof Uint8Array;
+
+/** A text from outside, without characters that would let it seem to be another one. */
+export const printable = (text) => text.replace(/[\p{Cc}\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);

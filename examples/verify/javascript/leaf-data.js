@@ -1,4 +1,4 @@
-import { fromUtf8, hex, isBytes, isText, number } from "./bytes.js";
+import { fromUtf8, hex, isBytes, isText, number, printable } from "./bytes.js";
 
 const MAX_LEAF_DATA = 65535;
 const MAX_NESTING = 127;
@@ -140,6 +140,7 @@ export function decodeLeaf(data) {
 /** A value for people: numbers and texts as they are, bytes in hexadecimal digits. */
 export function shownValue(value) {
   if (value === null) return "NULL";
+  if (typeof value === "string") return printable(value);
   if (isBytes(value)) return `\\x${hex(value)}`;
   if (Array.isArray(value)) return `[${value.map(shownValue).join(", ")}]`;
   if (value instanceof Map) return `{${[...value].map(([name, inner]) => `${name}: ${shownValue(inner)}`).join(", ")}}`;

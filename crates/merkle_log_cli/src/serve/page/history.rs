@@ -4,7 +4,7 @@
 use crate::serve::gateway::Shared;
 use crate::serve::pool::Session;
 use crate::serve::problems::Problem;
-use crate::serve::read::logs::{self, Log};
+use crate::serve::read::logs::Log;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -60,9 +60,7 @@ impl History {
 pub async fn watch(gateway: Shared) {
     loop {
         // A database that cannot be reached leaves a hole.
-        if let Ok(session) = gateway.session().await
-            && let Ok(logs) = logs::logs(&session, None).await
-        {
+        if let Ok(logs) = gateway.logs().await {
             gateway.history.note(now(), &logs);
         }
         tokio::time::sleep(INTERVAL).await;

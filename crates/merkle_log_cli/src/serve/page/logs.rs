@@ -8,15 +8,15 @@ use crate::output::printable;
 use crate::serve::gateway::{Gateway, Shared};
 use crate::serve::pool::Session;
 use crate::serve::problems::Problem;
-use crate::serve::read::logs::{self, Log};
+use crate::serve::read::logs::Log;
 use crate::serve::request::{LogName, Reader};
 use axum::extract::State;
 use maud::{Markup, html};
 
 pub async fn overview(State(gateway): State<Shared>, reader: Result<Reader, Problem>) -> Result<Html, Html> {
     let reader = reader?;
+    let logs = gateway.logs().await?;
     let session = gateway.session().await?;
-    let logs = logs::logs(&session, None).await?;
     let found = findings(&session, None).await?;
     let content = html! {
         h1 { "Logs" }
@@ -157,12 +157,10 @@ fn shown_findings(gateway: &Gateway, reader: &Reader, findings: &[Finding], with
 
 pub async fn log(State(gateway): State<Shared>, name: Result<LogName, Problem>, reader: Result<Reader, Problem>) -> Result<Html, Html> {
     let (LogName(name), reader) = (name?, reader?);
+    let log = named(&gateway, &name).await?;
     let session = gateway.session().await?;
-    let log = logs::logs(&session, Some(&name)).await?.pop();
-    let log = log.ok_or_else(|| Problem::unknown_log(&name))?;
     let found = findings(&session, Some(&name)).await?;
     let growth = history::growth(&session, &log).await?;
-    let shows_rows = gateway.live().is_public(&name);
     let content = html! {
         h1 { (printable(&log.name)) " " (state(&log)) }
         (facts(&log))
@@ -170,7 +168,7 @@ pub async fn log(State(gateway): State<Shared>, name: Result<LogName, Problem>, 
         h2 { "Look up an entry" }
         (by_index(&log))
         h2 { "Look up a row" }
-        (by_row(&log, shows_rows))
+        (by_row(&log))
         h2 { "Growth and lag" }
         div class="charts" { (Chart { title: "Entries, from the first batch", unit: "", points: growth }.draw()) }
         (charts(&gateway.history.of(&log)))
@@ -178,6 +176,12 @@ pub async fn log(State(gateway): State<Shared>, name: Result<LogName, Problem>, 
         (shown_findings(&gateway, &reader, &found, false))
     };
     Ok(Html::ok(page(&printable(&log.name), Some(Part::Logs), content)))
+}
+
+/// The log with a name.
+pub async fn named(gateway: &Gateway, name: &str) -> Result<Log, Problem> {
+    let mut logs = gateway.logs().await?.into_iter();
+    logs.find(|log| log.name == name).ok_or_else(|| Problem::unknown_log(name))
 }
 
 fn identity(log: &Log) -> Markup {
@@ -210,9 +214,9 @@ fn by_index(log: &Log) -> Markup {
 }
 
 /// With the rows of a public log the address can be shared; a token is never in one.
-fn by_row(log: &Log, is_public: bool) -> Markup {
+fn by_row(log: &Log) -> Markup {
     html! {
-        form action={ (path_of(log)) "/row" } method=(if is_public { "get" } else { "post" }) {
+        form action={ (path_of(log)) "/row" } method=(if log.rows_are_public { "get" } else { "post" }) {
             div class="fields" {
                 div {
                     label for="table" { "Table" }
@@ -225,7 +229,7 @@ fn by_row(log: &Log, is_public: bool) -> Markup {
                     p class="hint" id="key-hint" { "Of several columns: a line for each, in their order" }
                 }
             }
-            @if !is_public {
+            @if !log.rows_are_public {
                 div {
                     label for="token" { "Access token" }
                     input id="token" name="token" type="password" required autocomplete="off" aria-describedby="token-hint";

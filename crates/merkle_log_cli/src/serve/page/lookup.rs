@@ -5,12 +5,12 @@ use super::{Html, in_path};
 use crate::output::{printable, value};
 use crate::serve::gateway::Shared;
 use crate::serve::problems::{Kind, Problem};
-use crate::serve::read::{logs, proofs};
+use crate::serve::read::proofs::{self, Wanted};
 use crate::serve::request::{LogName, Parameters, Reader};
 use axum::extract::State;
 use leaf_format::{Columns, Leaf};
 use maud::{Markup, html};
-use proofs::Wanted;
+
 use tlog::{BundleEntry, BundleLeaf, ProofBundle};
 
 /// `?entry=`: a leaf index or a leaf hash.
@@ -71,8 +71,8 @@ fn wanted_row(mut parameters: Parameters) -> Result<Wanted, Problem> {
 async fn found(gateway: &Shared, log: &str, wanted: &Wanted, shows_rows: bool) -> Result<Html, Html> {
     let session = gateway.session().await?;
     let bundle = proofs::bundle(&session, log, wanted, shows_rows).await?;
-    let key = logs::logs(&session, Some(log)).await?.pop().and_then(|log| log.verifier_key);
     drop(session);
+    let key = super::logs::named(gateway, log).await?.verifier_key;
     let entry = bundle.entries.first();
     let entry = entry.ok_or_else(|| Problem::new(Kind::Internal, "the bundle has no entry"))?;
     let title = format!("Entry {} of {}", entry.index, printable(log));

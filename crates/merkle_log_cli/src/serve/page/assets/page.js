@@ -1,6 +1,6 @@
 // The form in which a reader checks a proof, and what it says. Nothing is sent anywhere.
 
-import { fromUtf8, hex } from "./bytes.js";
+import { fromUtf8, hex, printable } from "./bytes.js";
 import { shownValue } from "./leaf-data.js";
 import { Refused, bytesOf, parsePolicy, verify } from "./verify.js";
 import { drawPath, tellPath } from "./picture.js";
@@ -30,16 +30,16 @@ function definitions(pairs) {
 function shownSteps(steps) {
   const items = steps.map(({ what, holds, detail }) => {
     const mark = element("span", { class: "mark" }, holds ? "holds" : "fails");
-    const told = detail === "" ? null : element("span", { class: "detail" }, detail);
+    const told = detail === "" ? null : element("span", { class: "detail" }, printable(detail));
     return element("li", { class: holds ? "holds" : "fails" }, mark, element("span", { class: "what" }, what), told);
   });
   return element("ol", { class: "steps" }, ...items);
 }
 
 function shownRow(leaf) {
-  const facts = [["Table", leaf.source], ["Kind", leaf.kind]];
+  const facts = [["Table", printable(leaf.source)], ["Kind", leaf.kind]];
   if (!(leaf.columns instanceof Map)) return definitions([...facts, ["Columns", "withheld: a digest stands for them"]]);
-  const of = (map) => [...map].map(([name, value]) => element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, shownValue(value))));
+  const of = (map) => [...map].map(([name, value]) => element("tr", {}, element("th", { scope: "row" }, printable(name)), element("td", {}, shownValue(value))));
   const head = element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "Column"), element("th", { scope: "col" }, "Value as logged")));
   const table = element("table", {}, head, element("tbody", {}, ...of(leaf.columns)));
   const context = leaf.context.size > 0 ? [["Context", [...leaf.context].map(([name, value]) => `${name} ${shownValue(value)}`).join(", ")]] : [];
@@ -50,7 +50,7 @@ function shownRow(leaf) {
 function shownContent({ data, leaf, label }) {
   if (leaf !== null) return shownRow(leaf);
   if (data !== null) return definitions([["Leaf data", shownValue(data)]]);
-  const said = label === null ? "" : ` The document says, and does not prove: ${label.source}, ${label.key.map((pair) => pair.join(" = ")).join(", ")}.`;
+  const said = label === null ? "" : ` The document says, and does not prove: ${printable(`${label.source}, ${label.key.map((pair) => pair.join(" = ")).join(", ")}`)}.`;
   return element("p", {}, `The leaf data are withheld: only their hash is in the document.${said}`);
 }
 
@@ -61,7 +61,7 @@ function shownEntry(entry, isProven, isFirst) {
   const content = isProven ? shownContent(entry) : element("p", {}, "What this entry says is not proven, and not shown.");
   const facts = definitions([["Leaf hash", hashOf(entry.leafHash)]]);
   const body = element("div", { class: "entry" }, content, facts, element("figure", {}, drawPath(entry), caption), text);
-  const details = element("details", {}, element("summary", {}, `Entry ${entry.index} of ${entry.origin}`), body);
+  const details = element("details", {}, element("summary", {}, `Entry ${entry.index} of ${printable(entry.origin)}`), body);
   details.open = isFirst;
   return details;
 }
@@ -69,8 +69,8 @@ function shownEntry(entry, isProven, isFirst) {
 function provenFacts({ origin, size, root, key, cosigned, hub, old }) {
   const grew = old ? [["Grew from", `${old.size} entries, with their root ${hex(old.root)}`]] : [];
   const witnesses = cosigned.length > 0 ? [["Cosigned by", cosigned.map(({ witness }) => witness).join(", ")]] : [];
-  const under = hub ? [["Contained in the hub", `${hub.origin}, ${hub.size} entries`]] : [];
-  return definitions([["Log", origin], ["Entries", String(size)], ["Root", hashOf(root)], ["Key", `${key.name}+${key.id}`], ...grew, ...witnesses, ...under]);
+  const under = hub ? [["Contained in the hub", `${printable(hub.origin)}, ${hub.size} entries`]] : [];
+  return definitions([["Log", printable(origin)], ["Entries", String(size)], ["Root", hashOf(root)], ["Key", element("code", {}, printable(`${key.name}+${key.id}`))], ...grew, ...witnesses, ...under]);
 }
 
 function notProven({ cosigned, hub, entries }, keyIsProposed) {
@@ -85,13 +85,13 @@ function notProven({ cosigned, hub, entries }, keyIsProposed) {
 
 function shownReport({ verdict, steps, problem, proven, entries }, keyIsProposed) {
   const [word, meaning] = VERDICTS[verdict];
-  const reason = problem === null ? "" : ` Reason: ${problem.message}.`;
+  const reason = problem === null ? "" : ` Reason: ${printable(problem.message)}.`;
   const isProven = proven !== null;
   const facts = isProven ? [heading("What is proven"), provenFacts(proven), heading("What is not proven"), notProven(proven, keyIsProposed)] : [];
   const shown = entries.slice(0, MAX_SHOWN).map((entry, i) => shownEntry(entry, isProven, i === 0));
   const more = entries.length > MAX_SHOWN ? [element("p", {}, `${entries.length - MAX_SHOWN} more entries were checked and are not shown.`)] : [];
   return [
-    element("div", { class: `verdict ${verdict}` }, element("h2", {}, word), element("p", {}, `${meaning}${reason}`)),
+    element("div", { class: `verdict ${verdict}`, "data-kind": problem?.kind ?? "" }, element("h2", {}, word), element("p", {}, `${meaning}${reason}`)),
     ...facts,
     heading("Steps"),
     shownSteps(steps),
@@ -124,6 +124,7 @@ function startPage() {
   const run = async () => {
     const proposed = fields.dataset.proposed ?? "";
     const keyIsProposed = proposed !== "" && policy.value.trim() === proposed;
+    report.hidden = true;
     report.replaceChildren(...shownReport(await reportOn(pasted.value, policy.value), keyIsProposed));
     report.hidden = false;
   };
