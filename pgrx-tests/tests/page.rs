@@ -66,7 +66,7 @@ impl Site {
     }
 
     fn address(&self, path: &str) -> String {
-        format!("{}{path}", self.gateway.address())
+        format!("http://{}{path}", self.gateway.address)
     }
 
     /// The bundle of an order, as the database gives it.
@@ -79,7 +79,7 @@ impl Site {
     fn offline(&self) -> (tempfile::TempDir, String) {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("verify.html");
-        std::fs::write(&file, self.gateway.get("/page/merkle_log-verify.html")).unwrap();
+        std::fs::write(&file, self.gateway.get("/page/merkle_log-verify.html").body).unwrap();
         let address = format!("file://{}", file.display());
         (directory, address)
     }
@@ -265,10 +265,13 @@ fn the_offline_page_proves_and_refuses_from_a_file_without_a_network() {
 
 #[test]
 fn each_vector_of_the_format_has_its_verdict_in_the_browser() {
-    let gateway = Gateway::without_database();
+    // The form is there although no database is.
+    let gateway = Gateway::prepare(tempfile::tempdir().unwrap(), "", |command| {
+        command.env("PGHOST", "/nowhere").args(["--listen", "127.0.0.1:0"]);
+    });
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("verify.html");
-    std::fs::write(&file, gateway.get("/page/merkle_log-verify.html")).unwrap();
+    std::fs::write(&file, gateway.get("/page/merkle_log-verify.html").body).unwrap();
     let browser = Browser::start();
     browser.go(&format!("file://{}", file.display()));
     let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/proof-format-vectors.json");
@@ -469,7 +472,7 @@ fn a_page_runs_its_own_script_only_and_shows_names_as_text() {
     );
     assert_eq!(ran, Value::Null);
     // What is announced is what is served.
-    let page = String::from_utf8(site.gateway.get("/")).unwrap();
+    let page = String::from_utf8(site.gateway.get("/").body).unwrap();
     assert_eq!(page.matches("integrity=\"sha256-").count(), 2, "{page}");
     assert!(!page.contains("style=\"") && !page.contains("onclick"));
 }

@@ -307,7 +307,7 @@ function parseEntry(entry, nodes, as) {
   form("leaf_data" in entry !== "leaf_hash" in entry, "an entry has not one of leaf_data and leaf_hash");
   form("source" in entry === "key" in entry, "an entry has not both or neither of source and key");
   const index = as.index(entry.index);
-  form(index !== null && index < MAX_SIZE, "an index is no index");
+  form(index !== null && index >= 0n && index < MAX_SIZE, "an index is no index");
   const places = list(entry.path).map(as.place);
   form(places.length <= MAX_PATH && places.every((place) => place !== null && place < nodes.length), "a path is no path");
   const data = "leaf_data" in entry ? as.bytes(entry.leaf_data) : null;
