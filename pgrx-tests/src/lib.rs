@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 pub mod calls;
 mod cluster;
 pub mod command_line;
+pub mod gateway;
 pub mod oracle;
 
 pub use cluster::{Cluster, signal};
