@@ -48,7 +48,14 @@ impl Browser {
         };
         let profile = format!("--user-data-dir={}", browser._home.path().display());
         // Only pages of our own are opened; its sandbox is not there for root, nor in every container.
-        let arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1100,900", &profile];
+        let arguments = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--window-size=1100,900",
+            &profile,
+        ];
         let made = browser.post(
             "",
             json!({"capabilities": {"alwaysMatch": {
@@ -57,7 +64,9 @@ impl Browser {
                 "timeouts": {"script": PATIENCE.as_millis() as u64},
             }}}),
         );
-        let id = made["sessionId"].as_str().unwrap_or_else(|| panic!("no session: {made}"));
+        let id = made["sessionId"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no session: {made}"));
         browser.session = format!("{}/{id}", browser.session);
         browser
     }
@@ -67,32 +76,48 @@ impl Browser {
     }
 
     pub fn address(&self) -> String {
-        self.script("return location.href", json!([])).as_str().unwrap_or_default().to_owned()
+        self.script("return location.href", json!([]))
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// What a script in the page returns.
     pub fn script(&self, script: &str, arguments: Value) -> Value {
-        self.post("/execute/sync", json!({"script": script, "args": arguments}))
+        self.post(
+            "/execute/sync",
+            json!({"script": script, "args": arguments}),
+        )
     }
 
     /// What a script in the page gives to its last argument, which it may do later.
     pub fn script_async(&self, script: &str, arguments: Value) -> Value {
-        self.post("/execute/async", json!({"script": script, "args": arguments}))
+        self.post(
+            "/execute/async",
+            json!({"script": script, "args": arguments}),
+        )
     }
 
     /// A command of the DevTools protocol.
     pub fn devtools(&self, command: &str, parameters: Value) -> Value {
-        self.post("/goog/cdp/execute", json!({"cmd": command, "params": parameters}))
+        self.post(
+            "/goog/cdp/execute",
+            json!({"cmd": command, "params": parameters}),
+        )
     }
 
     pub fn without_javascript(self) -> Browser {
-        self.devtools("Emulation.setScriptExecutionDisabled", json!({"value": true}));
+        self.devtools(
+            "Emulation.setScriptExecutionDisabled",
+            json!({"value": true}),
+        );
         self
     }
 
     pub fn without_network(self) -> Browser {
         self.devtools("Network.enable", json!({}));
-        let none = json!({"offline": true, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0});
+        let none =
+            json!({"offline": true, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0});
         self.devtools("Network.emulateNetworkConditions", none);
         self
     }
@@ -124,7 +149,10 @@ impl Browser {
     /// Presses a key wherever the focus is. Keys without a character have numbers in WebDriver: Tab is U+E004.
     pub fn press(&self, key: char) {
         let press = json!([{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]);
-        self.post("/actions", json!({"actions": [{"type": "key", "id": "keyboard", "actions": press}]}));
+        self.post(
+            "/actions",
+            json!({"actions": [{"type": "key", "id": "keyboard", "actions": press}]}),
+        );
     }
 
     /// The text of an element, as it can be seen.
@@ -138,7 +166,11 @@ impl Browser {
     pub fn until(&self, script: &str) {
         let start = Instant::now();
         while self.script(script, json!([])) != json!(true) {
-            assert!(start.elapsed() < PATIENCE, "{script}: still not so on\n{}", self.text("body"));
+            assert!(
+                start.elapsed() < PATIENCE,
+                "{script}: still not so on\n{}",
+                self.text("body")
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -147,13 +179,16 @@ impl Browser {
     pub fn complaints(&self) -> Vec<String> {
         let log = self.post("/se/log", json!({"type": "browser"}));
         let lines = log.as_array().into_iter().flatten();
-        lines.map(|line| line["message"].as_str().unwrap_or_default().to_owned()).collect()
+        lines
+            .map(|line| line["message"].as_str().unwrap_or_default().to_owned())
+            .collect()
     }
 
     /// A picture of the whole page, for people.
     pub fn screenshot(&self, file: &Path) {
         let size = &self.devtools("Page.getLayoutMetrics", json!({}))["cssContentSize"];
-        let all = json!({"x": 0, "y": 0, "scale": 1, "width": size["width"], "height": size["height"]});
+        let all =
+            json!({"x": 0, "y": 0, "scale": 1, "width": size["width"], "height": size["height"]});
         let picture = json!({"captureBeyondViewport": true, "format": "png", "clip": all});
         let picture = self.devtools("Page.captureScreenshot", picture);
         let encoded = picture["data"].as_str().unwrap_or_default();
@@ -161,15 +196,23 @@ impl Browser {
     }
 
     fn element(&self, selector: &str) -> String {
-        let found = self.post("/element", json!({"using": "css selector", "value": selector}));
+        let found = self.post(
+            "/element",
+            json!({"using": "css selector", "value": selector}),
+        );
         // The specification gives this name to references of elements.
         let id = found["element-6066-11e4-a52e-4f735466cecf"].as_str();
-        id.unwrap_or_else(|| panic!("no {selector}: {found}")).to_owned()
+        id.unwrap_or_else(|| panic!("no {selector}: {found}"))
+            .to_owned()
     }
 
     fn post(&self, path: &str, body: Value) -> Value {
         let address = format!("{}{path}", self.session);
-        let answer = self.agent.post(&address).content_type("application/json").send(body.to_string());
+        let answer = self
+            .agent
+            .post(&address)
+            .content_type("application/json")
+            .send(body.to_string());
         value_of(&address, answer)
     }
 
@@ -190,8 +233,17 @@ impl Drop for Browser {
 
 fn value_of(address: &str, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Value {
     let mut answer = answer.unwrap_or_else(|error| panic!("{address}: {error}"));
-    let text = answer.body_mut().with_config().limit(64 << 20).read_to_string().unwrap();
+    let text = answer
+        .body_mut()
+        .with_config()
+        .limit(64 << 20)
+        .read_to_string()
+        .unwrap();
     let mut document: Value = serde_json::from_str(&text).unwrap();
-    assert!(answer.status().is_success(), "{address}: {}", document["value"]["message"]);
+    assert!(
+        answer.status().is_success(),
+        "{address}: {}",
+        document["value"]["message"]
+    );
     document["value"].take()
 }

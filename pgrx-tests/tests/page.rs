@@ -36,7 +36,10 @@ impl Site {
             "merkle_log.signing_key_file = '{file}'\nmerkle_log.origin_prefix = 'example.com'"
         ));
         let mut c = cluster.client("postgres");
-        until(&mut c, "SELECT current_setting('merkle_log.signing_key_file', true) <> ''");
+        until(
+            &mut c,
+            "SELECT current_setting('merkle_log.signing_key_file', true) <> ''",
+        );
         run(
             &mut c,
             "CREATE TABLE orders (id bigint PRIMARY KEY, note text, amount numeric(12, 2));
@@ -48,15 +51,24 @@ impl Site {
              SELECT create_log('empty')",
         );
         c.execute("SELECT create_log($1)", &[&HOSTILE]).unwrap();
-        run(&mut c, "INSERT INTO orders SELECT i, 'order ' || i, i * 1.25 FROM generate_series(1, 300) i");
+        run(
+            &mut c,
+            "INSERT INTO orders SELECT i, 'order ' || i, i * 1.25 FROM generate_series(1, 300) i",
+        );
         run(&mut c, "INSERT INTO lines VALUES (7, 'first & last')");
         run(&mut c, "INSERT INTO people VALUES (1, 'Ada Lovelace')");
         drain(&mut c, "audit");
         drain(&mut c, "private");
-        run(&mut c, "SELECT checkpoint('audit'); SELECT checkpoint('private')");
+        run(
+            &mut c,
+            "SELECT checkpoint('audit'); SELECT checkpoint('private')",
+        );
         let gateway = Gateway::start(
             &cluster,
-            &format!("public_logs = [\"audit\"]\nread_tokens = \"{}\"", cluster.secret_file("tokens", &format!("reader {TOKEN}\n"))),
+            &format!(
+                "public_logs = [\"audit\"]\nread_tokens = \"{}\"",
+                cluster.secret_file("tokens", &format!("reader {TOKEN}\n"))
+            ),
         );
         Site {
             gateway,
@@ -71,7 +83,10 @@ impl Site {
 
     /// The bundle of an order, as the database gives it.
     fn bundle(&mut self, order: i64) -> Value {
-        let json: String = one(&mut self.client, &format!("SELECT json FROM proof_bundle_of('audit', 'orders', {order})"));
+        let json: String = one(
+            &mut self.client,
+            &format!("SELECT json FROM proof_bundle_of('audit', 'orders', {order})"),
+        );
         serde_json::from_str(&json).unwrap()
     }
 
@@ -110,7 +125,8 @@ fn assert_quiet(browser: &Browser) {
     assert!(complaints.is_empty(), "{complaints:?}");
 }
 
-const PROVEN: &str = "return document.querySelector('#report:not([hidden]) .verdict.proven') !== null";
+const PROVEN: &str =
+    "return document.querySelector('#report:not([hidden]) .verdict.proven') !== null";
 
 #[test]
 fn a_row_is_looked_up_and_proven_in_the_browser_with_a_click() {
@@ -123,14 +139,38 @@ fn a_row_is_looked_up_and_proven_in_the_browser_with_a_click() {
     browser.click("form[action$='/row'] button");
     browser.until(PROVEN);
     let report = browser.text("#report");
-    for told in ["order 42", "52.5", "public.orders", "example.com/audit", "this server has proposed it", "no witness has cosigned"] {
+    for told in [
+        "order 42",
+        "52.5",
+        "public.orders",
+        "example.com/audit",
+        "this server has proposed it",
+        "no witness has cosigned",
+    ] {
         assert!(report.contains(told), "{told} is not in\n{report}");
     }
-    assert!(browser.script("return document.querySelectorAll('svg.path .box').length > 10", json!([])) == json!(true));
+    assert!(
+        browser.script(
+            "return document.querySelectorAll('svg.path .box').length > 10",
+            json!([])
+        ) == json!(true)
+    );
     // A key of the reader's own: the same words, pasted instead of proposed, cannot be told apart; another key is.
-    let other = SigningKey::from_seed(KeyName::new("example.com/audit").unwrap(), SignatureType::Ed25519, &[8; 32]).unwrap();
-    let document = browser.script("return document.getElementById('document').value", json!([]));
-    let verdict = check(&browser, document.as_str().unwrap(), &other.verifier_key().to_string());
+    let other = SigningKey::from_seed(
+        KeyName::new("example.com/audit").unwrap(),
+        SignatureType::Ed25519,
+        &[8; 32],
+    )
+    .unwrap();
+    let document = browser.script(
+        "return document.getElementById('document').value",
+        json!([]),
+    );
+    let verdict = check(
+        &browser,
+        document.as_str().unwrap(),
+        &other.verifier_key().to_string(),
+    );
     assert_eq!(verdict, ("unknown".to_owned(), "NotSignedByLog".to_owned()));
     // A key of two columns, by index, and by hash.
     browser.go(&site.address("/page/log/audit"));
@@ -161,7 +201,9 @@ fn rows_of_a_log_that_is_not_public_need_a_token_that_no_address_shows() {
     // The proof by index is for everyone, and shows nothing of the row.
     browser.go(&site.address("/page/log/private/entry?entry=0"));
     browser.until(PROVEN);
-    assert!(browser.text("#report").contains("withheld") && !browser.text("main").contains("people"));
+    assert!(
+        browser.text("#report").contains("withheld") && !browser.text("main").contains("people")
+    );
     for (token, sees) in [("wrong", false), (TOKEN, true)] {
         browser.go(&site.address("/page/log/private"));
         browser.type_into("#table", "people");
@@ -170,7 +212,11 @@ fn rows_of_a_log_that_is_not_public_need_a_token_that_no_address_shows() {
         browser.click("form[action$='/row'] button");
         browser.until("return document.readyState === 'complete' && document.querySelector('#token') === null");
         assert!(!browser.address().contains(token));
-        assert_eq!(browser.text("main").contains("Ada Lovelace"), sees, "{token}");
+        assert_eq!(
+            browser.text("main").contains("Ada Lovelace"),
+            sees,
+            "{token}"
+        );
     }
     browser.until(PROVEN);
 }
@@ -191,21 +237,77 @@ fn other_at(text: &str, place: usize) -> String {
 }
 
 const TAMPERINGS: [Tampering; 12] = [
-    ("leaf data", |b| replace(b, "/entries/0/leaf_data", |t| other_at(t, t.len() / 2)), &["Inclusion"]),
-    ("node", |b| replace(b, "/nodes/0", |t| other_at(t, 3)), &["Inclusion"]),
-    ("index", |b| b["entries"][0]["index"] = "40".into(), &["Inclusion"]),
-    ("index beyond the tree", |b| b["entries"][0]["index"] = "4611686018427387000".into(), &["Inclusion"]),
-    ("path cut", |b| {
-        b["nodes"].as_array_mut().unwrap().pop();
-        b["entries"][0]["path"].as_array_mut().unwrap().pop();
-    }, &["Inclusion"]),
-    ("size", |b| replace(b, "/checkpoint", |t| t.replacen("\n301\n", "\n302\n", 1)), &["BadSignature"]),
-    ("root", |b| replace(b, "/checkpoint", |t| other_at(t, t.find("\n301\n").unwrap() + 8)), &["BadSignature"]),
-    ("origin", |b| replace(b, "/checkpoint", |t| t.replacen("example.com/audit", "example.com/other", 1)), &["UnknownLog"]),
-    ("signature", |b| replace(b, "/checkpoint", |t| other_at(t, t.len() - 20)), &["BadSignature"]),
-    ("table", |b| b["entries"][0]["source"] = "public.lines".into(), &["Contradiction"]),
-    ("key", |b| b["entries"][0]["key"][0][1] = "43".into(), &["Contradiction"]),
-    ("another field", |b| b["note"] = "trust me".into(), &["ProofBundle"]),
+    (
+        "leaf data",
+        |b| replace(b, "/entries/0/leaf_data", |t| other_at(t, t.len() / 2)),
+        &["Inclusion"],
+    ),
+    (
+        "node",
+        |b| replace(b, "/nodes/0", |t| other_at(t, 3)),
+        &["Inclusion"],
+    ),
+    (
+        "index",
+        |b| b["entries"][0]["index"] = "40".into(),
+        &["Inclusion"],
+    ),
+    (
+        "index beyond the tree",
+        |b| b["entries"][0]["index"] = "4611686018427387000".into(),
+        &["Inclusion"],
+    ),
+    (
+        "path cut",
+        |b| {
+            b["nodes"].as_array_mut().unwrap().pop();
+            b["entries"][0]["path"].as_array_mut().unwrap().pop();
+        },
+        &["Inclusion"],
+    ),
+    (
+        "size",
+        |b| replace(b, "/checkpoint", |t| t.replacen("\n301\n", "\n302\n", 1)),
+        &["BadSignature"],
+    ),
+    (
+        "root",
+        |b| {
+            replace(b, "/checkpoint", |t| {
+                other_at(t, t.find("\n301\n").unwrap() + 8)
+            })
+        },
+        &["BadSignature"],
+    ),
+    (
+        "origin",
+        |b| {
+            replace(b, "/checkpoint", |t| {
+                t.replacen("example.com/audit", "example.com/other", 1)
+            })
+        },
+        &["UnknownLog"],
+    ),
+    (
+        "signature",
+        |b| replace(b, "/checkpoint", |t| other_at(t, t.len() - 20)),
+        &["BadSignature"],
+    ),
+    (
+        "table",
+        |b| b["entries"][0]["source"] = "public.lines".into(),
+        &["Contradiction"],
+    ),
+    (
+        "key",
+        |b| b["entries"][0]["key"][0][1] = "43".into(),
+        &["Contradiction"],
+    ),
+    (
+        "another field",
+        |b| b["note"] = "trust me".into(),
+        &["ProofBundle"],
+    ),
 ];
 
 #[test]
@@ -221,9 +323,15 @@ fn a_bundle_that_was_tampered_with_is_refused_and_shows_no_row() {
         tamper(&mut tampered);
         assert_ne!(tampered, bundle, "{what}");
         let (verdict, kind) = check(&browser, &tampered.to_string(), &verifier_key());
-        assert!(verdict != "proven" && kinds.contains(&kind.as_str()), "{what}: {verdict} {kind}");
+        assert!(
+            verdict != "proven" && kinds.contains(&kind.as_str()),
+            "{what}: {verdict} {kind}"
+        );
         let report = browser.text("#report");
-        assert!(report.contains("Not proven") && !report.contains("order 42"), "{what}: {report}");
+        assert!(
+            report.contains("Not proven") && !report.contains("order 42"),
+            "{what}: {report}"
+        );
     }
     // What the server's owner does to the database is found out by the reader.
     run(
@@ -238,7 +346,10 @@ fn a_bundle_that_was_tampered_with_is_refused_and_shows_no_row() {
 fn the_offline_page_proves_and_refuses_from_a_file_without_a_network() {
     let mut site = Site::start();
     let bundle = site.bundle(42);
-    let cbor: Vec<u8> = one(&mut site.client, "SELECT cbor FROM proof_bundle_of('audit', 'orders', 42)");
+    let cbor: Vec<u8> = one(
+        &mut site.client,
+        "SELECT cbor FROM proof_bundle_of('audit', 'orders', 42)",
+    );
     let hex: String = cbor.iter().map(|byte| format!("{byte:02x}")).collect();
     let (directory, address) = site.offline();
     let browser = Browser::start().without_network();
@@ -246,9 +357,20 @@ fn the_offline_page_proves_and_refuses_from_a_file_without_a_network() {
     for document in [bundle.to_string(), hex.clone(), format!("\\x{hex}")] {
         assert_eq!(check(&browser, &document, &verifier_key()).0, "proven");
     }
-    assert_eq!(check(&browser, &hex.replacen("6f72646572203432", "6f72646572203433", 1), &verifier_key()).1, "Inclusion");
+    assert_eq!(
+        check(
+            &browser,
+            &hex.replacen("6f72646572203432", "6f72646572203433", 1),
+            &verifier_key()
+        )
+        .1,
+        "Inclusion"
+    );
     // A file, as a reader has it.
-    for (name, content) in [("bundle.json", bundle.to_string().into_bytes()), ("bundle.cbor", cbor)] {
+    for (name, content) in [
+        ("bundle.json", bundle.to_string().into_bytes()),
+        ("bundle.cbor", cbor),
+    ] {
         let file = directory.path().join(name);
         std::fs::write(&file, content).unwrap();
         browser.go(&address);
@@ -258,7 +380,10 @@ fn the_offline_page_proves_and_refuses_from_a_file_without_a_network() {
         browser.click("#check button");
         browser.until(PROVEN);
     }
-    let loaded = browser.script("return performance.getEntriesByType('resource').length", json!([]));
+    let loaded = browser.script(
+        "return performance.getEntriesByType('resource').length",
+        json!([]),
+    );
     assert_eq!(loaded, json!(0));
     assert_quiet(&browser);
 }
@@ -267,7 +392,9 @@ fn the_offline_page_proves_and_refuses_from_a_file_without_a_network() {
 fn each_vector_of_the_format_has_its_verdict_in_the_browser() {
     // The form is there although no database is.
     let gateway = Gateway::prepare(tempfile::tempdir().unwrap(), "", |command| {
-        command.env("PGHOST", "/nowhere").args(["--listen", "127.0.0.1:0"]);
+        command
+            .env("PGHOST", "/nowhere")
+            .args(["--listen", "127.0.0.1:0"]);
     });
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("verify.html");
@@ -287,7 +414,12 @@ fn each_vector_of_the_format_has_its_verdict_in_the_browser() {
                 let (verdict, kind) = check(&browser, document, vector["policy"].as_str().unwrap());
                 let expected = vector["error"].as_str().unwrap_or_default();
                 assert_eq!(kind, expected, "{} ({form})", vector["name"]);
-                assert_eq!(verdict == "proven", expected.is_empty(), "{}", vector["name"]);
+                assert_eq!(
+                    verdict == "proven",
+                    expected.is_empty(),
+                    "{}",
+                    vector["name"]
+                );
                 checked += 1;
             }
         }
@@ -314,15 +446,28 @@ fn without_javascript_all_works_but_the_check() {
     let site = Site::start();
     let browser = Browser::start().without_javascript();
     browser.go(&site.address("/"));
-    assert!(browser.text("main").contains("301"), "{}", browser.text("main"));
+    assert!(
+        browser.text("main").contains("301"),
+        "{}",
+        browser.text("main")
+    );
     browser.click("a[href='/page/log/audit']");
     browser.type_into("#table", "orders");
     browser.type_into("#key", "42");
     browser.click("form[action$='/row'] button");
     browser.until("return document.querySelector('noscript p') !== null || document.querySelector('#check') !== null");
     let page = browser.text("main");
-    assert!(page.contains("order 42") && page.contains("52.5") && page.contains("merkle-log verify"), "{page}");
-    assert_eq!(browser.script("return document.querySelector('#check button').disabled", json!([])), json!(true));
+    assert!(
+        page.contains("order 42") && page.contains("52.5") && page.contains("merkle-log verify"),
+        "{page}"
+    );
+    assert_eq!(
+        browser.script(
+            "return document.querySelector('#check button').disabled",
+            json!([])
+        ),
+        json!(true)
+    );
     assert_quiet(&browser);
 }
 
@@ -342,7 +487,10 @@ fn no_page_scrolls_sideways_on_a_phone() {
             json!([]),
         );
         assert_eq!(too_wide, json!([]), "{page}");
-        let scrolls = browser.script("return document.scrollingElement.scrollWidth > innerWidth", json!([]));
+        let scrolls = browser.script(
+            "return document.scrollingElement.scrollWidth > innerWidth",
+            json!([]),
+        );
         assert_eq!(scrolls, json!(false), "{page}");
     }
 }
@@ -370,7 +518,12 @@ const PALE: &str = "
 #[test]
 fn light_and_dark_are_told_apart_and_readable() {
     let site = Site::start();
-    let ground = |browser: &Browser| browser.script("return getComputedStyle(document.body).backgroundColor", json!([]));
+    let ground = |browser: &Browser| {
+        browser.script(
+            "return getComputedStyle(document.body).backgroundColor",
+            json!([]),
+        )
+    };
     let (light, dark) = (Browser::start(), Browser::start().dark());
     let mut grounds = Vec::new();
     for browser in [&light, &dark] {
@@ -407,7 +560,10 @@ fn the_keyboard_reaches_everything_and_checks_a_proof() {
             browser.press(TAB);
             browser.script("window.left.delete(document.activeElement)", json!([]));
         }
-        let missed = browser.script("return [...window.left].map((element) => element.outerHTML)", json!([]));
+        let missed = browser.script(
+            "return [...window.left].map((element) => element.outerHTML)",
+            json!([]),
+        );
         assert_eq!(missed, json!([]), "{page}");
     }
     browser.go(&site.address("/page/log/audit"));
@@ -433,11 +589,29 @@ fn a_screen_reader_has_a_name_for_each_control_and_picture() {
         }
         let tree = browser.devtools("Accessibility.getFullAXTree", json!({}));
         let nodes = tree["nodes"].as_array().unwrap();
-        let told = ["link", "button", "textbox", "image", "img", "DisclosureTriangle", "figure", "RootWebArea"];
+        let told = [
+            "link",
+            "button",
+            "textbox",
+            "image",
+            "img",
+            "DisclosureTriangle",
+            "figure",
+            "RootWebArea",
+        ];
         let nameless: Vec<_> = nodes
             .iter()
-            .filter(|node| node["ignored"] == json!(false) && told[..6].contains(&node["role"]["value"].as_str().unwrap_or_default()))
-            .filter(|node| node["name"]["value"].as_str().unwrap_or_default().trim().is_empty())
+            .filter(|node| {
+                node["ignored"] == json!(false)
+                    && told[..6].contains(&node["role"]["value"].as_str().unwrap_or_default())
+            })
+            .filter(|node| {
+                node["name"]["value"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .trim()
+                    .is_empty()
+            })
             .collect();
         assert!(nameless.is_empty(), "{page}: {nameless:?}");
         let structure = browser.script(
@@ -480,7 +654,10 @@ fn a_page_runs_its_own_script_only_and_shows_names_as_text() {
 /// A page that says that something is not there is itself found to be missing by the browser.
 fn assert_quiet_but_for_status(browser: &Browser, page: &str) {
     let complaints = browser.complaints();
-    let real: Vec<_> = complaints.iter().filter(|line| !line.contains("the server responded with a status of 4")).collect();
+    let real: Vec<_> = complaints
+        .iter()
+        .filter(|line| !line.contains("the server responded with a status of 4"))
+        .collect();
     assert!(real.is_empty(), "{page}: {real:?}");
 }
 
@@ -491,8 +668,19 @@ fn pictures_are_taken_where_they_are_asked_for() {
         return;
     };
     let site = Site::start();
-    let named = [("logs", PAGES[0]), ("log", PAGES[1]), ("private", PAGES[2]), ("entry", PAGES[5]), ("missing", PAGES[7]), ("verify", PAGES[8])];
-    for (kind, browser) in [("light", Browser::start()), ("dark", Browser::start().dark()), ("phone", Browser::start().phone(360))] {
+    let named = [
+        ("logs", PAGES[0]),
+        ("log", PAGES[1]),
+        ("private", PAGES[2]),
+        ("entry", PAGES[5]),
+        ("missing", PAGES[7]),
+        ("verify", PAGES[8]),
+    ];
+    for (kind, browser) in [
+        ("light", Browser::start()),
+        ("dark", Browser::start().dark()),
+        ("phone", Browser::start().phone(360)),
+    ] {
         for (name, page) in named {
             browser.go(&site.address(page));
             if name == "entry" {

@@ -28,7 +28,8 @@ const MODULES: [&str; 5] = [
     include_str!("assets/page.js"),
 ];
 
-pub static SCRIPT: LazyLock<Asset> = LazyLock::new(|| Asset::new("js", "text/javascript; charset=utf-8", joined(&MODULES)));
+pub static SCRIPT: LazyLock<Asset> =
+    LazyLock::new(|| Asset::new("js", "text/javascript; charset=utf-8", joined(&MODULES)));
 
 pub static STYLE: LazyLock<Asset> = LazyLock::new(|| {
     let style = include_str!("assets/page.css").to_owned();
@@ -96,7 +97,11 @@ mod tests {
         for kept in ["default-src &#39;none&#39;", "default-src 'none'"] {
             if page.contains(kept) {
                 assert!(page.contains(&SCRIPT.integrity) && page.contains(&STYLE.integrity));
-                assert!(!page.contains("http://") || page.matches("http://").count() == SCRIPT.content.matches("http://").count());
+                assert!(
+                    !page.contains("http://")
+                        || page.matches("http://").count()
+                            == SCRIPT.content.matches("http://").count()
+                );
                 return;
             }
         }
@@ -105,7 +110,10 @@ mod tests {
 
     #[test]
     fn an_asset_is_found_under_the_name_of_its_content_alone() {
-        assert!(named(&SCRIPT.name).is_some_and(|asset| asset.media_type.starts_with("text/javascript")));
+        assert!(
+            named(&SCRIPT.name)
+                .is_some_and(|asset| asset.media_type.starts_with("text/javascript"))
+        );
         for other in ["page.js", "", "../page.js", "page.0000000000000000.js"] {
             assert!(named(other).is_none());
         }

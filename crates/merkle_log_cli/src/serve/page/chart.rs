@@ -28,7 +28,11 @@ impl Chart<'_> {
             let up = if most > 0.0 { value / most } else { 0.0 };
             (across * WIDTH, BOTTOM - up * (BOTTOM - TOP))
         };
-        let curve: String = self.steps().map(place).map(|(x, y)| format!("{x:.1},{y:.1} ")).collect();
+        let curve: String = self
+            .steps()
+            .map(place)
+            .map(|(x, y)| format!("{x:.1},{y:.1} "))
+            .collect();
         let area = format!("0,{BOTTOM} {curve}{WIDTH},{BOTTOM}");
         let (from, to) = (moment(first.0), moment(last.0));
         let told = format!(
@@ -55,7 +59,10 @@ impl Chart<'_> {
 
     /// A value holds until the next is known.
     fn steps(&self) -> impl Iterator<Item = (u64, f64)> + '_ {
-        let held = self.points.windows(2).flat_map(|pair| [pair[0], (pair[1].0, pair[0].1)]);
+        let held = self
+            .points
+            .windows(2)
+            .flat_map(|pair| [pair[0], (pair[1].0, pair[0].1)]);
         held.chain(self.points.last().copied())
     }
 }
@@ -105,8 +112,18 @@ mod tests {
 
     #[test]
     fn a_chart_of_few_or_equal_points_has_no_division_by_zero() {
-        for points in [vec![], vec![(5, 0.0)], vec![(5, 3.0)], vec![(5, 3.0), (5, 3.0)], vec![(1, 0.0), (9, 0.0)]] {
-            let chart = Chart { title: "Entries", unit: "", points };
+        for points in [
+            vec![],
+            vec![(5, 0.0)],
+            vec![(5, 3.0)],
+            vec![(5, 3.0), (5, 3.0)],
+            vec![(1, 0.0), (9, 0.0)],
+        ] {
+            let chart = Chart {
+                title: "Entries",
+                unit: "",
+                points,
+            };
             let drawn = chart.draw().into_string();
             assert!(!drawn.contains("NaN") && !drawn.contains("inf"), "{drawn}");
         }

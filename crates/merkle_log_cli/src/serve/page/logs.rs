@@ -6,18 +6,20 @@ use super::layout::{Part, page};
 use super::{Html, in_path};
 use crate::output::printable;
 use crate::serve::gateway::{Gateway, Shared};
-use crate::serve::pool::Session;
 use crate::serve::problems::Problem;
+use crate::serve::read::health::Check;
 use crate::serve::read::logs::Log;
 use crate::serve::request::{LogName, Reader};
 use axum::extract::State;
 use maud::{Markup, html};
 
-pub async fn overview(State(gateway): State<Shared>, reader: Result<Reader, Problem>) -> Result<Html, Html> {
+pub async fn overview(
+    State(gateway): State<Shared>,
+    reader: Result<Reader, Problem>,
+) -> Result<Html, Html> {
     let reader = reader?;
     let logs = gateway.logs().await?;
-    let session = gateway.session().await?;
-    let found = findings(&session, None).await?;
+    let found = findings(&gateway, &reader, None).await?;
     let content = html! {
         h1 { "Logs" }
         @if logs.is_empty() { p { "This database has no logs yet." } }
@@ -25,7 +27,7 @@ pub async fn overview(State(gateway): State<Shared>, reader: Result<Reader, Prob
             @for log in &logs { li class="panel" { (summary(log, &gateway.history.of(log))) } }
         }
         h2 { "What stands out" }
-        (shown_findings(&gateway, &reader, &found, true))
+        (shown_findings(&found))
     };
     Ok(Html::ok(page("Logs", Some(Part::Logs), content)))
 }
@@ -73,7 +75,9 @@ fn entries(size: i64) -> String {
 fn lag(log: &Log) -> String {
     match (log.lag_rows, log.lag_seconds) {
         (Some(0), _) => "none".to_owned(),
-        (Some(rows), Some(seconds)) => format!("{} rows, {}", entries(rows), quantity(seconds, "s")),
+        (Some(rows), Some(seconds)) => {
+            format!("{} rows, {}", entries(rows), quantity(seconds, "s"))
+        }
         (Some(rows), None) => format!("{} rows", entries(rows)),
         (None, _) => "not known".to_owned(),
     }
@@ -85,8 +89,12 @@ fn minute(time: &str) -> &str {
 }
 
 fn charts(samples: &[Sample]) -> Markup {
-    let sizes = samples.iter().map(|sample| (sample.time, sample.size as f64));
-    let lags = samples.iter().filter_map(|sample| Some((sample.time, sample.lag_seconds?)));
+    let sizes = samples
+        .iter()
+        .map(|sample| (sample.time, sample.size as f64));
+    let lags = samples
+        .iter()
+        .filter_map(|sample| Some((sample.time, sample.lag_seconds?)));
     html! {
         div class="charts" {
             (Chart { title: "Entries, lately", unit: "", points: sizes.collect() }.draw())
@@ -95,56 +103,88 @@ fn charts(samples: &[Sample]) -> Markup {
     }
 }
 
-/// What is not as it should be, of one log or of all.
+/// What is not as it should be.
 struct Finding {
-    log: String,
+    object: String,
     what: String,
-    /// May name rows.
-    detail: String,
+    /// Left out where it may name rows that the reader may not see.
+    detail: Option<String>,
+    mend: Option<String>,
 }
 
+/// For a gateway that may not ask for the checks of health.
 const FINDINGS: &str = "
     SELECT s.log_name, f.what, f.detail
       FROM @extschema@.merkle_log_status s
-     CROSS JOIN LATERAL (VALUES ('The database is a copy, and the log is held', s.held_as_copy_of),
-                                ('The last run failed', s.last_error),
-                                ('A batch waits', s.waiting_for),
-                                ('Sources have problems', s.source_problems),
-                                ('Entries came late', NULLIF(s.late_entries, 0)::pg_catalog.text)) f (what, detail)
-     WHERE f.detail IS NOT NULL AND ($1::pg_catalog.text IS NULL OR s.log_name = $1)
+     CROSS JOIN LATERAL (VALUES ('the database is a copy, and the log is held', s.held_as_copy_of),
+                                ('the last run failed', s.last_error),
+                                ('a batch waits', s.waiting_for),
+                                ('sources have problems', s.source_problems)) f (what, detail)
+     WHERE f.detail IS NOT NULL
      ORDER BY s.log_name";
 
-async fn findings(session: &Session, log: Option<&str>) -> Result<Vec<Finding>, Problem> {
-    let rows = session.rows(FINDINGS, &[&log]).await?;
-    let finding = |row: &tokio_postgres::Row| {
-        Ok(Finding {
-            log: row.try_get(0)?,
-            what: row.try_get(1)?,
-            detail: row.try_get(2)?,
-        })
-    };
-    rows.iter().map(finding).collect()
+/// Of all logs, or of one.
+async fn findings(
+    gateway: &Gateway,
+    reader: &Reader,
+    log: Option<&str>,
+) -> Result<Vec<Finding>, Problem> {
+    let of_log = |name: Option<&str>| log.is_none() || name == log;
+    if let (_, Some(checks)) = gateway.health(reader.has_token()).await? {
+        let failing = checks
+            .into_iter()
+            .filter(|check| !check.ok && of_log(check.log()));
+        return Ok(failing.map(Finding::from).collect());
+    }
+    let session = gateway.session().await?;
+    let mut found = Vec::new();
+    for row in session.rows(FINDINGS, &[]).await? {
+        let object: String = row.try_get(0)?;
+        let detail: String = row.try_get(2)?;
+        if of_log(Some(&object)) {
+            found.push(Finding {
+                what: row.try_get(1)?,
+                detail: reader.may_see_rows(gateway, &object).then_some(detail),
+                object,
+                mend: None,
+            });
+        }
+    }
+    Ok(found)
 }
 
-fn shown_findings(gateway: &Gateway, reader: &Reader, findings: &[Finding], with_log: bool) -> Markup {
-    let detail = |finding: &Finding| match reader.may_see_rows(gateway, &finding.log) {
-        true => printable(&finding.detail),
-        false => "withheld: the text may name rows".to_owned(),
-    };
+impl From<Check> for Finding {
+    fn from(check: Check) -> Finding {
+        Finding {
+            object: check.object.unwrap_or_else(|| "the database".to_owned()),
+            what: check.check,
+            detail: check.detail,
+            mend: check.mend,
+        }
+    }
+}
+
+fn shown_findings(findings: &[Finding]) -> Markup {
     html! {
         @if findings.is_empty() {
             p { "Nothing." }
         } @else {
             table class="stacking" {
                 thead { tr {
-                    @if with_log { th scope="col" { "Log" } }
-                    th scope="col" { "What" }
+                    th scope="col" { "Of" }
+                    th scope="col" { "Check" }
                     th scope="col" { "Detail" }
                 } }
                 tbody { @for finding in findings { tr {
-                    @if with_log { th scope="row" { (printable(&finding.log)) } }
+                    th scope="row" { (printable(&finding.object)) }
                     td { (finding.what) }
-                    td { (detail(finding)) }
+                    td {
+                        @match &finding.detail {
+                            Some(detail) => (printable(detail)),
+                            None => "withheld: the text may name rows",
+                        }
+                        @if let Some(mend) = &finding.mend { p class="hint" { (printable(mend)) } }
+                    }
                 } } }
             }
         }
@@ -155,11 +195,15 @@ fn shown_findings(gateway: &Gateway, reader: &Reader, findings: &[Finding], with
     }
 }
 
-pub async fn log(State(gateway): State<Shared>, name: Result<LogName, Problem>, reader: Result<Reader, Problem>) -> Result<Html, Html> {
+pub async fn log(
+    State(gateway): State<Shared>,
+    name: Result<LogName, Problem>,
+    reader: Result<Reader, Problem>,
+) -> Result<Html, Html> {
     let (LogName(name), reader) = (name?, reader?);
     let log = named(&gateway, &name).await?;
+    let found = findings(&gateway, &reader, Some(&name)).await?;
     let session = gateway.session().await?;
-    let found = findings(&session, Some(&name)).await?;
     let growth = history::growth(&session, &log).await?;
     let content = html! {
         h1 { (printable(&log.name)) " " (state(&log)) }
@@ -173,15 +217,20 @@ pub async fn log(State(gateway): State<Shared>, name: Result<LogName, Problem>, 
         div class="charts" { (Chart { title: "Entries, from the first batch", unit: "", points: growth }.draw()) }
         (charts(&gateway.history.of(&log)))
         h2 { "What stands out" }
-        (shown_findings(&gateway, &reader, &found, false))
+        (shown_findings(&found))
     };
-    Ok(Html::ok(page(&printable(&log.name), Some(Part::Logs), content)))
+    Ok(Html::ok(page(
+        &printable(&log.name),
+        Some(Part::Logs),
+        content,
+    )))
 }
 
 /// The log with a name.
 pub async fn named(gateway: &Gateway, name: &str) -> Result<Log, Problem> {
     let mut logs = gateway.logs().await?.into_iter();
-    logs.find(|log| log.name == name).ok_or_else(|| Problem::unknown_log(name))
+    logs.find(|log| log.name == name)
+        .ok_or_else(|| Problem::unknown_log(name))
 }
 
 fn identity(log: &Log) -> Markup {
@@ -200,7 +249,11 @@ fn identity(log: &Log) -> Markup {
 }
 
 fn by_index(log: &Log) -> Markup {
-    let last = log.checkpoint_size.unwrap_or(log.size).saturating_sub(1).max(0);
+    let last = log
+        .checkpoint_size
+        .unwrap_or(log.size)
+        .saturating_sub(1)
+        .max(0);
     html! {
         form action={ (path_of(log)) "/entry" } method="get" {
             div {

@@ -26,11 +26,21 @@ pub async fn entry(
     let asked = asked.trim();
     let session = gateway.session().await?;
     let index = match asked.len() {
-        64 => proofs::by_hash(&session, &log, hash(asked)?.as_bytes(), None).await?.index,
+        64 => {
+            proofs::by_hash(&session, &log, hash(asked)?.as_bytes(), None)
+                .await?
+                .index
+        }
         _ => crate::serve::request::number("the leaf index", asked)?,
     };
     drop(session);
-    found(&gateway, &log, &Wanted::Indexes(vec![index]), reader.may_see_rows(&gateway, &log)).await
+    found(
+        &gateway,
+        &log,
+        &Wanted::Indexes(vec![index]),
+        reader.may_see_rows(&gateway, &log),
+    )
+    .await
 }
 
 /// `?table=&key=`, of a public log.
@@ -46,7 +56,11 @@ pub async fn row(
 }
 
 /// The same with a token, which a form cannot send in a header, and which must not be in an address.
-pub async fn row_with_token(State(gateway): State<Shared>, log: Result<LogName, Problem>, body: String) -> Result<Html, Html> {
+pub async fn row_with_token(
+    State(gateway): State<Shared>,
+    log: Result<LogName, Problem>,
+    body: String,
+) -> Result<Html, Html> {
     let LogName(log) = log?;
     let mut parameters = Parameters::parse(&body)?;
     let token = parameters.text("token")?.unwrap_or_default();
@@ -61,14 +75,23 @@ fn wanted_row(mut parameters: Parameters) -> Result<Wanted, Problem> {
     let keys = parameters.all("key");
     parameters.end()?;
     // A form's line ends are two characters.
-    let key: Vec<String> = keys.iter().flat_map(|key| key.lines()).map(str::to_owned).collect();
+    let key: Vec<String> = keys
+        .iter()
+        .flat_map(|key| key.lines())
+        .map(str::to_owned)
+        .collect();
     match table.is_empty() || key.is_empty() {
         true => Err(Problem::bad_request("a row has a table and a key")),
         false => Ok(Wanted::Row { table, key }),
     }
 }
 
-async fn found(gateway: &Shared, log: &str, wanted: &Wanted, shows_rows: bool) -> Result<Html, Html> {
+async fn found(
+    gateway: &Shared,
+    log: &str,
+    wanted: &Wanted,
+    shows_rows: bool,
+) -> Result<Html, Html> {
     let session = gateway.session().await?;
     let bundle = proofs::bundle(&session, log, wanted, shows_rows).await?;
     drop(session);

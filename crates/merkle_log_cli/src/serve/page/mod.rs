@@ -23,7 +23,10 @@ pub fn router() -> Router<Shared> {
         .route("/", get(logs::overview))
         .route("/page/log/{log}", get(logs::log))
         .route("/page/log/{log}/entry", get(lookup::entry))
-        .route("/page/log/{log}/row", get(lookup::row).post(lookup::row_with_token))
+        .route(
+            "/page/log/{log}/row",
+            get(lookup::row).post(lookup::row_with_token),
+        )
         .route("/page/verify", get(verify))
         .route("/page/merkle_log-verify.html", get(offline))
         .route("/page/assets/{name}", get(asset))
@@ -57,13 +60,18 @@ impl IntoResponse for Html {
             (header::CONTENT_SECURITY_POLICY, POLICY),
             (header::REFERRER_POLICY, "no-referrer"),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-            (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+            (
+                HeaderName::from_static("cross-origin-opener-policy"),
+                "same-origin",
+            ),
             // Rows may be in it.
             (header::CACHE_CONTROL, "no-store"),
         ];
         let mut response = (self.status, headers, self.page.into_string()).into_response();
         if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -88,7 +96,11 @@ impl From<Problem> for Html {
 /// With a capital and a full stop.
 fn sentence(text: &str) -> String {
     let mut rest = text.chars();
-    let first: String = rest.next().into_iter().flat_map(char::to_uppercase).collect();
+    let first: String = rest
+        .next()
+        .into_iter()
+        .flat_map(char::to_uppercase)
+        .collect();
     format!("{first}{}.", rest.as_str().trim_end_matches('.'))
 }
 
@@ -108,7 +120,10 @@ async fn verify() -> Html {
 async fn offline() -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CONTENT_DISPOSITION, "attachment; filename=\"merkle_log-verify.html\""),
+        (
+            header::CONTENT_DISPOSITION,
+            "attachment; filename=\"merkle_log-verify.html\"",
+        ),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CACHE_CONTROL, "no-cache"),
     ];
@@ -117,14 +132,20 @@ async fn offline() -> Response {
 
 async fn asset(Path(name): Path<String>) -> Result<Response, Html> {
     let asset = assets::named(&name).ok_or_else(|| {
-        let problem = Problem::new(super::problems::Kind::NotFound, format!("there is no {name:?} here"));
+        let problem = Problem::new(
+            super::problems::Kind::NotFound,
+            format!("there is no {name:?} here"),
+        );
         problem.with_hint("Load the page again: the gateway has another version now.")
     })?;
     let headers = [
         (header::CONTENT_TYPE, asset.media_type),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "same-origin",
+        ),
     ];
     Ok((headers, asset.content.as_str()).into_response())
 }
@@ -132,7 +153,9 @@ async fn asset(Path(name): Path<String>) -> Result<Response, Html> {
 /// A name as one segment of a path.
 fn in_path(name: &str) -> String {
     let escaped = name.bytes().map(|byte| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            char::from(byte).to_string()
+        }
         byte => format!("%{byte:02X}"),
     });
     escaped.collect()
@@ -150,10 +173,15 @@ mod tests {
 
     #[test]
     fn a_problem_is_shown_as_text() {
-        let problem = Problem::bad_request("there is no parameter <b>\u{202e}x</b>").with_hint("<script>");
+        let problem =
+            Problem::bad_request("there is no parameter <b>\u{202e}x</b>").with_hint("<script>");
         let shown = Html::from(problem);
         assert_eq!(shown.status, StatusCode::BAD_REQUEST);
         let page = shown.page.into_string();
-        assert!(page.contains("&lt;b&gt;\\u{202e}x") && !page.contains("<b>") && page.contains("&lt;script&gt;"));
+        assert!(
+            page.contains("&lt;b&gt;\\u{202e}x")
+                && !page.contains("<b>")
+                && page.contains("&lt;script&gt;")
+        );
     }
 }
