@@ -2,6 +2,7 @@
 
 use crate::Cluster;
 use crate::command_line::program;
+use merkle_tree::{HASH_SIZE, Hash};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -210,6 +211,20 @@ impl Drop for Gateway {
 
 fn filled(configuration: &str, directory: &Path) -> String {
     configuration.replace("{directory}", directory.to_str().unwrap())
+}
+
+/// Bytes that an answer in JSON has.
+pub fn bytes(value: &Value) -> Vec<u8> {
+    let text = value
+        .as_str()
+        .unwrap_or_else(|| panic!("no bytes: {value}"));
+    let digits = |at: usize| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap();
+    (0..text.len() / 2).map(digits).collect()
+}
+
+pub fn hash(value: &Value) -> Hash {
+    let bytes = <[u8; HASH_SIZE]>::try_from(bytes(value)).unwrap();
+    Hash::from(bytes)
 }
 
 /// Writes a file of tokens that nobody else may read; returns its path.

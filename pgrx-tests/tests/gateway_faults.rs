@@ -3,7 +3,7 @@
 
 use merkle_tree::{Hash, LeafIndex, TreeSize, verify_inclusion};
 use serde_json::Value;
-use server_tests::gateway::{Answer, Gateway, exchange, exchange_unix, token_file};
+use server_tests::gateway::{Answer, Gateway, exchange, exchange_unix, hash, token_file};
 use server_tests::*;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -29,12 +29,6 @@ fn cluster_with(note: usize) -> (Cluster, Client) {
     );
     assert_eq!(drain(&mut client, "audit"), ROWS);
     (cluster, client)
-}
-
-fn hash(value: &Value) -> Hash {
-    let text = value.as_str().unwrap();
-    let byte = |at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap();
-    Hash::try_from((0..32).map(byte).collect::<Vec<u8>>().as_slice()).unwrap()
 }
 
 fn root(client: &mut Client) -> Hash {

@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
-use server_tests::gateway::{Answer, Gateway, token_file};
+use server_tests::gateway::{Answer, Gateway, hash, token_file};
 use server_tests::*;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -286,12 +286,6 @@ impl Hostile {
         }
         request
     }
-}
-
-fn hash(value: &Value) -> Hash {
-    let text = value.as_str().unwrap();
-    let byte = |at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap();
-    Hash::try_from((0..32).map(byte).collect::<Vec<u8>>().as_slice()).unwrap()
 }
 
 /// Roots by size.
