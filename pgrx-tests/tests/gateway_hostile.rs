@@ -114,7 +114,7 @@ const VALUES: &[&str] = &[
     "..%2f..%2fetc%2fpasswd",
     "audit",
     "empty",
-    "administration",
+    "merkle_log_administration",
     "orders",
     "public.orders",
     "pg_class",
