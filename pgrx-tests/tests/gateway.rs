@@ -4,7 +4,7 @@ use merkle_log_client::{Client as LogClient, Http, Transport};
 use merkle_tree::{Hash, LeafIndex, TreeSize, leaf_hash, verify_consistency, verify_inclusion};
 use serde_json::Value;
 use server_tests::command_line::{program, says};
-use server_tests::gateway::{Answer, Gateway, token_file};
+use server_tests::gateway::{Answer, Gateway, bytes, hash, token_file};
 use server_tests::*;
 use std::path::Path;
 use tlog::{BundleLeaf, Policy, ProofBundle, TilePath, TlogProof, tiles_of};
@@ -105,14 +105,6 @@ fn rows_to(client: &mut Client, size: i64) {
         ),
     );
     assert_eq!(drain(client, "audit"), size);
-}
-
-fn hash(value: &Value) -> Hash {
-    let text = value.as_str().unwrap_or_else(|| panic!("no hash: {value}"));
-    let bytes: Vec<u8> = (0..text.len() / 2)
-        .map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap())
-        .collect();
-    Hash::try_from(bytes.as_slice()).unwrap()
 }
 
 fn hashes(value: &Value) -> Vec<Hash> {
@@ -345,10 +337,7 @@ fn entries_come_in_pages_with_the_data_that_was_hashed() {
                 (Some(seen), Some("public.orders"))
             );
             assert_eq!(entry["key"], (seen + 1).to_string());
-            let data = entry["leaf_data"].as_str().unwrap();
-            let data: Vec<u8> = (0..data.len() / 2)
-                .map(|at| u8::from_str_radix(&data[2 * at..2 * at + 2], 16).unwrap())
-                .collect();
+            let data = bytes(&entry["leaf_data"]);
             assert_eq!(leaf_hash(&data), hash(&entry["leaf_hash"]));
             seen += 1;
         }

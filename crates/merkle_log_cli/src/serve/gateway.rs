@@ -21,6 +21,8 @@ pub struct Gateway {
     pool: Pool,
     admin_pool: Option<Pool>,
     proofs: Arc<Semaphore>,
+    /// Half of the pool: what reads many rows leaves the other half to proofs.
+    rows: Arc<Semaphore>,
     /// Kilobytes of large answers.
     answers: Arc<Semaphore>,
     live: RwLock<Arc<Live>>,
@@ -63,8 +65,10 @@ impl Live {
 /// A session, for as long as one request uses it.
 pub struct Lease {
     session: deadpool::managed::Object<super::pool::Opener>,
-    _permit: Option<OwnedSemaphorePermit>,
+    _permits: Permits,
 }
+
+type Permits = [Option<OwnedSemaphorePermit>; 2];
 
 impl std::ops::Deref for Lease {
     type Target = Session;
@@ -89,6 +93,7 @@ impl Gateway {
             pool: pool(database, Purpose::Reading, &limits)?,
             admin_pool: admin.transpose()?,
             proofs: Arc::new(Semaphore::new(limits.concurrent_proofs)),
+            rows: Arc::new(Semaphore::new(limits.database_connections.div_ceil(2))),
             answers: Arc::new(Semaphore::new(limits.answers_mb * 1024)),
             live: RwLock::new(Arc::new(Live::of(config)?)),
             limits,
@@ -111,14 +116,20 @@ impl Gateway {
     /// A session that only reads.
     pub async fn session(&self) -> Result<Lease, Problem> {
         let permit = Arc::clone(&self.proofs).try_acquire_owned();
-        let permit = permit.map_err(|_| {
-            Problem::new(
-                Kind::Unavailable,
-                "the gateway answers as many requests as it may",
-            )
-            .with_hint("Try again after the time that Retry-After says.")
-        })?;
-        lease(&self.pool, Some(permit)).await
+        let permit = permit.map_err(|_| busy())?;
+        lease(&self.pool, [Some(permit), None]).await
+    }
+
+    /// A session that reads many rows. Most sessions are not for that, so that a proof need not wait for it.
+    pub async fn session_for_rows(&self) -> Result<Lease, Problem> {
+        let wait = std::time::Duration::from_millis(self.limits.wait_ms);
+        let permit = tokio::time::timeout(wait, Arc::clone(&self.rows).acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else {
+            return Err(busy());
+        };
+        let mut lease = self.session().await?;
+        lease._permits[1] = Some(permit);
+        Ok(lease)
     }
 
     /// A session that changes logs.
@@ -126,7 +137,7 @@ impl Gateway {
         let pool = self.admin_pool.as_ref();
         lease(
             pool.ok_or_else(|| Problem::new(Kind::NotFound, "nothing is administered here"))?,
-            None,
+            [None, None],
         )
         .await
     }
@@ -152,11 +163,19 @@ impl Gateway {
     }
 }
 
-async fn lease(pool: &Pool, permit: Option<OwnedSemaphorePermit>) -> Result<Lease, Problem> {
+fn busy() -> Problem {
+    Problem::new(
+        Kind::Unavailable,
+        "the gateway answers as many requests as it may",
+    )
+    .with_hint("Try again after the time that Retry-After says.")
+}
+
+async fn lease(pool: &Pool, permits: Permits) -> Result<Lease, Problem> {
     match pool.get().await {
         Ok(session) => Ok(Lease {
             session,
-            _permit: permit,
+            _permits: permits,
         }),
         Err(why) => Err(Problem::unreachable(&why)),
     }

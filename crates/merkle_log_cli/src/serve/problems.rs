@@ -231,10 +231,12 @@ fn kind_of(code: &SqlState, message: &str) -> Kind {
     let state = code.code();
     match state {
         // No such log, source, table or function.
-        "42704" | "42P01" => Kind::NotFound,
+        "42704" | "42P01" | "3F000" => Kind::NotFound,
         "42501" => Kind::Forbidden,
-        "42710" | "55000" | "25006" | "0A000" => Kind::Conflict,
-        "42939" | "42602" | "42804" | "42P18" | "22004" => Kind::BadRequest,
+        "42710" | "55000" | "25006" => Kind::Conflict,
+        // A standby writes nothing; the others are names of tables in other databases.
+        "0A000" if message.starts_with("log ") => Kind::Conflict,
+        "0A000" | "42601" | "42939" | "42602" | "42804" | "42P18" | "22004" => Kind::BadRequest,
         // Locks that somebody holds; a statement that took too long.
         "55P03" | "57014" => Kind::Unavailable,
         // Resources, operator intervention, connections.

@@ -12,10 +12,10 @@ pub struct Chart<'c> {
 }
 
 const WIDTH: f64 = 320.0;
-const HEIGHT: f64 = 120.0;
+const HEIGHT: f64 = 92.0;
 /// What is left to the labels above and below.
 const TOP: f64 = 20.0;
-const BOTTOM: f64 = 100.0;
+const BOTTOM: f64 = 72.0;
 
 impl Chart<'_> {
     pub fn draw(&self) -> Markup {
@@ -28,11 +28,9 @@ impl Chart<'_> {
             let up = if most > 0.0 { value / most } else { 0.0 };
             (across * WIDTH, BOTTOM - up * (BOTTOM - TOP))
         };
-        let curve: String = self
-            .steps()
-            .map(place)
-            .map(|(x, y)| format!("{x:.1},{y:.1} "))
-            .collect();
+        let (_, y) = place(*last);
+        let steps = self.steps().map(place).chain([(WIDTH, y)]);
+        let curve: String = steps.map(|(x, y)| format!("{x:.1},{y:.1} ")).collect();
         let area = format!("0,{BOTTOM} {curve}{WIDTH},{BOTTOM}");
         let (from, to) = (moment(first.0), moment(last.0));
         let told = format!(

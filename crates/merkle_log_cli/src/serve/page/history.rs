@@ -87,7 +87,8 @@ pub async fn growth(session: &Session, log: &Log) -> Result<Vec<(u64, f64)>, Pro
         let (size, time): (i64, f64) = (row.try_get(0)?, row.try_get(1)?);
         Ok((time.max(0.0) as u64, size as f64))
     };
-    rows.iter().map(head).collect()
+    let now = Ok((now(), log.size as f64));
+    rows.iter().map(head).chain([now]).collect()
 }
 
 #[cfg(test)]

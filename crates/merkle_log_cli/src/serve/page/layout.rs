@@ -100,18 +100,10 @@ impl Check<'_> {
                 }
             }
             form id="check" data-proposed=[self.proposed_key] {
-                div {
-                    label for="document" { "Proof" }
-                    textarea id="document" rows="7" spellcheck="false" autocomplete="off" aria-describedby="document-hint" required {
-                        (self.document.unwrap_or_default())
-                    }
-                    p class="hint" id="document-hint" {
-                        "A proof bundle or a consistency proof: JSON, or CBOR as hexadecimal digits or base64."
-                    }
-                }
-                div {
-                    label for="file" { "Or a file with it" }
-                    input id="file" type="file";
+                @if self.document.is_some() {
+                    details { summary { "The proof that is checked" } (self.proof()) }
+                } @else {
+                    (self.proof())
                 }
                 div {
                     label for="policy" { "Verifier key" }
@@ -129,6 +121,26 @@ impl Check<'_> {
                 button type="submit" disabled { "Check in this browser" }
             }
             section id="report" aria-live="polite" aria-label="Result" tabindex="-1" hidden {}
+        }
+    }
+
+    fn proof(&self) -> Markup {
+        html! {
+            div class="proof" {
+                div {
+                    label for="document" { "Proof" }
+                    textarea id="document" rows="7" spellcheck="false" autocomplete="off" aria-describedby="document-hint" {
+                        (self.document.unwrap_or_default())
+                    }
+                    p class="hint" id="document-hint" {
+                        "A proof bundle or a consistency proof: JSON, or CBOR as hexadecimal digits or base64."
+                    }
+                }
+                div {
+                    label for="file" { "Or a file with it" }
+                    input id="file" type="file";
+                }
+            }
         }
     }
 }

@@ -54,16 +54,14 @@ fn state(log: &Log) -> Markup {
 }
 
 fn facts(log: &Log) -> Markup {
-    let signed = match log.checkpoint_size {
-        Some(size) => format!("{} entries", entries(size)),
-        None => "nothing yet".to_owned(),
-    };
+    let signed = log.checkpoint_size.map(counted);
+    let batch = log.last_batch_at.as_deref().map(minute);
     html! {
         dl class="facts number" {
             div { dt { "Entries" } dd { (entries(log.size)) } }
             div { dt { "Lag" } dd { (lag(log)) } }
-            div { dt { "Last batch" } dd { (log.last_batch_at.as_deref().map_or("none yet", minute)) } }
-            div { dt { "Signed" } dd { (signed) } }
+            div { dt { "Last batch" } dd { (batch.unwrap_or_else(|| "none yet".to_owned())) } }
+            div { dt { "Signed" } dd { (signed.unwrap_or_else(|| "nothing yet".to_owned())) } }
         }
     }
 }
@@ -75,6 +73,7 @@ fn entries(size: i64) -> String {
 fn lag(log: &Log) -> String {
     match (log.lag_rows, log.lag_seconds) {
         (Some(0), _) => "none".to_owned(),
+        (Some(1), Some(seconds)) => format!("1 row, {}", quantity(seconds, "s")),
         (Some(rows), Some(seconds)) => {
             format!("{} rows, {}", entries(rows), quantity(seconds, "s"))
         }
@@ -83,23 +82,39 @@ fn lag(log: &Log) -> String {
     }
 }
 
-/// A time of the database's, to the second.
-fn minute(time: &str) -> &str {
-    time.get(..19).unwrap_or(time)
+fn counted(size: i64) -> String {
+    match size {
+        1 => "1 entry".to_owned(),
+        size => format!("{} entries", entries(size)),
+    }
+}
+
+/// A time of the database's, to the minute.
+fn minute(time: &str) -> String {
+    let time = time.replacen('T', " ", 1);
+    format!("{} UTC", time.get(..16).unwrap_or(&time))
 }
 
 fn charts(samples: &[Sample]) -> Markup {
     let sizes = samples
         .iter()
         .map(|sample| (sample.time, sample.size as f64));
-    let lags = samples
-        .iter()
-        .filter_map(|sample| Some((sample.time, sample.lag_seconds?)));
     html! {
         div class="charts" {
             (Chart { title: "Entries, lately", unit: "", points: sizes.collect() }.draw())
-            (Chart { title: "Lag, lately", unit: "s", points: lags.collect() }.draw())
+            (lags(samples).draw())
         }
+    }
+}
+
+fn lags(samples: &[Sample]) -> Chart<'static> {
+    let lags = samples
+        .iter()
+        .filter_map(|sample| Some((sample.time, sample.lag_seconds?)));
+    Chart {
+        title: "Lag, lately",
+        unit: "s",
+        points: lags.collect(),
     }
 }
 
@@ -214,8 +229,10 @@ pub async fn log(
         h2 { "Look up a row" }
         (by_row(&log))
         h2 { "Growth and lag" }
-        div class="charts" { (Chart { title: "Entries, from the first batch", unit: "", points: growth }.draw()) }
-        (charts(&gateway.history.of(&log)))
+        div class="charts" {
+            (Chart { title: "Entries, from the first batch", unit: "", points: growth }.draw())
+            (lags(&gateway.history.of(&log)).draw())
+        }
         h2 { "What stands out" }
         (shown_findings(&found))
     };

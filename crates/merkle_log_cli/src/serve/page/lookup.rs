@@ -8,7 +8,7 @@ use crate::serve::problems::{Kind, Problem};
 use crate::serve::read::proofs::{self, Wanted};
 use crate::serve::request::{LogName, Parameters, Reader};
 use axum::extract::State;
-use leaf_format::{Columns, Leaf};
+use leaf_format::{Cbor, Columns, Leaf};
 use maud::{Markup, html};
 
 use tlog::{BundleEntry, BundleLeaf, ProofBundle};
@@ -134,12 +134,20 @@ fn said(bundle: &ProofBundle, entry: &BundleEntry) -> Markup {
             Some(Columns::Map(columns)) => table {
                 thead { tr { th scope="col" { "Column" } th scope="col" { "Value as logged" } } }
                 tbody { @for (name, column) in columns {
-                    tr { th scope="row" { (printable(name)) } td { (value(column)) } }
+                    tr { th scope="row" { (printable(name)) } td { (shown(column)) } }
                 } }
             },
             Some(Columns::Digest(_)) => p { "The row is long: a digest of its columns stands in the log." },
             None => p { "The row is not shown: only the hash of the leaf data is in the proof." },
         }
+    }
+}
+
+/// A text as it is, so that it reads as in the report of the check.
+fn shown(column: &Cbor) -> String {
+    match column {
+        Cbor::Text(text) => printable(text),
+        column => value(column),
     }
 }
 

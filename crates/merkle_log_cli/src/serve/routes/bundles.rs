@@ -61,7 +61,7 @@ async fn bundle(
             );
         }
     };
-    let session = gateway.session().await?;
+    let session = gateway.session_for_rows().await?;
     let rows = reader.may_see_rows(&gateway, &log);
     let bundle = proofs::bundle(&session, &log, &wanted, rows).await?;
     drop(session);
@@ -76,13 +76,10 @@ async fn bundle(
             ));
         }
     };
-    let mut response = content.into_response();
-    response
-        .headers_mut()
-        .extend(described(OFFERED[form], "no-cache"));
-    response.headers_mut().insert(
+    let vary = [(
         header::VARY,
         HeaderValue::from_static("Accept, Authorization"),
-    );
+    )];
+    let response = (described(OFFERED[form], "no-cache"), vary, content).into_response();
     held(&gateway, response).await
 }

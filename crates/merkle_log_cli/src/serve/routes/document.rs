@@ -48,6 +48,7 @@ pub fn router(mut document: OpenApi) -> Router<Shared> {
     let components = document.components.get_or_insert_default();
     let name = ProblemDetails::name().into_owned();
     components.schemas.insert(name, ProblemDetails::schema());
+    describe_as_served(&mut document);
     let page: Arc<str> = page(&document).into();
     let json: Arc<str> = document.to_json().unwrap_or_default().into();
     let json = move || async move {
@@ -71,6 +72,27 @@ pub fn router(mut document: OpenApi) -> Router<Shared> {
     Router::new()
         .route("/openapi.json", get(json))
         .route("/docs", get(page))
+}
+
+/// What the routes' own descriptions leave out: that answers are CBOR too, and that OpenAPI knows no wildcards.
+fn describe_as_served(document: &mut OpenApi) {
+    let paths = std::mem::take(&mut document.paths.paths).into_iter();
+    document.paths.paths = paths
+        .map(|(path, item)| (path.replace("{*", "{"), item))
+        .collect();
+    for item in document.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.post];
+        for operation in operations.into_iter().flatten() {
+            for response in operation.responses.responses.values_mut() {
+                if let RefOr::T(response) = response
+                    && let Some(json) = response.content.get("application/json").cloned()
+                {
+                    let cbor = "application/cbor".to_owned();
+                    response.content.entry(cbor).or_insert(json);
+                }
+            }
+        }
+    }
 }
 
 const STYLE: &str = "

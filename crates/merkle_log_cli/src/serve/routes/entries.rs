@@ -36,7 +36,7 @@ async fn list(
     let (from, to) = (parameters.number("from")?, parameters.number("to")?);
     parameters.end()?;
     let rows = reader.may_see_rows(&gateway, &log);
-    let session = gateway.session().await?;
+    let session = gateway.session_for_rows().await?;
     let entries = entries::entries(&session, &log, from.unwrap_or(0), to, rows).await?;
     drop(session);
     held(&gateway, Answer(format, entries).into_response()).await

@@ -60,7 +60,13 @@ async fn tile(
                 _ => content,
             }
         }
-        None => tiles::tile(&*gateway.session().await?, &log, &path, rows).await?,
+        None => {
+            let session = match path.level() {
+                TileLevel::Entries => gateway.session_for_rows().await?,
+                TileLevel::Hashes(_) => gateway.session().await?,
+            };
+            tiles::tile(&session, &log, &path, rows).await?
+        }
     };
     let cache = match path.level() {
         TileLevel::Hashes(_) => HASHES,

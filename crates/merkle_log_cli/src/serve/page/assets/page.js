@@ -70,7 +70,7 @@ function provenFacts({ origin, size, root, key, cosigned, hub, old }) {
   const grew = old ? [["Grew from", `${old.size} entries, with their root ${hex(old.root)}`]] : [];
   const witnesses = cosigned.length > 0 ? [["Cosigned by", cosigned.map(({ witness }) => witness).join(", ")]] : [];
   const under = hub ? [["Contained in the hub", `${printable(hub.origin)}, ${hub.size} entries`]] : [];
-  return definitions([["Log", printable(origin)], ["Entries", String(size)], ["Root", hashOf(root)], ["Key", element("code", {}, printable(`${key.name}+${key.id}`))], ...grew, ...witnesses, ...under]);
+  return definitions([["Log", printable(origin)], ["Entries", String(size)], ["Root", hashOf(root)], ["Key", element("code", { class: "hash" }, printable(`${key.name}+${key.id}`))], ...grew, ...witnesses, ...under]);
 }
 
 function notProven({ cosigned, hub, entries }, keyIsProposed) {
