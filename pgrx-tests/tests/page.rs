@@ -1,11 +1,14 @@
 //! The page of `merkle-log serve` in a real browser: rows are looked up, proofs are checked by the reader's own
 //! machine, and what was tampered with is refused.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use server_tests::browser::Browser;
 use server_tests::gateway::Gateway;
 use server_tests::*;
-use std::path::{Path, PathBuf};
+use sha2::{Digest, Sha256};
+use std::path::PathBuf;
 use tlog::{KeyName, SignatureType, SigningKey};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -388,21 +391,28 @@ fn the_offline_page_proves_and_refuses_from_a_file_without_a_network() {
     assert_quiet(&browser);
 }
 
-#[test]
-fn each_vector_of_the_format_has_its_verdict_in_the_browser() {
-    // The form is there although no database is.
-    let gateway = Gateway::prepare(tempfile::tempdir().unwrap(), "", |command| {
+/// The form is there although no database is.
+fn without_database() -> Gateway {
+    Gateway::prepare(tempfile::tempdir().unwrap(), "", |command| {
         command
             .env("PGHOST", "/nowhere")
             .args(["--listen", "127.0.0.1:0"]);
-    });
+    })
+}
+
+fn vectors() -> Value {
+    serde_json::from_str(include_str!("../../docs/proof-format-vectors.json")).unwrap()
+}
+
+#[test]
+fn each_vector_of_the_format_has_its_verdict_in_the_browser() {
+    let gateway = without_database();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("verify.html");
     std::fs::write(&file, gateway.get("/page/merkle_log-verify.html").body).unwrap();
     let browser = Browser::start();
     browser.go(&format!("file://{}", file.display()));
-    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/proof-format-vectors.json");
-    let vectors: Value = serde_json::from_str(&std::fs::read_to_string(vectors).unwrap()).unwrap();
+    let vectors = vectors();
     let mut checked = 0;
     for list in ["bundles", "bad_bundles", "consistency", "bad_consistency"] {
         for vector in vectors[list].as_array().unwrap() {
@@ -637,18 +647,114 @@ fn a_page_runs_its_own_script_only_and_shows_names_as_text() {
     assert!(browser.text("main").contains(HOSTILE));
     browser.script("[...document.querySelectorAll('h2 a')].find((link) => link.textContent.includes('script')).click()", json!([]));
     browser.until("return document.querySelector('h1').textContent.includes('<script>')");
-    // A script that somebody slips in does not run.
-    let ran = browser.script(
-        "const script = document.createElement('script'); script.setAttribute('src', '/logs'); document.body.append(script);
-         const inline = document.createElement('img'); inline.setAttribute('onerror', 'window.ran = 1'); inline.setAttribute('src', '/nothing'); document.body.append(inline);
-         return window.ran ?? null",
+    // A script that somebody slips in does not run: each way fails, or does nothing.
+    browser.script(
+        "const append = (name, attribute, value) => {
+           const element = document.createElement(name);
+           if (attribute === 'text') element.textContent = value; else element.setAttribute(attribute, value);
+           document.body.append(element);
+         };
+         for (const attempt of [['script', 'src', '/logs'], ['script', 'text', 'window.ran = 1'], ['img', 'onerror', 'window.ran = 1'],
+                                ['style', 'text', 'body { position: fixed }'], ['iframe', 'src', '/']]) {
+           try { append(...attempt); } catch { }
+         }
+         try { document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.ran = 1\">'); } catch { }
+         try { window.eval('window.ran = 1'); } catch { }
+         window.fetched = 'not yet';
+         fetch('/logs').then(() => { window.fetched = 'yes'; }, () => { window.fetched = 'no'; });",
         json!([]),
     );
-    assert_eq!(ran, Value::Null);
-    // What is announced is what is served.
-    let page = String::from_utf8(site.gateway.get("/").body).unwrap();
-    assert_eq!(page.matches("integrity=\"sha256-").count(), 2, "{page}");
-    assert!(!page.contains("style=\"") && !page.contains("onclick"));
+    browser.until("return window.fetched !== 'not yet'");
+    let ran = browser.script(
+        "return [window.ran ?? null, window.fetched, getComputedStyle(document.body).position]",
+        json!([]),
+    );
+    assert_eq!(ran, json!([null, "no", "static"]));
+}
+
+#[test]
+fn a_page_announces_the_digests_of_what_is_served() {
+    let gateway = without_database();
+    let answer = gateway.get("/page/verify");
+    let policy = answer.header("content-security-policy").unwrap();
+    assert!(
+        policy.contains("default-src 'none'") && !policy.contains("unsafe"),
+        "{policy}"
+    );
+    let page = String::from_utf8(answer.body.clone()).unwrap();
+    assert!(
+        !page.contains("style=\"") && !page.contains("<script>"),
+        "{page}"
+    );
+    let mut announced = 0;
+    for element in page
+        .split('<')
+        .filter(|element| element.contains("integrity="))
+    {
+        let attribute = |name: &str| {
+            element
+                .split(&format!("{name}=\""))
+                .nth(1)
+                .and_then(|rest| rest.split('"').next())
+        };
+        let path = attribute("src").or(attribute("href")).unwrap();
+        let content = gateway.get(path);
+        assert!(
+            content
+                .header("cache-control")
+                .unwrap()
+                .contains("immutable")
+        );
+        let digest = STANDARD.encode(Sha256::digest(&content.body));
+        assert_eq!(
+            attribute("integrity"),
+            Some(format!("sha256-{digest}").as_str()),
+            "{path}"
+        );
+        announced += 1;
+    }
+    assert_eq!(announced, 2, "{page}");
+}
+
+#[test]
+fn where_a_browser_has_no_cryptography_the_page_says_so_and_proves_nothing() {
+    let vector = vectors()["bundles"][0].clone();
+    let gateway = without_database();
+    let (_, port) = gateway.address.rsplit_once(':').unwrap();
+    let browser = Browser::start();
+    // Another host, without TLS.
+    browser.go(&format!("http://another.example:{port}/page/verify"));
+    let (document, policy) = (
+        vector["json"].as_str().unwrap(),
+        vector["policy"].as_str().unwrap(),
+    );
+    assert_eq!(
+        check(&browser, document, policy),
+        ("unknown".to_owned(), "Platform".to_owned())
+    );
+    assert!(browser.text("#report").contains("save the offline page"));
+}
+
+#[test]
+fn a_post_quantum_cosignature_is_checked_in_the_browser() {
+    let vector: Value =
+        serde_json::from_str(include_str!("../../crates/tlog/tests/ml-dsa-44.json")).unwrap();
+    let gateway = without_database();
+    let browser = Browser::start();
+    browser.go(&format!("http://{}/page/verify", gateway.address));
+    let (document, policy) = (
+        vector["json"].as_str().unwrap(),
+        vector["policy"].as_str().unwrap(),
+    );
+    assert_eq!(check(&browser, document, policy).0, "proven");
+    let mut forged: Value = serde_json::from_str(document).unwrap();
+    replace(&mut forged, "/checkpoint", |note| {
+        other_at(note, note.len() - 100)
+    });
+    assert_eq!(
+        check(&browser, &forged.to_string(), policy).1,
+        "BadSignature"
+    );
 }
 
 /// A page that says that something is not there is itself found to be missing by the browser.
