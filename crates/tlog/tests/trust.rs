@@ -235,7 +235,7 @@ fn names_in_a_policy_are_octets() {
     assert!(Policy::from_bytes(&[&text[..text.len() - 5], b"\nquorum \xff\n"].concat()).is_ok());
 }
 
-/// A browser checks this bundle too: `pgrx-tests/tests/page.rs` reads the same file.
+/// A browser checks this bundle too: `pgrx-tests/tests/page/` reads the same file.
 #[test]
 fn a_bundle_with_a_post_quantum_cosignature_is_that_of_its_file() {
     let log = key("example.com/log", 1);
