@@ -740,7 +740,7 @@ impl Oracle {
             run(
                 client,
                 &format!(
-                    "SET oracle.chaos = {chaos}; SET oracle.depth = 0; SET merkle_log.capture_memory = '{memory}'; SET lock_timeout = '200ms'; SET statement_timeout = '60s'"
+                    "SET oracle.chaos = {chaos}; SET oracle.depth = 0; SET merkle_log.capture_memory = '{memory}'; SET lock_timeout = '50ms'; SET statement_timeout = '60s'"
                 ),
             );
         }
@@ -856,12 +856,14 @@ impl Oracle {
             // A key may be taken: then nothing is published.
             let _ = self.source.batch_execute(&sql);
         }
-        let upto: String = one(&mut self.source, "SELECT pg_current_wal_lsn()::text");
+        // Changes arrive in order: when this one is there, all are.
+        let mark: i32 = one(
+            &mut self.source,
+            "INSERT INTO mark DEFAULT VALUES RETURNING n",
+        );
         until(
             a,
-            &format!(
-                "SELECT confirmed_flush_lsn >= '{upto}' FROM pg_replication_slots WHERE slot_name = 'sub'"
-            ),
+            &format!("SELECT EXISTS (SELECT FROM mark WHERE n = {mark})"),
         );
     }
 }
@@ -877,14 +879,16 @@ fn the_log_tells_of_each_row_what_the_wal_tells() {
         rng: StdRng::seed_from_u64(seed()),
     };
     let cluster = Cluster::with(
-        "wal_level = logical\nfsync = off\nautovacuum = off\nwal_receiver_status_interval = 1\nwal_writer_delay = 10ms\nmax_locks_per_transaction = 256",
+        "wal_level = logical\nfsync = off\nautovacuum = off\nwal_retrieve_retry_interval = 100ms\nmax_locks_per_transaction = 256",
     );
     let mut a = cluster.client("postgres");
     run(&mut a, "CREATE DATABASE source");
     let mut source = cluster.client("source");
     run(
         &mut source,
-        "CREATE TABLE r (id int PRIMARY KEY, v text, n int, note text DEFAULT ''); CREATE PUBLICATION pub FOR TABLE r;",
+        "CREATE TABLE r (id int PRIMARY KEY, v text, n int, note text DEFAULT '');
+         CREATE TABLE mark (n int GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
+         CREATE PUBLICATION pub FOR TABLE r, mark;",
     );
     run(
         &mut source,
@@ -897,7 +901,7 @@ fn the_log_tells_of_each_row_what_the_wal_tells() {
     let from = cluster.socket().display().to_string();
     run(
         &mut a,
-        "CREATE TABLE r (id int PRIMARY KEY, v text, n int, note text DEFAULT '')",
+        "CREATE TABLE r (id int PRIMARY KEY, v text, n int, note text DEFAULT ''); CREATE TABLE mark (n int PRIMARY KEY)",
     );
     run(
         &mut a,
