@@ -65,9 +65,13 @@ fn attempt(address: &str, path: &str) -> Option<Answer> {
         .next()?
         .parse()
         .ok()?;
-    let torn = !text
-        .split_once("\r\n\r\n")
-        .is_some_and(|(_, body)| body.len() == length);
+    let torn = text
+        .split_once(
+            "
+
+",
+        )
+        .is_none_or(|(_, body)| body.len() != length);
     (!torn).then(|| Answer::parse(&bytes))
 }
 
