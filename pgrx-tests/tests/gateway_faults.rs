@@ -66,11 +66,7 @@ fn attempt(address: &str, path: &str) -> Option<Answer> {
         .parse()
         .ok()?;
     let torn = text
-        .split_once(
-            "
-
-",
-        )
+        .split_once("\r\n\r\n")
         .is_none_or(|(_, body)| body.len() != length);
     (!torn).then(|| Answer::parse(&bytes))
 }
