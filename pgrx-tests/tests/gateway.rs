@@ -44,10 +44,14 @@ impl Bench {
         );
         drain(&mut client, "private");
         rows_to(&mut client, ROWS);
-        run(
+        each(
             &mut client,
-            "INSERT INTO late VALUES (1);
-             SELECT checkpoint('audit'); SELECT checkpoint('private'); SELECT checkpoint('empty')",
+            &[
+                "INSERT INTO late VALUES (1)",
+                "SELECT checkpoint('audit')",
+                "SELECT checkpoint('private')",
+                "SELECT checkpoint('empty')",
+            ],
         );
         let directory = tempfile::tempdir().unwrap();
         let tokens = token_file(directory.path(), "read-tokens", &format!("ana {TOKEN}\n"));
@@ -483,9 +487,12 @@ fn what_is_not_there_has_a_status_of_its_own() {
     );
     // What was pruned is gone, and the rest is served.
     rows_to(&mut bench.client, 2000);
-    run(
+    each(
         &mut bench.client,
-        "SELECT checkpoint('audit'); SELECT prune_log('audit', 1024)",
+        &[
+            "SELECT checkpoint('audit')",
+            "SELECT prune_log('audit', 1024)",
+        ],
     );
     for gone in [
         "/logs/audit/proof?index=0",
