@@ -539,9 +539,9 @@ fn a_new_key_signs_the_newest_checkpoint_as_well() {
     for seed in [7, 9] {
         assert!(Policy::of_log(verifier(seed)).verify(&after).is_ok());
     }
-    // What was given out before is known as the log's own.
+    // What was given out before is known as the log's own, also as psql has written it into a file.
     assert_eq!(
-        one::<String>(&mut c, &format!("SELECT accept_checkpoint('{before}')")),
+        one::<String>(&mut c, &format!("SELECT accept_checkpoint('{before}\n')")),
         "contained"
     );
     grow(&mut c, 1);

@@ -57,6 +57,11 @@ pub fn add_cosignature(
 
 fn given_note(note: Option<&str>) -> Result<&str, Error> {
     let note = required("note", note)?;
+    // psql writes a line end behind a value, so a file of its output has one more than the note.
+    let note = match note.strip_suffix('\n') {
+        Some(shorter) if shorter.ends_with('\n') => shorter,
+        _ => note,
+    };
     match note.len() <= MAX_NOTE {
         true => Ok(note),
         false => Err(Error::Argument {
