@@ -95,6 +95,8 @@ COMMENT ON FUNCTION @extschema@.merkle_log_warm(text) IS 'Fills the node cache w
 COMMENT ON FUNCTION @extschema@.schedule_log(text, text) IS 'Lets pg_cron run the log''s batches; returns the job''s id.';
 COMMENT ON FUNCTION @extschema@.unschedule_log(text) IS 'Takes the log''s pg_cron job away; false if there was none of the caller''s.';
 COMMENT ON FUNCTION @extschema@.history(text, regclass, text) IS 'Every version of a row that the log keeps.';
+COMMENT ON FUNCTION @extschema@.kept_value(text, bigint, text) IS 'The text of a column in a version of a row that the log keeps, however long it is.';
+COMMENT ON FUNCTION @extschema@.run_scheduled_batch(integer) IS 'What a pg_cron job calls: a batch of a log by its number, unless the log is disabled; returns how many entries it appended.';
 COMMENT ON FUNCTION @extschema@.redact(text, bigint, text) IS 'Destroys the salt and leaf data of an entry, and logs that; returns the leaf index of the entry that says so.';
 COMMENT ON FUNCTION @extschema@.prune_log(text, bigint) IS 'Drops the entries before a leaf index, rounded down to a tile; returns how many.';
 COMMENT ON VIEW @extschema@.merkle_log_coverage IS 'Where changes escape a log, or rows have escaped it; no row means that nothing does.';
@@ -142,6 +144,7 @@ COMMENT ON FUNCTION @extschema@.has_root(text, bytea) IS 'Whether a tree head of
 COMMENT ON FUNCTION @extschema@.inclusion_proof_by_hash(text, bytea, bigint) IS 'The proof that an entry is in the log, by its leaf hash: of several, the first.';
 COMMENT ON FUNCTION @extschema@.consistency_proof_by_root(text, bytea, bigint) IS 'The proof that the log only grew since a tree head, by the root of that.';
 COMMENT ON FUNCTION @extschema@.log_entries(text, bigint, bigint) IS 'The entries from one leaf index up to another, in order; keys and leaf data for those who may read the source.';
+COMMENT ON FUNCTION @extschema@.entry_bundles(text, bigint, bigint) IS 'The same 256 at a time: their leaf hashes, and their leaf data as an entry bundle of C2SP tlog-tiles, in which an entry of length 0 stands for leaf data that are not kept or not shown.';
 COMMENT ON TABLE @extschema@.merkle_checkpoint IS 'Tree heads that were signed, each as a C2SP checkpoint; the rows of a dropped log stay.';
 COMMENT ON COLUMN @extschema@.merkle_checkpoint.note IS 'The signed note: origin, size and root, the log''s signature, and cosignatures.';
 COMMENT ON COLUMN @extschema@.merkle_checkpoint.verifier_key IS 'The key by which the log''s signature is verified.';
@@ -154,5 +157,8 @@ COMMENT ON FUNCTION @extschema@.add_cosignature(text, text, text[]) IS 'Adds the
 COMMENT ON FUNCTION @extschema@.proof_bundle(text, bigint[]) IS 'What an outsider needs to check entries of the log: their proofs, and the newest checkpoint, as JSON, as CBOR, and as C2SP tlog-proof.';
 COMMENT ON FUNCTION @extschema@.proof_bundle_of(text, regclass, "any") IS 'What an outsider needs to check a row''s latest entry, by the values of the row''s key.';
 COMMENT ON FUNCTION @extschema@.proof_bundle_of(text, regclass, text[]) IS 'What an outsider needs to check a row''s latest entry, by the values of the row''s key.';
-COMMENT ON FUNCTION @extschema@.verify_bundle(bytea, text) IS 'Whether a proof bundle holds, by the verifier key of its log; reads nothing.';
-COMMENT ON FUNCTION @extschema@.verify_bundle(text, text) IS 'Whether a proof bundle as JSON holds, by the verifier key of its log; reads nothing.';
+COMMENT ON FUNCTION @extschema@.proof_bundle_at(text, bigint, bigint[]) IS 'The same as proof_bundle, under the checkpoint of this size, which a hub may hold already.';
+COMMENT ON FUNCTION @extschema@.nest_bundle(bytea, bytea) IS 'A bundle in two levels: that of rows of a log, and that of the entry of a hub which holds the log''s checkpoint; reads nothing.';
+COMMENT ON FUNCTION @extschema@.nest_bundle(text, text) IS 'A bundle in two levels, of bundles as JSON: that of rows of a log, and that of the entry of a hub which holds the log''s checkpoint; reads nothing.';
+COMMENT ON FUNCTION @extschema@.verify_bundle(bytea, text[]) IS 'Whether a proof bundle holds, by the verifier key of its log, and of each of its hubs; reads nothing.';
+COMMENT ON FUNCTION @extschema@.verify_bundle(text, text[]) IS 'Whether a proof bundle as JSON holds, by the verifier key of its log, and of each of its hubs; reads nothing.';
