@@ -32,7 +32,7 @@ NEXTEST := cargo nextest run --workspace --exclude merkle_log
 TEST_SERVER := CONF="fsync = off" scripts/with-postgres.sh $(PRIVATE_PG) env MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-catbird bench-ledger fuzz-ledger fuzz-tlog hostile-ledger larger-than-memory catbird-generate test test-long lint test-all test-catbird test-catbird-generated test-crates test-doc test-extension test-install test-loom test-miri test-pure test-server test-tools clean
+.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-catbird bench-gateway bench-ledger fuzz-ledger fuzz-tlog hostile-ledger larger-than-memory catbird-generate test test-long lint test-all test-catbird test-catbird-generated test-crates test-doc test-extension test-install test-loom test-miri test-pure test-server test-tools clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -140,6 +140,10 @@ bench-ledger: ## the account store against other embedded stores, as tables; Roc
 
 bench-catbird: private-install ## catbird_db against pgbench with the same statements, as one table
 	@scripts/with-postgres.sh $(PRIVATE_PG) cargo bench -q -p catbird_db --bench catbird
+
+bench-gateway: private-install ## the gateway on loopback: proofs from the database, tiles from files; needs wrk
+	cargo build --release -p merkle_log_cli
+	@scripts/with-postgres.sh $(PRIVATE_PG) benches/gateway.sh target/release/merkle-log
 
 bench-capture: private-install ## what trigger capture costs its writers, as ratios
 	@CONF="merkle_log.databases = '*'" scripts/with-postgres.sh $(PRIVATE_PG) benches/capture.sh

@@ -113,6 +113,7 @@ COMMENT ON COLUMN @extschema@.verification_source_partitions.to_leaf_index IS 'E
 COMMENT ON TABLE @extschema@.merkle_database IS 'The database whose logs these are, and those whose they were before.';
 COMMENT ON COLUMN @extschema@.merkle_database.left_at IS 'When adopt_database said that another database took its place; NULL for the present one.';
 COMMENT ON VIEW @extschema@.merkle_log_leaves IS 'The leaf hashes of all logs.';
+COMMENT ON VIEW @extschema@.merkle_log_tiles IS 'The hashes of complete subtrees of all logs, in tiles of up to 256 (C2SP tlog-tiles), from level 1 on.';
 COMMENT ON FUNCTION @extschema@.redact_row(text, regclass, text, text) IS 'Redacts every entry of a row, those to come included; returns how many were redacted now.';
 COMMENT ON FUNCTION @extschema@.verify_row(text, regclass, text) IS 'Whether a row, as it is now, is what was logged, with the proof of its latest entry.';
 COMMENT ON FUNCTION @extschema@.late_entries(text) IS 'Entries of rows that were found after they should have been logged, and when; keys are shown to those who may read the source.';

@@ -98,6 +98,7 @@ GRANT SELECT ON
     @extschema@.merkle_log_status,
     @extschema@.merkle_log_progress,
     @extschema@.merkle_log_leaves,
+    @extschema@.merkle_log_tiles,
     @extschema@.merkle_log_checkpoints
 TO PUBLIC;
 GRANT SELECT ON @extschema@.merkle_log_sources, @extschema@.merkle_log_coverage TO pg_monitor;

@@ -6,9 +6,11 @@
 
 use std::time::{Duration, Instant};
 
+pub mod browser;
 pub mod calls;
 mod cluster;
 pub mod command_line;
+pub mod gateway;
 pub mod oracle;
 
 pub use cluster::{Cluster, signal};
