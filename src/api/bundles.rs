@@ -4,6 +4,7 @@ use super::proofs::named;
 use super::required;
 use crate::bundle;
 use crate::error::{CheckpointError, Error};
+use crate::pg::alloc;
 use crate::session::Session;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -110,6 +111,15 @@ type Verified = (
     Option<String>,
 );
 
+/// Raises an error where there is no memory to read a bundle of so many bytes. A place in a path takes one byte in a
+/// bundle and a hash and more in memory, as long as there may be more of them ([`tlog::MAX_ENTRIES`]).
+fn room_for(bytes: usize) {
+    const OF_PATHS: usize = 40;
+    const LONGEST_PATHS: usize = 1 << 20;
+    let needed = bytes * 6 + bytes.min(LONGEST_PATHS) * OF_PATHS;
+    alloc::reserve(&mut Vec::<u8>::new(), needed);
+}
+
 fn verified(bundle: &[u8], verifier_key: &str) -> Result<Verified, Error> {
     let key: VerifierKey = verifier_key
         .parse()
@@ -121,6 +131,7 @@ fn verified(bundle: &[u8], verifier_key: &str) -> Result<Verified, Error> {
             value: format!("{} bytes", bundle.len()),
         });
     }
+    room_for(bundle.len());
     let policy = Policy::of_log(key);
     let proven = ProofBundle::from_bytes(bundle).and_then(|bundle| bundle.verify(&policy));
     Ok(match proven {
