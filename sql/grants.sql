@@ -64,6 +64,7 @@ REVOKE ALL ON FUNCTION
     @extschema@.merkle_log_warm(text),
     @extschema@.schedule_log(text, text),
     @extschema@.unschedule_log(text),
+    @extschema@.run_scheduled_batch(integer),
     @extschema@.coverage_holes(integer),
     @extschema@.merkle_log_health(),
     @extschema@.merkle_log_metrics(),

@@ -1178,6 +1178,31 @@ COMMENT ON FUNCTION @extschema@.proof_bundle_of(text, regclass, text[]) IS 'What
 COMMENT ON FUNCTION @extschema@.verify_bundle(bytea, text) IS 'Whether a proof bundle holds, by the verifier key of its log; reads nothing.';
 COMMENT ON FUNCTION @extschema@.verify_bundle(text, text) IS 'Whether a proof bundle as JSON holds, by the verifier key of its log; reads nothing.';
 
+-- Long values of versions, and batches by pg_cron.
+
+CREATE FUNCTION @extschema@.kept_value(
+    log         text,
+    leaf_index  bigint,
+    column_name text
+) RETURNS text
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'kept_value_wrapper';
+
+CREATE FUNCTION @extschema@.run_scheduled_batch(
+    log_id integer
+) RETURNS bigint
+STRICT PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'run_scheduled_batch_wrapper';
+
+REVOKE ALL ON FUNCTION @extschema@.run_scheduled_batch(integer) FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.kept_value(text, bigint, text) IS 'The text of a column in a version of a row that the log keeps, however long it is.';
+COMMENT ON FUNCTION @extschema@.run_scheduled_batch(integer) IS 'What a pg_cron job calls: a batch of a log by its number, unless the log is disabled; returns how many entries it appended.';
+
 -- What ALTER DEFAULT PRIVILEGES has given to others is not meant for these either.
 DO $$
 DECLARE
@@ -1200,7 +1225,8 @@ BEGIN
                            'proof_bundle_of', 'redact_row_of', 'find_leaf', 'has_leaf',
                            'find_root', 'has_root', 'inclusion_proof_by_hash', 'consistency_proof_by_root',
                            'log_entries', 'checkpoint', 'checkpoint_key', 'accept_checkpoint',
-                           'add_cosignature', 'proof_bundle', 'verify_bundle']::pg_catalog.name[])) o (owner, acl, kind, name)
+                           'add_cosignature', 'proof_bundle', 'verify_bundle', 'kept_value',
+                           'run_scheduled_batch']::pg_catalog.name[])) o (owner, acl, kind, name)
          CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
          WHERE a.grantee OPERATOR(pg_catalog.<>) o.owner AND a.grantee OPERATOR(pg_catalog.<>) 0
     LOOP

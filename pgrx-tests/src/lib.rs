@@ -13,7 +13,7 @@ pub mod command_line;
 pub mod gateway;
 pub mod oracle;
 
-pub use cluster::{Cluster, signal};
+pub use cluster::{Cluster, Disk, signal};
 pub use postgres::{Client, Row};
 
 /// A seed for random choices, from the environment where a run is to be repeated; printed.
