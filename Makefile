@@ -32,13 +32,17 @@ NEXTEST := cargo nextest run --workspace --exclude merkle_log
 TEST_SERVER := CONF="fsync = off" scripts/with-postgres.sh $(PRIVATE_PG) env MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-catbird bench-gateway bench-ledger fuzz-ledger fuzz-tlog hostile-ledger larger-than-memory catbird-generate test test-long lint test-all test-catbird test-catbird-generated test-crates test-doc test-extension test-install test-loom test-miri test-pure test-server test-tools clean
+.PHONY: help setup postgres private-install install demo demo-program demo-stop soak soak-ledger bench bench-capture bench-catbird bench-gateway bench-ledger fuzz-ledger fuzz-tlog hostile-ledger larger-than-memory catbird-generate test test-long lint test-all test-catbird test-catbird-generated test-crates test-doc test-extension test-install test-loom test-miri test-pure test-server test-tools clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: private-install ## build, start a private cluster, log real rows, prove, tamper, detect
+demo: private-install demo-program ## build, start a private cluster, log real rows, prove, tamper, detect
 	@examples/demo/demo.sh $(PRIVATE_PG)
+
+demo-program:
+	@echo "building merkle-log (the log is target/build.log)"
+	@cargo build --release -p merkle_log_cli >>target/build.log 2>&1 || { tail -40 target/build.log; exit 1; }
 
 demo-stop: ## stop the cluster that the demo left running, and delete it
 	@examples/demo/stop.sh $(PRIVATE_PG)

@@ -54,6 +54,7 @@ impl Browser {
             "--disable-gpu",
             "--disable-dev-shm-usage",
             "--window-size=1100,900",
+            "--host-resolver-rules=MAP another.example 127.0.0.1",
             &profile,
         ];
         let made = browser.post(

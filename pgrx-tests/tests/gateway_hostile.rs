@@ -189,10 +189,12 @@ struct Hostile {
     /// Paths with the names of their query parameters, and their methods.
     routes: Vec<(String, Vec<String>, Vec<String>)>,
     values: Vec<String>,
+    /// Hashes of five leaves, and of roots.
+    real: Vec<String>,
 }
 
 impl Hostile {
-    fn new(document: &Value, seed: u64, values: Vec<String>) -> Hostile {
+    fn new(document: &Value, seed: u64, real: Vec<String>) -> Hostile {
         let paths = document["paths"].as_object().unwrap();
         let route = |(path, item): (&String, &Value)| {
             let operations = item.as_object().unwrap();
@@ -213,8 +215,9 @@ impl Hostile {
             values: VALUES
                 .iter()
                 .map(|value| value.to_string())
-                .chain(values)
+                .chain(real.clone())
                 .collect(),
+            real,
         }
     }
 
@@ -244,16 +247,60 @@ impl Hostile {
             target.push_str(if part.ends_with('/') { "/" } else { "" });
         }
         let mut separator = '?';
-        for name in &names {
-            for _ in 0..*[0, 0, 1, 1, 1, 2].choose(&mut self.random).unwrap() {
-                target.push_str(&format!("{separator}{name}={}", self.value()));
-                separator = '&';
-            }
+        let given = match self.random.random_bool(0.5) {
+            true => self.sound(&names),
+            false => self.any(&names),
+        };
+        for (name, value) in given {
+            target.push_str(&format!("{separator}{name}={value}"));
+            separator = '&';
         }
         if self.random.random_bool(0.05) {
             target.push_str(&format!("{separator}{}={}", self.value(), self.value()));
         }
         (target, methods)
+    }
+
+    /// Parameters in any number.
+    fn any(&mut self, names: &[String]) -> Vec<(String, String)> {
+        let mut given = Vec::new();
+        for name in names {
+            for _ in 0..*[0, 0, 1, 1, 1, 2].choose(&mut self.random).unwrap() {
+                given.push((name.clone(), self.value()));
+            }
+        }
+        given
+    }
+
+    /// Parameters that may go together, and values that mean something.
+    fn sound(&mut self, names: &[String]) -> Vec<(String, String)> {
+        let Some(first) = names.choose(&mut self.random).cloned() else {
+            return Vec::new();
+        };
+        let with = match first.as_str() {
+            "table" => "key",
+            "key" => "table",
+            "index" | "hash" => "size",
+            "old_size" | "old_root" => "new_size",
+            "from" => "to",
+            _ => "",
+        };
+        let both = self.random.random_bool(0.5) || first == "table" || first == "key";
+        let with = Some(with.to_owned()).filter(|with| both && names.contains(with));
+        let mut given = Vec::new();
+        for name in [Some(first), with].into_iter().flatten() {
+            let value = match name.as_str() {
+                "table" => "orders".to_owned(),
+                "hash" => self.real[self.random.random_range(0..5)].clone(),
+                "root" | "old_root" => {
+                    self.real[self.random.random_range(5..self.real.len())].clone()
+                }
+                "size" | "to" => self.random.random_range(150..=ROWS + 2).to_string(),
+                _ => self.random.random_range(0..=ROWS + 2).to_string(),
+            };
+            given.push((name, value));
+        }
+        given
     }
 
     fn request(&mut self) -> Vec<u8> {
@@ -369,7 +416,7 @@ fn no_request_makes_the_gateway_fail_or_prove_what_is_not_so() {
     };
     let mut statuses: HashMap<u16, u32> = HashMap::new();
     let mut proven = 0;
-    for number in 0..size(6_000, 100_000) {
+    for number in 0..size(4_000, 100_000) {
         let request = hostile.request();
         let Some(answer) = wire.say(&request) else {
             *statuses.entry(0).or_default() += 1;
@@ -467,7 +514,7 @@ fn no_request_makes_administration_fail() {
         "",
     )
     .json();
-    let mut hostile = Hostile::new(&document, seed(), Vec::new());
+    let mut hostile = Hostile::new(&document, seed(), vec!["00".repeat(32); 6]);
     let mut wire = Wire {
         address,
         stream: None,

@@ -8,6 +8,7 @@ use super::problems::{Kind, Problem};
 use super::tokens::Tokens;
 use crate::connection::Connection;
 use crate::output::Failure;
+use deadpool::managed::{PoolError, TimeoutType};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -177,6 +178,7 @@ async fn lease(pool: &Pool, permits: Permits) -> Result<Lease, Problem> {
             session,
             _permits: permits,
         }),
+        Err(PoolError::Timeout(TimeoutType::Wait)) => Err(busy()),
         Err(why) => Err(Problem::unreachable(&why)),
     }
 }

@@ -189,14 +189,14 @@ fn refused_by_database(error: &DbError) -> Problem {
         Kind::Internal => {
             tracing::error!(
                 sqlstate = error.code().code(),
-                message = error.message(),
+                said = error.message(),
                 "the database failed"
             );
         }
         Kind::Unavailable => {
             tracing::warn!(
                 sqlstate = error.code().code(),
-                message = error.message(),
+                said = error.message(),
                 "the database is not ready"
             );
             return Problem::new(kind, "the database cannot answer now")

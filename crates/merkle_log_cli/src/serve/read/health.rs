@@ -118,7 +118,9 @@ pub struct Remembered {
 }
 
 /// An answer with its age. Whoever comes while the database is asked waits for that answer.
-struct Recent<T>(Mutex<Option<(Instant, Result<Arc<T>, Problem>)>>);
+struct Recent<T>(Mutex<Option<(Instant, Shown<T>)>>);
+
+type Shown<T> = Result<Arc<T>, Problem>;
 
 impl<T> Default for Recent<T> {
     fn default() -> Recent<T> {
@@ -129,7 +131,7 @@ impl<T> Default for Recent<T> {
 const RECENT: Duration = Duration::from_secs(1);
 
 impl<T> Recent<T> {
-    async fn or(&self, ask: impl AsyncFnOnce() -> Result<T, Problem>) -> Result<Arc<T>, Problem> {
+    async fn or(&self, ask: impl AsyncFnOnce() -> Result<T, Problem>) -> Shown<T> {
         let mut known = self.0.lock().await;
         if let Some((since, answer)) = &*known
             && since.elapsed() < RECENT
