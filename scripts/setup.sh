@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Installs what building and testing need and is missing: Debian packages, cargo-pgrx; for `lint` cargo-deny,
-# for `test` cargo-nextest, Go, Node, a Python package and Chromium, and PostgreSQL clients of other languages and an S3 server
+# for `test` cargo-nextest, Go, Node, a Python package, Chromium and tmux, and PostgreSQL clients of other languages and object stores
 # in target/clients.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(python3 openssl postgresql-15 postgresql-15-cron postgresql-server-dev-15 clang libclang-dev gcc make pkg-config libssl-dev valgrind)
 [ -n "${1:-}" ] && packages+=(python3-venv)
-[ "${1:-}" = test ] && packages+=(golang-go golang-golang-x-mod-dev chromium chromium-driver)
+[ "${1:-}" = test ] && packages+=(golang-go golang-golang-x-mod-dev chromium chromium-driver tmux)
 [ "${1:-}" = test ] && ! command -v node >/dev/null && packages+=(nodejs)
 [ "${1:-}" = test ] && ! command -v npm >/dev/null && packages+=(npm)
 [ "$(id -u)" -eq 0 ] && packages+=(sudo)
@@ -47,15 +47,16 @@ if [ "${1:-}" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
 fi
 # Each in the version that the tests were written for; the stamp says which are there.
 if [ "${1:-}" = test ]; then
-    clients="psycopg[binary]==3.3.9 asyncpg==0.32.0 moto[server]==5.2.5 pg@8.23.1"
+    python=("psycopg[binary]==3.3.9" asyncpg==0.32.0 "moto[server]==5.2.5" azure-storage-blob==12.31.1)
+    node=(pg@8.23.1 azurite@3.37.0)
+    clients="${python[*]} ${node[*]}"
     if [ "$(cat target/clients/.complete 2>/dev/null)" != "$clients" ]; then
         echo "installing $clients"
         rm -rf target/clients
         mkdir -p target/clients/node
-        read -ra all <<<"$clients"
         python3 -m venv target/clients/python
-        target/clients/python/bin/pip install -q "${all[@]:0:3}"
-        npm install --silent --prefix target/clients/node "${all[3]}"
+        target/clients/python/bin/pip install -q "${python[@]}"
+        npm install --silent --prefix target/clients/node "${node[@]}"
         echo "$clients" >target/clients/.complete
     fi
 fi

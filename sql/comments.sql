@@ -144,6 +144,7 @@ COMMENT ON FUNCTION @extschema@.has_root(text, bytea) IS 'Whether a tree head of
 COMMENT ON FUNCTION @extschema@.inclusion_proof_by_hash(text, bytea, bigint) IS 'The proof that an entry is in the log, by its leaf hash: of several, the first.';
 COMMENT ON FUNCTION @extschema@.consistency_proof_by_root(text, bytea, bigint) IS 'The proof that the log only grew since a tree head, by the root of that.';
 COMMENT ON FUNCTION @extschema@.log_entries(text, bigint, bigint) IS 'The entries from one leaf index up to another, in order; keys and leaf data for those who may read the source.';
+COMMENT ON FUNCTION @extschema@.entry_bundles(text, bigint, bigint) IS 'The same 256 at a time: their leaf hashes, and their leaf data as an entry bundle of C2SP tlog-tiles, in which an entry of length 0 stands for leaf data that are not kept or not shown.';
 COMMENT ON TABLE @extschema@.merkle_checkpoint IS 'Tree heads that were signed, each as a C2SP checkpoint; the rows of a dropped log stay.';
 COMMENT ON COLUMN @extschema@.merkle_checkpoint.note IS 'The signed note: origin, size and root, the log''s signature, and cosignatures.';
 COMMENT ON COLUMN @extschema@.merkle_checkpoint.verifier_key IS 'The key by which the log''s signature is verified.';
@@ -156,5 +157,8 @@ COMMENT ON FUNCTION @extschema@.add_cosignature(text, text, text[]) IS 'Adds the
 COMMENT ON FUNCTION @extschema@.proof_bundle(text, bigint[]) IS 'What an outsider needs to check entries of the log: their proofs, and the newest checkpoint, as JSON, as CBOR, and as C2SP tlog-proof.';
 COMMENT ON FUNCTION @extschema@.proof_bundle_of(text, regclass, "any") IS 'What an outsider needs to check a row''s latest entry, by the values of the row''s key.';
 COMMENT ON FUNCTION @extschema@.proof_bundle_of(text, regclass, text[]) IS 'What an outsider needs to check a row''s latest entry, by the values of the row''s key.';
-COMMENT ON FUNCTION @extschema@.verify_bundle(bytea, text) IS 'Whether a proof bundle holds, by the verifier key of its log; reads nothing.';
-COMMENT ON FUNCTION @extschema@.verify_bundle(text, text) IS 'Whether a proof bundle as JSON holds, by the verifier key of its log; reads nothing.';
+COMMENT ON FUNCTION @extschema@.proof_bundle_at(text, bigint, bigint[]) IS 'The same as proof_bundle, under the checkpoint of this size, which a hub may hold already.';
+COMMENT ON FUNCTION @extschema@.nest_bundle(bytea, bytea) IS 'A bundle in two levels: that of rows of a log, and that of the entry of a hub which holds the log''s checkpoint; reads nothing.';
+COMMENT ON FUNCTION @extschema@.nest_bundle(text, text) IS 'A bundle in two levels, of bundles as JSON: that of rows of a log, and that of the entry of a hub which holds the log''s checkpoint; reads nothing.';
+COMMENT ON FUNCTION @extschema@.verify_bundle(bytea, text[]) IS 'Whether a proof bundle holds, by the verifier key of its log, and of each of its hubs; reads nothing.';
+COMMENT ON FUNCTION @extschema@.verify_bundle(text, text[]) IS 'Whether a proof bundle as JSON holds, by the verifier key of its log, and of each of its hubs; reads nothing.';

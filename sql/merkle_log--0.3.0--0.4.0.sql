@@ -985,6 +985,20 @@ SET search_path TO pg_catalog, pg_temp
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'log_entries_wrapper';
 
+CREATE FUNCTION @extschema@.entry_bundles(
+    log        text,
+    from_index bigint DEFAULT 0,
+    to_index   bigint DEFAULT NULL
+) RETURNS TABLE (
+    first_index  bigint,
+    leaf_hashes  bytea,
+    entry_bundle bytea
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'entry_bundles_wrapper';
+
 COMMENT ON FUNCTION @extschema@.create_log(text, integer, interval, interval, interval, boolean, text, interval) IS 'Creates a log; returns its id.';
 COMMENT ON FUNCTION @extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval) IS 'Changes a log''s settings; NULL leaves a setting as it is.';
 COMMENT ON COLUMN @extschema@.verification_logs.find_by_hash IS 'The log is to find leaf hashes fast: batches extend merkle_hash_index.';
@@ -999,6 +1013,7 @@ COMMENT ON FUNCTION @extschema@.has_root(text, bytea) IS 'Whether a tree head of
 COMMENT ON FUNCTION @extschema@.inclusion_proof_by_hash(text, bytea, bigint) IS 'The proof that an entry is in the log, by its leaf hash: of several, the first.';
 COMMENT ON FUNCTION @extschema@.consistency_proof_by_root(text, bytea, bigint) IS 'The proof that the log only grew since a tree head, by the root of that.';
 COMMENT ON FUNCTION @extschema@.log_entries(text, bigint, bigint) IS 'The entries from one leaf index up to another, in order; keys and leaf data for those who may read the source.';
+COMMENT ON FUNCTION @extschema@.entry_bundles(text, bigint, bigint) IS 'The same 256 at a time: their leaf hashes, and their leaf data as an entry bundle of C2SP tlog-tiles, in which an entry of length 0 stands for leaf data that are not kept or not shown.';
 
 -- Checkpoints.
 
@@ -1142,14 +1157,53 @@ SET search_path TO pg_catalog, pg_temp
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'proof_bundle_wrapper';
 
+CREATE FUNCTION @extschema@.proof_bundle_at(
+    log                 text,
+    tree_size           bigint,
+    VARIADIC leaf_index bigint[]
+) RETURNS TABLE (
+    "json"     text,
+    cbor       bytea,
+    tlog_proof text
+)
+STABLE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'proof_bundle_at_wrapper';
+
+CREATE FUNCTION @extschema@.nest_bundle(
+    bundle bytea,
+    hub    bytea
+) RETURNS TABLE (
+    "json" text,
+    cbor   bytea
+)
+IMMUTABLE STRICT PARALLEL SAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'nest_bundle_wrapper';
+
+CREATE FUNCTION @extschema@.nest_bundle(
+    bundle text,
+    hub    text
+) RETURNS TABLE (
+    "json" text,
+    cbor   bytea
+)
+IMMUTABLE STRICT PARALLEL SAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'nest_bundle_text_wrapper';
+
 CREATE FUNCTION @extschema@.verify_bundle(
     bundle       bytea,
-    verifier_key text
+    VARIADIC verifier_key text[]
 ) RETURNS TABLE (
     valid        boolean,
     origin       text,
     tree_size    bigint,
     leaf_indexes bigint[],
+    hubs         text[],
     problem      text
 )
 IMMUTABLE STRICT PARALLEL SAFE
@@ -1159,12 +1213,13 @@ AS 'MODULE_PATHNAME', 'verify_bundle_wrapper';
 
 CREATE FUNCTION @extschema@.verify_bundle(
     bundle       text,
-    verifier_key text
+    VARIADIC verifier_key text[]
 ) RETURNS TABLE (
     valid        boolean,
     origin       text,
     tree_size    bigint,
     leaf_indexes bigint[],
+    hubs         text[],
     problem      text
 )
 IMMUTABLE STRICT PARALLEL SAFE
@@ -1175,8 +1230,11 @@ AS 'MODULE_PATHNAME', 'verify_bundle_text_wrapper';
 COMMENT ON FUNCTION @extschema@.proof_bundle(text, bigint[]) IS 'What an outsider needs to check entries of the log: their proofs, and the newest checkpoint, as JSON, as CBOR, and as C2SP tlog-proof.';
 COMMENT ON FUNCTION @extschema@.proof_bundle_of(text, regclass, "any") IS 'What an outsider needs to check a row''s latest entry, by the values of the row''s key.';
 COMMENT ON FUNCTION @extschema@.proof_bundle_of(text, regclass, text[]) IS 'What an outsider needs to check a row''s latest entry, by the values of the row''s key.';
-COMMENT ON FUNCTION @extschema@.verify_bundle(bytea, text) IS 'Whether a proof bundle holds, by the verifier key of its log; reads nothing.';
-COMMENT ON FUNCTION @extschema@.verify_bundle(text, text) IS 'Whether a proof bundle as JSON holds, by the verifier key of its log; reads nothing.';
+COMMENT ON FUNCTION @extschema@.proof_bundle_at(text, bigint, bigint[]) IS 'The same as proof_bundle, under the checkpoint of this size, which a hub may hold already.';
+COMMENT ON FUNCTION @extschema@.nest_bundle(bytea, bytea) IS 'A bundle in two levels: that of rows of a log, and that of the entry of a hub which holds the log''s checkpoint; reads nothing.';
+COMMENT ON FUNCTION @extschema@.nest_bundle(text, text) IS 'A bundle in two levels, of bundles as JSON: that of rows of a log, and that of the entry of a hub which holds the log''s checkpoint; reads nothing.';
+COMMENT ON FUNCTION @extschema@.verify_bundle(bytea, text[]) IS 'Whether a proof bundle holds, by the verifier key of its log, and of each of its hubs; reads nothing.';
+COMMENT ON FUNCTION @extschema@.verify_bundle(text, text[]) IS 'Whether a proof bundle as JSON holds, by the verifier key of its log, and of each of its hubs; reads nothing.';
 
 -- Long values of versions, and batches by pg_cron.
 
@@ -1224,9 +1282,9 @@ BEGIN
                            'inclusion_proof_of', 'wait_for_inclusion_of', 'history_of', 'verify_row_of',
                            'proof_bundle_of', 'redact_row_of', 'find_leaf', 'has_leaf',
                            'find_root', 'has_root', 'inclusion_proof_by_hash', 'consistency_proof_by_root',
-                           'log_entries', 'checkpoint', 'checkpoint_key', 'accept_checkpoint',
-                           'add_cosignature', 'proof_bundle', 'verify_bundle', 'kept_value',
-                           'run_scheduled_batch']::pg_catalog.name[])) o (owner, acl, kind, name)
+                           'log_entries', 'entry_bundles', 'checkpoint', 'checkpoint_key', 'accept_checkpoint',
+                           'add_cosignature', 'proof_bundle', 'proof_bundle_at', 'nest_bundle', 'verify_bundle',
+                           'kept_value', 'run_scheduled_batch']::pg_catalog.name[])) o (owner, acl, kind, name)
          CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
          WHERE a.grantee OPERATOR(pg_catalog.<>) o.owner AND a.grantee OPERATOR(pg_catalog.<>) 0
     LOOP

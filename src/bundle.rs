@@ -9,8 +9,9 @@ use crate::error::{CheckpointError, Error};
 use crate::pg::spi::Snapshot;
 use crate::prove::{self, Inclusion};
 use crate::session::Session;
+use crate::store::checkpoints::{self, Stored};
 use crate::store::entries::{self, Entry};
-use crate::store::{checkpoints, leaves};
+use crate::store::leaves;
 use leaf_format::{Columns, Leaf};
 use merkle_tree::{LeafIndex, leaf_hash};
 use pgrx::pg_sys;
@@ -19,28 +20,53 @@ use tlog::{BundleEntry, BundleLeaf, Label, ProofBundle, SignedNote};
 /// Entries that one bundle has at most.
 pub const MOST: usize = 10_000;
 
-/// A bundle of the entries with these indexes.
+/// A bundle of the entries with these indexes, under the newest checkpoint.
 ///
 /// # Errors
 /// If a checkpoint that has all of them was not signed yet.
-pub fn of_entries(
+pub fn of_entries(session: &Session, log: &Log, indexes: Vec<i64>) -> Result<ProofBundle, Error> {
+    let newest = checkpoints::latest(session, Snapshot::Statement, log);
+    under(session, log, newest, indexes)
+}
+
+/// The same under the checkpoint of a size.
+///
+/// # Errors
+/// If there is none, or it does not have all of the entries.
+pub fn of_entries_at(
     session: &Session,
     log: &Log,
+    size: i64,
+    indexes: Vec<i64>,
+) -> Result<ProofBundle, Error> {
+    let found = checkpoints::at(session, Snapshot::Statement, log, size);
+    let found = found.ok_or_else(|| {
+        Error::Checkpoint(CheckpointError::NoCheckpoint {
+            log: log.name.clone(),
+            size: size.to_string(),
+        })
+    })?;
+    under(session, log, Some(found), indexes)
+}
+
+fn under(
+    session: &Session,
+    log: &Log,
+    signed: Option<Stored>,
     mut indexes: Vec<i64>,
 ) -> Result<ProofBundle, Error> {
     indexes.sort_unstable();
     indexes.dedup();
-    let none = || CheckpointError::NotYetSigned {
-        log: log.name.clone(),
-        index: indexes.last().copied().unwrap_or_default(),
-    };
-    let newest = checkpoints::latest(session, Snapshot::Statement, log);
-    let newest = newest.ok_or_else(|| Error::Checkpoint(none()))?;
-    let size = newest.tree_size;
-    if indexes.last().is_some_and(|last| *last >= size) {
-        return Err(Error::Checkpoint(none()));
-    }
-    let checkpoint: SignedNote = newest
+    let last = indexes.last().copied().unwrap_or_default();
+    let signed = signed.filter(|signed| last < signed.tree_size);
+    let signed = signed.ok_or_else(|| {
+        Error::Checkpoint(CheckpointError::NotYetSigned {
+            log: log.name.clone(),
+            index: last,
+        })
+    })?;
+    let size = signed.tree_size;
+    let checkpoint: SignedNote = signed
         .note
         .parse()
         .map_err(|e: tlog::Error| Error::Damaged {

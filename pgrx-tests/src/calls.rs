@@ -70,7 +70,7 @@ impl Function {
             .map(
                 |((name, type_name), value)| match (name.as_str(), type_name.as_str()) {
                     (_, "\"any\"") => format!("({value})"),
-                    ("key", "text[]") | ("leaf_index", "bigint[]") => {
+                    ("key" | "verifier_key", "text[]") | ("leaf_index", "bigint[]") => {
                         format!("VARIADIC ({value})::{type_name}")
                     }
                     _ => format!("({value})::{type_name}"),

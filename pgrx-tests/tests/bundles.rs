@@ -220,3 +220,116 @@ fn a_bundle_is_checked_in_sql_and_a_changed_one_is_refused() {
     // An old bundle stays true: no rewriting behind it goes unseen by who has it and a new checkpoint.
     assert_eq!(valid(&mut c, &cbor), (true, None));
 }
+
+#[test]
+fn a_row_is_proven_through_the_hub_that_has_its_logs_checkpoint() {
+    let (cluster, mut c) = served();
+    // The hub is in another database, under another origin: a log whose rows are checkpoints.
+    run(&mut c, "CREATE DATABASE hub");
+    let mut hub = cluster.client("hub");
+    run(
+        &mut hub,
+        "CREATE EXTENSION merkle_log; CREATE TABLE heads (origin text, tree_size bigint, checkpoint text, PRIMARY KEY (origin, tree_size));
+         SELECT create_log('hub'); SELECT add_source('hub', 'heads', capture => 'trigger', store_leaf_data => true)",
+    );
+    let note: String = one(&mut c, "SELECT checkpoint('audit')");
+    hub.execute(
+        "INSERT INTO heads VALUES ('example.com/audit', 603, $1)",
+        &[&note],
+    )
+    .unwrap();
+    drain(&mut hub, "hub");
+    run(&mut hub, "SELECT checkpoint('hub')");
+    let outer: Vec<u8> = one(
+        &mut hub,
+        "SELECT cbor FROM proof_bundle_of('hub', 'heads', 'example.com/audit', 603)",
+    );
+    // The log has gone on, and a later checkpoint is not in the hub.
+    run(&mut c, "INSERT INTO orders VALUES (601, 'new')");
+    drain(&mut c, "audit");
+    run(&mut c, "SELECT checkpoint('audit')");
+    let nest = |c: &mut Client, inner: &str| {
+        let sql = format!("SELECT n.json, n.cbor FROM {inner} b, nest_bundle(b.cbor, $1) n");
+        c.query_one(&sql, &[&outer])
+            .map(|row| (row.get::<_, String>(0), row.get::<_, Vec<u8>>(1)))
+    };
+    let later = nest(&mut c, "proof_bundle_of('audit', 'orders', 42)").unwrap_err();
+    let later = later.as_db_error().unwrap();
+    assert_eq!(later.code().code(), "22023");
+    assert!(
+        later.message().contains("another checkpoint")
+            && later.hint().unwrap().contains("proof_bundle_at")
+    );
+    let (json, cbor) = nest(&mut c, "proof_bundle_at('audit', 603, 41, 500)").unwrap();
+    assert_eq!(
+        ProofBundle::from_json(json.as_bytes()).unwrap(),
+        ProofBundle::from_cbor(&cbor).unwrap()
+    );
+    let text: String = c
+        .query_one(
+            "SELECT n.json FROM proof_bundle_at('audit', 603, 41, 500) b, nest_bundle(b.json, $1) n",
+            &[&ProofBundle::from_cbor(&outer).unwrap().to_json()],
+        )
+        .unwrap()
+        .get(0);
+    assert_eq!(text, json);
+    // Both keys are needed, and either level is seen to be altered.
+    let keys = [
+        key().verifier_key(),
+        key()
+            .renamed(KeyName::new("example.com/hub").unwrap())
+            .unwrap()
+            .verifier_key(),
+    ]
+    .map(|key| key.to_string());
+    let verified = |c: &mut Client, bundle: &[u8], keys: &[String]| {
+        let row = c
+            .query_one("SELECT valid, origin, hubs, problem FROM verify_bundle($1::bytea, VARIADIC $2::text[])", &[&bundle, &keys])
+            .unwrap();
+        let problem: Option<String> = row.get(3);
+        assert_eq!(row.get::<_, bool>(0), problem.is_none());
+        row.get::<_, Option<String>>(1)
+            .zip(row.get::<_, Option<Vec<String>>>(2))
+    };
+    let proven = Some((
+        "example.com/audit".to_owned(),
+        vec!["example.com/hub".to_owned()],
+    ));
+    assert_eq!(verified(&mut c, &cbor, &keys), proven);
+    assert_eq!(verified(&mut c, &cbor, &keys[..1]), None);
+    assert_eq!(verified(&mut c, &cbor, &keys[1..]), None);
+    let bundle = ProofBundle::from_cbor(&cbor).unwrap();
+    let mut unlike = bundle.clone();
+    unlike.hub.as_mut().unwrap().entries[0].path = bundle.entries[0].path.clone();
+    assert_eq!(verified(&mut c, &unlike.to_cbor(), &keys), None);
+    let policy = Policy::of_logs(keys.map(|key| key.parse().unwrap()));
+    assert_eq!(
+        bundle.verify(&policy).unwrap().hub.unwrap().entries.len(),
+        1
+    );
+    for (call, state, says) in [
+        (
+            "proof_bundle_at('audit', 602, 1)",
+            "P0002",
+            "no checkpoint of size 602",
+        ),
+        (
+            "proof_bundle_at('audit', 603, 603)",
+            "P0002",
+            "has entry 603",
+        ),
+        ("proof_bundle_at('audit', NULL, 1)", "22004", "tree_size"),
+        ("nest_bundle('{}', '{}')", "22023", "cannot be nested"),
+        (
+            "verify_bundle('{}', VARIADIC '{NULL}')",
+            "22004",
+            "verifier_key",
+        ),
+    ] {
+        let said = error(&mut c, &format!("SELECT {call}"));
+        assert!(
+            said.starts_with(state) && said.contains(says),
+            "{call}: {said}"
+        );
+    }
+}

@@ -1043,7 +1043,8 @@ fn a_signing_worker_that_is_killed_leaves_one_history() {
     let mut random = StdRng::seed_from_u64(seed());
     let mut seen: Vec<String> = Vec::new();
     let mut c = Some(c);
-    for _ in 0..size(10, 100) {
+    let mut killed = 0;
+    while killed < size(10, 100) {
         // Under writes, until something new was signed; then at any moment of what comes next.
         let deadline = Instant::now() + Duration::from_secs(60);
         let before = seen.len();
@@ -1068,6 +1069,7 @@ fn a_signing_worker_that_is_killed_leaves_one_history() {
         });
         if let Some(pid) = worker {
             signal("KILL", &[&pid.to_string()]);
+            killed += 1;
         }
     }
     // The last kill may take this connection with it as well.

@@ -1,9 +1,14 @@
 //! `merkle-log export`, against real servers: what it writes is verified, goes on, and never forks.
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use server_tests::command_line::{program, says};
 use server_tests::*;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -275,42 +280,96 @@ impl Drop for Running {
     }
 }
 
+/// Logs rows until told to stop; how many entries there are then.
+fn grow(mut client: Client, stop: Arc<AtomicBool>) -> JoinHandle<i64> {
+    std::thread::spawn(move || {
+        let insert = "INSERT INTO orders (id) SELECT generate_series(max(id) + 1, max(id) + 700) FROM orders";
+        while !stop.load(Ordering::Relaxed) {
+            run(&mut client, insert);
+            drain(&mut client, "audit");
+        }
+        drain(&mut client, "audit")
+    })
+}
+
+/// That each file below `tile` has all that its name promises, published or not.
+fn none_is_torn(target: &Path) {
+    if !target.exists() {
+        return;
+    }
+    for name in files(target)
+        .iter()
+        .filter(|name| name.starts_with("tile/"))
+    {
+        let path: tlog::TilePath = name.parse().unwrap();
+        let bytes = std::fs::read(target.join(name)).unwrap();
+        let is_whole = match path.tile() {
+            Some(_) => tlog::tile_from_bytes(&bytes, path.width()).is_ok(),
+            None => tlog::entry_bundle::entries(&bytes, path.width()).is_ok(),
+        };
+        assert!(is_whole, "{name} is torn");
+    }
+}
+
 #[test]
 fn an_exporter_killed_at_random_leaves_a_tree_that_is_gone_on_with() {
-    let seed = seed();
-    let mut random = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(seed);
+    let mut random = StdRng::seed_from_u64(seed());
     let mut bench = Bench::new();
-    let (mut rows, mut seen, mut killed) = (1000, 0, 0);
-    bench.rows_to(rows);
-    for _ in 0..size(20, 100) {
+    bench.rows_to(100_000);
+    let stop = Arc::new(AtomicBool::new(false));
+    let growing = grow(bench.cluster.client("postgres"), stop.clone());
+    let (mut seen, mut killed, mut within) = (0, 0, 400);
+    while killed < size(20, 100) {
         let mut export = bench.export();
-        let mut running = Running(
-            export
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap(),
-        );
-        std::thread::sleep(Duration::from_millis(rand::Rng::random_range(
-            &mut random,
-            0..400,
-        )));
+        // What is published is written again as well.
+        if random.random_bool(0.3) {
+            export.arg("--again");
+        }
+        export.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut running = Running(export.spawn().unwrap());
+        std::thread::sleep(Duration::from_millis(random.random_range(0..within)));
         running.0.kill().unwrap();
-        killed += i32::from(!running.0.wait().unwrap().success());
+        match running.0.wait().unwrap().success() {
+            false => {
+                killed += 1;
+                within += within / 6 + 1;
+            }
+            // It was done already: sooner next time. So about half of them are killed, at any moment of their work.
+            true => within = (within * 3 / 4).max(10),
+        }
+        none_is_torn(&bench.target());
         // Whatever is published is whole, and is never less than it was.
-        if bench.target().join("checkpoint").exists() {
-            let note = std::fs::read_to_string(bench.target().join("checkpoint")).unwrap();
+        if let Ok(note) = std::fs::read_to_string(bench.target().join("checkpoint")) {
             let published: i64 = note.lines().nth(1).unwrap().parse().unwrap();
             assert!(published >= seen, "{published} after {seen}");
             seen = published;
             bench.is_good(published, 0);
         }
-        rows += rand::Rng::random_range(&mut random, 0..20_000);
-        bench.rows_to(rows);
     }
-    assert!(killed > 0, "none was killed in time");
+    stop.store(true, Ordering::Relaxed);
+    let rows = growing.join().unwrap();
     bench.exports();
     bench.is_good(rows, 0);
+    none_is_torn(&bench.target());
+}
+
+#[test]
+fn an_entry_that_is_missing_in_the_database_is_named_and_nothing_is_published() {
+    for missing in [5, 255, 256, 699] {
+        let mut bench = Bench::new();
+        bench.rows_to(700);
+        run(&mut bench.client, "SELECT checkpoint('audit')");
+        run(
+            &mut bench.client,
+            &format!("DELETE FROM merkle_log WHERE log_id = 1 AND leaf_index = {missing}"),
+        );
+        let (code, text) = bench.refused("postgres");
+        assert!(
+            code == 1 && text.contains(&format!("entry {missing} is missing")),
+            "{code} {text}"
+        );
+        assert!(!bench.target().join("checkpoint").exists());
+    }
 }
 
 #[test]

@@ -202,6 +202,7 @@ fn entries_are_listed_in_order_and_shown_to_those_who_may_read() {
         "log_entries('audit', -1)",
         "log_entries('audit', 2511)",
         "log_entries('audit', 0, 2511)",
+        "entry_bundles('audit', 2511)",
     ] {
         assert!(
             error(&mut c, &format!("SELECT {call}")).starts_with("22003"),
@@ -217,9 +218,23 @@ fn entries_are_listed_in_order_and_shown_to_those_who_may_read() {
             ),
         );
         assert!(shown, "{role}");
+        bundles_are_the_entries(&mut r, 0, 2510);
+    }
+    for (from, to) in [
+        (0, 0),
+        (0, 2510),
+        (3, 4),
+        (255, 258),
+        (2509, 2510),
+        (256, 2510),
+    ] {
+        bundles_are_the_entries(&mut c, from, to);
     }
     run(&mut c, "SELECT prune_log('audit', 600)");
-    assert!(error(&mut c, "SELECT log_entries('audit')").contains("pruned"));
+    for function in ["log_entries", "entry_bundles"] {
+        assert!(error(&mut c, &format!("SELECT {function}('audit')")).contains("pruned"));
+    }
+    bundles_are_the_entries(&mut c, 512, 2510);
     assert_eq!(
         one::<i64>(&mut c, "SELECT count(*) FROM log_entries('audit', 512)"),
         1998
@@ -231,6 +246,36 @@ fn entries_are_listed_in_order_and_shown_to_those_who_may_read() {
         "SELECT count(leaf_data) + count(source_key) FROM log_entries('merkle_log_administration')",
     );
     assert_eq!(nothing, 0);
+}
+
+/// That `entry_bundles` says of a range what `log_entries` does.
+fn bundles_are_the_entries(c: &mut Client, from: i64, to: i64) {
+    let listed = c
+        .query(
+            "SELECT leaf_index, leaf_hash, COALESCE(leaf_data, '') FROM log_entries('audit', $1, $2)",
+            &[&from, &to],
+        )
+        .unwrap();
+    let rows = c
+        .query(
+            "SELECT * FROM entry_bundles('audit', $1, $2)",
+            &[&from, &to],
+        )
+        .unwrap();
+    let mut entries = listed.iter();
+    for row in &rows {
+        let first: i64 = row.get(0);
+        let hashes: &[u8] = row.get(1);
+        let width = hashes.len() / 32;
+        assert!(width > 0 && (first + width as i64 - 1) / 256 == first / 256);
+        let data = tlog::entry_bundle::entries(row.get(2), width as u16).unwrap();
+        for ((index, hash), data) in (first..).zip(hashes.chunks(32)).zip(data) {
+            let entry = entries.next().unwrap();
+            let said: (i64, &[u8], &[u8]) = (entry.get(0), entry.get(1), entry.get(2));
+            assert_eq!((index, hash, data), said);
+        }
+    }
+    assert!(entries.next().is_none(), "{from} to {to}");
 }
 
 #[test]

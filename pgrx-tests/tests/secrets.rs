@@ -56,7 +56,8 @@ fn values(function: &str, name: &str, type_name: &str) -> Vec<String> {
         ("key", "\"any\"") => texts(&["KEY-1", "KEY-9"]),
         ("key", "text[]") => ["ARRAY['KEY-1']", "ARRAY['KEY-9']"].map(str::to_owned).to_vec(),
         ("leaf_index", "bigint[]") => texts(&["{0,1,2}", "{5}"]),
-        ("note" | "bundle" | "verifier_key", "text") => texts(&["x"]),
+        ("note" | "bundle" | "hub", "text") => texts(&["x"]),
+        ("verifier_key", "text[]") => texts(&["{x}"]),
         ("origin", "text") | ("checkpoint_interval", "interval") => vec!["NULL".into()],
         ("witness_keys", "text[]") => texts(&["{}"]),
         ("leaf_index" | "old_size" | "new_size" | "tree_size", "bigint") => {

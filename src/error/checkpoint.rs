@@ -74,6 +74,8 @@ pub enum CheckpointError {
     NotYetSigned { log: String, index: i64 },
     #[error("the note cannot be taken: {0}")]
     Note(String),
+    #[error("the bundles cannot be nested: {0}")]
+    NotNested(String),
     #[error("the verifier key cannot be taken: {0}")]
     VerifierKey(String),
     #[error("no log here has the origin \"{origin}\"")]
@@ -85,7 +87,7 @@ impl CheckpointError {
         use CheckpointError::*;
         match self {
             KeyFile { .. } => PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,
-            Origin { .. } | Note(_) | VerifierKey(_) => {
+            Origin { .. } | Note(_) | NotNested(_) | VerifierKey(_) => {
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
             }
             OriginTaken { .. } => PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
@@ -141,6 +143,7 @@ impl CheckpointError {
             NoCheckpoint { .. } => "See merkle_log_checkpoints for those that there are.".to_owned(),
             NotYetSigned { log, .. } => format!("Run checkpoint({0}), or let the worker sign with alter_log({0}, checkpoint_interval => …).", literal(log)),
             Note(_) => "Give the whole note: the text, a blank line, and the signature lines, each line with its newline.".to_owned(),
+            NotNested(_) => "The second bundle is of one entry of the hub, and shows its leaf data, which hold the very checkpoint of the first: proof_bundle_at(log, tree_size, leaf_index) makes a bundle under an earlier checkpoint.".to_owned(),
             VerifierKey(_) => "Give it as checkpoint_key(log) says it, or as the witness publishes it: name+id+key.".to_owned(),
             NoSuchOrigin { .. } => "See verification_logs for the origins of the logs.".to_owned(),
         }

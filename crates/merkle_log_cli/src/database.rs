@@ -3,7 +3,7 @@
 use crate::connection::{self, failed};
 use crate::output::Failure;
 use tokio_postgres::types::{FromSqlOwned, ToSql};
-use tokio_postgres::{Client, CopyOutStream, Row, RowStream, Statement};
+use tokio_postgres::{Client, Row, RowStream, Statement};
 
 pub struct Database {
     client: Client,
@@ -73,21 +73,6 @@ impl Database {
             .query_raw(&self.named(sql), parameters)
             .await
             .map_err(failed)
-    }
-
-    /// The rows of a query in the binary format of COPY. A query of COPY has no parameters: `literal` writes them.
-    pub async fn copy(&self, query: &str) -> Result<CopyOutStream, Failure> {
-        let sql = format!("COPY ({}) TO STDOUT (FORMAT binary)", self.named(query));
-        self.client.copy_out(&sql).await.map_err(failed)
-    }
-
-    /// A text as the server writes it in a statement.
-    pub async fn literal(&self, text: &str) -> Result<String, Failure> {
-        self.one(
-            "SELECT pg_catalog.quote_literal($1::pg_catalog.text)",
-            &[&text],
-        )
-        .await
     }
 
     pub async fn batch(&self, sql: &str) -> Result<(), Failure> {

@@ -10,6 +10,7 @@ mod manual;
 mod output;
 mod serve;
 mod status;
+mod top;
 mod verify;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -41,6 +42,8 @@ enum Command {
     Export(export::Options),
     /// What the logs of a database are doing
     Status(status::Options),
+    /// The same as a dashboard on the terminal, always fresh
+    Top(top::Options),
     /// Makes, changes, pauses and drops logs
     Log(administer::log::Options),
     /// Adds tables to logs, and removes them
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Keygen(options) => keygen::run(&options, json),
         Command::Export(options) => export::run(&options, json),
         Command::Status(options) => status::run(&options, json),
+        Command::Top(options) => top::run(&options, json),
         Command::Log(options) => administer::log::run(&options, json),
         Command::Source(options) => administer::source::run(&options, json),
         Command::Apply(options) => administer::apply::run(&options, json),

@@ -13,21 +13,35 @@ pub struct Options {
     connection: connection::Connection,
 }
 
-const TABLE: &str = "
-    SELECT s.log_name,
+/// What a log `s` of the status view is doing, in one word.
+pub const STATE: &str = "
            CASE WHEN s.held_as_copy_of IS NOT NULL THEN 'held'
                 WHEN NOT s.enabled THEN 'disabled'
                 WHEN s.paused THEN 'paused'
                 WHEN s.last_error IS NOT NULL THEN 'failing'
                 WHEN s.source_problems IS NOT NULL OR s.waiting_for IS NOT NULL THEN 'waiting'
-                ELSE 'running' END,
-           s.sources::text, s.tree_size::text, COALESCE(s.lag_rows::text, '?'),
-           COALESCE(round(s.lag_seconds::numeric, 1)::text, '?'),
-           COALESCE((SELECT c.tree_size::text FROM @extschema@.merkle_log_checkpoints c
-                      WHERE c.log_name = s.log_name ORDER BY c.tree_size DESC LIMIT 1), '-'),
-           COALESCE(to_char(s.last_batch_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), '-'),
-           concat_ws('; ', s.held_as_copy_of, s.last_error, s.source_problems, s.waiting_for)
-      FROM @extschema@.merkle_log_status s";
+                ELSE 'running' END";
+
+/// What keeps it from doing so.
+pub const PROBLEM: &str =
+    "pg_catalog.concat_ws('; ', s.held_as_copy_of, s.last_error, s.source_problems, s.waiting_for)";
+
+/// The size of its newest checkpoint.
+pub const SIGNED: &str = "
+           (SELECT c.tree_size FROM @extschema@.merkle_log_checkpoints c
+             WHERE c.log_name = s.log_name ORDER BY c.tree_size DESC LIMIT 1)";
+
+fn table() -> String {
+    format!(
+        "SELECT s.log_name, {STATE},
+                s.sources::text, s.tree_size::text, COALESCE(s.lag_rows::text, '?'),
+                COALESCE(round(s.lag_seconds::numeric, 1)::text, '?'),
+                COALESCE({SIGNED}::text, '-'),
+                COALESCE(to_char(s.last_batch_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), '-'),
+                {PROBLEM}
+           FROM @extschema@.merkle_log_status s"
+    )
+}
 
 const HEADINGS: [&str; 9] = [
     "log",
@@ -48,7 +62,7 @@ pub fn run(options: &Options, json: bool) -> Result<ExitCode, Failure> {
     let filter = "WHERE $1::pg_catalog.text[] = '{}' OR s.log_name = ANY ($1) ORDER BY s.log_name";
     let sql = match json {
         true => format!("SELECT to_jsonb(s)::text FROM @extschema@.merkle_log_status s {filter}"),
-        false => format!("{TABLE} {filter}"),
+        false => format!("{} {filter}", table()),
     };
     let rows = block_on(async {
         Database::connect(&options.connection)

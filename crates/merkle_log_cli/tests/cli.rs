@@ -404,6 +404,7 @@ fn completions_and_manual_pages_know_every_command() {
         "keygen",
         "export",
         "status",
+        "top",
         "log",
         "source",
         "apply",

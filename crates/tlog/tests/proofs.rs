@@ -221,3 +221,56 @@ fn a_field_twice_or_a_deep_nesting_is_refused() {
         assert_eq!(read.is_ok(), level <= MAX_LEVELS, "{level}");
     }
 }
+
+#[test]
+fn a_bundle_is_nested_in_the_hub_that_holds_its_checkpoint_and_in_no_other() {
+    let [log, hub, top] = ["log", "hub", "top"]
+        .map(|name| support::key(&format!("example.com/{name}"), name.len() as u8));
+    let holding = |origin: &str, key: &SigningKey, checkpoint: &SignedNote| {
+        let mut hub = support::log::Log::of_orders(origin, 5);
+        hub.entries[2] = checkpoint.to_string().into_bytes();
+        hub.bundle(&[2], &[key])
+    };
+    let rows = support::log::Log::of_orders("example.com/log", 20).bundle(&[4, 9], &[&log]);
+    let other = support::log::Log::of_orders("example.com/log", 21).bundle(&[4], &[&log]);
+    let outer = holding("example.com/hub", &hub, &rows.checkpoint);
+    let two = rows.clone().nest(outer.clone()).unwrap();
+    // The next one is put around the outermost.
+    let three = two
+        .clone()
+        .nest(holding("example.com/top", &top, &outer.checkpoint))
+        .unwrap();
+    let policy = Policy::of_logs([log, hub, top].map(|key| key.verifier_key()));
+    let proven = three.verify(&policy).unwrap();
+    let hubs = std::iter::successors(proven.hub.as_deref(), |hub| hub.hub.as_deref());
+    let origins: Vec<_> = hubs.map(|hub| hub.checkpoint.checkpoint.origin()).collect();
+    assert_eq!(origins, ["example.com/hub", "example.com/top"]);
+    assert_eq!(
+        ProofBundle::from_json(three.to_json().as_bytes()).unwrap(),
+        three
+    );
+    for (bundle, hub) in [
+        (&other, outer.clone()),
+        (&two, outer.clone()),
+        (&rows, other.clone()),
+        (&outer, rows.clone()),
+    ] {
+        assert!(bundle.clone().nest(hub).is_err());
+    }
+    // Eight levels at most.
+    let mut inner = rows.checkpoint.clone();
+    let mut deep = rows;
+    for levels in 2..=9 {
+        let around = holding(
+            "example.com/top",
+            &support::key("example.com/top", 3),
+            &inner,
+        );
+        inner = around.checkpoint.clone();
+        deep = match deep.nest(around) {
+            Ok(nested) => nested,
+            Err(_) => return assert_eq!(levels, 9),
+        };
+    }
+    panic!("nine levels were nested");
+}

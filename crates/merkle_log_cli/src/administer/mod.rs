@@ -1,7 +1,7 @@
 //! Commands that change which logs and sources there are, each a call of an SQL function of the extension.
 
 pub mod apply;
-mod call;
+pub mod call;
 pub mod log;
 mod settings;
 pub mod source;

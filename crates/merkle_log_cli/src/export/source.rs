@@ -3,21 +3,17 @@
 use super::{Stop, said};
 use crate::connection::failed;
 use crate::database::Database;
-use crate::output::Failure;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
-use merkle_tree::{Hash, TILE_WIDTH};
+use merkle_tree::{HASH_SIZE, Hash, TILE_WIDTH};
 use std::ops::Range;
 use std::pin::Pin;
-use tlog::{Checkpoint, SignedNote};
-use tokio_postgres::binary_copy::{BinaryCopyOutRow, BinaryCopyOutStream};
-use tokio_postgres::types::Type;
+use tlog::{Checkpoint, SignedNote, tile_from_bytes};
+use tokio_postgres::Row;
 
 pub struct Log<'d> {
     database: &'d Database,
     name: String,
-    /// The name in a statement.
-    literal: String,
     /// The newest checkpoint, with all its signatures.
     pub note: String,
     pub checkpoint: Checkpoint,
@@ -25,24 +21,18 @@ pub struct Log<'d> {
     pub pruned_to: u64,
 }
 
-/// An entry: its leaf hash, and its leaf data where the log keeps them and shows them to this role.
-pub struct Entry(BinaryCopyOutRow);
-
-impl Entry {
-    pub fn index(&self) -> Result<u64, Stop> {
-        Ok(self.0.try_get::<i64>(0).map_err(failed)? as u64)
-    }
-
-    pub fn hash(&self) -> Result<Hash, Stop> {
-        Ok(Hash::try_from(self.0.try_get::<&[u8]>(1).map_err(failed)?)?)
-    }
-
-    pub fn leaf_data(&self) -> Result<Option<&[u8]>, Stop> {
-        Ok(self.0.try_get(2).map_err(failed)?)
-    }
+/// Up to 256 entries in order, which end where a tile does.
+#[derive(Debug)]
+pub struct Bundle {
+    /// The leaf index of the first.
+    pub first: u64,
+    /// The entries as an entry bundle (C2SP tlog-tiles). One of length 0 stands for an entry of which the log does not keep
+    /// the leaf data, or does not show them to this role.
+    pub bytes: Vec<u8>,
+    pub hashes: Vec<Hash>,
 }
 
-pub type Entries = Pin<Box<dyn Stream<Item = Result<Entry, Failure>> + Send>>;
+pub type Bundles = Pin<Box<dyn Stream<Item = Result<Bundle, Stop>> + Send>>;
 
 impl Log<'_> {
     pub async fn find<'d>(database: &'d Database, name: &str, sign: bool) -> Result<Log<'d>, Stop> {
@@ -70,7 +60,6 @@ impl Log<'_> {
         Ok(Log {
             database,
             name: name.to_owned(),
-            literal: database.literal(name).await?,
             note,
             checkpoint,
             pruned_to: pruned_to as u64,
@@ -89,14 +78,11 @@ impl Log<'_> {
     }
 
     /// Entries in order.
-    pub async fn entries(&self, range: Range<u64>) -> Result<Entries, Stop> {
-        let query = format!(
-            "SELECT leaf_index, leaf_hash, leaf_data FROM @extschema@.log_entries({}, {}, {})",
-            self.literal, range.start, range.end
-        );
-        let copied = self.database.copy(&query).await?;
-        let rows = BinaryCopyOutStream::new(copied, &[Type::INT8, Type::BYTEA, Type::BYTEA]);
-        Ok(Box::pin(rows.map(|row| row.map(Entry).map_err(failed))))
+    pub async fn bundles(&self, range: Range<u64>) -> Result<Bundles, Stop> {
+        let sql = "SELECT first_index, leaf_hashes, entry_bundle FROM @extschema@.entry_bundles($1, $2, $3)";
+        let (from, to) = (range.start as i64, range.end as i64);
+        let rows = self.database.stream(sql, &[&self.name, &from, &to]).await?;
+        Ok(Box::pin(rows.map(|row| bundle(&row.map_err(failed)?))))
     }
 
     /// Of each 256 entries before the first that is there, the root.
@@ -110,7 +96,7 @@ impl Log<'_> {
         Ok(rows.and_then(async |row| {
             let hashes: &[u8] = row.try_get(0).map_err(failed)?;
             hashes
-                .chunks(merkle_tree::HASH_SIZE)
+                .chunks(HASH_SIZE)
                 .map(|hash| Ok(Hash::try_from(hash)?))
                 .collect()
         }))
@@ -139,6 +125,16 @@ impl Log<'_> {
             ))),
         }
     }
+}
+
+fn bundle(row: &Row) -> Result<Bundle, Stop> {
+    let hashes: &[u8] = row.try_get(1).map_err(failed)?;
+    let hashes = tile_from_bytes(hashes, (hashes.len() / HASH_SIZE) as u16)?;
+    Ok(Bundle {
+        first: row.try_get::<_, i64>(0).map_err(failed)? as u64,
+        bytes: row.try_get(2).map_err(failed)?,
+        hashes,
+    })
 }
 
 /// What a note's bytes say.

@@ -1,6 +1,6 @@
 //! One round of an export: from the published tree to the log's newest checkpoint.
 
-use super::source::{Entries, Log, checkpoint_of};
+use super::source::{Bundle, Bundles, Log, checkpoint_of};
 use super::target::{File, Target};
 use super::{Exported, Stop, said};
 use futures_util::TryStreamExt;
@@ -15,12 +15,10 @@ use std::pin::pin;
 use tlog::{Checkpoint, TileLevel, TilePath, entry_bundle, tile_from_bytes, tile_to_bytes};
 use tokio::sync::mpsc;
 
-/// Entries that one statement asks for, so that none holds a snapshot for long.
-const A_STATEMENT: u64 = 256 * TILE_WIDTH;
+/// Entries that one statement asks for: so few that the server keeps its answer in memory.
+const A_STATEMENT: u64 = 64 * TILE_WIDTH;
 /// Bytes of bundles after which they are written, so that memory stays bounded whatever the entries' length.
 const A_WRITE: usize = 8 << 20;
-/// Bundles after which they are written, so that small ones flow, too.
-const TILES_A_WRITE: usize = 64;
 
 pub struct Export<'e> {
     log: &'e Log<'e>,
@@ -39,13 +37,13 @@ pub struct Export<'e> {
     withheld: u64,
 }
 
-/// Up to 256 entries.
-#[derive(Default)]
-struct Bundle {
-    bytes: Vec<u8>,
-    hashes: Vec<Hash>,
-    /// Of each entry, whether its leaf data are not there.
-    withheld: Vec<bool>,
+/// A bundle whose entries have the hashes that the log says.
+struct Checked {
+    bundle: Bundle,
+    /// The root over its entries.
+    root: Hash,
+    /// How many of them are there as hashes only.
+    withheld: u64,
 }
 
 impl<'e> Export<'e> {
@@ -112,20 +110,19 @@ impl<'e> Export<'e> {
         if self.start < self.log.pruned_to {
             self.push_pruned().await?;
         }
-        let mut from = self.start.max(self.log.pruned_to);
-        while from < self.size() {
-            let to = self.size().min((from / A_STATEMENT + 1) * A_STATEMENT);
-            let entries = self.log.entries(from..to).await?;
-            // The next bundles are read while these are hashed and written.
-            let (sender, mut receiver) = mpsc::channel(1);
-            let reader = tokio::spawn(read(entries, from..to, sender));
+        let range = self.start.max(self.log.pruned_to)..self.size();
+        // The next bundles are read while these are hashed and written.
+        let (sender, mut receiver) = mpsc::channel(1);
+        let read = read(self.log, range, sender);
+        let write = async move {
             while let Some(bundles) = receiver.recv().await {
                 self.write(bundles, bar).await?;
             }
-            reader.await??;
-            from = to;
-        }
-        Ok(())
+            Ok(())
+        };
+        // Whichever fails, nothing is written any more when this returns.
+        let (read, written): (_, Result<(), Stop>) = tokio::join!(read, write);
+        written.and(read)
     }
 
     /// What was pruned before it was exported is there as the roots of its tiles.
@@ -148,15 +145,19 @@ impl<'e> Export<'e> {
     }
 
     async fn write(&mut self, bundles: Vec<Bundle>, bar: &ProgressBar) -> Result<(), Stop> {
-        let index = self.frontier.size().get() / TILE_WIDTH;
-        let bundles = tokio::task::spawn_blocking(move || checked(bundles, index)).await??;
-        let mut files = Vec::with_capacity(2 * bundles.len());
-        for bundle in bundles {
+        let checked = tokio::task::spawn_blocking(move || check_in_parallel(bundles)).await??;
+        let mut files = Vec::with_capacity(2 * checked.len());
+        for Checked {
+            bundle,
+            root,
+            withheld,
+        } in checked
+        {
             let index = self.frontier.size().get() / TILE_WIDTH;
             let width = bundle.hashes.len();
-            self.append(&bundle.hashes)?;
+            self.append(&bundle.hashes, root)?;
             self.written += width as u64;
-            self.withheld += bundle.withheld.iter().filter(|withheld| **withheld).count() as u64;
+            self.withheld += withheld;
             bar.inc(width as u64);
             let path = TilePath::new(TileLevel::Entries, index, width as u16)?;
             files.extend(self.published_beginnings(&path, &bundle.bytes).await?);
@@ -196,11 +197,11 @@ impl<'e> Export<'e> {
         Ok(files)
     }
 
-    fn append(&mut self, hashes: &[Hash]) -> Result<(), Stop> {
+    fn append(&mut self, hashes: &[Hash], root: Hash) -> Result<(), Stop> {
         let first = self.frontier.size().get();
         let ends_inside = (first + 1..first + TILE_WIDTH).contains(&self.published_size());
         if hashes.len() as u64 == TILE_WIDTH && !ends_inside {
-            self.frontier.push_tile(tile_hash(hashes))?;
+            self.frontier.push_tile(root)?;
             return self.meets_published();
         }
         for hash in hashes {
@@ -316,64 +317,118 @@ async fn check_same_history(log: &Log<'_>, published: &Checkpoint) -> Result<(),
     }
 }
 
-/// Puts the entries of a stream into bundles, some of them at a time.
+/// Reads the entries of a range, some bundles at a time. While the answer to one statement is read, the next is asked
+/// for already.
 async fn read(
-    mut entries: Entries,
+    log: &Log<'_>,
     range: Range<u64>,
     sender: mpsc::Sender<Vec<Bundle>>,
 ) -> Result<(), Stop> {
-    let (mut bundles, mut bytes) = (Vec::new(), 0);
-    let mut bundle = Bundle::default();
-    for index in range.clone() {
-        let entry = entries.try_next().await?;
-        let entry =
-            entry.ok_or_else(|| said("the database gave fewer entries than it was asked for"))?;
-        if entry.index()? != index {
-            return Err(Stop::Bad(format!(
-                "entry {index} is missing in the database"
-            )));
-        }
-        let leaf_data = entry.leaf_data()?;
-        entry_bundle::append(&mut bundle.bytes, leaf_data.unwrap_or_default())?;
-        bundle.hashes.push(entry.hash()?);
-        bundle.withheld.push(leaf_data.is_none());
-        let is_last = index + 1 == range.end;
-        if (index + 1).is_multiple_of(TILE_WIDTH) || is_last {
-            bytes += bundle.bytes.len();
-            bundles.push(std::mem::take(&mut bundle));
-            if bytes >= A_WRITE || bundles.len() == TILES_A_WRITE || is_last {
-                bytes = 0;
-                // Whoever does not listen any more has failed, and says so.
-                if sender.send(std::mem::take(&mut bundles)).await.is_err() {
-                    return Ok(());
-                }
+    let mut expected = range.start;
+    let cut = |from: u64| from..range.end.min((from / A_STATEMENT + 1) * A_STATEMENT);
+    let mut part = cut(range.start);
+    let mut answer = log.bundles(part.clone()).await?;
+    loop {
+        let next = cut(part.end);
+        let ask = async {
+            match next.is_empty() {
+                true => Ok(None),
+                false => log.bundles(next.clone()).await.map(Some),
             }
+        };
+        let take = take(answer, &mut expected, part.end, &sender);
+        let (is_heard, asked) = tokio::try_join!(take, ask)?;
+        match asked {
+            Some(next_answer) if is_heard => (answer, part) = (next_answer, next),
+            _ => return Ok(()),
         }
-    }
-    match entries.try_next().await? {
-        None => Ok(()),
-        Some(_) => Err(said("the database gave more entries than it was asked for")),
     }
 }
 
-/// The bundles, if their entries have the hashes that the log says.
-fn checked(bundles: Vec<Bundle>, first: u64) -> Result<Vec<Bundle>, Stop> {
-    for (index, bundle) in (first..).zip(&bundles) {
-        let entries = entry_bundle::entries(&bundle.bytes, bundle.hashes.len() as u16)?;
-        let hashes = leaf_hashes(entries);
-        let wrong = hashes
-            .iter()
-            .zip(&bundle.hashes)
-            .zip(&bundle.withheld)
-            .position(|((hash, said), withheld)| hash != said && !withheld);
-        if let Some(place) = wrong {
-            let index = index * TILE_WIDTH + place as u64;
-            return Err(Stop::Bad(format!(
-                "the leaf data that the database has of entry {index} are not what was logged"
-            )));
+/// Hands an answer on, which must have all entries from the expected one up to `end`. Whether anyone still listens:
+/// who does not has failed, and says so.
+async fn take(
+    mut answer: Bundles,
+    expected: &mut u64,
+    end: u64,
+    sender: &mpsc::Sender<Vec<Bundle>>,
+) -> Result<bool, Stop> {
+    let (mut bundles, mut bytes) = (Vec::new(), 0);
+    while let Some(bundle) = answer.try_next().await? {
+        let width = bundle.hashes.len() as u64;
+        let tile_end = (*expected / TILE_WIDTH + 1) * TILE_WIDTH;
+        if bundle.first != *expected || *expected + width != tile_end.min(end) {
+            return Err(missing(match bundle.first == *expected {
+                true => *expected + width,
+                false => *expected,
+            }));
+        }
+        *expected += width;
+        bytes += bundle.bytes.len();
+        bundles.push(bundle);
+        if bytes >= A_WRITE || *expected == end {
+            bytes = 0;
+            if sender.send(std::mem::take(&mut bundles)).await.is_err() {
+                return Ok(false);
+            }
         }
     }
-    Ok(bundles)
+    match *expected == end {
+        true => Ok(true),
+        false => Err(missing(*expected)),
+    }
+}
+
+fn missing(index: u64) -> Stop {
+    Stop::Bad(format!("entry {index} is missing in the database"))
+}
+
+/// Hashes the entries of bundles, by as many threads as there are processors.
+fn check_in_parallel(bundles: Vec<Bundle>) -> Result<Vec<Checked>, Stop> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = bundles.len().div_ceil(threads).max(1);
+    let mut bundles = bundles.into_iter();
+    let parts: Vec<Vec<Bundle>> = std::iter::from_fn(|| {
+        let part: Vec<_> = bundles.by_ref().take(share).collect();
+        (!part.is_empty()).then_some(part)
+    })
+    .collect();
+    std::thread::scope(|scope| {
+        let check =
+            |part: Vec<Bundle>| part.into_iter().map(checked).collect::<Result<Vec<_>, _>>();
+        let started: Vec<_> = parts
+            .into_iter()
+            .map(|part| scope.spawn(move || check(part)))
+            .collect();
+        let mut all = Vec::new();
+        for thread in started {
+            let part = thread.join();
+            all.extend(part.unwrap_or_else(|_| Err(said("a thread panicked")))?);
+        }
+        Ok(all)
+    })
+}
+
+/// The bundle, if its entries have the hashes that the log says.
+fn checked(bundle: Bundle) -> Result<Checked, Stop> {
+    let entries = entry_bundle::entries(&bundle.bytes, bundle.hashes.len() as u16)?;
+    let withheld = entries.iter().filter(|entry| entry.is_empty()).count() as u64;
+    let hashes = leaf_hashes(entries.iter().copied());
+    let found = hashes.iter().zip(&bundle.hashes).zip(&entries);
+    let wrong = found
+        .map(|((hash, said), entry)| hash != said && !entry.is_empty())
+        .position(|wrong| wrong);
+    match wrong {
+        Some(place) => Err(Stop::Bad(format!(
+            "the leaf data that the database has of entry {} are not what was logged",
+            bundle.first + place as u64
+        ))),
+        None => Ok(Checked {
+            root: tile_hash(&bundle.hashes),
+            withheld,
+            bundle,
+        }),
+    }
 }
 
 /// Hashes that were read before the tree is computed from them.

@@ -30,9 +30,17 @@ const AT_ONCE: u64 = 1024;
 
 /// What is there of 256 entries, or of the last ones.
 enum Leaves {
-    /// The second: how many of the entries are withheld.
-    Entries(Vec<Hash>, u64),
-    Hashes(Vec<Hash>),
+    Entries {
+        hashes: Vec<Hash>,
+        /// The root over them.
+        root: Hash,
+        /// How many of the entries are withheld.
+        withheld: u64,
+    },
+    Hashes {
+        hashes: Vec<Hash>,
+        root: Hash,
+    },
     /// Only the root over 256 of them, in the tile above.
     Root(Hash),
 }
@@ -123,10 +131,17 @@ impl Tree<'_> {
                 }
                 match stored {
                     Some(stored) if stored != hashes => Err(differs(&tile)),
-                    _ => Ok(Leaves::Entries(hashes, withheld)),
+                    _ => Ok(Leaves::Entries {
+                        root: tile_hash(&hashes),
+                        hashes,
+                        withheld,
+                    }),
                 }
             }
-            (None, Some(stored)) => Ok(Leaves::Hashes(stored)),
+            (None, Some(hashes)) => Ok(Leaves::Hashes {
+                root: tile_hash(&hashes),
+                hashes,
+            }),
             (None, None) => self.root_above(index).map(Leaves::Root),
         }
     }
@@ -189,15 +204,19 @@ impl Check<'_> {
     fn append(&mut self, tree: &Tree, index: u64, leaves: Leaves) -> Result<(), Finding> {
         let start = index * TILE_WIDTH;
         let too_large = |error: merkle_tree::OutOfRange| Finding::Unknown(error.to_string());
-        let hashes = match leaves {
-            Leaves::Entries(hashes, withheld) => {
+        let (hashes, root) = match leaves {
+            Leaves::Entries {
+                hashes,
+                root,
+                withheld,
+            } => {
                 self.tiles += 1;
                 self.withheld += withheld;
-                hashes
+                (hashes, root)
             }
-            Leaves::Hashes(hashes) => {
+            Leaves::Hashes { hashes, root } => {
                 self.without_entries(start, hashes.len() as u64)?;
-                hashes
+                (hashes, root)
             }
             Leaves::Root(root) => {
                 self.without_entries(start, TILE_WIDTH)?;
@@ -213,10 +232,7 @@ impl Check<'_> {
         let whole =
             hashes.len() as u64 == TILE_WIDTH && !self.kept_in(start, start + TILE_WIDTH - 1);
         match whole {
-            true => self
-                .frontier
-                .push_tile(tile_hash(&hashes))
-                .map_err(too_large)?,
+            true => self.frontier.push_tile(root).map_err(too_large)?,
             false => {
                 for hash in hashes {
                     self.meets_kept()?;

@@ -81,6 +81,31 @@ impl ProofBundle {
         }
     }
 
+    /// This bundle, with the proof that its checkpoint is an entry of a hub. Of a bundle that is in a hub already, the
+    /// outermost checkpoint is meant. The proofs are not checked here: [`Self::verify`] does.
+    ///
+    /// # Errors
+    /// If the hub's bundle has not exactly one entry, or that does not hold the checkpoint.
+    pub fn nest(mut self, hub: ProofBundle) -> Result<ProofBundle, Error> {
+        let [entry] = hub.entries.as_slice() else {
+            return Err(Error::ProofBundle(
+                "the hub's bundle has not exactly one entry".to_owned(),
+            ));
+        };
+        let outermost = self.outermost();
+        entry.leaf.content().holds(outermost.checkpoint.text())?;
+        outermost.hub = Some(Box::new(hub));
+        self.check_form()?;
+        Ok(self)
+    }
+
+    fn outermost(&mut self) -> &mut ProofBundle {
+        match self.hub {
+            Some(ref mut hub) => hub.outermost(),
+            None => self,
+        }
+    }
+
     /// What every bundle has, however it was made.
     fn check_form(&self) -> Result<(), Error> {
         let refuse = |what: &str| Err(Error::ProofBundle(what.to_owned()));

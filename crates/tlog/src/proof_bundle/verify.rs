@@ -54,7 +54,10 @@ impl ProofBundle {
         let entries = self.entries.iter().map(|entry| entry.verify(&checkpoint));
         let entries = entries.collect::<Result<_, _>>()?;
         if let Some(hub) = &hub {
-            hub.contains(self.checkpoint.text())?;
+            // The form of a hub's bundle is that it has one entry.
+            let held = hub.entries.first().map(|entry| &entry.content);
+            held.unwrap_or(&Content::Withheld)
+                .holds(self.checkpoint.text())?;
         }
         Ok(Proven {
             checkpoint,
@@ -72,13 +75,7 @@ impl BundleEntry {
             let index = self.index.get();
             Error::Inclusion { index, why }
         })?;
-        let content = match &self.leaf {
-            BundleLeaf::Hash(_) => Content::Withheld,
-            BundleLeaf::Data(data) => match Leaf::decode(data) {
-                Ok(leaf) => Content::Row(leaf),
-                Err(_) => Content::Other(data.clone()),
-            },
-        };
+        let content = self.leaf.content();
         if let (Content::Row(leaf), Some(label)) = (&content, &self.label) {
             label.check(leaf)?;
         }
@@ -123,15 +120,25 @@ fn is_integer(text: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit())
 }
 
-impl Proven {
-    /// That the one entry of a hub holds the checkpoint with this text.
-    fn contains(&self, text: &str) -> Result<(), Error> {
-        let held = match self.entries.as_slice() {
-            [entry] => entry.content.checkpoint(),
-            _ => None,
-        };
-        let held = held.ok_or(Error::Contradiction("the hub's entry holds no checkpoint"))?;
-        // With its signatures or without.
+impl BundleLeaf {
+    /// What it says, if it is in the tree.
+    pub(super) fn content(&self) -> Content {
+        match self {
+            BundleLeaf::Hash(_) => Content::Withheld,
+            BundleLeaf::Data(data) => match Leaf::decode(data) {
+                Ok(leaf) => Content::Row(leaf),
+                Err(_) => Content::Other(data.clone()),
+            },
+        }
+    }
+}
+
+impl Content {
+    /// That an entry of a hub holds the checkpoint with this text, with its signatures or without.
+    pub(super) fn holds(&self, text: &str) -> Result<(), Error> {
+        let held = self
+            .checkpoint()
+            .ok_or(Error::Contradiction("the hub's entry holds no checkpoint"))?;
         let held_text = held
             .parse::<SignedNote>()
             .map(|note| note.text().to_owned());
@@ -142,9 +149,7 @@ impl Proven {
             )),
         }
     }
-}
 
-impl Content {
     /// The text that is, or should be, a checkpoint: the column `checkpoint` of a row that is there, or
     /// all of an entry that is no row.
     fn checkpoint(&self) -> Option<&str> {
