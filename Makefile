@@ -32,7 +32,7 @@ NEXTEST := cargo nextest run --workspace --exclude merkle_log
 TEST_SERVER := CONF="fsync = off" scripts/with-postgres.sh $(PRIVATE_PG) env MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-catbird bench-ledger bench-outside fuzz-ledger fuzz-tlog hostile-ledger larger-than-memory catbird-generate test test-long lint test-all test-catbird test-catbird-generated test-crates test-doc test-extension test-install test-loom test-miri test-pure test-server test-tools clean demo-program bench-gateway
+.PHONY: help setup postgres private-install install demo demo-program demo-stop soak soak-ledger bench bench-capture bench-catbird bench-gateway bench-ledger bench-outside fuzz-ledger fuzz-tlog hostile-ledger larger-than-memory catbird-generate test test-long lint test-all test-catbird test-catbird-generated test-crates test-doc test-extension test-install test-loom test-miri test-pure test-server test-tools clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -145,13 +145,13 @@ bench-ledger: ## the account store against other embedded stores, as tables; Roc
 bench-catbird: private-install ## catbird_db against pgbench with the same statements, as one table
 	@scripts/with-postgres.sh $(PRIVATE_PG) cargo bench -q -p catbird_db --bench catbird
 
-bench-outside: private-install ## export, verify and bundles, and what it costs that hashes can be found, as one table
-	cargo build -q --release -p merkle_log_cli
-	@CONF="$$(cat benches/bench.conf)" scripts/with-postgres.sh $(PRIVATE_PG) benches/outside.sh $(CURDIR)/target/release/merkle-log
-
 bench-gateway: private-install ## the gateway on loopback: proofs from the database, tiles from files; needs wrk
 	cargo build --release -p merkle_log_cli
 	@scripts/with-postgres.sh $(PRIVATE_PG) benches/gateway.sh target/release/merkle-log
+
+bench-outside: private-install ## export, verify and bundles, and what it costs that hashes can be found, as one table
+	cargo build -q --release -p merkle_log_cli
+	@CONF="$$(cat benches/bench.conf)" scripts/with-postgres.sh $(PRIVATE_PG) benches/outside.sh $(CURDIR)/target/release/merkle-log
 
 bench-capture: private-install ## what trigger capture costs its writers, as ratios
 	@CONF="merkle_log.databases = '*'" scripts/with-postgres.sh $(PRIVATE_PG) benches/capture.sh

@@ -1,6 +1,6 @@
 //! The same client for async programs: each call runs on a thread that may block.
 
-use crate::{Client, Error, Latest};
+use crate::{Client, Entry, Error, Latest};
 use std::sync::Arc;
 use tlog::{ProofBundle, Proven};
 
@@ -32,7 +32,7 @@ impl AsyncClient {
     ///
     /// # Errors
     /// As there.
-    pub async fn entry(&self, index: u64) -> Result<Vec<u8>, Error> {
+    pub async fn entry(&self, index: u64) -> Result<Entry, Error> {
         self.run(move |client| client.entry(index)).await
     }
 

@@ -1,10 +1,10 @@
 //! What a log is asked, and what is believed of its answers.
 
 use crate::kept::Kept;
-use crate::tiles::{Tiles, get};
+use crate::tiles::{Tiles, get, short_tile};
 use crate::{Error, Retry, Transport};
 use merkle_tree::{
-    LeafIndex, TreeSize, VerifyError, consistency_proof, inclusion_proof, leaf_hash, root,
+    Hash, LeafIndex, TreeSize, VerifyError, consistency_proof, inclusion_proof, leaf_hash, root,
     verify_consistency, verify_inclusion,
 };
 use std::collections::HashMap;
@@ -36,6 +36,40 @@ pub enum Progress {
     Same,
     /// The log grew, and what it had is unchanged.
     Grew { from: TreeSize },
+}
+
+/// An entry that is proven to be in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    LeafData(Vec<u8>),
+    /// The log shows no leaf data of it. There is an entry at this index, and this is its leaf hash.
+    Withheld {
+        leaf_hash: Hash,
+    },
+}
+
+impl Entry {
+    pub fn leaf_data(&self) -> Option<&[u8]> {
+        match self {
+            Entry::LeafData(data) => Some(data),
+            Entry::Withheld { .. } => None,
+        }
+    }
+
+    pub fn leaf_hash(&self) -> Hash {
+        match self {
+            Entry::LeafData(data) => leaf_hash(data),
+            Entry::Withheld { leaf_hash } => *leaf_hash,
+        }
+    }
+
+    /// What has this leaf hash and length 0 in its bundle.
+    fn of_hash(hash: Hash) -> Entry {
+        match hash == leaf_hash(&[]) {
+            true => Entry::LeafData(Vec::new()),
+            false => Entry::Withheld { leaf_hash: hash },
+        }
+    }
 }
 
 const MAX_CHECKPOINT: u64 = 1 << 20;
@@ -87,11 +121,12 @@ impl Client {
     /// If the checkpoint is not valid under the policy, not consistent with the kept one
     /// ([`Error::NotConsistent`]), or older. Then the kept one stays.
     pub fn latest(&self) -> Result<Latest, Error> {
-        let bytes = get(&*self.transport, &self.retry, "checkpoint", MAX_CHECKPOINT)?;
-        let note = SignedNote::from_bytes(&bytes)?;
-        let verified = self.policy.verify(&note)?;
         for _ in 0..ROUNDS {
+            // What is kept is read before the log is asked: what others keep meanwhile may be newer than the answer.
             let kept = self.kept()?;
+            let bytes = get(&*self.transport, &self.retry, "checkpoint", MAX_CHECKPOINT)?;
+            let note = SignedNote::from_bytes(&bytes)?;
+            let verified = self.policy.verify(&note)?;
             let progress = self.progress(kept.as_ref(), &note, &verified.checkpoint)?;
             // Comparing may take long, and is done without the lock: then it is good only for what was compared.
             let lock = self.kept.lock()?;
@@ -111,11 +146,12 @@ impl Client {
         Err(Error::Busy)
     }
 
-    /// An entry of the log, proven to be in the kept checkpoint.
+    /// An entry of the log, proven to be in the kept checkpoint. What has length 0 in its bundle is withheld, unless it
+    /// is empty; then the leaf hash of the log's tile is what is proven.
     ///
     /// # Errors
     /// If there is no such entry, the log does not serve it, or it is not the one that the checkpoint commits to.
-    pub fn entry(&self, index: u64) -> Result<Vec<u8>, Error> {
+    pub fn entry(&self, index: u64) -> Result<Entry, Error> {
         let (_, verified) = self.kept()?.ok_or(Error::NothingKept)?;
         let checkpoint = verified.checkpoint;
         let size = checkpoint.size();
@@ -128,9 +164,13 @@ impl Client {
             _ => return Err(no_such_entry),
         };
         let mut tiles = self.tiles(size);
-        let entry = tiles.entry(index)?;
+        let data = tiles.entry(index)?;
+        let entry = match data.is_empty() {
+            true => Entry::of_hash(tiles.leaf_hash(index)?),
+            false => Entry::LeafData(data),
+        };
         let path = inclusion_proof(&mut tiles, at, size).map_err(read_error)?;
-        verify_inclusion(&leaf_hash(&entry), at, size, &path, checkpoint.root())
+        verify_inclusion(&entry.leaf_hash(), at, size, &path, checkpoint.root())
             .map_err(|why| tlog::Error::Inclusion { index, why })?;
         Ok(entry)
     }
@@ -252,6 +292,6 @@ impl Unproven {
 fn read_error(error: merkle_tree::Error<Error>) -> Error {
     match error {
         merkle_tree::Error::Read(error) => error,
-        _ => Error::Tlog(tlog::Error::Tile("it has fewer hashes than the tree needs")),
+        _ => short_tile(),
     }
 }

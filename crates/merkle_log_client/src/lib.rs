@@ -35,7 +35,7 @@ mod transport;
 
 #[cfg(feature = "tokio")]
 pub use asynchronous::AsyncClient;
-pub use client::{Client, Latest, Progress};
+pub use client::{Client, Entry, Latest, Progress};
 pub use error::Error;
 #[cfg(feature = "http")]
 pub use http::Http;

@@ -43,6 +43,16 @@ impl Tiles<'_> {
         })
     }
 
+    /// The leaf hash at an index of the tree, unverified.
+    pub(crate) fn leaf_hash(&mut self, index: u64) -> Result<Hash, Error> {
+        let tile = TileId {
+            level: 0,
+            index: index / TILE_WIDTH,
+        };
+        let hashes = self.read(tile, (index % TILE_WIDTH) as u8, 1)?;
+        hashes.first().copied().ok_or_else(short_tile)
+    }
+
     /// Where a tile is, with the width that it has in this tree.
     fn path(&self, level: TileLevel, index: u64) -> Result<TilePath, Error> {
         let height = match level {
@@ -69,6 +79,10 @@ impl Tiles<'_> {
             path: tile.to_string(),
         })
     }
+}
+
+pub(crate) fn short_tile() -> Error {
+    tlog::Error::Tile("it has fewer hashes than the tree needs").into()
 }
 
 pub(crate) fn get(

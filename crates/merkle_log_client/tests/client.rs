@@ -1,82 +1,15 @@
-//! What the client believes, keeps and refuses.
+//! What the client believes and refuses.
 
 mod server;
-#[path = "../../tlog/tests/support/mod.rs"]
-mod support;
+mod stage;
 
 use merkle_log_client::*;
+use merkle_tree::leaf_hash;
 use server::{Fault, Server};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-use support::key;
-use support::log::{Log, export, order};
-use tempfile::TempDir;
-use tlog::{Policy, ProofBundle, SignedNote};
-
-const IMPATIENT: Retry = Retry {
-    attempts: 4,
-    first_pause: Duration::from_millis(1),
-    longest_pause: Duration::from_millis(5),
-};
-
-/// A log that grows in a directory, and a client's file.
-struct Stage {
-    directory: TempDir,
-}
-
-impl Stage {
-    fn new() -> Stage {
-        Stage {
-            directory: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    fn exported(&self) -> PathBuf {
-        self.directory.path().join("log")
-    }
-
-    fn kept(&self) -> PathBuf {
-        self.directory.path().join("kept")
-    }
-
-    /// Shows this log from now on.
-    fn show(&self, log: &Log) -> SignedNote {
-        let note = signed(log);
-        export(log, &note, &self.exported());
-        note
-    }
-
-    fn client(&self) -> Client {
-        Client::new(Directory::new(self.exported()), policy(), self.kept()).with_retry(IMPATIENT)
-    }
-
-    fn kept_note(&self) -> String {
-        std::fs::read_to_string(self.kept()).unwrap()
-    }
-}
-
-fn policy() -> Policy {
-    Policy::of_log(key("example.com/log", 1).verifier_key())
-}
-
-fn signed(log: &Log) -> SignedNote {
-    log.signed(&[&key("example.com/log", 1)])
-}
-
-fn orders(size: u64) -> Log {
-    Log::of_orders("example.com/log", size)
-}
-
-/// The log with another entry 3: everything is computed and signed anew.
-fn rewritten(size: u64) -> Log {
-    let mut log = orders(size);
-    log.entries[3] = order(99);
-    log
-}
-
-fn bundle(log: &Log, index: u64) -> ProofBundle {
-    log.bundle(&[index], &[&key("example.com/log", 1)])
-}
+use stage::support::key;
+use stage::support::log::{Log, export, order};
+use stage::*;
+use tlog::Policy;
 
 #[test]
 fn a_log_that_grows_is_followed() {
@@ -252,122 +185,6 @@ fn a_damaged_mirror_does_not_look_like_a_rewritten_log() {
 }
 
 #[test]
-fn a_kept_file_that_cannot_be_read_is_never_replaced() {
-    let stage = Stage::new();
-    stage.show(&orders(20));
-    let stranger = orders(20).signed(&[&key("example.com/log", 7)]).to_string();
-    for content in [b"".as_slice(), b"torn", b"\xff\xfe", stranger.as_bytes()] {
-        std::fs::write(stage.kept(), content).unwrap();
-        assert!(stage.client().latest().is_err());
-        assert_eq!(std::fs::read(stage.kept()).unwrap(), content);
-    }
-    std::fs::remove_file(stage.kept()).unwrap();
-    std::fs::create_dir(stage.kept()).unwrap();
-    assert!(matches!(stage.client().latest(), Err(Error::File { .. })));
-}
-
-#[test]
-fn what_a_crash_left_behind_is_no_checkpoint() {
-    let stage = Stage::new();
-    let note = stage.show(&orders(20));
-    let torn = stage.directory.path().join("kept.new");
-    std::fs::write(&torn, &note.to_string()[..30]).unwrap();
-    assert!(stage.client().kept().unwrap().is_none());
-    stage.client().latest().unwrap();
-    assert_eq!(stage.kept_note(), note.to_string());
-    assert!(!torn.exists());
-}
-
-/// Shows one of two notes of the same tree, so that every call replaces what was kept. Runs until it is killed.
-fn replace_for_ever(directory: &Path) {
-    let notes = [1, 2].map(|time| {
-        support::note(
-            &orders(20).checkpoint_at(orders(20).size()),
-            &signers(),
-            time,
-        )
-    });
-    let exported = directory.join("log");
-    let client = Client::new(Directory::new(&exported), policy(), directory.join("kept"));
-    for note in notes.iter().cycle() {
-        std::fs::write(exported.join("checkpoint"), note.to_string()).unwrap();
-        client.latest().unwrap();
-    }
-}
-
-fn signers() -> [&'static dyn tlog::Signer; 2] {
-    static KEYS: std::sync::LazyLock<[tlog::SigningKey; 2]> =
-        std::sync::LazyLock::new(|| [key("example.com/log", 1), support::witness("w", 2)]);
-    [&KEYS[0], &KEYS[1]]
-}
-
-#[test]
-fn a_client_that_is_killed_at_any_moment_leaves_a_whole_checkpoint() {
-    const DIRECTORY: &str = "REPLACE_FOR_EVER_IN";
-    if let Some(directory) = std::env::var_os(DIRECTORY) {
-        return replace_for_ever(Path::new(&directory));
-    }
-    let stage = Stage::new();
-    stage.show(&orders(20));
-    for round in 0..20 {
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "a_client_that_is_killed_at_any_moment_leaves_a_whole_checkpoint",
-            ])
-            .env(DIRECTORY, stage.directory.path())
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        // It has begun when it has replaced what this writes.
-        let mark = stage.directory.path().join("kept.new");
-        std::fs::write(&mark, "torn").unwrap();
-        while mark.exists() && child.try_wait().unwrap().is_none() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        std::thread::sleep(Duration::from_micros(137 * round));
-        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let (_, verified) = stage.client().kept().unwrap().unwrap();
-        assert_eq!(verified.checkpoint.size().get(), 20);
-        // The lock went with the process.
-        stage.show(&orders(20));
-        stage.client().latest().unwrap();
-    }
-}
-
-#[test]
-fn clients_that_share_a_file_never_go_back() {
-    let stage = Stage::new();
-    let mirrors: Vec<_> = (1..=8)
-        .map(|n| stage.directory.path().join(format!("mirror-{n}")))
-        .collect();
-    for (n, mirror) in (1..).zip(&mirrors) {
-        let log = orders(n * 40);
-        export(&log, &signed(&log), mirror);
-    }
-    let follow = |mirror: &Path| {
-        let client = Client::new(Directory::new(mirror), policy(), stage.kept());
-        for _ in 0..10 {
-            match client.latest() {
-                Ok(_) | Err(Error::Older { .. }) => {}
-                Err(error) => panic!("{error}"),
-            }
-            let size = client.kept().unwrap().unwrap().1.checkpoint.size();
-            let again = client.kept().unwrap().unwrap().1.checkpoint.size();
-            assert!(again >= size);
-        }
-    };
-    std::thread::scope(|scope| {
-        for mirror in &mirrors {
-            scope.spawn(|| follow(mirror));
-        }
-    });
-    assert_eq!(stage.kept_note(), signed(&orders(320)).to_string());
-}
-
-#[test]
 fn entries_are_those_that_the_checkpoint_commits_to() {
     let stage = Stage::new();
     let log = orders(700);
@@ -376,7 +193,7 @@ fn entries_are_those_that_the_checkpoint_commits_to() {
     assert!(matches!(client.entry(0), Err(Error::NothingKept)));
     client.latest().unwrap();
     for index in [0, 255, 256, 511, 512, 699] {
-        assert_eq!(client.entry(index).unwrap(), log.entries[index as usize]);
+        assert_eq!(client.entry(index).unwrap(), entry_of(&log, index));
     }
     for index in [700, 1 << 61, u64::MAX] {
         assert!(
@@ -392,7 +209,40 @@ fn entries_are_those_that_the_checkpoint_commits_to() {
         client.entry(511),
         Err(Error::Tlog(tlog::Error::Inclusion { index: 511, .. }))
     ));
-    assert_eq!(client.entry(510).unwrap(), log.entries[510]);
+    assert_eq!(client.entry(510).unwrap(), entry_of(&log, 510));
+}
+
+#[test]
+fn a_withheld_entry_is_no_fault_of_the_log() {
+    let stage = Stage::new();
+    let mut log = orders(300);
+    log.entries[4] = Vec::new();
+    let note = stage.show(&log);
+    let client = stage.client();
+    client.latest().unwrap();
+    stage.withhold(&log, 0);
+    stage.withhold(&log, 1);
+    for index in [0, 5, 255, 256, 299] {
+        let leaf_hash = leaf_hash(&log.entries[index as usize]);
+        let entry = client.entry(index).unwrap();
+        assert_eq!(entry, Entry::Withheld { leaf_hash });
+        assert_eq!((entry.leaf_data(), entry.leaf_hash()), (None, leaf_hash));
+    }
+    // A log of others may have an empty entry, and that is what is shown.
+    assert_eq!(client.entry(4).unwrap(), Entry::LeafData(Vec::new()));
+    // Nobody can pass an entry off as a withheld one with another hash.
+    for (tile, at, index) in [("tile/0/000", 5, 5), ("tile/0/001.p/44", 43, 299)] {
+        let path = stage.exported().join(tile);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[at * 32] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let refused = client.entry(index);
+        assert!(
+            matches!(&refused, Err(Error::Tlog(tlog::Error::Inclusion { .. }))),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(stage.kept_note(), note.to_string());
 }
 
 #[test]
@@ -404,7 +254,7 @@ fn failures_that_pass_are_outlived_and_others_are_not_repeated() {
     server.next([Fault::Status(503), Fault::Status(429), Fault::HangUp]);
     client.latest().unwrap();
     assert_eq!(server.requests(), 4);
-    assert_eq!(client.entry(299).unwrap(), order(299));
+    assert_eq!(client.entry(299).unwrap(), Entry::LeafData(order(299)));
     // What has not changed takes one request.
     server.reset();
     assert_eq!(client.latest().unwrap().progress, Progress::Same);
@@ -443,7 +293,14 @@ async fn async_programs_have_the_same_client() {
     stage.show(&orders(300));
     let client = AsyncClient::from(stage.client());
     assert_eq!(client.latest().await.unwrap().progress, Progress::First);
-    assert_eq!(client.entry(7).await.unwrap(), order(7));
+    assert_eq!(client.entry(7).await.unwrap(), Entry::LeafData(order(7)));
+    stage.withhold(&orders(300), 0);
+    assert_eq!(
+        client.entry(8).await.unwrap(),
+        Entry::Withheld {
+            leaf_hash: leaf_hash(&order(8))
+        }
+    );
     assert!(client.verify(bundle(&orders(20), 3)).await.is_ok());
     stage.show(&rewritten(400));
     assert!(matches!(

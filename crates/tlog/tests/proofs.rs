@@ -167,13 +167,12 @@ fn consistency_proofs_prove_what_the_vectors_say() {
         );
     }
     for vector in vectors("bad_consistency") {
-        let json = ConsistencyBundle::from_json(text(&vector, "json").as_bytes()).unwrap();
-        assert_eq!(
-            json,
-            ConsistencyBundle::from_cbor(&unhex(text(&vector, "cbor"))).unwrap()
-        );
+        let json = ConsistencyBundle::from_json(text(&vector, "json").as_bytes());
+        if let Some(cbor) = vector["cbor"].as_str() {
+            assert_eq!(json, ConsistencyBundle::from_cbor(&unhex(cbor)));
+        }
         let error = json
-            .verify(&policy(&vector))
+            .and_then(|proof| proof.verify(&policy(&vector)))
             .expect_err(text(&vector, "name"));
         assert_eq!(
             variant(&error),

@@ -23,6 +23,7 @@ const BUNDLE = "merkle_log/proof-bundle@v1";
 const CONSISTENCY = "merkle_log/consistency@v1";
 const MAX_SIZE = 2n ** 62n - 1n;
 const MAX_LEVELS = 8;
+const MAX_ENTRIES = 10_000;
 const MAX_PATH = 62;
 const MAX_SIGNATURES = 100;
 
@@ -327,7 +328,8 @@ function parseBundle(value, as, level = 0) {
   form(value.format === BUNDLE, `its format is not ${BUNDLE}`);
   form(level < MAX_LEVELS, "too many bundles are nested");
   const nodes = list(value.nodes).map((node) => hash(as.bytes(node)));
-  const entries = list(value.entries).map((entry) => parseEntry(entry, nodes, as));
+  form(list(value.entries).length <= MAX_ENTRIES, "it has too many entries");
+  const entries = value.entries.map((entry) => parseEntry(entry, nodes, as));
   const needed = [...new Set(entries.flatMap(({ places }) => places))];
   const distinct = new Set(nodes.map(hex)).size === nodes.length;
   form(distinct && needed.length === nodes.length && needed.every((place, i) => place === i), "the nodes are not those of the paths, each once and in their order");

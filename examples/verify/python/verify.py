@@ -15,6 +15,16 @@ import sys
 import uuid
 
 
+MAX_SIZE = 2**62 - 1
+MAX_LEVELS = 8
+MAX_ENTRIES = 10_000
+MAX_SIGNATURES = 100
+MAX_LEAF_DATA = 65535
+MAX_NESTING = 127
+KINDS = ("insert", "update", "delete", "truncate", "hash", "redact", "administration")
+CONTEXT = {"salt", "at", "app", "xid", "user"}
+
+
 class Refused(Exception):
     """What is claimed is not proven."""
 
@@ -70,6 +80,35 @@ def ed25519_verifies(key, message, signature):
     return s < L and same
 
 
+# JSON, of which the formats have objects, lists, texts and natural numbers.
+def natural(digits):
+    require(not digits.startswith("-"), "a negative number")
+    return int(digits)
+
+
+def distinct(members):
+    value = dict(members)
+    require(len(value) == len(members), "a field is there twice")
+    return value
+
+
+def no_such_value(text):
+    raise Refused(f"the format has no {text}")
+
+
+def parse_json(text):
+    return json.loads(text, object_pairs_hook=distinct, parse_int=natural, parse_float=no_such_value, parse_constant=no_such_value)
+
+
+def is_text(value):
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def listed(value):
+    require(isinstance(value, list), "not a list")
+    return value
+
+
 # Base64, numbers, hashes.
 def unbase64(text):
     decoded = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
@@ -84,7 +123,7 @@ def unhash(text):
 
 
 def number(text):
-    require(isinstance(text, str) and re.fullmatch(r"0|[1-9][0-9]*", text) is not None, "not a decimal number")
+    require(isinstance(text, str) and re.fullmatch(r"0|[1-9][0-9]{0,19}", text) is not None, "not a decimal number")
     return int(text)
 
 
@@ -98,34 +137,47 @@ def node(left, right):
 
 # Notes and checkpoints.
 def parse_key(text):
+    require(text.count("+") >= 2, "not a verifier key")
     name, key_id, key = text.split("+", 2)
     key = unbase64(key)
-    require(sha256(name.encode(), b"\n", key)[:4].hex() == key_id and key[0] == 1 and len(key) == 33, "not an Ed25519 key")
+    require(len(key) == 33 and key[0] == 1 and sha256(name.encode(), b"\n", key)[:4].hex() == key_id, "not an Ed25519 key")
     return name, key_id, key[1:]
 
 
-def checkpoint(note, keys):
-    """Origin, size, root and text of a note that a known log has signed."""
-    require(isinstance(note, str) and re.search(r"[\x00-\x09\x0b-\x1f]", note) is None, "control characters")
+def parse_note(note):
+    """Text and signatures (name, key id, payload) of a note, unverified."""
+    require(is_text(note) and re.search(r"[\x00-\x09\x0b-\x1f]", note) is None, "control characters")
     text, separator, signatures = note.rpartition("\n\n")
     require(separator and signatures.endswith("\n"), "not a signed note")
-    text += "\n"
-    origin, size, root, *extensions = text[:-1].split("\n")
-    require(origin and "" not in extensions, "not a checkpoint")
-    known = [key for key in keys if key[0] == origin]
-    require(known, f"no key is known for {origin}")
-    verified = 0
-    for line in signatures[:-1].split("\n"):
+    lines = signatures[:-1].split("\n")
+    require(len(lines) <= MAX_SIGNATURES, "too many signatures")
+    found = []
+    for line in lines:
         match = re.fullmatch(r"— (\S+) (\S+)", line)
         require(match and "+" not in match[1], "not a signature line")
         blob = unbase64(match[2])
         require(len(blob) > 4, "no signature")
-        for name, key_id, key in known:
-            if (match[1], blob[:4].hex()) == (name, key_id):
-                require(ed25519_verifies(key, text.encode(), blob[4:]), "a signature is false")
+        found.append((match[1], blob[:4].hex(), blob[4:]))
+    return text + "\n", found
+
+
+def checkpoint(note, keys):
+    """Origin, size, root and text of a note that a known log has signed."""
+    text, signatures = parse_note(note)
+    origin, size, root, *extensions = text[:-1].split("\n")
+    size, root = number(size), unhash(root)
+    require(origin and "" not in extensions and size <= MAX_SIZE, "not a checkpoint")
+    require(size > 0 or root == sha256(), "not the root of an empty tree")
+    known = [key for key in keys if key[0] == origin]
+    require(known, f"no key is known for {origin}")
+    verified = 0
+    for name, key_id, payload in signatures:
+        for known_name, known_id, key in known:
+            if (name, key_id) == (known_name, known_id):
+                require(ed25519_verifies(key, text.encode(), payload), "a signature is false")
                 verified += 1
     require(verified, f"no known key of {origin} has signed")
-    return origin, number(size), unhash(root), text
+    return origin, size, root, text
 
 
 # Proofs (RFC 9162 §2.1.3.2 and §2.1.4.2).
@@ -169,36 +221,51 @@ def check_consistency(old_size, old_root, new_size, new_root, path):
 
 
 # Leaf data (docs/leaf-format.md): CBOR, as far as columns are looked at.
-def cbor(data, at=0):
-    """The value at `at`, and where it ends."""
+def cbor(data, at=0, depth=0):
+    """The value at `at` in the one form that it has, and where it ends."""
+    require(depth <= MAX_NESTING, "not leaf data")
     major, info, at = data[at] >> 5, data[at] & 31, at + 1
     width = {24: 1, 25: 2, 26: 4, 27: 8}.get(info, 0)
-    require(info <= 27, "not leaf data")
+    require(info <= 27 and at + width <= len(data), "not leaf data")
     value, at = int.from_bytes(data[at:at + width], "big") if width else info, at + width
+    if major == 7:
+        require(width > 1 or info in (20, 21, 22), "not leaf data")
+        return ("simple", value), at
+    require(not width or value >= (24 if width == 1 else 1 << 4 * width), "not the shortest form")
     if major in (0, 1):
         return (value if major == 0 else -1 - value), at
+    if major == 6:
+        content, at = cbor(data, at, depth + 1)
+        return ("tag", value, content), at
+    require(value <= len(data) - at, "not leaf data")
     if major in (2, 3):
         content = data[at:at + value]
         return (content.decode() if major == 3 else content), at + value
-    if major in (4, 5):
-        items = []
-        for _ in range(value * (major - 3)):
-            item, at = cbor(data, at)
-            items.append(item)
-        return (items if major == 4 else dict(zip(items[::2], items[1::2]))), at
-    if major == 6:
-        content, at = cbor(data, at)
-        return ("tag", value, content), at
-    return ("simple", value), at
+    items, starts = [], []
+    for _ in range(value * (major - 3)):
+        starts.append(at)
+        item, at = cbor(data, at, depth + 1)
+        items.append(item)
+    if major == 4:
+        return items, at
+    names = [data[start:end] for start, end in zip(starts[::2], starts[1::2])]
+    require(all(a < b for a, b in zip(names, names[1:])) and all(map(is_text, items[::2])), "not the one form of a map")
+    return dict(zip(items[::2], items[1::2])), at
 
 
 def row(data):
     """Source, kind and columns of leaf data of format 1; None for other data."""
     try:
+        require(len(data) <= MAX_LEAF_DATA, "too long")
         value, end = cbor(data)
-        return value[1:4] if end == len(data) and value[0] == 1 and len(value) in (4, 5) else None
-    except (Refused, IndexError, TypeError, ValueError, RecursionError):
+    except (Refused, IndexError, ValueError):
         return None
+    if end != len(data) or not isinstance(value, list) or len(value) not in (4, 5) or value[0] != 1:
+        return None
+    source, kind, columns = value[1:4]
+    held = isinstance(columns, dict) or (isinstance(columns, bytes) and len(columns) == 32)
+    context = len(value) == 4 or (isinstance(value[4], dict) and 0 < len(value[4]) and set(value[4]) <= CONTEXT)
+    return (source, kind, columns) if is_text(source) and kind in KINDS and held and context else None
 
 
 def check_label(entry, found):
@@ -218,39 +285,54 @@ def fields(value, required, optional=()):
     require(isinstance(value, dict) and set(required) <= set(value) <= set(required) | set(optional), "not the fields of the format")
 
 
-def verify_bundle(bundle, keys):
+def check_label_form(entry):
+    require(("source" in entry) == ("key" in entry), "source or key alone")
+    pairs = listed(entry.get("key", []))
+    require(all(isinstance(pair, list) and len(pair) == 2 and all(map(is_text, pair)) for pair in pairs), "not a key")
+    require(is_text(entry.get("source", "")), "source is no text")
+    require(len({name for name, _ in pairs}) == len(pairs), "a key column twice")
+
+
+def verify_entry(entry, nodes, size, root):
+    fields(entry, ["index", "path"], ["leaf_data", "leaf_hash", "source", "key"])
+    require(("leaf_data" in entry) != ("leaf_hash" in entry), "not one of leaf_data and leaf_hash")
+    check_label_form(entry)
+    data = unbase64(entry["leaf_data"]) if "leaf_data" in entry else None
+    leaf_hash = unhash(entry["leaf_hash"]) if data is None else sha256(b"\x00", data)
+    index = number(entry["index"])
+    require(index < MAX_SIZE, "the index is beyond the largest tree")
+    check_inclusion(leaf_hash, index, size, [nodes[place] for place in entry["path"]], root)
+    if data is not None:
+        check_label(entry, row(data))
+    return index, leaf_hash, data
+
+
+def check_hub(entries, text):
+    require(len(entries) == 1 and entries[0][2] is not None, "the hub's entry is not there")
+    found = row(entries[0][2])
+    held = entries[0][2].decode() if found is None else None
+    if found is not None and found[1] in ("insert", "update") and isinstance(found[2], dict):
+        held = found[2].get("checkpoint")
+    require(isinstance(held, str), "the hub's entry holds no checkpoint")
+    require(held == text or parse_note(held)[0] == text, "the hub holds another checkpoint")
+
+
+def verify_bundle(bundle, keys, level=1):
     """What is proven: origin, size, and of each entry index, leaf hash, leaf data if they are there."""
     fields(bundle, ["format", "checkpoint", "nodes", "entries"], ["hub"])
     require(bundle["format"] == "merkle_log/proof-bundle@v1", "another format")
+    require(level <= MAX_LEVELS, "too many bundles are nested")
     origin, size, root, text = checkpoint(bundle["checkpoint"], keys)
-    nodes = [unhash(each) for each in bundle["nodes"]]
-    places = [place for entry in bundle["entries"] for place in entry["path"]]
+    nodes = [unhash(each) for each in listed(bundle["nodes"])]
+    require(0 < len(listed(bundle["entries"])) <= MAX_ENTRIES, "no entries, or too many")
+    places = [place for entry in bundle["entries"] for place in listed(entry["path"])]
+    require(all(type(place) is int for place in places), "a place is no number")
     require(list(dict.fromkeys(places)) == list(range(len(nodes))) and len(set(nodes)) == len(nodes), "not the nodes of the paths")
-    proven = []
-    for entry in bundle["entries"]:
-        fields(entry, ["index", "path"], ["leaf_data", "leaf_hash", "source", "key"])
-        require(("leaf_data" in entry) != ("leaf_hash" in entry), "not one of leaf_data and leaf_hash")
-        require(("source" in entry) == ("key" in entry), "source or key alone")
-        names = [name for name, _ in entry.get("key", [])]
-        require(len(set(names)) == len(names), "a key column twice")
-        data = unbase64(entry["leaf_data"]) if "leaf_data" in entry else None
-        leaf_hash = unhash(entry["leaf_hash"]) if data is None else sha256(b"\x00", data)
-        index = number(entry["index"])
-        require(not proven or proven[-1][0] < index, "entries out of order")
-        check_inclusion(leaf_hash, index, size, [nodes[place] for place in entry["path"]], root)
-        if data is not None:
-            check_label(entry, row(data))
-        proven.append((index, leaf_hash, data))
-    require(proven, "no entries")
+    proven = [verify_entry(entry, nodes, size, root) for entry in bundle["entries"]]
+    require(all(a[0] < b[0] for a, b in zip(proven, proven[1:])), "entries out of order")
     if "hub" in bundle:
-        *_, entries = verify_bundle(bundle["hub"], keys)
-        require(len(entries) == 1 and entries[0][2] is not None, "the hub's entry is not there")
-        found = row(entries[0][2])
-        held = entries[0][2].decode(errors="replace") if found is None else None
-        if found is not None and found[1] in ("insert", "update") and isinstance(found[2], dict):
-            held = found[2].get("checkpoint")
-        require(isinstance(held, str), "the hub's entry holds no checkpoint")
-        require(text in (held, held.rpartition("\n\n")[0] + "\n"), "the hub holds another checkpoint")
+        *_, entries = verify_bundle(bundle["hub"], keys, level + 1)
+        check_hub(entries, text)
     return origin, size, root, proven
 
 
@@ -259,13 +341,13 @@ def verify_consistency(proof, keys):
     require(proof["format"] == "merkle_log/consistency@v1", "another format")
     old, new = checkpoint(proof["old"], keys), checkpoint(proof["new"], keys)
     require(old[0] == new[0], "checkpoints of two logs")
-    check_consistency(old[1], old[2], new[1], new[2], [unhash(each) for each in proof["path"]])
+    check_consistency(old[1], old[2], new[1], new[2], [unhash(each) for each in listed(proof["path"])])
     return new[0], old[1], new[1]
 
 
 def verify(text, keys):
     try:
-        document = json.loads(text)
+        document = parse_json(text.decode() if isinstance(text, bytes) else text)
         kind = verify_consistency if isinstance(document, dict) and "old" in document else verify_bundle
         return kind(document, keys)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -314,7 +396,7 @@ def main(first, path):
     if first == "--vectors":
         return 0 if check_vectors(path) else 1
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, "rb") as file:
             found = verify(file.read(), [parse_key(key) for key in first.split(",")])
     except Refused as error:
         print(f"NOT PROVEN: {error}")

@@ -104,7 +104,7 @@ impl Label {
                 "the leaf data have no such key column",
             ))?;
             if let Cbor::Integer(value) = value
-                && text.parse::<i128>().is_ok()
+                && is_integer(text)
                 && *text != value.to_string()
             {
                 return Err(Error::Contradiction("the leaf data have another key"));
@@ -112,6 +112,12 @@ impl Label {
         }
         Ok(())
     }
+}
+
+/// Whether a text is digits, with or without a sign.
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit())
 }
 
 impl BundleLeaf {

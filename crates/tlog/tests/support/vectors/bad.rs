@@ -2,7 +2,7 @@
 
 use super::super::log::{Log, label, order};
 use super::super::note;
-use super::{Cast, checkpoint_row, hex};
+use super::{Cast, checkpoint_row, hex, strict};
 use leaf_format::Kind;
 use serde_json::{Value as Json, json};
 use tlog::*;
@@ -394,6 +394,9 @@ pub fn bad(cast: &Cast) -> Vec<Json> {
     }
     for (name, text) in malformed_json(cast) {
         vectors.push(json!({"name": name, "policy": policy, "error": "ProofBundle", "json": text}));
+    }
+    for (name, error, text) in strict::bad(cast) {
+        vectors.push(json!({"name": name, "policy": policy, "error": error, "json": text}));
     }
     for (name, cbor) in malformed_cbor(cast) {
         vectors.push(

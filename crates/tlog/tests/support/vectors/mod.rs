@@ -1,6 +1,7 @@
 //! The content of `docs/proof-format-vectors.json`. Keys and trees are fixed, so that it is always the same.
 
 mod bad;
+mod strict;
 
 use super::log::{Log, label, row};
 use super::{key, witness};
@@ -172,6 +173,8 @@ fn good(cast: &Cast) -> Vec<Json> {
                 .to_vec()
         }),
     );
+    let at_the_limits = strict::good(cast).into_iter();
+    bundles.extend(at_the_limits.map(|(name, bundle)| (name.to_owned(), plain.clone(), bundle)));
     bundles
         .into_iter()
         .map(|(name, policy, bundle)| {
@@ -283,7 +286,10 @@ fn consistency(cast: &Cast) -> (Vec<Json>, Vec<Json>) {
     let bad = bad.iter().map(|(name, error, bundle)| {
         json!({"name": name, "policy": policy, "error": error, "json": bundle.to_json(), "cbor": hex(&bundle.to_cbor())})
     });
-    (good, bad.collect())
+    let malformed = strict::bad_consistency(cast).into_iter().map(
+        |(name, error, text)| json!({"name": name, "policy": policy, "error": error, "json": text}),
+    );
+    (good, bad.chain(malformed).collect())
 }
 
 /// The whole file.
