@@ -385,6 +385,7 @@ CREATE TABLE @extschema@.merkle_database (
     timeline          integer     NOT NULL,
     since             timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     left_at           timestamptz,
+    is_copy           boolean     NOT NULL DEFAULT false,
     PRIMARY KEY (system_identifier, database_oid)
 ) USING heap;
 
@@ -620,6 +621,7 @@ COMMENT ON TABLE @extschema@.verification_source_partitions IS 'The partitions t
 COMMENT ON COLUMN @extschema@.verification_source_partitions.condition IS 'What the partition''s rows fulfil, as SQL over the columns of the key.';
 COMMENT ON COLUMN @extschema@.verification_source_partitions.to_leaf_index IS 'Entries from this leaf index on are not of the partition''s rows; NULL while it is attached.';
 COMMENT ON TABLE @extschema@.merkle_database IS 'The database whose logs these are, and those whose they were before.';
+COMMENT ON COLUMN @extschema@.merkle_database.is_copy IS 'It was adopted as a copy of another database, whose origins are not its own.';
 COMMENT ON COLUMN @extschema@.merkle_database.left_at IS 'When adopt_database said that another database took its place; NULL for the present one.';
 COMMENT ON COLUMN @extschema@.merkle_log_status.lag_rows IS 'Rows that wait to be logged, as far as they are counted: 10000 means at least 10000. NULL where a source cannot be asked; merkle_log_health() says why.';
 COMMENT ON VIEW @extschema@.merkle_log_leaves IS 'The leaf hashes of all logs.';

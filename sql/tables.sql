@@ -286,6 +286,7 @@ CREATE TABLE @extschema@.merkle_database (
     timeline          integer     NOT NULL,
     since             timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     left_at           timestamptz,
+    is_copy           boolean     NOT NULL DEFAULT false,
     PRIMARY KEY (system_identifier, database_oid)
 ) USING heap;
 

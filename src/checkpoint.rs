@@ -3,10 +3,13 @@
 //! What is signed cannot be taken back, and whoever sees two roots of one size has proof that the log forks. So before
 //! a head is signed, it is flushed here and on synchronous standbys; its root is computed again from the entries on top
 //! of the last checkpoint ([`recompute`]); and it must contain every checkpoint that is known to have been signed, also
-//! by a server that this one was restored from or that it took over from ([`accept`]). One signs at a time, and no
-//! standby does.
+//! by a server that this one was restored from or that it took over from ([`accept`]), or by another database of this
+//! server ([`memory`]). One signs at a time, and no standby does. What is signed is committed before anyone is given it
+//! ([`signer`]): a transaction that is rolled back takes no signature back.
 
+mod memory;
 pub mod recompute;
+mod signer;
 pub mod signing_key;
 
 use crate::administration::{self, ADMINISTRATION, Act};
@@ -22,69 +25,183 @@ use crate::settings;
 use crate::store::checkpoints::{self, Accepted, Stored};
 use crate::store::heads::{self, Head};
 use crate::store::tree::{TreeReader, tree_error, tree_size};
+use memory::Memory;
 use merkle_tree::Hash;
-use tlog::{Checkpoint, SignedNote, VerifierKey};
+use tlog::{Checkpoint, Signature, SignedNote, SigningKey, VerifierKey};
 
 /// The newest checkpoint, after signing what is new; on a standby, the newest that was signed.
 pub fn newest(session: &Session, name: &str) -> Result<String, Error> {
-    if !server::in_recovery() {
-        return sign(session, name);
-    }
     let log = logs::by_name(session, Snapshot::Statement, name)?;
-    let latest = checkpoints::latest(session, Snapshot::Statement, &log);
-    let none = || CheckpointError::NoCheckpoint {
-        log: log.name.clone(),
-        size: "any".to_owned(),
-    };
-    latest
-        .map(|c| c.note)
-        .ok_or_else(|| Error::Checkpoint(none()))
+    if server::in_recovery() {
+        let latest = checkpoints::latest(session, Snapshot::Statement, &log);
+        return latest.map(|c| c.note).ok_or_else(|| {
+            Error::Checkpoint(CheckpointError::NoCheckpoint {
+                log: log.name,
+                size: "any".to_owned(),
+            })
+        });
+    }
+    batch::check_writable(name)?;
+    identity::look(session)?;
+    if logs::row_writer(session, &log)?.is_some_and(xact::is_own) {
+        return Err(uncommitted(&log));
+    }
+    match examine(session, &log)? {
+        Examined::Signed(note) => Ok(note),
+        Examined::Due(_) => signer::sign(name),
+    }
 }
 
-/// Signs the log's latest head, unless that was done. The caller commits soon: others who sign wait.
+fn uncommitted(log: &Log) -> Error {
+    let log = log.name.clone();
+    Error::Checkpoint(CheckpointError::Uncommitted { log })
+}
+
+/// What there is to sign of a log.
+enum Examined {
+    /// Nothing: this is the newest checkpoint.
+    Signed(String),
+    Due(Box<Due>),
+}
+
+struct Due {
+    head: Head,
+    last: Option<Stored>,
+    origin: String,
+    key: SigningKey,
+}
+
+/// That the log may be signed as it is, and what is new.
+fn examine(session: &Session, log: &Log) -> Result<Examined, Error> {
+    let (head, writer) = heads::stored(session, Snapshot::Fresh, log)?;
+    if xact::is_own(writer) {
+        return Err(uncommitted(log));
+    }
+    let last = checkpoints::latest(session, Snapshot::Fresh, log);
+    let known = checkpoints::accepted(session, Snapshot::Fresh, log)?;
+    for known in &known {
+        contains(session, log, &head, known)?;
+    }
+    if let Some(last) = &last {
+        contains(session, log, &head, &last.known(log)?)?;
+    }
+    let of_another = |last: &&Stored| {
+        let given = checkpoints::given_origin(session, Snapshot::Fresh, log);
+        given.as_ref() != Some(&last.origin)
+    };
+    match last.filter(|last| last.tree_size == head.tree_size) {
+        // What the original of a copy has signed is as true here.
+        Some(last) if of_another(&&last) => Ok(Examined::Signed(last.note)),
+        Some(last) => match signing_key::configured(&last.origin)? {
+            Some(key) if !last.is_signed_by(&key.verifier_key()) => {
+                Ok(Examined::Due(Box::new(Due {
+                    head,
+                    origin: last.origin.clone(),
+                    last: Some(last),
+                    key,
+                })))
+            }
+            _ => Ok(Examined::Signed(last.note)),
+        },
+        None => {
+            let origin = origin(session, Snapshot::Fresh, log)?;
+            Ok(Examined::Due(Box::new(Due {
+                head,
+                last: checkpoints::latest(session, Snapshot::Fresh, log),
+                key: signing_key::of_log(&origin)?,
+                origin,
+            })))
+        }
+    }
+}
+
+/// Why nothing of the log would be signed now; `None` if it would be.
+pub fn problem(session: &Session, log: &Log) -> Option<String> {
+    let looked = || identity::look(session).and_then(|()| examine(session, log).map(|_| ()));
+    looked().err().map(|error| error.to_string())
+}
+
+/// Signs the log's latest head, unless that was done. The caller commits before anyone is given the note, and soon:
+/// others who sign wait.
 pub fn sign(session: &Session, name: &str) -> Result<String, Error> {
     batch::check_writable(name)?;
     identity::check(session)?;
     let log = logs::by_name(session, Snapshot::Fresh, name)?;
     lock(session, &log)?;
-    let (head, writer) = heads::stored(session, Snapshot::Fresh, &log)?;
-    if xact::is_own(writer) {
-        let log = log.name;
-        return Err(Error::Checkpoint(CheckpointError::Uncommitted { log }));
-    }
-    let last = checkpoints::latest(session, Snapshot::Fresh, &log);
-    let signed = match &last {
-        None => None,
-        Some(last) => Some((last.tree_size, last.root(&log)?)),
+    let due = match examine(session, &log)? {
+        Examined::Signed(note) => return Ok(note),
+        Examined::Due(due) => due,
     };
-    let known = checkpoints::accepted(session, Snapshot::Fresh, &log)?;
-    let own = signed.map(|(tree_size, root)| Accepted { tree_size, root });
-    for known in known.iter().chain(&own) {
-        contains(session, &log, &head, known)?;
-    }
-    if let Some(last) = last.filter(|last| last.tree_size == head.tree_size) {
-        return Ok(last.note);
-    }
-    let origin = origin(session, Snapshot::Fresh, &log)?;
-    let key = signing_key::of_log(&origin)?;
-    recompute::check(session, &log, &head, signed)?;
-    remember_origin(session, &log, &origin)?;
-    let checkpoint = Checkpoint::new(&origin, tree_size(&log, head.tree_size)?, head.root);
-    let text = checkpoint.map_err(|e| note_error(&e))?.to_string();
-    let row = Stored {
-        tree_size: head.tree_size,
-        root: head.root.as_bytes().to_vec(),
+    let Due {
+        head,
+        last,
         origin,
-        note: text.clone(),
-        verifier_key: key.verifier_key().to_string(),
+        key,
+    } = *due;
+    let memory = Memory::lock(&log.name, &origin)?;
+    check_memory(session, &log, &head, &memory, &origin)?;
+    let again = last
+        .as_ref()
+        .filter(|last| last.tree_size == head.tree_size);
+    let mut note = match again {
+        // The key was replaced: the same checkpoint is signed by the new one as well.
+        Some(last) => last.note.parse().map_err(|e| note_error(&e))?,
+        None => {
+            let signed = last.as_ref().map(|last| last.known(&log)).transpose()?;
+            recompute::check(session, &log, &head, signed.map(|k| (k.tree_size, k.root)))?;
+            remember_origin(session, &log, &origin)?;
+            let size = tree_size(&log, head.tree_size)?;
+            let checkpoint =
+                Checkpoint::new(&origin, size, head.root).map_err(|e| note_error(&e))?;
+            let text = checkpoint.to_string();
+            let row = Stored {
+                tree_size: head.tree_size,
+                root: head.root.as_bytes().to_vec(),
+                origin,
+                note: text.clone(),
+                verifier_key: key.verifier_key().to_string(),
+            };
+            checkpoints::insert(session, &log, &row);
+            SignedNote::new(&text).map_err(|e| note_error(&e))?
+        }
     };
-    checkpoints::insert(session, &log, &row);
+    if again.is_some() {
+        // So that there is something to flush, as for a new one.
+        checkpoints::set_note(session, &log, head.tree_size, &note.to_string());
+    }
     make_durable(&log)?;
-    let mut note = SignedNote::new(&text).map_err(|e| note_error(&e))?;
     note.sign(&key, 0).map_err(|e| note_error(&e))?;
-    let note = note.to_string();
-    checkpoints::set_note(session, &log, row.tree_size, &note);
-    Ok(note)
+    checkpoints::set_note(session, &log, head.tree_size, &note.to_string());
+    memory.replace(server::database_name(), &note)?;
+    Ok(note.to_string())
+}
+
+/// That the log contains what this server has signed under the origin, whichever of its databases it was.
+fn check_memory(
+    session: &Session,
+    log: &Log,
+    head: &Head,
+    memory: &Memory,
+    origin: &str,
+) -> Result<(), Error> {
+    let Some(newest) = memory.newest()? else {
+        return Ok(());
+    };
+    let known = Accepted {
+        tree_size: newest.checkpoint.size().get() as i64,
+        root: *newest.checkpoint.root(),
+    };
+    contains(session, log, head, &known).map_err(|error| match error {
+        Error::Checkpoint(CheckpointError::LostTail { .. } | CheckpointError::Rewritten { .. }) => {
+            Error::Checkpoint(CheckpointError::SignedElsewhere {
+                log: log.name.clone(),
+                origin: origin.to_owned(),
+                database: newest.database,
+                size: known.tree_size,
+            })
+        }
+        error => error,
+    })
 }
 
 fn lock(session: &Session, log: &Log) -> Result<(), Error> {
@@ -145,17 +262,18 @@ fn root_at(session: &Session, log: &Log, head: &Head, size: i64) -> Result<Hash,
     merkle_tree::root(&mut reader, tree_size(log, size)?).map_err(|e| tree_error(log, e))
 }
 
-/// The log's name outside: that of its checkpoints, the one that it was given, or one by `merkle_log.origin_prefix`.
+/// The log's name outside: the one that it was given or has signed under, or one by `merkle_log.origin_prefix`. A log of
+/// a copy has none until it is given one.
 pub fn origin(session: &Session, snapshot: Snapshot, log: &Log) -> Result<String, Error> {
-    let signed = checkpoints::latest(session, snapshot, log).map(|c| c.origin);
-    let given = signed.or_else(|| checkpoints::given_origin(session, snapshot, log));
-    if let Some(origin) = given {
+    if let Some(origin) = checkpoints::given_origin(session, snapshot, log) {
         return Ok(origin);
     }
-    let prefix = settings::origin_prefix().ok_or_else(|| {
-        let log = log.name.clone();
-        Error::Checkpoint(CheckpointError::NoOrigin { log })
-    })?;
+    let of_log = |what: fn(String) -> CheckpointError| Error::Checkpoint(what(log.name.clone()));
+    if identity::is_copy(session, snapshot) {
+        return Err(of_log(|log| CheckpointError::OriginOfCopy { log }));
+    }
+    let prefix =
+        settings::origin_prefix().ok_or_else(|| of_log(|log| CheckpointError::NoOrigin { log }))?;
     let origin = format!("{prefix}/{}", log.name);
     check_origin(session, &origin, Some(log.id))?;
     Ok(origin)
@@ -183,9 +301,11 @@ pub fn check_origin(session: &Session, origin: &str, log_id: Option<i32>) -> Res
 
 /// That a log may get this origin: it has no checkpoints under another.
 pub fn check_new_origin(session: &Session, log: &Log, origin: &str) -> Result<(), Error> {
-    check_origin(session, origin, Some(log.id))?;
+    let own = checkpoints::given_origin(session, Snapshot::Fresh, log);
+    // Where the log has none, its checkpoints are those of the original of a copy.
+    check_origin(session, origin, own.as_ref().map(|_| log.id))?;
     match checkpoints::latest(session, Snapshot::Fresh, log) {
-        Some(last) if last.origin != origin => {
+        Some(last) if Some(&last.origin) == own.as_ref() && last.origin != origin => {
             Err(Error::Checkpoint(CheckpointError::OriginFixed {
                 log: log.name.clone(),
                 origin: last.origin,
@@ -208,17 +328,20 @@ fn remember_origin(session: &Session, log: &Log, origin: &str) -> Result<(), Err
     Ok(())
 }
 
-/// The key by which the log's checkpoints are verified: that of the key file, or the one that signed last.
+/// The key by which the newest checkpoint of the log is verified; before the first, that of the key file. Of a checkpoint
+/// that two keys have signed, the one of the file.
 pub fn verifier_key(session: &Session, name: &str) -> Result<String, Error> {
     let log = logs::by_name(session, Snapshot::Statement, name)?;
-    let last = checkpoints::latest(session, Snapshot::Statement, &log).map(|c| c.verifier_key);
-    match last {
-        Some(key) if server::in_recovery() || settings::signing_key_file().is_none() => Ok(key),
-        _ => {
-            let origin = origin(session, Snapshot::Statement, &log)?;
-            Ok(signing_key::of_log(&origin)?.verifier_key().to_string())
-        }
-    }
+    let Some(last) = checkpoints::latest(session, Snapshot::Statement, &log) else {
+        let origin = origin(session, Snapshot::Statement, &log)?;
+        return Ok(signing_key::of_log(&origin)?.verifier_key().to_string());
+    };
+    let current = signing_key::configured(&last.origin).ok().flatten();
+    let current = current.map(|key| key.verifier_key());
+    Ok(match current.filter(|key| last.is_signed_by(key)) {
+        Some(key) => key.to_string(),
+        None => last.verifier_key,
+    })
 }
 
 /// How a log stands to a checkpoint that is known outside.
@@ -227,6 +350,8 @@ pub enum Standing {
     Contained,
     LostTail,
     Rewritten,
+    /// Nobody can say: the entries that would tell were pruned.
+    Pruned,
 }
 
 impl Standing {
@@ -235,6 +360,7 @@ impl Standing {
             Standing::Contained => "contained",
             Standing::LostTail => "lost_tail",
             Standing::Rewritten => "rewrote_history",
+            Standing::Pruned => "pruned",
         }
     }
 }
@@ -252,14 +378,22 @@ pub fn accept(session: &Session, text: &str) -> Result<Standing, Error> {
         tree_size: checkpoint.size().get() as i64,
         root: *checkpoint.root(),
     };
-    checkpoints::accept(session, &log, &accepted, text);
     let head = heads::latest(session, Snapshot::Fresh, &log)?;
-    match contains(session, &log, &head, &accepted) {
-        Ok(()) => Ok(Standing::Contained),
-        Err(Error::Checkpoint(CheckpointError::LostTail { .. })) => Ok(Standing::LostTail),
-        Err(Error::Checkpoint(CheckpointError::Rewritten { .. })) => Ok(Standing::Rewritten),
-        Err(error) => Err(error),
+    let standing = match contains(session, &log, &head, &accepted) {
+        Ok(()) => Standing::Contained,
+        Err(Error::Checkpoint(CheckpointError::LostTail { .. })) => Standing::LostTail,
+        Err(Error::Checkpoint(CheckpointError::Rewritten { .. })) => Standing::Rewritten,
+        // Of a size that was no head here, the tree is known no more.
+        Err(_) if accepted.tree_size < log.pruned_to => return Ok(Standing::Pruned),
+        Err(error) => return Err(error),
+    };
+    checkpoints::accept(session, &log, &accepted, text);
+    let memory = Memory::lock(&log.name, checkpoint.origin())?;
+    let newest = memory.newest()?;
+    if newest.is_none_or(|newest| newest.checkpoint.size() < checkpoint.size()) {
+        memory.replace(server::database_name(), &note)?;
     }
+    Ok(standing)
 }
 
 fn of_origin(session: &Session, wanted: &str) -> Result<Log, Error> {
@@ -316,10 +450,21 @@ pub fn cosign(session: &Session, name: &str, text: &str, keys: &[String]) -> Res
             "it is not the checkpoint of size {size} that this log has signed"
         ))));
     }
-    for (signature, _) in &cosignatures {
-        signed
-            .add((*signature).clone())
-            .map_err(|e| note_error(&e))?;
+    let known = signed.verify(&keys).unwrap_or_default();
+    let kept: Vec<_> = known.iter().map(|(s, key)| (*key, s.time(key))).collect();
+    // A witness that has cosigned later is not taken back to what it said before.
+    let newer = |signature: &Signature, key: &VerifierKey| {
+        !kept
+            .iter()
+            .any(|(k, time)| *k == key && *time >= signature.time(key))
+    };
+    let new: Vec<Signature> = cosignatures
+        .iter()
+        .filter(|(signature, key)| newer(signature, key))
+        .map(|(signature, _)| (*signature).clone())
+        .collect();
+    for signature in new {
+        signed.add(signature).map_err(|e| note_error(&e))?;
     }
     checkpoints::set_note(session, &log, size, &signed.to_string());
     Ok(cosignatures.len() as i32)

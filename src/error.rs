@@ -4,11 +4,13 @@
 
 mod checkpoint;
 mod key;
+mod refusal;
 
 pub use checkpoint::CheckpointError;
 pub use key::KeyError;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
+pub use refusal::Refusal;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -232,6 +234,9 @@ pub enum Error {
     },
     #[error(transparent)]
     Checkpoint(CheckpointError),
+    /// What a process said that did this one's work.
+    #[error("{}", .0.message)]
+    OfWorker(Refusal),
     #[error(transparent)]
     GivenKey(KeyError),
     #[error("row {key} of table \"{table}\", entry {index} of log \"{log}\", no longer exists")]
@@ -385,6 +390,7 @@ impl Error {
                 C::ERRCODE_INVALID_PARAMETER_VALUE
             }
             Checkpoint(error) => error.sqlstate(),
+            OfWorker(refusal) => refusal.sqlstate(),
             GivenKey(error) => error.sqlstate(),
             DropNotConfirmed { .. }
             | ForcedRowSecurity { .. }
@@ -539,6 +545,7 @@ impl Error {
             ),
             Key { .. } => "Give the key column's text form; for a composite key the text form of a text[], such as '{7,42}'.".into(),
             Checkpoint(error) => error.hint(),
+            OfWorker(refusal) => refusal.hint.clone()?,
             GivenKey(error) => error.hint(),
             RowGone { log, .. } => format!("Run verify_log({}).", literal(log)),
             ShapeChanged { .. } => "The entry stays provable by its leaf hash; its leaf data must come from a copy of the row as it was.".into(),

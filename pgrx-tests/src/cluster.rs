@@ -308,6 +308,11 @@ impl Cluster {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
+    /// Where the server's files are.
+    pub fn data_directory(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
     fn data(&self) -> String {
         self.dir.path().join("data").display().to_string()
     }

@@ -17,7 +17,7 @@ fn key(seed: u8) -> SigningKey {
 
 fn verifier(seed: u8) -> tlog::VerifierKey {
     let origin = KeyName::new(ORIGIN).unwrap();
-    key(seed).renamed(origin).unwrap().verifier_key()
+    key(seed).of_log(origin).unwrap().verifier_key()
 }
 
 /// A server that has a key and signs under a prefix.
@@ -263,19 +263,17 @@ fn only_a_key_file_that_is_the_servers_alone_is_used() {
         &format!("SELECT current_setting('merkle_log.signing_key_file') = '{file}'"),
     );
     checkpoint(&mut c);
-    // Another key at the same place counts from the next reload on, in this process too.
+    // Another key at the same place counts for whoever signs next, and after a reload for this process too.
     cluster.secret_file("key", key(8).to_text().as_str());
     grow(&mut c, 1);
-    checkpoint(&mut c);
-    cluster.reload_with("merkle_log.notify = on");
-    grow(&mut c, 1);
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while one::<String>(&mut c, "SELECT checkpoint_key('audit')") != verifier(8).to_string() {
-        assert!(Instant::now() < deadline);
-    }
     let note: String = one(&mut c, "SELECT checkpoint('audit')");
     let note: SignedNote = note.parse().unwrap();
     assert!(Policy::of_log(verifier(8)).verify(&note).is_ok());
+    cluster.reload_with("merkle_log.notify = on");
+    until(
+        &mut c,
+        &format!("SELECT checkpoint_key('audit') = '{}'", verifier(8)),
+    );
     assert!(findings(&mut c, "audit").is_empty());
 }
 
@@ -323,8 +321,9 @@ fn an_origin_is_of_one_log_for_ever() {
     );
     run(
         &mut c,
-        "SELECT alter_log('with space', origin => 'example.com/space'); SELECT checkpoint('with space')",
+        "SELECT alter_log('with space', origin => 'example.com/space')",
     );
+    run(&mut c, "SELECT checkpoint('with space')");
     checkpoint(&mut c);
     let said = error(
         &mut c,
@@ -354,22 +353,267 @@ fn what_may_yet_be_rolled_back_is_not_signed() {
     );
     let said = error(
         &mut c,
+        "BEGIN; SELECT alter_log('audit', origin => 'example.com/audit'); SELECT checkpoint('audit')",
+    );
+    run(&mut c, "ROLLBACK");
+    assert!(
+        said.starts_with("55000") && said.contains("not committed"),
+        "{said}"
+    );
+    let said = error(
+        &mut c,
         "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT checkpoint('audit')",
     );
     run(&mut c, "ROLLBACK");
     assert!(said.contains("REPEATABLE READ"), "{said}");
     grow(&mut c, 3);
-    // Two who sign at once get one note.
-    let mut other = cluster.client("postgres");
-    run(&mut c, "BEGIN");
-    let (note, _) = checkpoint(&mut c);
-    let waiting = std::thread::spawn(move || checkpoint(&mut other).0);
-    until(
-        &mut cluster.client("postgres"),
-        "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'object')",
+    // Many who sign at once get one note.
+    let signers: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = cluster.client("postgres");
+            std::thread::spawn(move || checkpoint(&mut client).0)
+        })
+        .collect();
+    let notes: Vec<String> = signers.into_iter().map(|s| s.join().unwrap()).collect();
+    assert!(notes.iter().all(|note| *note == notes[0]));
+}
+
+#[test]
+fn a_signature_outlives_the_transaction_that_asked_for_it() {
+    let cluster = signing("");
+    let mut c = cluster.client("postgres");
+    log(&mut c);
+    grow(&mut c, 10);
+    run(
+        &mut c,
+        "BEGIN; INSERT INTO orders (note) VALUES ('rolled back')",
     );
-    run(&mut c, "COMMIT");
-    assert_eq!(waiting.join().unwrap(), note);
+    let (note, _) = checkpoint(&mut c);
+    run(&mut c, "ROLLBACK");
+    let kept: String = one(&mut c, "SELECT note FROM merkle_log_checkpoints");
+    assert_eq!(kept, note);
+    // So nothing else can be signed under this origin, whatever becomes of the log.
+    run(
+        &mut c,
+        "SELECT drop_log('audit', true); SELECT create_log('audit')",
+    );
+    let said = refusal(&mut c);
+    assert!(said.starts_with("42710") && said.contains(ORIGIN), "{said}");
+}
+
+#[test]
+fn an_origin_has_one_history_on_a_server_whatever_becomes_of_the_database() {
+    let cluster = signing("");
+    let mut c = cluster.client("postgres");
+    log(&mut c);
+    grow(&mut c, 10);
+    checkpoint(&mut c);
+    // Another database of the server, with the same configuration and a log of the same name.
+    run(&mut c, "CREATE DATABASE other");
+    let mut other = cluster.client("other");
+    run(&mut other, "CREATE EXTENSION merkle_log");
+    log(&mut other);
+    run(&mut other, "INSERT INTO orders (note) VALUES ('other')");
+    grow(&mut other, 20);
+    let said = refusal(&mut other);
+    assert!(
+        said.starts_with("42710")
+            && said.contains("database \"postgres\"")
+            && said.contains("alter_log"),
+        "{said}"
+    );
+    run(
+        &mut other,
+        "SELECT alter_log('audit', origin => 'example.com/other/audit')",
+    );
+    run(&mut other, "SELECT checkpoint('audit')");
+    // The administration log of each database can have an origin too.
+    run(
+        &mut other,
+        "SELECT alter_log('merkle_log_administration', origin => 'example.com/other/administration')",
+    );
+    run(&mut other, "SELECT checkpoint('merkle_log_administration')");
+    let said = error(
+        &mut other,
+        "SELECT alter_log('merkle_log_administration', batch_size => 7)",
+    );
+    assert!(said.starts_with("42939"), "{said}");
+    // The extension, and with it all that it knew, is gone: what was signed is not.
+    run(
+        &mut c,
+        "DROP EXTENSION merkle_log CASCADE; DROP TABLE orders; CREATE EXTENSION merkle_log",
+    );
+    log(&mut c);
+    grow(&mut c, 5);
+    let said = refusal(&mut c);
+    assert!(
+        said.starts_with("42710") && said.contains("size 10"),
+        "{said}"
+    );
+    grow(&mut c, 15);
+    assert!(refusal(&mut c).starts_with("42710"));
+    // A file of the server's memory that is damaged is never taken for none.
+    let directory = cluster.data_directory().join("merkle_log_origins");
+    for file in std::fs::read_dir(directory).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_none() {
+            std::fs::write(path, "{").unwrap();
+        }
+    }
+    let said = refusal(&mut c);
+    assert!(
+        said.starts_with("58030") && said.contains("damaged"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_copy_signs_under_an_origin_of_its_own() {
+    let cluster = signing("");
+    let mut c = cluster.client("postgres");
+    log(&mut c);
+    grow(&mut c, 100);
+    let (signed, _) = checkpoint(&mut c);
+    run(&mut c, "SELECT create_log('never signed')");
+    drop(c);
+    let mut t = cluster.client("template1");
+    until(
+        &mut t,
+        "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'postgres')",
+    );
+    run(&mut t, "CREATE DATABASE copied TEMPLATE postgres");
+    let mut copy = cluster.client("copied");
+    assert!(refusal(&mut copy).contains("adopt_database"));
+    run(&mut copy, "SELECT adopt_database('copy')");
+    // What the original has signed is as true of the copy, as long as it is the same.
+    assert_eq!(checkpoint(&mut copy).0, signed);
+    assert_eq!(
+        one::<String>(&mut copy, "SELECT checkpoint_key('audit')"),
+        verifier(7).to_string()
+    );
+    grow(&mut copy, 10);
+    for log in ["audit", "never signed", "merkle_log_administration"] {
+        let said = error(&mut copy, &format!("SELECT checkpoint('{log}')"));
+        assert!(
+            said.starts_with("55000") && said.contains("is a copy"),
+            "{log}: {said}"
+        );
+    }
+    let said = error(
+        &mut copy,
+        &format!("SELECT alter_log('audit', origin => '{ORIGIN}')"),
+    );
+    assert!(said.starts_with("42710"), "{said}");
+    run(
+        &mut copy,
+        "SELECT alter_log('audit', origin => 'example.com/copy/audit')",
+    );
+    let note: String = one(&mut copy, "SELECT checkpoint('audit')");
+    assert!(note.starts_with("example.com/copy/audit\n110\n"), "{note}");
+    assert!(findings(&mut copy, "audit").is_empty());
+    let mut c = cluster.client("postgres");
+    grow(&mut c, 10);
+    assert_eq!(checkpoint(&mut c).1.size().get(), 110);
+}
+
+#[test]
+fn a_new_key_signs_the_newest_checkpoint_as_well() {
+    let cluster = signing("");
+    let mut c = cluster.client("postgres");
+    log(&mut c);
+    grow(&mut c, 10);
+    let (before, _) = checkpoint(&mut c);
+    let new = cluster.secret_file("new_key", &format!("{}\n", key(9).to_text().as_str()));
+    cluster.reload_with(&format!("merkle_log.signing_key_file = '{new}'"));
+    until(
+        &mut c,
+        &format!("SELECT current_setting('merkle_log.signing_key_file') = '{new}'"),
+    );
+    // Until then, the key is that of what there is.
+    let keys = "SELECT checkpoint_key('audit')";
+    assert_eq!(one::<String>(&mut c, keys), verifier(7).to_string());
+    let (after, _) = checkpoint(&mut c);
+    assert_eq!(one::<String>(&mut c, keys), verifier(9).to_string());
+    let after: SignedNote = after.parse().unwrap();
+    assert_eq!(after.signatures().len(), 2);
+    for seed in [7, 9] {
+        assert!(Policy::of_log(verifier(seed)).verify(&after).is_ok());
+    }
+    // What was given out before is known as the log's own.
+    assert_eq!(
+        one::<String>(&mut c, &format!("SELECT accept_checkpoint('{before}')")),
+        "contained"
+    );
+    grow(&mut c, 1);
+    let note: SignedNote = one::<String>(&mut c, "SELECT checkpoint('audit')")
+        .parse()
+        .unwrap();
+    assert!(Policy::of_log(verifier(9)).verify(&note).is_ok());
+}
+
+#[test]
+fn what_is_known_outside_is_remembered_when_the_log_is_gone() {
+    let cluster = signing("");
+    let mut c = cluster.client("postgres");
+    log(&mut c);
+    grow(&mut c, 5);
+    let known = Checkpoint::new(
+        ORIGIN,
+        TreeSize::new(10).unwrap(),
+        Hash::try_from(&[1u8; 32][..]).unwrap(),
+    );
+    let mut known = SignedNote::new(&known.unwrap().to_string()).unwrap();
+    known
+        .sign(&key(7).of_log(KeyName::new(ORIGIN).unwrap()).unwrap(), 0)
+        .unwrap();
+    let accept = format!("SELECT accept_checkpoint('{known}')");
+    assert_eq!(one::<String>(&mut c, &accept), "lost_tail");
+    run(
+        &mut c,
+        "SELECT drop_log('audit', true); SELECT create_log('audit')",
+    );
+    assert!(refusal(&mut c).starts_with("42710"));
+    run(
+        &mut c,
+        "DROP EXTENSION merkle_log CASCADE; DROP TABLE orders; CREATE EXTENSION merkle_log",
+    );
+    log(&mut c);
+    grow(&mut c, 10);
+    assert!(refusal(&mut c).starts_with("42710"));
+}
+
+#[test]
+fn what_keeps_a_log_from_being_signed_is_said_by_health_and_metrics() {
+    let cluster = signing("shared_preload_libraries = 'merkle_log'");
+    let mut c = cluster.client("postgres");
+    log(&mut c);
+    run(
+        &mut c,
+        "SELECT alter_log('audit', checkpoint_interval => '100 ms')",
+    );
+    let health =
+        "SELECT ok FROM merkle_log_health() WHERE check_name = 'checkpoint' AND object = 'audit'";
+    let size = grow(&mut c, 5);
+    until(
+        &mut c,
+        "SELECT EXISTS (SELECT FROM merkle_log_checkpoints WHERE tree_size = 5)",
+    );
+    assert_eq!(size, 5);
+    assert!(one::<bool>(&mut c, health));
+    let metrics: String = one(&mut c, "SELECT merkle_log_metrics()");
+    assert!(
+        metrics.contains("merkle_log_signed_entries{log=\"audit\"} 5"),
+        "{metrics}"
+    );
+    cluster.reload_with("merkle_log.signing_key_file = '/nowhere'");
+    until(
+        &mut c,
+        "SELECT current_setting('merkle_log.signing_key_file') = '/nowhere'",
+    );
+    grow(&mut c, 1);
+    until(&mut c, &format!("SELECT NOT ({health})"));
+    let detail: String = one(&mut c, &health.replace("SELECT ok", "SELECT detail"));
+    assert!(detail.contains("/nowhere"), "{detail}");
 }
 
 #[test]
@@ -550,7 +794,7 @@ fn what_is_not_the_logs_own_is_not_accepted() {
     let forged = {
         let mut forged = SignedNote::new(&signed.to_string()).unwrap();
         forged
-            .sign(&key(9).renamed(KeyName::new(ORIGIN).unwrap()).unwrap(), 0)
+            .sign(&key(9).of_log(KeyName::new(ORIGIN).unwrap()).unwrap(), 0)
             .unwrap();
         forged.to_string()
     };
@@ -572,7 +816,7 @@ fn what_is_not_the_logs_own_is_not_accepted() {
     )
     .unwrap();
     let mut fork = SignedNote::new(&other.to_string()).unwrap();
-    fork.sign(&key(7).renamed(KeyName::new(ORIGIN).unwrap()).unwrap(), 0)
+    fork.sign(&key(7).of_log(KeyName::new(ORIGIN).unwrap()).unwrap(), 0)
         .unwrap();
     let standing: String = one(&mut c, &format!("SELECT accept_checkpoint('{fork}')"));
     assert_eq!(standing, "rewrote_history");
@@ -614,10 +858,21 @@ fn what_a_superuser_altered_is_not_signed_and_is_found() {
             "was rewritten",
         ),
     ] {
-        run(&mut c, "BEGIN");
-        run(&mut c, damage);
+        let table = damage
+            .split(' ')
+            .find(|word| word.starts_with("merkle_"))
+            .unwrap();
+        run(
+            &mut c,
+            &format!("CREATE TEMP TABLE saved AS SELECT * FROM {table}; {damage}"),
+        );
         let said = error(&mut c, "SELECT checkpoint('audit')");
-        run(&mut c, "ROLLBACK");
+        run(
+            &mut c,
+            &format!(
+                "DELETE FROM {table}; INSERT INTO {table} SELECT * FROM saved; DROP TABLE saved"
+            ),
+        );
         assert!(
             said.starts_with("XX001") && said.contains(says),
             "{damage}: {said}"
@@ -716,6 +971,11 @@ fn cosignatures_of_known_witnesses_are_kept() {
             .verify(&now)
             .is_ok()
     );
+    // What a witness has said since is not taken back.
+    let mut earlier: SignedNote = note.parse().unwrap();
+    earlier.sign(&first, 5).unwrap();
+    assert_eq!(one::<i32>(&mut c, &add(&earlier.to_string())), 1);
+    assert_eq!(checkpoint(&mut c).0, now.to_string());
     let damaged = cosigned(&[&first]).replace("\n5\n", "\n4\n");
     for (text, state, says) in [
         (cosigned(&[&unknown]), "22023", "no known key"),
@@ -812,19 +1072,25 @@ fn a_signing_worker_that_is_killed_leaves_one_history() {
             killed += 1;
         }
     }
+    // The last kill may take this connection with it as well.
+    let all_signed = "SELECT max(k.tree_size) = merkle_size('audit') AND merkle_size('audit') = (SELECT count(*) FROM orders)
+           FROM merkle_log_checkpoints k WHERE k.log_name = 'audit'";
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut c = loop {
-        assert!(Instant::now() < deadline, "the server did not come back");
-        if let Some(c) = cluster.try_client("postgres") {
-            break c;
+        assert!(
+            Instant::now() < deadline,
+            "the server did not come back, or signed no more"
+        );
+        let client = cluster.try_client("postgres");
+        let signed = client.and_then(|mut client| {
+            let row = client.query_one(all_signed, &[]).ok()?;
+            (row.get::<_, Option<bool>>(0) == Some(true)).then_some(client)
+        });
+        if let Some(client) = signed {
+            break client;
         }
         std::thread::sleep(Duration::from_millis(50));
     };
-    until(
-        &mut c,
-        "SELECT max(k.tree_size) = merkle_size('audit') AND merkle_size('audit') = (SELECT count(*) FROM orders)
-           FROM merkle_log_checkpoints k WHERE k.log_name = 'audit'",
-    );
     all_are_of_one_history(&mut c, &seen);
     assert!(findings(&mut c, "audit").is_empty());
 }

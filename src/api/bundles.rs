@@ -4,6 +4,7 @@ use super::proofs::named;
 use super::required;
 use crate::bundle;
 use crate::error::{CheckpointError, Error};
+use crate::pg::alloc;
 use crate::session::Session;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -110,6 +111,7 @@ pub fn nest_bundle_text(
 fn nested(bundle: &[u8], hub: &[u8]) -> Result<(String, Vec<u8>), Error> {
     let read = |name: &'static str, bytes: &[u8]| {
         check_length(name, bytes)?;
+        room_for(bytes.len());
         ProofBundle::from_bytes(bytes).map_err(not_nested)
     };
     let nested = read("bundle", bundle)?
@@ -189,6 +191,15 @@ type Verified = (
     Option<String>,
 );
 
+/// Raises an error where there is no memory to read a bundle of so many bytes. A place in a path takes one byte in a
+/// bundle and a hash and more in memory, as long as there may be more of them ([`tlog::MAX_ENTRIES`]).
+fn room_for(bytes: usize) {
+    const OF_PATHS: usize = 40;
+    const LONGEST_PATHS: usize = 1 << 20;
+    let needed = bytes * 6 + bytes.min(LONGEST_PATHS) * OF_PATHS;
+    alloc::reserve(&mut Vec::<u8>::new(), needed);
+}
+
 /// What a bundle proves to someone who trusts these keys, those of the log and of its hubs.
 fn verified(bundle: &[u8], keys: &pgrx::VariadicArray<&str>) -> Result<Verified, Error> {
     let key = |key: Option<&str>| {
@@ -197,6 +208,7 @@ fn verified(bundle: &[u8], keys: &pgrx::VariadicArray<&str>) -> Result<Verified,
     };
     let keys: Vec<VerifierKey> = keys.iter().map(key).collect::<Result<_, Error>>()?;
     check_length("bundle", bundle)?;
+    room_for(bundle.len());
     let policy = Policy::of_logs(keys);
     let proven = ProofBundle::from_bytes(bundle).and_then(|bundle| bundle.verify(&policy));
     Ok(match proven {

@@ -92,7 +92,16 @@ fn alter_log_v3(
     checkpoint_interval: default!(Option<Interval>, "NULL"),
 ) -> Result<(), ErrorReport> {
     Session::enter(|session| {
-        let log = logs::lock_and_wait(session, log_name("name", name)?)?;
+        let name = log_name("name", name)?;
+        let only_signing = new_name.is_none()
+            && (batch_size, find_by_hash).eq(&(None, None))
+            && [&settle, &run_interval, &reconcile_interval]
+                .iter()
+                .all(|i| i.is_none());
+        let log = match name == administration::ADMINISTRATION_NAME && only_signing {
+            true => logs::lock_administration(session)?,
+            false => logs::lock_and_wait(session, name)?,
+        };
         let new_name = match new_name {
             Some(new) if new != log.name => {
                 let new = valid_name(Some(new))?;
@@ -137,7 +146,10 @@ fn alter_log_v3(
         if find_by_hash == Some(false) {
             hash_index::delete(session, &log, None);
         }
-        administration::record(session, Act::LogAltered { log_id: log.id });
+        // The administration log's own row is on no record.
+        if log.id != administration::ADMINISTRATION {
+            administration::record(session, Act::LogAltered { log_id: log.id });
+        }
         Ok(())
     })
 }

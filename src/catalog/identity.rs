@@ -5,11 +5,12 @@
 //! whether this is the database that wrote to it last, and otherwise holds until `adopt_database` says what
 //! it is. A standby that was promoted is the same database, on another timeline.
 
-use crate::administration::{self, Act};
+use crate::administration::{self, ADMINISTRATION, Act};
 use crate::catalog::logs;
 use crate::error::Error;
 use crate::pg::spi::{Row, Snapshot};
 use crate::session::Session;
+use crate::store::checkpoints;
 
 /// A database of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,31 +95,57 @@ pub fn other(session: &Session) -> Option<Identity> {
 /// If it is a copy of another that nobody has adopted.
 pub fn check(session: &Session) -> Result<(), Error> {
     let (here, known) = (here(session), recorded(session));
-    if let Some(other) = known.iter().find(|known| !known.is(&here)) {
-        return Err(Error::CopiedDatabase {
-            name: other.name.clone(),
-            system_identifier: other.system_identifier,
-            oid: other.database,
-        });
-    }
+    check_own(&here, &known)?;
     if !known.contains(&here) {
-        store(session, &here);
+        let copy = is_copy(session, Snapshot::Fresh);
+        store(session, &here, copy);
     }
     Ok(())
 }
 
-fn store(session: &Session, here: &Identity) {
+/// True if the logs were another database's, which goes on with them.
+pub fn is_copy(session: &Session, snapshot: Snapshot) -> bool {
+    let copy = session.query(
+        snapshot,
+        "SELECT true FROM @extschema@.merkle_database i WHERE i.left_at IS NULL AND i.is_copy",
+        &[],
+        |_| (),
+    );
+    !copy.is_empty()
+}
+
+/// As [`check`], but puts nothing on record.
+///
+/// # Errors
+/// As [`check`].
+pub fn look(session: &Session) -> Result<(), Error> {
+    check_own(&here(session), &recorded(session))
+}
+
+fn check_own(here: &Identity, known: &[Identity]) -> Result<(), Error> {
+    match known.iter().find(|known| !known.is(here)) {
+        None => Ok(()),
+        Some(other) => Err(Error::CopiedDatabase {
+            name: other.name.clone(),
+            system_identifier: other.system_identifier,
+            oid: other.database,
+        }),
+    }
+}
+
+fn store(session: &Session, here: &Identity, is_copy: bool) {
     session.execute(
-        "INSERT INTO @extschema@.merkle_database AS i (system_identifier, database_oid, database_name, timeline)
-         VALUES ($1, $2, $3, $4)
+        "INSERT INTO @extschema@.merkle_database AS i (system_identifier, database_oid, database_name, timeline, is_copy)
+         VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (system_identifier, database_oid) DO UPDATE
-            SET database_name = EXCLUDED.database_name, timeline = EXCLUDED.timeline,
+            SET database_name = EXCLUDED.database_name, timeline = EXCLUDED.timeline, is_copy = EXCLUDED.is_copy,
                 since = pg_catalog.clock_timestamp(), left_at = NULL",
         &[
             here.system_identifier.into(),
             pgrx::pg_sys::Oid::from(here.database).into(),
             here.name.as_str().into(),
             here.timeline.into(),
+            is_copy.into(),
         ],
     );
     administration::record(session, Act::DatabaseRecorded);
@@ -137,8 +164,16 @@ pub fn adopt(session: &Session, adoption: Adoption, restored: bool) -> Result<St
         "UPDATE @extschema@.merkle_database SET left_at = pg_catalog.clock_timestamp() WHERE left_at IS NULL",
         &[],
     );
-    store(session, &here);
+    store(session, &here, adoption == Adoption::Copy);
     logs::forget_state(session);
+    let renamed = match adoption {
+        Adoption::Continue => checkpoints::keep_origins(session),
+        Adoption::Copy => checkpoints::forget_origins(session),
+    };
+    // The administration log's own row is in no dump and on no record.
+    for log_id in renamed.into_iter().filter(|id| *id != ADMINISTRATION) {
+        administration::record(session, Act::LogAltered { log_id });
+    }
     let said = match adoption {
         Adoption::Continue => format!("takes the place of database \"{}\"", other.name),
         Adoption::Copy => {

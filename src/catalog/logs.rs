@@ -11,6 +11,7 @@ use crate::pg::spi::{Row, Snapshot};
 use crate::session::Session;
 use crate::settings;
 use pgrx::datum::Interval;
+use pgrx::pg_sys;
 use std::time::{Duration, Instant};
 
 /// The log of what is done to the others: its id and its name, which no other may have.
@@ -115,6 +116,13 @@ pub fn check_not_administration(log: &Log) -> Result<(), Error> {
 pub fn by_id(session: &Session, id: i32) -> Option<Log> {
     let sql = format!("SELECT {COLUMNS} FROM @extschema@.verification_logs l WHERE l.log_id = $1");
     session.fresh_one(&sql, &[id.into()], from_row)
+}
+
+/// The transaction that wrote the row of a log last.
+pub fn row_writer(session: &Session, log: &Log) -> Result<Option<pg_sys::TransactionId>, Error> {
+    let mut logs = session.index(c"verification_logs", c"verification_logs_pkey")?;
+    let keys = [Key::int4(1, log.id)];
+    Ok(logs.first(Snapshot::Fresh, &keys, Direction::Forward, |row| row.writer))
 }
 
 /// A log as the background worker sees it.

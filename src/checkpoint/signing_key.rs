@@ -26,11 +26,19 @@ thread_local! {
     static KEPT: RefCell<Option<Rc<Kept>>> = const { RefCell::new(None) };
 }
 
-/// The key, under the name of a log.
+/// The key of a log, which follows from that of the file.
 pub fn of_log(origin: &str) -> Result<SigningKey, Error> {
     let name = KeyName::new(origin).map_err(|e| origin_error(origin, &e))?;
-    let renamed = key()?.renamed(name);
-    renamed.map_err(|e| origin_error(origin, &e))
+    let of_log = key()?.of_log(name);
+    of_log.map_err(|e| origin_error(origin, &e))
+}
+
+/// As [`of_log`]; `None` where no file is configured.
+pub fn configured(origin: &str) -> Result<Option<SigningKey>, Error> {
+    match settings::signing_key_file() {
+        Some(_) => of_log(origin).map(Some),
+        None => Ok(None),
+    }
 }
 
 pub fn origin_error(origin: &str, problem: &tlog::Error) -> Error {

@@ -11,15 +11,38 @@ pub enum CheckpointError {
     KeyFile { path: String, problem: String },
     #[error("log \"{log}\" has no origin")]
     NoOrigin { log: String },
+    #[error(
+        "log \"{log}\" has no origin: this database is a copy, and the origins that its logs had are those of the original"
+    )]
+    OriginOfCopy { log: String },
+    #[error(
+        "origin \"{origin}\" is taken: database \"{database}\" of this server has signed a checkpoint of size {size} under it, which log \"{log}\" does not contain"
+    )]
+    SignedElsewhere {
+        log: String,
+        origin: String,
+        database: String,
+        size: i64,
+    },
+    #[error(
+        "what this server has signed under the origin \"{origin}\" is not known: file \"{path}\" {problem}"
+    )]
+    Memory {
+        origin: String,
+        path: String,
+        problem: String,
+    },
+    #[error("no process could be started that signs a checkpoint of log \"{log}\"")]
+    NoProcess { log: String },
+    #[error("the process that signs a checkpoint of log \"{log}\" has ended without an answer")]
+    NoAnswer { log: String },
     #[error("origin \"{origin}\" is not valid: {problem}")]
     Origin { origin: String, problem: String },
     #[error("origin \"{origin}\" is that of another log")]
     OriginTaken { origin: String },
     #[error("log \"{log}\" has checkpoints under the origin \"{origin}\"")]
     OriginFixed { log: String, origin: String },
-    #[error(
-        "the latest entries of log \"{log}\" were appended in this transaction and are not committed"
-    )]
+    #[error("log \"{log}\" was written in this transaction, which is not committed")]
     Uncommitted { log: String },
     #[error(
         "synchronous standbys have not confirmed what log \"{log}\" has committed, within {timeout} s"
@@ -71,12 +94,18 @@ impl CheckpointError {
             NoCheckpoint { .. } | NotYetSigned { .. } => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
             NoSuchOrigin { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             NotReplicated { .. } => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+            SignedElsewhere { .. } => PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+            Memory { .. } => PgSqlErrorCode::ERRCODE_IO_ERROR,
+            NoProcess { .. } => PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            NoAnswer { .. } => PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
             Contradiction { .. } | LostTail { .. } | Rewritten { .. } => {
                 PgSqlErrorCode::ERRCODE_DATA_CORRUPTED
             }
-            NoKey | NoOrigin { .. } | OriginFixed { .. } | Uncommitted { .. } => {
-                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
-            }
+            NoKey
+            | NoOrigin { .. }
+            | OriginOfCopy { .. }
+            | OriginFixed { .. }
+            | Uncommitted { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         }
     }
 
@@ -89,6 +118,17 @@ impl CheckpointError {
                 "Give it one with alter_log({}, origin => 'example.com/log'), or set merkle_log.origin_prefix.",
                 literal(log)
             ),
+            OriginOfCopy { log } => format!(
+                "Give it one of its own: SELECT alter_log({}, origin => '…').",
+                literal(log)
+            ),
+            SignedElsewhere { log, .. } => format!(
+                "If this is another log, give it an origin of its own: SELECT alter_log({}, origin => '…'). If it is the same one, it has lost or rewritten what was signed: see docs/checkpoints.md. Nothing was signed.",
+                literal(log)
+            ),
+            Memory { .. } => "Bring the file back from a copy of the data directory, or look for the newest checkpoint that was given to anyone, and remove the file only if the log contains that.".to_owned(),
+            NoProcess { .. } => "Raise max_worker_processes, or let the background worker sign with alter_log(…, checkpoint_interval => …).".to_owned(),
+            NoAnswer { .. } => "The server's log says why. Call checkpoint again: what was signed is kept.".to_owned(),
             Origin { .. } => "An origin is a URL prefix without a scheme and without a slash at its end, such as example.com/log, and has no space and no plus.".to_owned(),
             OriginTaken { .. } => "Choose another: a log is known by its origin.".to_owned(),
             OriginFixed { .. } => "Whoever has one of them knows the log by this origin, so it stays.".to_owned(),

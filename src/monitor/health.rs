@@ -5,6 +5,7 @@ use crate::capture::{queue, state};
 use crate::catalog::identity;
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources::{self, Source};
+use crate::checkpoint;
 use crate::error::literal;
 use crate::pg::{server, xact};
 use crate::session::{Session, WITHHELD};
@@ -16,6 +17,9 @@ use std::sync::atomic::Ordering::SeqCst;
 const STALE: i64 = 30_000_000;
 /// Rows that have waited for so long are late: seconds beyond ten rounds.
 const LATE: f64 = 60.0;
+
+/// A checkpoint is overdue so long after twice its interval: seconds.
+const UNSIGNED: f64 = 10.0;
 
 /// A queue of this size, in bytes, slows its batches down: dead rows cannot be cleaned away.
 const LARGE_QUEUE: i64 = 256 << 20;
@@ -281,13 +285,15 @@ fn unsigned(session: &Session, log: &Log) -> Option<Check> {
     let (waits, twice) = waits?;
     let waits = waits.unwrap_or(0.0);
     let quoted = literal(&log.name);
+    let problem = checkpoint::problem(session, log);
     Some(check(
         "checkpoint",
         Some(&log.name),
-        waits <= LATE + twice.unwrap_or(0.0),
-        match waits > 0.0 {
-            true => format!("what is not signed yet waits for {waits:.0} s"),
-            false => "everything is signed".to_owned(),
+        problem.is_none() && waits <= UNSIGNED + twice.unwrap_or(0.0),
+        match problem {
+            Some(why) => session.message_for_caller(log, &why),
+            None if waits > 0.0 => format!("what is not signed yet waits for {waits:.0} s"),
+            None => "everything is signed".to_owned(),
         },
         format!("SELECT checkpoint({quoted}) says why nothing is signed"),
     ))

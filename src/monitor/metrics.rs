@@ -159,6 +159,18 @@ fn log_metrics(session: &Session) -> Vec<Metric> {
             "pruned_to",
         ),
         (
+            "merkle_log_signed_entries",
+            "gauge",
+            "Entries of the newest checkpoint, of a log that has one.",
+            "(SELECT pg_catalog.max(c.tree_size) FROM @extschema@.merkle_log_checkpoints c WHERE c.log_name OPERATOR(pg_catalog.=) s.log_name)",
+        ),
+        (
+            "merkle_log_last_checkpoint_timestamp_seconds",
+            "gauge",
+            "When that was signed.",
+            "(SELECT EXTRACT(epoch FROM pg_catalog.max(c.signed_at)) FROM @extschema@.merkle_log_checkpoints c WHERE c.log_name OPERATOR(pg_catalog.=) s.log_name)",
+        ),
+        (
             "merkle_log_cache_hits_total",
             "counter",
             "Hashes found in the node cache.",
@@ -176,7 +188,7 @@ fn log_metrics(session: &Session) -> Vec<Metric> {
         .map(|(.., expression)| format!("({expression})::pg_catalog.float8"))
         .collect();
     let sql = format!(
-        "SELECT log_name, {} FROM @extschema@.merkle_log_status ORDER BY log_name",
+        "SELECT log_name, {} FROM @extschema@.merkle_log_status s ORDER BY log_name",
         list.join(", ")
     );
     let rows: Vec<(String, Vec<Option<f64>>)> = session.fresh(&sql, &[], |row| {

@@ -70,5 +70,6 @@ fn not_available() -> Failure {
     Failure {
         sqlstate: pgrx::PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
         message: "the lock is not available".to_owned(),
+        hint: None,
     }
 }

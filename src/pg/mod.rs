@@ -15,6 +15,7 @@ pub mod jsonb;
 pub mod latch;
 pub mod lock;
 pub mod memory;
+pub mod own_transaction;
 pub mod parallel;
 pub mod progress;
 pub mod random;

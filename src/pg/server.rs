@@ -30,6 +30,14 @@ pub fn database_name() -> String {
     }
 }
 
+/// Where the server's files are.
+pub fn data_directory() -> std::path::PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    // SAFETY: a C string that the server sets before it starts any process and never changes.
+    let path = unsafe { std::ffi::CStr::from_ptr(pg_sys::DataDir) };
+    std::ffi::OsStr::from_bytes(path.to_bytes()).into()
+}
+
 /// This process' id.
 pub fn my_pid() -> i32 {
     // SAFETY: reads a global of the process.

@@ -10,6 +10,7 @@ use std::panic::AssertUnwindSafe;
 pub struct Failure {
     pub sqlstate: PgSqlErrorCode,
     pub message: String,
+    pub hint: Option<String>,
 }
 
 /// Runs `f` in a subtransaction, which is committed when `f` returns and rolled back when `f`
@@ -102,6 +103,10 @@ impl Failure {
     /// Raises it again.
     pub fn raise(self) -> ! {
         let report = ErrorReport::new(self.sqlstate, self.message, "merkle_log");
+        let report = match self.hint {
+            Some(hint) => report.set_hint(hint),
+            None => report,
+        };
         report.report(pgrx::PgLogLevel::ERROR);
         unreachable!("an error report does not return")
     }
@@ -114,6 +119,7 @@ impl Failure {
         Failure {
             sqlstate: report.sql_error_code(),
             message: report.message().to_owned(),
+            hint: report.hint().map(str::to_owned),
         }
     }
 }

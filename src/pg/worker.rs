@@ -38,6 +38,40 @@ pub fn start(name: &str, kind: &str, function: &str, database: pg_sys::Oid) -> b
         .is_ok()
 }
 
+/// Starts `function` of this library once, with an argument; its handle, or `None` if the server has no room for
+/// another process.
+pub(super) fn start_once(
+    title: &str,
+    function: &CStr,
+    argument: pg_sys::Datum,
+) -> Option<*mut pg_sys::BackgroundWorkerHandle> {
+    // What is too long is cut; the rest of each field stays zero.
+    fn put(field: &mut [std::ffi::c_char], text: &[u8]) {
+        let most = field.len() - 1;
+        for (place, byte) in field[..most].iter_mut().zip(text) {
+            *place = *byte as std::ffi::c_char;
+        }
+    }
+    let mut process = pg_sys::BackgroundWorker {
+        bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION)
+            as i32,
+        bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished,
+        bgw_restart_time: pg_sys::BGW_NEVER_RESTART,
+        bgw_main_arg: argument,
+        // SAFETY: reads a global of the process.
+        bgw_notify_pid: unsafe { pg_sys::MyProcPid },
+        ..Default::default()
+    };
+    put(&mut process.bgw_name, title.as_bytes());
+    put(&mut process.bgw_type, title.as_bytes());
+    put(&mut process.bgw_library_name, LIBRARY.as_bytes());
+    put(&mut process.bgw_function_name, function.to_bytes());
+    let mut handle = std::ptr::null_mut();
+    // SAFETY: the description is copied; the handle is the transaction's memory.
+    let started = unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut process, &mut handle) };
+    started.then_some(handle)
+}
+
 /// What ALTER DATABASE and ALTER ROLE may not change for a worker.
 const OWN_SETTINGS: &[(&CStr, &CStr)] = &[
     (c"role", c"none"),

@@ -7,6 +7,7 @@ use crate::pg::spi::{Row, Snapshot};
 use crate::session::Session;
 use crate::store::tree::hashes;
 use merkle_tree::Hash;
+use tlog::{SignedNote, VerifierKey};
 
 /// A checkpoint that was signed here.
 pub struct Stored {
@@ -31,8 +32,14 @@ fn from_row(row: &Row) -> Stored {
 }
 
 impl Stored {
-    pub fn root(&self, log: &Log) -> Result<Hash, Error> {
-        one_hash(log, &self.root)
+    pub fn known(&self, log: &Log) -> Result<Accepted, Error> {
+        let (tree_size, root) = (self.tree_size, one_hash(log, &self.root)?);
+        Ok(Accepted { tree_size, root })
+    }
+
+    pub fn is_signed_by(&self, key: &VerifierKey) -> bool {
+        let note = self.note.parse::<SignedNote>();
+        note.is_ok_and(|note| note.verify([key]).is_ok())
     }
 }
 
@@ -120,6 +127,9 @@ pub fn is_of_another(session: &Session, origin: &str, log_id: Option<i32>) -> bo
     let other = session.fresh_one(
         "SELECT true FROM @extschema@.merkle_checkpoint c WHERE c.origin = $1 AND c.log_id IS DISTINCT FROM $2
           UNION ALL
+         SELECT true FROM @extschema@.merkle_accepted_checkpoint a
+          WHERE pg_catalog.split_part(a.note, E'\\n', 1) = $1 AND a.log_id IS DISTINCT FROM $2
+          UNION ALL
          SELECT true FROM @extschema@.verification_logs l WHERE l.origin = $1 AND l.log_id IS DISTINCT FROM $2
           LIMIT 1",
         &[origin.into(), log_id.into()],
@@ -144,6 +154,28 @@ pub fn set_origin(session: &Session, log: &Log, origin: &str) {
         "UPDATE @extschema@.verification_logs SET origin = $2 WHERE log_id = $1",
         &[log.id.into(), origin.into()],
     );
+}
+
+/// Logs that have checkpoints go on under the origin of the newest, where a dump did not carry their own. Returns which.
+pub fn keep_origins(session: &Session) -> Vec<i32> {
+    session.fresh(
+        "UPDATE @extschema@.verification_logs l
+            SET origin = (SELECT c.origin FROM @extschema@.merkle_checkpoint c WHERE c.log_id = l.log_id
+                           ORDER BY c.tree_size DESC LIMIT 1)
+          WHERE l.origin IS NULL AND EXISTS (SELECT FROM @extschema@.merkle_checkpoint c WHERE c.log_id = l.log_id)
+      RETURNING l.log_id",
+        &[],
+        |row| row.required(0),
+    )
+}
+
+/// No log has an origin any more: those that they had are another database's. Returns which had one.
+pub fn forget_origins(session: &Session) -> Vec<i32> {
+    session.fresh(
+        "UPDATE @extschema@.verification_logs SET origin = NULL WHERE origin IS NOT NULL RETURNING log_id",
+        &[],
+        |row| row.required(0),
+    )
 }
 
 /// A size and root that are known to have been signed.

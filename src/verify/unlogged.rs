@@ -101,7 +101,7 @@ impl Verification {
         if !strays.is_empty() && key_index::is_outdated(session, &self.log, id) {
             let rows = strays.len();
             let detail = format!(
-                "the type or the collation of its key was changed, and the next batch computes the hashes of its keys anew; until then the entries of {rows} rows are not found"
+                "its keys are compared otherwise than when the hashes of its entries were computed (the type or the collation of the key was changed), and the next batch computes them anew; until then the entries of {rows} rows are not found"
             );
             return Ok(vec![Finding {
                 source_table: Some(name),

@@ -6,11 +6,15 @@
 use crate::Error;
 use crate::encoding::{base64_decode, base64_encode};
 use ed25519_dalek::{Signature as Ed25519Signature, Signer as _};
+use hkdf::Hkdf;
 use ml_dsa::signature::Verifier as _;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::str::FromStr;
 use zeroize::Zeroizing;
+
+/// What a secret that follows from another one is for.
+const OF_LOG: &[u8] = b"merkle_log/key-of-log@v1\n";
 
 /// Who a key belongs to: for a log, its origin.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -333,13 +337,22 @@ impl SigningKey {
         self.verifier_key.clone()
     }
 
-    /// The same secret under another name: another key to everyone else, with an id of its own.
+    /// The key of a log with this origin: this key if the origin is its name, and otherwise one with a secret of its own,
+    /// which follows from this one's (HKDF with SHA-256, RFC 5869: no salt, the seed, [`OF_LOG`] and the origin). So one
+    /// file serves many logs, each of which has a public key that no other has, as a policy demands.
     ///
     /// # Errors
     /// Never, for a key that there is.
-    pub fn renamed(&self, name: KeyName) -> Result<SigningKey, Error> {
+    pub fn of_log(&self, origin: KeyName) -> Result<SigningKey, Error> {
+        if origin == self.verifier_key.name {
+            return Ok(self.clone());
+        }
         let seed = Zeroizing::new(self.key.to_bytes());
-        SigningKey::from_seed(name, self.verifier_key.signature_type, &seed)
+        let mut derived = Zeroizing::new([0; 32]);
+        Hkdf::<Sha256>::new(None, &*seed)
+            .expand_multi_info(&[OF_LOG, origin.as_str().as_bytes()], &mut *derived)
+            .map_err(|_| Error::SigningKey("no key follows from it"))?;
+        SigningKey::from_seed(origin, self.verifier_key.signature_type, &derived)
     }
 
     pub(crate) fn sign_message(&self, message: &[u8]) -> Vec<u8> {

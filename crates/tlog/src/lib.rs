@@ -46,7 +46,8 @@ pub use key::{KeyId, KeyName, SignatureType, SigningKey, VerifierKey};
 pub use note::{MAX_SIGNATURES, Signature, SignedNote, Signer};
 pub use policy::{Cosigned, Policy, Quorum, VerifiedCheckpoint, Witness};
 pub use proof_bundle::{
-    BundleEntry, BundleLeaf, Content, Label, MAX_LEVELS, ProofBundle, Proven, ProvenEntry,
+    BundleEntry, BundleLeaf, Content, Label, MAX_ENTRIES, MAX_LEVELS, ProofBundle, Proven,
+    ProvenEntry,
 };
 pub use tile_path::{TileLevel, TilePath, tile_from_bytes, tile_to_bytes, tiles_of};
 pub use tlog_proof::TlogProof;

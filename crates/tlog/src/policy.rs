@@ -63,10 +63,11 @@ pub struct VerifiedCheckpoint {
 }
 
 /// A witness's statement that the checkpoint was the newest that it had seen of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Cosigned {
-    /// What the policy calls the witness.
+    /// What the policy calls the witness, for people: names that are not UTF-8 may look alike.
     pub witness: String,
+    pub key: VerifierKey,
     pub time: UnixSeconds,
 }
 
@@ -168,6 +169,7 @@ impl Policy {
             let (signature, key) = signatures.iter().find(|(_, key)| **key == witness.key)?;
             Some(Cosigned {
                 witness: witness.name.clone(),
+                key: witness.key.clone(),
                 time: signature.time(key)?,
             })
         });
@@ -187,14 +189,10 @@ impl Policy {
         let Quorum::Of(name, member) = &self.quorum else {
             return Ok(());
         };
-        let by: BTreeSet<_> = verified
-            .cosigned
-            .iter()
-            .map(|c| c.witness.as_str())
-            .collect();
+        let cosigned = |witness: &Witness| verified.cosigned.iter().any(|c| c.key == witness.key);
         let mut satisfied: Vec<bool> = Vec::with_capacity(self.groups.len());
         let holds = |satisfied: &[bool], member: &Member| match *member {
-            Member::Witness(number) => by.contains(self.witnesses[number].name.as_str()),
+            Member::Witness(number) => cosigned(&self.witnesses[number]),
             Member::Group(number) => satisfied[number],
         };
         for group in &self.groups {
@@ -206,7 +204,7 @@ impl Policy {
             true => Ok(()),
             false => Err(Error::Quorum {
                 quorum: name.clone(),
-                cosigned: by.len(),
+                cosigned: verified.cosigned.len(),
             }),
         }
     }

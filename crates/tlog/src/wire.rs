@@ -4,7 +4,7 @@
 use crate::encoding::{base64_decode, base64_encode, decimal};
 use crate::{Error, SignedNote};
 use merkle_tree::{Hash, LeafIndex};
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,38 @@ pub(crate) struct WireIndex(pub LeafIndex);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WireNote(pub SignedNote);
+
+/// A list of at most `MOST` elements: what is longer is refused before it is in memory.
+pub(crate) fn at_most<'de, const MOST: usize, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct List<const MOST: usize, T>(std::marker::PhantomData<T>);
+
+    impl<'de, const MOST: usize, T: Deserialize<'de>> Visitor<'de> for List<MOST, T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+            write!(f, "a list of at most {MOST} elements")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(element) = elements.next_element()? {
+                if list.len() == MOST {
+                    return Err(A::Error::custom(format_args!(
+                        "a list has more than {MOST} elements"
+                    )));
+                }
+                list.push(element);
+            }
+            Ok(list)
+        }
+    }
+
+    deserializer.deserialize_seq(List::<MOST, T>(std::marker::PhantomData))
+}
 
 /// Which structure it is: a text that is always the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -144,6 +144,50 @@ fn a_log_may_sign_with_a_post_quantum_key() {
 }
 
 #[test]
+fn witnesses_whose_names_are_not_utf8_are_as_many_as_they_are() {
+    let log = key("example.com/log", 100);
+    let [one, other] = [witness("w1", 1), witness("w2", 2)];
+    // Both names look the same to people: \u{fffd}.
+    let mut file = format!("log {}\n", log.verifier_key()).into_bytes();
+    for (name, key) in [(0xffu8, &one), (0xfe, &other)] {
+        file.extend_from_slice(b"witness ");
+        file.push(name);
+        file.extend_from_slice(format!(" {}\n", key.verifier_key()).as_bytes());
+    }
+    let with = |rest: &[u8]| Policy::from_bytes(&[&file, rest].concat()).unwrap();
+    let by_one = note(&checkpoint(3), &[&log, &one], 7);
+    let by_both = note(&checkpoint(3), &[&log, &one, &other], 7);
+    let all = with(b"group g all \xff \xfe\nquorum g\n");
+    assert!(matches!(
+        all.verify(&by_one),
+        Err(Error::Quorum { cosigned: 1, .. })
+    ));
+    assert!(all.verify(&by_both).is_ok());
+    assert!(with(b"quorum \xfe\n").verify(&by_one).is_err());
+    assert!(with(b"quorum \xff\n").verify(&by_one).is_ok());
+}
+
+#[test]
+fn logs_of_one_secret_have_keys_of_their_own() {
+    let secret = key("example.com/shop", 7);
+    let of_log = |origin: &str| secret.of_log(KeyName::new(origin).unwrap()).unwrap();
+    let logs = [of_log("example.com/shop/a"), of_log("example.com/shop/b")];
+    let lines = logs
+        .each_ref()
+        .map(|log| format!("log {}\n", log.verifier_key()));
+    let both = policy(&format!("{}{}quorum none\n", lines[0], lines[1]));
+    for log in &logs {
+        let origin = log.verifier_key().name().as_str().to_owned();
+        let of = Checkpoint::new(&origin, Default::default(), merkle_tree::EMPTY_ROOT).unwrap();
+        assert!(both.verify(&note(&of, &[log], 0)).is_ok());
+    }
+    assert_eq!(of_log("example.com/shop").to_text(), secret.to_text());
+    // Computed with Python's hmac, as RFC 5869 says.
+    let known = "+AYe2zNG8yEtvU2jCAnW/4f9iO5z0Ax2b1klZSPPV30KE";
+    assert!(logs[0].to_text().ends_with(known));
+}
+
+#[test]
 fn the_quorum_of_the_specification_counts_as_it_says() {
     let log = key("example.com/log", 100);
     let names = ["X1", "X2", "X3", "Y1", "Y2", "Y3"];

@@ -136,12 +136,6 @@ pub const CALLS: &[Call] = &[
         "SELECT EXISTS (SELECT FROM merkle_redacted_key JOIN verification_sources USING (source_id) WHERE relation = 'c#'::regclass)",
     ),
     call(
-        "checkpoint",
-        "",
-        "SELECT checkpoint('c#')",
-        "SELECT EXISTS (SELECT FROM merkle_log_checkpoints WHERE log_name = 'c#')",
-    ),
-    call(
         "accept_checkpoint",
         "SELECT checkpoint('c#')",
         "SELECT accept_checkpoint((SELECT note FROM merkle_log_checkpoints WHERE log_name = 'c#'))",
@@ -163,6 +157,10 @@ pub const OTHERS: &[(&str, &str)] = &[
         "refused in a database that is no copy; copies.rs",
     ),
     ("background_worker", "reads shared memory"),
+    (
+        "checkpoint",
+        "signs in a transaction of its own; checkpoints.rs",
+    ),
     (
         "capture_change",
         "a trigger: what it writes is written as the writer commits",

@@ -12,6 +12,9 @@ pub use verify::{Content, Proven, ProvenEntry};
 /// So many bundles may be nested.
 pub const MAX_LEVELS: usize = 8;
 
+/// A bundle has no more entries than these.
+pub const MAX_ENTRIES: usize = 10_000;
+
 /// The longest path of a tree with fewer than 2^62 leaves.
 const MAX_PATH: usize = 62;
 

@@ -1,10 +1,10 @@
 //! How a bundle is written: each node once, in the order in which the paths need them.
 
-use super::{BundleEntry, BundleLeaf, Label, ProofBundle};
+use super::{BundleEntry, BundleLeaf, Label, MAX_ENTRIES, MAX_PATH, ProofBundle};
 use crate::Error;
 use crate::wire::{
-    Bytes, Format, FormatName, WireHash, WireIndex, WireNote, from_cbor, from_json, to_cbor,
-    to_json,
+    Bytes, Format, FormatName, WireHash, WireIndex, WireNote, at_most, from_cbor, from_json,
+    to_cbor, to_json,
 };
 use merkle_tree::Hash;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,7 @@ struct Wire {
     hub: Option<Box<Wire>>,
     nodes: Vec<WireHash>,
     format: Format<Bundle>,
+    #[serde(deserialize_with = "at_most::<MAX_ENTRIES, _, _>")]
     entries: Vec<WireEntry>,
     checkpoint: WireNote,
 }
@@ -43,6 +44,7 @@ struct WireEntry {
     )]
     key: Option<Vec<(String, String)>>,
     /// Places in `nodes`.
+    #[serde(deserialize_with = "at_most::<MAX_PATH, _, _>")]
     path: Vec<u32>,
     index: WireIndex,
     #[serde(
@@ -166,7 +168,7 @@ impl WireEntry {
             let node = nodes.get(*place as usize).map(|node| node.0);
             node.ok_or_else(|| refuse("a path has a node that is not there"))
         };
-        let path = self.path.iter().take(super::MAX_PATH + 1).map(node);
+        let path = self.path.iter().map(node);
         Ok(BundleEntry {
             index: self.index.0,
             leaf: match (&self.leaf_data, &self.leaf_hash) {
