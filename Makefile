@@ -32,13 +32,17 @@ NEXTEST := cargo nextest run --workspace --exclude merkle_log
 TEST_SERVER := CONF="fsync = off" scripts/with-postgres.sh $(PRIVATE_PG) env MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-catbird bench-ledger bench-outside fuzz-ledger fuzz-tlog hostile-ledger larger-than-memory catbird-generate test test-long lint test-all test-catbird test-catbird-generated test-crates test-doc test-extension test-install test-loom test-miri test-pure test-server test-tools clean
+.PHONY: help setup postgres private-install install demo demo-stop soak soak-ledger bench bench-capture bench-catbird bench-ledger bench-outside fuzz-ledger fuzz-tlog hostile-ledger larger-than-memory catbird-generate test test-long lint test-all test-catbird test-catbird-generated test-crates test-doc test-extension test-install test-loom test-miri test-pure test-server test-tools clean demo-program bench-gateway
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: private-install ## build, start a private cluster, log real rows, prove, tamper, detect
+demo: private-install demo-program ## build, start a private cluster, log real rows, prove, tamper, detect
 	@examples/demo/demo.sh $(PRIVATE_PG)
+
+demo-program:
+	@echo "building merkle-log (the log is target/build.log)"
+	@cargo build --release -p merkle_log_cli >>target/build.log 2>&1 || { tail -40 target/build.log; exit 1; }
 
 demo-stop: ## stop the cluster that the demo left running, and delete it
 	@examples/demo/stop.sh $(PRIVATE_PG)
@@ -144,6 +148,10 @@ bench-catbird: private-install ## catbird_db against pgbench with the same state
 bench-outside: private-install ## export, verify and bundles, and what it costs that hashes can be found, as one table
 	cargo build -q --release -p merkle_log_cli
 	@CONF="$$(cat benches/bench.conf)" scripts/with-postgres.sh $(PRIVATE_PG) benches/outside.sh $(CURDIR)/target/release/merkle-log
+
+bench-gateway: private-install ## the gateway on loopback: proofs from the database, tiles from files; needs wrk
+	cargo build --release -p merkle_log_cli
+	@scripts/with-postgres.sh $(PRIVATE_PG) benches/gateway.sh target/release/merkle-log
 
 bench-capture: private-install ## what trigger capture costs its writers, as ratios
 	@CONF="merkle_log.databases = '*'" scripts/with-postgres.sh $(PRIVATE_PG) benches/capture.sh

@@ -95,6 +95,8 @@ COMMENT ON FUNCTION @extschema@.merkle_log_warm(text) IS 'Fills the node cache w
 COMMENT ON FUNCTION @extschema@.schedule_log(text, text) IS 'Lets pg_cron run the log''s batches; returns the job''s id.';
 COMMENT ON FUNCTION @extschema@.unschedule_log(text) IS 'Takes the log''s pg_cron job away; false if there was none of the caller''s.';
 COMMENT ON FUNCTION @extschema@.history(text, regclass, text) IS 'Every version of a row that the log keeps.';
+COMMENT ON FUNCTION @extschema@.kept_value(text, bigint, text) IS 'The text of a column in a version of a row that the log keeps, however long it is.';
+COMMENT ON FUNCTION @extschema@.run_scheduled_batch(integer) IS 'What a pg_cron job calls: a batch of a log by its number, unless the log is disabled; returns how many entries it appended.';
 COMMENT ON FUNCTION @extschema@.redact(text, bigint, text) IS 'Destroys the salt and leaf data of an entry, and logs that; returns the leaf index of the entry that says so.';
 COMMENT ON FUNCTION @extschema@.prune_log(text, bigint) IS 'Drops the entries before a leaf index, rounded down to a tile; returns how many.';
 COMMENT ON VIEW @extschema@.merkle_log_coverage IS 'Where changes escape a log, or rows have escaped it; no row means that nothing does.';
@@ -114,6 +116,7 @@ COMMENT ON TABLE @extschema@.merkle_database IS 'The database whose logs these a
 COMMENT ON COLUMN @extschema@.merkle_database.is_copy IS 'It was adopted as a copy of another database, whose origins are not its own.';
 COMMENT ON COLUMN @extschema@.merkle_database.left_at IS 'When adopt_database said that another database took its place; NULL for the present one.';
 COMMENT ON VIEW @extschema@.merkle_log_leaves IS 'The leaf hashes of all logs.';
+COMMENT ON VIEW @extschema@.merkle_log_tiles IS 'The hashes of complete subtrees of all logs, in tiles of up to 256 (C2SP tlog-tiles), from level 1 on.';
 COMMENT ON FUNCTION @extschema@.redact_row(text, regclass, text, text) IS 'Redacts every entry of a row, those to come included; returns how many were redacted now.';
 COMMENT ON FUNCTION @extschema@.verify_row(text, regclass, text) IS 'Whether a row, as it is now, is what was logged, with the proof of its latest entry.';
 COMMENT ON FUNCTION @extschema@.late_entries(text) IS 'Entries of rows that were found after they should have been logged, and when; keys are shown to those who may read the source.';

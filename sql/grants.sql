@@ -64,6 +64,7 @@ REVOKE ALL ON FUNCTION
     @extschema@.merkle_log_warm(text),
     @extschema@.schedule_log(text, text),
     @extschema@.unschedule_log(text),
+    @extschema@.run_scheduled_batch(integer),
     @extschema@.coverage_holes(integer),
     @extschema@.merkle_log_health(),
     @extschema@.merkle_log_metrics(),
@@ -98,6 +99,7 @@ GRANT SELECT ON
     @extschema@.merkle_log_status,
     @extschema@.merkle_log_progress,
     @extschema@.merkle_log_leaves,
+    @extschema@.merkle_log_tiles,
     @extschema@.merkle_log_checkpoints
 TO PUBLIC;
 GRANT SELECT ON @extschema@.merkle_log_sources, @extschema@.merkle_log_coverage TO pg_monitor;

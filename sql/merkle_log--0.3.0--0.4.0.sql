@@ -564,6 +564,16 @@ SELECT l.log_name,
   FROM @extschema@.verification_logs l
   JOIN @extschema@.merkle_log m ON m.log_id OPERATOR(pg_catalog.=) l.log_id;
 
+-- Those above the leaf hashes, so that nobody need compute them.
+CREATE VIEW @extschema@.merkle_log_tiles AS
+SELECT l.log_name,
+       t.level,
+       t.tile_index,
+       t.hashes
+  FROM @extschema@.verification_logs l
+  JOIN @extschema@.merkle_tile t ON t.log_id OPERATOR(pg_catalog.=) l.log_id
+ WHERE t.level OPERATOR(pg_catalog.>) 0;
+
 -- What ALTER DEFAULT PRIVILEGES has given to others is not meant for the new tables and functions. What somebody granted
 -- on older ones stays.
 DO $$
@@ -577,7 +587,8 @@ BEGIN
                   FROM pg_catalog.unnest(ARRAY[
                            '@extschema@.merkle_source_state', '@extschema@.merkle_redacted_key',
                            '@extschema@.merkle_late_entry', '@extschema@.verification_source_partitions',
-                           '@extschema@.merkle_database', '@extschema@.merkle_log_leaves']::pg_catalog.regclass[]) t (oid)
+                           '@extschema@.merkle_database', '@extschema@.merkle_log_leaves',
+                           '@extschema@.merkle_log_tiles']::pg_catalog.regclass[]) t (oid)
                   JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.oid
                 UNION ALL
                 SELECT p.proowner, p.proacl, 'FUNCTION', p.oid::pg_catalog.regprocedure::pg_catalog.text
@@ -608,7 +619,7 @@ REVOKE ALL ON
     @extschema@.merkle_database
 FROM PUBLIC;
 
-GRANT SELECT ON @extschema@.merkle_log_leaves TO PUBLIC;
+GRANT SELECT ON @extschema@.merkle_log_leaves, @extschema@.merkle_log_tiles TO PUBLIC;
 
 COMMENT ON COLUMN @extschema@.verification_sources.backfilled IS 'The rows that were there before the triggers have been logged: one that is found without an entry came late.';
 COMMENT ON COLUMN @extschema@.verification_sources.late_accepted IS 'The capture mode was named when the source was added: rows may come late. Otherwise the order column is to stay one whose values are drawn inside the INSERT.';
@@ -625,6 +636,7 @@ COMMENT ON COLUMN @extschema@.merkle_database.is_copy IS 'It was adopted as a co
 COMMENT ON COLUMN @extschema@.merkle_database.left_at IS 'When adopt_database said that another database took its place; NULL for the present one.';
 COMMENT ON COLUMN @extschema@.merkle_log_status.lag_rows IS 'Rows that wait to be logged, as far as they are counted: 10000 means at least 10000. NULL where a source cannot be asked; merkle_log_health() says why.';
 COMMENT ON VIEW @extschema@.merkle_log_leaves IS 'The leaf hashes of all logs.';
+COMMENT ON VIEW @extschema@.merkle_log_tiles IS 'The hashes of complete subtrees of all logs, in tiles of up to 256 (C2SP tlog-tiles), from level 1 on.';
 COMMENT ON FUNCTION @extschema@.redact_row(text, regclass, text, text) IS 'Redacts every entry of a row, those to come included; returns how many were redacted now.';
 COMMENT ON FUNCTION @extschema@.verify_row(text, regclass, text) IS 'Whether a row, as it is now, is what was logged, with the proof of its latest entry.';
 COMMENT ON FUNCTION @extschema@.late_entries(text) IS 'Entries of rows that were found after they should have been logged, and when; keys are shown to those who may read the source.';
@@ -1224,6 +1236,31 @@ COMMENT ON FUNCTION @extschema@.nest_bundle(text, text) IS 'A bundle in two leve
 COMMENT ON FUNCTION @extschema@.verify_bundle(bytea, text[]) IS 'Whether a proof bundle holds, by the verifier key of its log, and of each of its hubs; reads nothing.';
 COMMENT ON FUNCTION @extschema@.verify_bundle(text, text[]) IS 'Whether a proof bundle as JSON holds, by the verifier key of its log, and of each of its hubs; reads nothing.';
 
+-- Long values of versions, and batches by pg_cron.
+
+CREATE FUNCTION @extschema@.kept_value(
+    log         text,
+    leaf_index  bigint,
+    column_name text
+) RETURNS text
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'kept_value_wrapper';
+
+CREATE FUNCTION @extschema@.run_scheduled_batch(
+    log_id integer
+) RETURNS bigint
+STRICT PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'run_scheduled_batch_wrapper';
+
+REVOKE ALL ON FUNCTION @extschema@.run_scheduled_batch(integer) FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.kept_value(text, bigint, text) IS 'The text of a column in a version of a row that the log keeps, however long it is.';
+COMMENT ON FUNCTION @extschema@.run_scheduled_batch(integer) IS 'What a pg_cron job calls: a batch of a log by its number, unless the log is disabled; returns how many entries it appended.';
+
 -- What ALTER DEFAULT PRIVILEGES has given to others is not meant for these either.
 DO $$
 DECLARE
@@ -1246,8 +1283,8 @@ BEGIN
                            'proof_bundle_of', 'redact_row_of', 'find_leaf', 'has_leaf',
                            'find_root', 'has_root', 'inclusion_proof_by_hash', 'consistency_proof_by_root',
                            'log_entries', 'entry_bundles', 'checkpoint', 'checkpoint_key', 'accept_checkpoint',
-                           'add_cosignature', 'proof_bundle', 'proof_bundle_at',
-                           'nest_bundle', 'verify_bundle']::pg_catalog.name[])) o (owner, acl, kind, name)
+                           'add_cosignature', 'proof_bundle', 'proof_bundle_at', 'nest_bundle', 'verify_bundle',
+                           'kept_value', 'run_scheduled_batch']::pg_catalog.name[])) o (owner, acl, kind, name)
          CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
          WHERE a.grantee OPERATOR(pg_catalog.<>) o.owner AND a.grantee OPERATOR(pg_catalog.<>) 0
     LOOP

@@ -133,6 +133,16 @@ SELECT l.log_name,
   FROM @extschema@.verification_logs l
   JOIN @extschema@.merkle_log m ON m.log_id OPERATOR(pg_catalog.=) l.log_id;
 
+-- Those above the leaf hashes, so that nobody need compute them.
+CREATE VIEW @extschema@.merkle_log_tiles AS
+SELECT l.log_name,
+       t.level,
+       t.tile_index,
+       t.hashes
+  FROM @extschema@.verification_logs l
+  JOIN @extschema@.merkle_tile t ON t.log_id OPERATOR(pg_catalog.=) l.log_id
+ WHERE t.level OPERATOR(pg_catalog.>) 0;
+
 -- What was signed is for everyone.
 CREATE VIEW @extschema@.merkle_log_checkpoints AS
 SELECT l.log_name,

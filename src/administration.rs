@@ -17,7 +17,7 @@ use crate::encode::time;
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::pg::{server, xact};
-use crate::session::Session;
+use crate::session::{self, Session};
 use crate::store::append::{self, Appender};
 use crate::store::leaves::{self, LONGEST};
 use crate::store::{heads, late};
@@ -249,7 +249,7 @@ fn check_isolation(session: &Session, log: &Log) -> Result<(), Error> {
     match seen == committed {
         true => Ok(()),
         false => Err(Error::Isolation {
-            log: log.name.clone(),
+            what: session::written(Some(&log.name)),
             level,
         }),
     }

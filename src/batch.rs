@@ -20,7 +20,7 @@ use crate::pg::memory::Scratch;
 use crate::pg::progress::{Command, Progress};
 use crate::pg::spi::Snapshot;
 use crate::pg::{server, subtransaction, wait, xact};
-use crate::session::{Session, WITHHELD};
+use crate::session::{self, Session, WITHHELD};
 use crate::shared;
 use crate::store::append::{Appended, Appender, Entry};
 use crate::store::late::{self, Way};
@@ -64,7 +64,7 @@ pub fn run(
     fence: &mut Option<Fence>,
 ) -> Result<Option<Batch>, Error> {
     let started = Instant::now();
-    check_writable(name)?;
+    check_writable(Some(name))?;
     let log = logs::by_name(session, Snapshot::Fresh, name)?;
     let relations: Vec<_> = sources::active(session, &log)
         .iter()
@@ -134,7 +134,7 @@ fn count(session: &Session, log: &Log, appended: &Appended, duration: Duration) 
 /// Runs a batch of every enabled log. A log that fails is rolled back alone, warned about, and its
 /// error put on record. Logs that must wait do so together: none of them adds to the time of another.
 pub fn run_all(session: &Session, wait: bool, timeout: Duration) -> Result<Vec<Batch>, Error> {
-    check_writable("*")?;
+    check_writable(None)?;
     let deadline = Instant::now() + timeout;
     let mut logs: Vec<Attempt> = logs::enabled(session)
         .into_iter()
@@ -282,7 +282,7 @@ fn load_shapes(
 
 /// Logs what triggers have queued, all of it, where the log has triggers; the caller holds its lock.
 pub fn drain_queue(session: &Session, log: &Log) -> Result<(), Error> {
-    check_writable(&log.name)?;
+    check_writable(Some(&log.name))?;
     match log.domain {
         Some(Domain::Arrival) => arrival::drain_queue(session, log),
         _ => Ok(()),
@@ -304,7 +304,7 @@ pub fn reconcile(
     timeout: Duration,
     scope: Scope,
 ) -> Result<Vec<Late>, Error> {
-    check_writable(name)?;
+    check_writable(Some(name))?;
     let log = logs::lock(session, name, timeout)?.map_err(|Blocked(by)| Error::Busy {
         log: name.to_owned(),
         by,
@@ -529,22 +529,14 @@ fn report(progress: &Progress, done: i64) {
     }
 }
 
-pub fn check_writable(log: &str) -> Result<(), Error> {
-    if server::in_recovery() {
-        return Err(Error::ReadOnly {
-            log: log.to_owned(),
-        });
-    }
-    check_read_committed(log)
-}
-
 /// What is behind the fence must be read with a snapshot taken after it, which only READ COMMITTED
-/// gives.
-pub fn check_read_committed(log: &str) -> Result<(), Error> {
+/// gives. `log`: the one that is written, if it is one.
+pub fn check_writable(log: Option<&str>) -> Result<(), Error> {
+    session::check_may_write(log)?;
     match server::transaction_snapshot_level() {
         None => Ok(()),
         Some(level) => Err(Error::Isolation {
-            log: log.to_owned(),
+            what: session::written(log),
             level,
         }),
     }

@@ -41,7 +41,7 @@ pub fn newest(session: &Session, name: &str) -> Result<String, Error> {
             })
         });
     }
-    batch::check_writable(name)?;
+    batch::check_writable(Some(name))?;
     identity::look(session)?;
     if logs::row_writer(session, &log)?.is_some_and(xact::is_own) {
         return Err(uncommitted(&log));
@@ -124,7 +124,7 @@ pub fn problem(session: &Session, log: &Log) -> Option<String> {
 /// Signs the log's latest head, unless that was done. The caller commits before anyone is given the note, and soon:
 /// others who sign wait.
 pub fn sign(session: &Session, name: &str) -> Result<String, Error> {
-    batch::check_writable(name)?;
+    batch::check_writable(Some(name))?;
     identity::check(session)?;
     let log = logs::by_name(session, Snapshot::Fresh, name)?;
     lock(session, &log)?;
@@ -370,7 +370,7 @@ pub fn accept(session: &Session, text: &str) -> Result<Standing, Error> {
     let note: SignedNote = text.parse().map_err(|e| note_error(&e))?;
     let checkpoint: Checkpoint = note.text().parse().map_err(|e| note_error(&e))?;
     let log = of_origin(session, checkpoint.origin())?;
-    batch::check_writable(&log.name)?;
+    batch::check_writable(Some(&log.name))?;
     let keys = known_keys(session, &log, checkpoint.origin());
     note.verify(&keys).map_err(|e| note_error(&e))?;
     lock(session, &log)?;
@@ -417,7 +417,7 @@ fn known_keys(session: &Session, log: &Log, origin: &str) -> Vec<VerifierKey> {
 
 /// Adds those signatures of a note that known witnesses have made over a checkpoint of the log; returns how many.
 pub fn cosign(session: &Session, name: &str, text: &str, keys: &[String]) -> Result<i32, Error> {
-    batch::check_writable(name)?;
+    batch::check_writable(Some(name))?;
     let log = logs::by_name(session, Snapshot::Fresh, name)?;
     let keys = keys.iter().map(|key| {
         let key = key.parse::<VerifierKey>();

@@ -6,6 +6,8 @@ mod checkpoint;
 mod key;
 mod refusal;
 
+use crate::catalog::logs::ADMINISTRATION_NAME;
+use crate::catalog::sources::table_name;
 pub use checkpoint::CheckpointError;
 pub use key::KeyError;
 use pgrx::PgSqlErrorCode;
@@ -197,10 +199,14 @@ pub enum Error {
     },
     #[error("the logs of database \"{name}\" are its own: there is nothing to adopt")]
     NotACopy { name: String },
-    #[error("log \"{log}\" cannot be written under isolation level {level}")]
-    Isolation { log: String, level: &'static str },
-    #[error("log \"{log}\" cannot be written during recovery")]
-    ReadOnly { log: String },
+    #[error("{what} cannot be written under isolation level {level}")]
+    Isolation { what: String, level: &'static str },
+    #[error("{what} cannot be written during recovery")]
+    Recovery { what: String },
+    #[error("{what} cannot be written in a read-only transaction")]
+    ReadOnly { what: String },
+    #[error("an entry of log \"{log}\" cannot be waited for under isolation level {level}")]
+    WaitIsolation { log: String, level: &'static str },
     #[error("log \"{log}\" has {size} entries: leaf index {index} does not exist")]
     IndexOutOfRange { log: String, index: i64, size: i64 },
     #[error("log \"{log}\" has {size} entries: tree size {wanted} does not exist")]
@@ -268,6 +274,13 @@ pub enum Error {
         "cannot truncate a partition of table \"{table}\" alone: log \"{log}\" captures the table's changes, and could only say that all of its rows are gone"
     )]
     PartitionTruncated { log: String, table: String },
+    #[error("the triggers of table \"{table}\" cannot be set up: {problem}, in {statement}")]
+    TriggerStatement {
+        table: String,
+        statement: String,
+        sqlstate: PgSqlErrorCode,
+        problem: String,
+    },
     #[error("cannot truncate table \"{table}\": log \"{log}\" captures its changes")]
     TruncateRefused { log: String, table: String },
     #[error("cannot {operation} table \"{table}\": it is an append-only source of log \"{log}\"")]
@@ -320,10 +333,14 @@ pub enum Error {
         "rows of table \"{table}\" cannot be redacted in log \"{log}\": its source is not salted"
     )]
     CannotRedactRow { log: String, table: String },
+    #[error("entry {index} of log \"{log}\" is no version of a row")]
+    NotOfARow { log: String, index: i64 },
     #[error("log \"{log}\" does not keep the leaf data of table \"{table}\"")]
     NoHistory { log: String, table: String },
     #[error("permission denied for schema cron, whose jobs run as the role that schedules them")]
     MayNotSchedule,
+    #[error("the log with number {log_id} does not exist any more")]
+    ScheduledLogGone { log_id: i32 },
     #[error("extension \"pg_cron\" is not installed in this database")]
     NoCron,
     #[error("{name} must be 32 bytes, not {length}")]
@@ -370,14 +387,16 @@ impl Error {
             | CannotRedactRow { .. }
             | CopiedDatabase { .. }
             | NotACopy { .. }
+            | NotOfARow { .. }
             | NoHistory { .. }
             | TriggerDomain { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            TriggerStatement { sqlstate, .. } => *sqlstate,
             CaptureOption { .. } => C::ERRCODE_INVALID_PARAMETER_VALUE,
             TruncateRefused { .. } | PartitionTruncated { .. } | AppendOnly { .. } => {
                 C::ERRCODE_RESTRICT_VIOLATION
             }
             Pruned { .. } | PrunedProof { .. } => C::ERRCODE_NO_DATA_FOUND,
-            NoCron => C::ERRCODE_UNDEFINED_OBJECT,
+            NoCron | ScheduledLogGone { .. } => C::ERRCODE_UNDEFINED_OBJECT,
             AnotherTable { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             NotInstalled | NoSuchLog(_) | NoSuchSource { .. } | SourceGone { .. } => {
                 C::ERRCODE_UNDEFINED_OBJECT
@@ -421,7 +440,8 @@ impl Error {
             OrderType { .. } | KeyType { .. } | KeyNames { .. } | HashType { .. } => {
                 C::ERRCODE_DATATYPE_MISMATCH
             }
-            Isolation { .. } | ReadOnly { .. } => C::ERRCODE_FEATURE_NOT_SUPPORTED,
+            Isolation { .. } | WaitIsolation { .. } => C::ERRCODE_FEATURE_NOT_SUPPORTED,
+            Recovery { .. } | ReadOnly { .. } => C::ERRCODE_READ_ONLY_SQL_TRANSACTION,
             IndexOutOfRange { .. }
             | SizeOutOfRange { .. }
             | IndexBeyondSize { .. }
@@ -448,6 +468,9 @@ impl Error {
             Argument { name, must, .. } => format!("Give {name} as {must}."),
             DropNotConfirmed { log, .. } => {
                 format!("Call drop_log({}, confirm => true) to delete them.", literal(log))
+            }
+            NoSuchSource { log, .. } if log == ADMINISTRATION_NAME => {
+                "The administration log has no sources: administration() shows its acts.".into()
             }
             NoSuchSource { log, .. } => format!(
                 "The sources of the log are in verification_sources; add_source({}, …) adds one.",
@@ -522,7 +545,9 @@ impl Error {
             Isolation { .. } => {
                 "Use READ COMMITTED: what is behind the fence must be read with a snapshot taken after it.".into()
             }
-            ReadOnly { .. } => "Run it on the primary; roots, proofs and verify_log answer here too.".into(),
+            Recovery { .. } => "Run it on the primary; roots, proofs and verify_log answer here too.".into(),
+            ReadOnly { .. } => "Begin the transaction with BEGIN READ WRITE; default_transaction_read_only says what others begin with.".into(),
+            WaitIsolation { .. } => "Use READ COMMITTED: the snapshot of this transaction shows nothing that is logged from now on.".into(),
             IndexOutOfRange { size: 0, .. } | SizeOutOfRange { size: 0, .. } => {
                 format!("The log is empty: run process_next_batch first. {ROLLED_BACK}")
             }
@@ -557,8 +582,9 @@ impl Error {
             OldTrigger { log, table } => format!(
                 "Run repair_capture({}, {}), which makes the triggers anew.",
                 literal(log),
-                literal(table)
+                literal(table_name(table))
             ),
+            TriggerStatement { .. } => "It ran with search_path = pg_catalog, pg_temp. Where an event trigger of this database failed in it, name the schemas of what its function uses, or give the function SET search_path.".into(),
             PartitionTruncated { .. } => "Use DELETE, truncate the whole table before its partitions, or detach the partition first.".into(),
             TruncateRefused { log, .. } => format!(
                 "Use DELETE, or let the source allow it with alter_source({}, …, allow_truncate => true): then it is logged.",
@@ -579,11 +605,18 @@ impl Error {
             PrunedProof { .. } => "Ask for a size that tree_heads lists.".into(),
             CannotRedact { .. } => "Only entries of a source added with salted => true can be redacted, each of them once.".into(),
             CannotRedactRow { .. } => "Without a salt the hash of a row with few possible contents can be guessed. Only a source added with salted => true can be redacted.".into(),
+            NotOfARow { log, .. } => format!(
+                "log_entries({}) says what the entries of the log are.",
+                literal(log)
+            ),
             NoHistory { log, .. } => format!(
                 "From now on it will with alter_source({}, …, store_leaf_data => true).",
                 literal(log)
             ),
             MayNotSchedule => "Run GRANT USAGE ON SCHEMA cron TO the role that is to run the log's batches.".into(),
+            ScheduledLogGone { log_id } => format!(
+                "Take the job away: SELECT cron.unschedule('merkle_log_{log_id}')."
+            ),
             NoCron => "Install it here, or call cron.schedule_in_database where it is, or let the background worker run the log.".into(),
             HashLength { .. } => "Give a SHA-256 hash.".into(),
             Encode { .. } => "Leave the column out with add_source(…, columns => …).".into(),
@@ -591,7 +624,7 @@ impl Error {
             RowTooLong { log, table, .. } => format!(
                 "Without the content of rows, after alter_source({}, {}, store_leaf_data => false), the log takes rows of any length.",
                 literal(log),
-                literal(table)
+                literal(table_name(table))
             ),
         })
     }

@@ -1,20 +1,21 @@
 //! The versions of a row, from the leaf data that the log keeps.
 
+mod json;
+
 use crate::capture::given_key::GivenKey;
 use crate::capture::row_key::Finder;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
 use crate::catalog::versions::{self, Column};
-use crate::encode::time::{self, MICROS_PER_DAY};
-use crate::error::Error;
+use crate::error::{Error, literal};
+use crate::pg::alloc;
 use crate::pg::spi::Snapshot;
-use crate::pg::{alloc, datum};
 use crate::session::Session;
 use crate::store::entries;
+use crate::store::heads;
 use crate::store::leaves::{self, Annex};
-use leaf_format::{Cbor, Columns, Leaf};
+use leaf_format::{Columns, Leaf};
 use pgrx::pg_sys;
-use std::fmt::Write;
 
 /// One version of a row, or what became of it.
 pub struct Version {
@@ -112,7 +113,15 @@ impl Versions {
         let leaf = annex.leaf_data.as_ref();
         let leaf =
             leaf.and_then(|_| leaves::in_full(session, Snapshot::Statement, &self.log, index));
-        Some(version_of(index, leaf, &annex, columns, source.salted))
+        let (version, left_out) = version_of(index, leaf, &annex, columns, source.salted);
+        for column in left_out {
+            pgrx::notice!(
+                "column \"{column}\" of entry {index} is too long for jsonb, and shown as null: kept_value({}, {index}, {}) gives it",
+                literal(&self.log.name),
+                literal(&column)
+            );
+        }
+        Some(version)
     }
 }
 
@@ -122,7 +131,8 @@ fn version_of(
     annex: &Annex,
     columns: &[Column],
     salted: bool,
-) -> Version {
+) -> (Version, Vec<String>) {
+    let mut left_out = Vec::new();
     let origin = annex.statement.as_ref().map(|s| Origin {
         transaction: s.transaction,
         user: s.user.clone(),
@@ -136,21 +146,22 @@ fn version_of(
             .map_or("insert", |s| &s.kind)
             .to_owned()
     };
-    match leaf {
+    let version = match leaf {
         // What was hashed says it with authority; the statement's row only repeats it.
         Some(leaf) => Version {
             leaf_index,
             operation: leaf.kind.as_str().to_owned(),
             row: match leaf.columns {
                 Columns::Map(map) if leaf.kind != leaf_format::Kind::Truncate => {
-                    Some(object(map.iter().map(|(name, value)| {
+                    let fields = map.iter().map(|(name, value)| {
                         let column = columns.iter().find(|c| c.name == *name);
-                        (
-                            name.as_str(),
-                            value,
-                            column.map_or("", |c| c.type_name.as_str()),
-                        )
-                    })))
+                        let type_name = column.map_or("", |c| c.type_name.as_str());
+                        (name.as_str(), value, type_name)
+                    });
+                    let fields: Vec<_> = fields.collect();
+                    let (row, too_long) = json::row(&fields, json::LONGEST);
+                    left_out = too_long.into_iter().map(str::to_owned).collect();
+                    Some(row)
                 }
                 _ => None,
             },
@@ -170,144 +181,41 @@ fn version_of(
             row: None,
             origin,
         },
-    }
-}
-
-fn object<'a>(fields: impl Iterator<Item = (&'a str, &'a Cbor, &'a str)>) -> String {
-    let mut json = String::from("{");
-    for (place, (name, value, type_name)) in fields.enumerate() {
-        if place > 0 {
-            json.push(',');
-        }
-        json.push_str(&quoted(name));
-        json.push(':');
-        write(&mut json, value, type_name);
-    }
-    json.push('}');
-    json
-}
-
-fn quoted(text: &str) -> String {
-    // jsonb has no U+0000, and neither has any text of the server's.
-    serde_json::Value::from(text).to_string()
-}
-
-/// Writes a value as `to_jsonb` would write one of its type, as far as the leaf format tells.
-fn write(json: &mut String, value: &Cbor, type_name: &str) {
-    // Writing to a String does not fail.
-    let _ = match value {
-        Cbor::Null => write!(json, "null"),
-        Cbor::Bool(b) => write!(json, "{b}"),
-        Cbor::Integer(n) => match moment(*n, type_name) {
-            Some(text) => write!(json, "{}", quoted(&text)),
-            None => write!(json, "{n}"),
-        },
-        Cbor::Float(f) if f.is_finite() => write!(json, "{f}"),
-        Cbor::Float(f) => write!(json, "{}", quoted(special(*f))),
-        Cbor::Text(text) if matches!(type_name, "json" | "jsonb") => write!(json, "{text}"),
-        Cbor::Text(text) => write!(json, "{}", quoted(text)),
-        Cbor::Bytes(bytes) => write!(json, "\"\\\\x{}\"", hex(bytes)),
-        Cbor::Tag(37, uuid) => match uuid.as_ref() {
-            Cbor::Bytes(b) if b.len() == 16 => {
-                let h = hex(b);
-                write!(
-                    json,
-                    "\"{}-{}-{}-{}-{}\"",
-                    &h[..8],
-                    &h[8..12],
-                    &h[12..16],
-                    &h[16..20],
-                    &h[20..]
-                )
-            }
-            other => return write(json, other, ""),
-        },
-        Cbor::Tag(4, parts) => match parts.as_ref() {
-            Cbor::Array(parts) if parts.len() == 2 => {
-                write!(json, "{}", decimal(&parts[0], &parts[1]))
-            }
-            other => return write(json, other, ""),
-        },
-        Cbor::Tag(_, inner) => return write(json, inner, type_name),
-        Cbor::Array(elements) => {
-            let of = type_name.strip_suffix("[]").unwrap_or("");
-            json.push('[');
-            for (place, element) in elements.iter().enumerate() {
-                if place > 0 {
-                    json.push(',');
-                }
-                write(json, element, of);
-            }
-            write!(json, "]")
-        }
-        Cbor::Map(map) => {
-            let fields = map.iter().filter_map(|(name, value)| match name {
-                Cbor::Text(name) => Some((name.as_str(), value, "")),
-                _ => None,
-            });
-            write!(json, "{}", object(fields))
-        }
-        _ => write!(json, "null"),
     };
+    (version, left_out)
 }
 
-fn special(f: f64) -> &'static str {
-    match f {
-        f64::INFINITY => "Infinity",
-        f64::NEG_INFINITY => "-Infinity",
-        _ => "NaN",
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// A count of microseconds or days as the time that it stands for, in the form that JSON has it.
-fn moment(n: i128, type_name: &str) -> Option<String> {
-    let n = i64::try_from(n).ok()?;
-    let (type_oid, value) = match type_name {
-        "date" => {
-            let days =
-                i32::try_from(time::server_micros(n.checked_mul(MICROS_PER_DAY)?) / MICROS_PER_DAY);
-            (pg_sys::DATEOID, pg_sys::Datum::from(days.ok()?))
-        }
-        t if t.starts_with("timestamp") && t.ends_with("with time zone") => (
-            pg_sys::TIMESTAMPTZOID,
-            pg_sys::Datum::from(time::server_micros(n)),
-        ),
-        t if t.starts_with("timestamp") => (
-            pg_sys::TIMESTAMPOID,
-            pg_sys::Datum::from(time::server_micros(n)),
-        ),
-        t if t.starts_with("time") && t.ends_with("without time zone") => {
-            (pg_sys::TIMEOID, pg_sys::Datum::from(n))
-        }
-        _ => return None,
+/// The text of a column in a version of a row that the log keeps; `None` if it was NULL.
+pub fn kept_value(
+    session: &Session,
+    log: &Log,
+    index: i64,
+    column: &str,
+) -> Result<Option<String>, Error> {
+    let size = heads::latest(session, Snapshot::Statement, log)?.tree_size;
+    let entry = entries::at(session, Snapshot::Statement, log, index, size)?;
+    let mut sources = sources::all(session, log).into_iter();
+    let Some(source) = sources.find(|s| s.id == entry.source_id) else {
+        return Err(Error::NotOfARow {
+            log: log.name.clone(),
+            index,
+        });
     };
-    // SAFETY: each value has the representation of its type; these types are passed by value.
-    let text = unsafe { datum::output(type_oid, value) };
-    Some(text.replacen(' ', "T", 1))
-}
-
-/// `mantissa · 10^exponent`, written out.
-fn decimal(exponent: &Cbor, mantissa: &Cbor) -> String {
-    let Cbor::Integer(exponent) = exponent else {
-        return "null".to_owned();
+    session.check_caller_reads(log, &source)?;
+    let leaf = leaves::in_full(session, Snapshot::Statement, log, index);
+    let Some(Columns::Map(columns)) = leaf.map(|leaf| leaf.columns) else {
+        return Err(Error::NoHistory {
+            log: log.name.clone(),
+            table: source.name,
+        });
     };
-    let digits = match mantissa {
-        Cbor::Integer(n) => n.to_string(),
-        Cbor::Tag(tag @ (2 | 3), magnitude) => match magnitude.as_ref() {
-            Cbor::Bytes(bytes) => {
-                let n = num_bigint::BigUint::from_bytes_be(bytes);
-                match tag {
-                    2 => n.to_string(),
-                    _ => format!("-{}", n + 1u8),
-                }
-            }
-            _ => return "null".to_owned(),
-        },
-        _ => return "null".to_owned(),
-    };
-    format!("{digits}e{exponent}")
+    let versions = versions::load(session, source.id);
+    let version = versions.iter().rev().find(|v| v.from_leaf_index <= index);
+    let known = version.and_then(|v| v.columns.iter().find(|c| c.name == column));
+    let known = known.ok_or_else(|| Error::NoSuchColumn {
+        table: source.name,
+        column: column.to_owned(),
+    })?;
+    let value = columns.get(column);
+    Ok(value.map(|value| json::text(value, &known.type_name)))
 }

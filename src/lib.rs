@@ -87,8 +87,9 @@ pgrx::extension_sql_file!(
         api::ops::merkle_log_health,
         api::ops::merkle_log_metrics,
         api::ops::merkle_log_warm,
-        api::ops::schedule_log,
-        api::ops::unschedule_log,
+        api::schedule::schedule_log,
+        api::schedule::unschedule_log,
+        api::schedule::run_scheduled_batch,
         api::batch::process_next_batch,
         api::batch::reconcile
     ]

@@ -7,6 +7,8 @@
 //! A row is redacted by its key: all its entries now, and every later one as it is logged. So it does not
 //! matter whether a row is first redacted and then deleted, or the other way round.
 
+mod lineage;
+
 use crate::batch;
 use crate::capture::given_key::GivenKey;
 use crate::capture::row_key::{self, Finder, RowKey};
@@ -16,19 +18,21 @@ use crate::catalog::sources::{self, OF_LOG, Source};
 use crate::encode::time;
 use crate::error::{Error, literal};
 use crate::pg::spi::Snapshot;
+use crate::pg::subtransaction;
 use crate::session::Session;
 use crate::store::append::Appender;
 use crate::store::entries::{self, Entry};
 use crate::store::redacted::{self, RedactedKey, Redaction, Subject};
 use crate::store::{heads, key_index, leaves};
 use leaf_format::{Cbor, Columns, Kind, Leaf};
+use lineage::Lineage;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
 /// Redacts an entry and returns the leaf index of the entry that says so.
 pub fn redact(session: &Session, name: &str, index: i64, reason: &str) -> Result<i64, Error> {
-    batch::check_writable(name)?;
+    batch::check_writable(Some(name))?;
     let log = logs::lock_and_wait(session, name)?;
     let size = heads::latest(session, Snapshot::Fresh, &log)?.tree_size;
     let entry = entries::at(session, Snapshot::Fresh, &log, index, size)?;
@@ -66,7 +70,7 @@ pub fn redact_row(
     key: GivenKey,
     reason: &str,
 ) -> Result<i64, Error> {
-    batch::check_writable(name)?;
+    batch::check_writable(Some(name))?;
     let log = logs::lock_and_wait(session, name)?;
     let finder = Finder::of(session, &log, relation)?;
     let known = |ids: &[i32]| -> Vec<Source> {
@@ -93,7 +97,18 @@ pub fn redact_row(
     let mut appender = Appender::open(session, &log)?;
     let mut count = 0;
     for source in &of_key {
+        // Before anything is erased, since the lives of rows are told by it.
+        let lineage = lineage_of(session, &log, source, &finder, &key)?;
         count += redact_entries(session, &log, source, &key, reason, &mut appender)?;
+        count += redact_lineage(
+            session,
+            &log,
+            source,
+            &finder,
+            lineage,
+            reason,
+            &mut appender,
+        )?;
     }
     for source in &others {
         count += redact_elsewhere(session, &log, source, &of_key, &key, reason, &mut appender)?;
@@ -171,7 +186,7 @@ fn redact_elsewhere(
 
 fn warn(message: String, log: &str) {
     let hint = format!(
-        "Entries of the row under a key that it had before are redacted one by one: SELECT redact({}, leaf_index, reason).",
+        "If they are of the person as well: redact_row({0}, …) redacts all entries of a key, SELECT redact({0}, leaf_index, reason) a single one.",
         literal(log)
     );
     ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "redact_row")
@@ -213,16 +228,100 @@ fn redact_entries(
     let mut count = 0;
     let size = heads::latest(session, Snapshot::Fresh, log)?.tree_size;
     for index in entries::of_row(session, Snapshot::Fresh, log, source.id, key)? {
-        let entry = entries::at(session, Snapshot::Fresh, log, index, size)?;
-        if entry.source_id != source.id || !redacted::erase(session, log, index) {
-            continue;
+        count += redact_entry(session, log, source, (index, size), reason, appender)?;
+    }
+    Ok(count)
+}
+
+/// Redacts an entry of a log of `size` entries, if it is the source's and was not redacted before; how many that are.
+fn redact_entry(
+    session: &Session,
+    log: &Log,
+    source: &Source,
+    (index, size): (i64, i64),
+    reason: &str,
+    appender: &mut Appender,
+) -> Result<i64, Error> {
+    let entry = entries::at(session, Snapshot::Fresh, log, index, size)?;
+    if entry.source_id != source.id || !redacted::erase(session, log, index) {
+        return Ok(0);
+    }
+    let subject = Subject::Entry {
+        index,
+        leaf_hash: &entry.leaf_hash,
+    };
+    appender.push(&Redaction::new(log, &source.name, &subject, reason)?.entry())?;
+    Ok(1)
+}
+
+/// Where else the row is. What cannot be followed, as under a type of the key that it has no more, does not keep its
+/// entries under this key from being redacted.
+fn lineage_of(
+    session: &Session,
+    log: &Log,
+    source: &Source,
+    finder: &Finder,
+    key: &RowKey,
+) -> Result<Lineage, Error> {
+    match subtransaction::run(|| lineage::of(session, log, source, finder, &key.text)) {
+        Ok(lineage) => lineage,
+        Err(failure) if !failure.is_about_content() => failure.raise(),
+        Err(failure) => {
+            let message = format!(
+                "other keys of the row in log \"{}\" cannot be followed: {}",
+                log.name, failure.message
+            );
+            warn(message, &log.name);
+            Ok(Lineage::default())
         }
-        let subject = Subject::Entry {
-            index,
-            leaf_hash: &entry.leaf_hash,
-        };
-        appender.push(&Redaction::new(log, &source.name, &subject, reason)?.entry())?;
-        count += 1;
+    }
+}
+
+/// Redacts what a row has under other keys, and says what may be of it as well.
+fn redact_lineage(
+    session: &Session,
+    log: &Log,
+    source: &Source,
+    finder: &Finder,
+    lineage: Lineage,
+    reason: &str,
+    appender: &mut Appender,
+) -> Result<i64, Error> {
+    let size = heads::latest(session, Snapshot::Fresh, log)?.tree_size;
+    let mut count = 0;
+    for index in lineage.entries {
+        count += redact_entry(session, log, source, (index, size), reason, appender)?;
+    }
+    if let Some(now) = &lineage.now {
+        let key = finder.key(session, GivenKey::Text(now))?;
+        count += redact_entries(session, log, source, &key, reason, appender)?;
+    }
+    let mut keys = lineage.earlier;
+    keys.extend(lineage.now);
+    if !keys.is_empty() {
+        pgrx::notice!(
+            "the row had other keys in log \"{}\" ({}): its entries under these are redacted too",
+            log.name,
+            lineage::named(&keys)
+        );
+    }
+    for (keys, what) in [
+        (
+            lineage.others,
+            "rows that had the key before it have other keys as well",
+        ),
+        (
+            lineage.untold,
+            "the same statements deleted and inserted these keys, which may be of the row,",
+        ),
+    ] {
+        if !keys.is_empty() {
+            let keys = lineage::named(&keys);
+            warn(
+                format!("log \"{}\": {what} and are not redacted: {keys}", log.name),
+                &log.name,
+            );
+        }
     }
     Ok(count)
 }

@@ -17,7 +17,7 @@ const TILE: i64 = 256;
 
 /// Drops the entries before `before`, rounded down to a tile; returns how many.
 pub fn prune(session: &Session, name: &str, before: i64) -> Result<i64, Error> {
-    batch::check_writable(name)?;
+    batch::check_writable(Some(name))?;
     let log = logs::lock_and_wait(session, name)?;
     let size = heads::latest(session, Snapshot::Fresh, &log)?.tree_size;
     let upto = before.min(size) / TILE * TILE;

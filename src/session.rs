@@ -13,7 +13,7 @@ use crate::pg::extension::{self, Extension};
 use crate::pg::index::{self, Index};
 use crate::pg::relcache::{self, Changed};
 use crate::pg::spi::{self, Cursor, Row, Snapshot};
-use crate::pg::{alloc, error_memory, parallel, role, settings, xact};
+use crate::pg::{alloc, error_memory, parallel, role, server, settings, xact};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -25,6 +25,9 @@ use std::rc::Rc;
 /// What is said instead of a text that may name rows which the caller may not read; the view
 /// merkle_log_status says the same.
 pub const WITHHELD: &str = "withheld: the text may name rows of sources that you may not read";
+
+/// Bytes of the longest name that a log can have.
+const LONGEST_NAME: usize = 63;
 
 /// The version of the library; the SQL objects must be of the same.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -53,6 +56,24 @@ thread_local! {
     /// when it is created, moved, updated or dropped, and whoever changes a log says that its table has.
     static INSTALLED: RefCell<Option<Rc<Installed>>> = const { RefCell::new(None) };
     static STALE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// That the transaction may write anything at all.
+pub fn check_may_write(log: Option<&str>) -> Result<(), Error> {
+    let what = || written(log);
+    match () {
+        _ if server::in_recovery() => Err(Error::Recovery { what: what() }),
+        _ if server::is_read_only() => Err(Error::ReadOnly { what: what() }),
+        _ => Ok(()),
+    }
+}
+
+/// What a call writes, for messages.
+pub fn written(log: Option<&str>) -> String {
+    match log.filter(|name| name.len() <= LONGEST_NAME) {
+        Some(name) => format!("log \"{name}\""),
+        None => "the logs of this database".to_owned(),
+    }
 }
 
 fn forget(changed: Changed) {
@@ -102,6 +123,18 @@ impl Session {
         };
         role::as_extension_owner(owner, || settings::pinned(|| session.run(call)))
             .map_err(ErrorReport::from)
+    }
+
+    /// As `enter`, for what writes: refused on a standby and in a read-only transaction before anything is done.
+    /// `log`: the one that was named, if the call is about one.
+    pub fn write<T>(
+        log: Option<&str>,
+        f: impl FnOnce(&Session) -> Result<T, Error>,
+    ) -> Result<T, ErrorReport> {
+        Session::enter(|session| {
+            check_may_write(log)?;
+            f(session)
+        })
     }
 
     /// As `enter`, for what runs hardly any statement and turns no value into text: setting and resetting

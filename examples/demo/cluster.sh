@@ -20,8 +20,34 @@ stop_cluster() {
         echo "$dir belongs to someone else" >&2
         return 1
     fi
+    stop_gateway
     as_server "$bin/pg_ctl" -D "$dir/data" -m immediate stop >/dev/null 2>&1 || true
     rm -rf "$dir"
+}
+
+# Serves the demo's log to browsers on this machine, on any free port; sets `address`.
+start_gateway() {
+    local program=${MERKLE_LOG:-$here/../../target/release/merkle-log}
+    printf 'public_logs = ["audit"]\n' >"$dir/gateway.toml"
+    PGDATABASE=shop setsid "$program" --json serve --config "$dir/gateway.toml" --listen 127.0.0.1:0 \
+        >/dev/null 2>"$dir/gateway.log" </dev/null &
+    echo $! >"$dir/gateway.pid"
+    local port="" waited=0
+    until port=$(sed -n 's/.*"listening".*"address":"127.0.0.1:\([0-9]*\)".*/\1/p' "$dir/gateway.log") && [ -n "$port" ]; do
+        if [ $((waited += 1)) -gt 300 ] || ! kill -0 "$(cat "$dir/gateway.pid")" 2>/dev/null; then
+            cat "$dir/gateway.log" >&2
+            return 1
+        fi
+        sleep 0.1
+    done
+    address=http://127.0.0.1:$port
+}
+
+stop_gateway() {
+    local pid
+    pid=$(cat "$dir/gateway.pid" 2>/dev/null) || return 0
+    # The number may be another process's by now.
+    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" != merkle-log ] || kill "$pid"
 }
 
 start_cluster() {

@@ -95,6 +95,11 @@ say "9. Without the database and without our code: a Python file, that key, and 
 echo "   python3 examples/verify/python/verify.py KEY bundle.json"
 python3 "$here/../verify/python/verify.py" "$key" "$bundle"
 
+say "10. In a browser, which checks the proof itself: an order that nobody has touched, and all else."
+start_gateway
+echo "   $address/page/log/audit/row?table=orders&key=4712"
+echo "   $address/"
+
 say "The cluster is still running. Play on:"
 echo "   $connect"
 echo "   make demo-stop     # stops and deletes it"

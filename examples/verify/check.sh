@@ -5,5 +5,6 @@ cd "$(dirname "$0")"
 
 vectors=../../docs/proof-format-vectors.json
 python3 python/verify.py --vectors "$vectors"
-node javascript/verify.mjs --vectors "$vectors"
+node javascript/main.js --vectors "$vectors"
+node javascript/main.js --leaves ../../docs/leaf-format-vectors.json
 GO111MODULE=on GOFLAGS=-mod=mod GOCACHE="${GOCACHE:-$PWD/../../target/go}" go run go/verify.go --vectors "$vectors"

@@ -10,12 +10,17 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+mod disk;
 mod template;
+
+pub use disk::Disk;
 
 pub struct Cluster {
     bin: PathBuf,
     dir: TempDir,
     settings: String,
+    /// A library that the server's processes are started with.
+    preloaded: Option<PathBuf>,
 }
 
 impl Cluster {
@@ -31,11 +36,17 @@ impl Cluster {
 
     /// As `start`, with lines of configuration of the test's own.
     pub fn with(settings: &str) -> Cluster {
+        let cluster = Cluster::copied(settings);
+        cluster.restart();
+        cluster
+    }
+
+    /// With a data directory, and not running.
+    fn copied(settings: &str) -> Cluster {
         let mut cluster = Cluster::empty();
         cluster.settings = settings.to_owned();
         template::copy(&cluster);
         cluster.configure();
-        cluster.restart();
         cluster
     }
 
@@ -104,6 +115,7 @@ impl Cluster {
             bin,
             dir,
             settings: String::new(),
+            preloaded: None,
         }
     }
 
@@ -323,11 +335,12 @@ impl Cluster {
         let mut command = match as_root() {
             true => {
                 let mut command = Command::new("runuser");
-                command.args(["-u", "postgres", "--"]).arg(program);
+                command.args(["-u", "postgres", "--", "env"]);
                 command
             }
-            false => Command::new(program),
+            false => Command::new("env"),
         };
+        command.args(self.environment()).arg(program);
         check(command.args(args).current_dir("/tmp"));
     }
 }

@@ -6,12 +6,14 @@
 
 use std::time::{Duration, Instant};
 
+pub mod browser;
 pub mod calls;
 mod cluster;
 pub mod command_line;
+pub mod gateway;
 pub mod oracle;
 
-pub use cluster::{Cluster, signal};
+pub use cluster::{Cluster, Disk, signal};
 pub use postgres::{Client, Row};
 
 /// A seed for random choices, from the environment where a run is to be repeated; printed.

@@ -203,3 +203,51 @@ fn a_row_that_cannot_be_kept_is_refused_to_its_writer_or_set_aside_and_no_one_is
     );
     assert_eq!(drain(&mut a, "t"), 5);
 }
+
+#[test]
+fn a_version_with_a_value_that_no_jsonb_holds_is_shown_with_the_way_to_the_value() {
+    let notices = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let cluster = Cluster::start();
+    let mut a = cluster.client_hearing("postgres", notices.clone());
+    run(
+        &mut a,
+        "CREATE TABLE t (id int PRIMARY KEY, body text, note text, bytes bytea); SELECT create_log('t');
+         SELECT add_source('t', 't', capture => 'trigger', store_leaf_data => true);
+         INSERT INTO t VALUES (1, 'short', 'first', '\\x0a'); UPDATE t SET body = repeat('long', 67200000), note = 'second'; UPDATE t SET body = 'short', note = NULL",
+    );
+    assert_eq!(drain(&mut a, "t"), 3);
+    let shown: Vec<String> = column(
+        &mut a,
+        "SELECT concat_ws(' ', leaf_index, operation, row_data ->> 'note', length(row_data ->> 'body')) FROM history('t', 't', '1')",
+    );
+    assert_eq!(shown, ["0 insert first 5", "1 update second", "2 update 5"]);
+    let heard = notices.lock().unwrap().join("\n");
+    assert!(
+        heard.contains("column \"body\" of entry 1")
+            && heard.contains("kept_value('t', 1, 'body')"),
+        "{heard}"
+    );
+    assert!(one::<bool>(
+        &mut a,
+        "SELECT length(kept_value('t', 1, 'body')) = 268800000"
+    ));
+    for (call, value) in [
+        ("kept_value('t', 0, 'body')", Some("short")),
+        ("kept_value('t', 1, 'id')", Some("1")),
+        ("kept_value('t', 2, 'note')", None),
+        ("kept_value('t', 0, 'bytes')", Some("\\x0a")),
+    ] {
+        let found: Option<String> = one(&mut a, &format!("SELECT {call}"));
+        assert_eq!(found.as_deref(), value, "{call}");
+    }
+    assert!(error(&mut a, "SELECT kept_value('t', 0, 'none')").starts_with("42703"));
+    assert!(error(&mut a, "SELECT kept_value('t', 3, 'body')").starts_with("22003"));
+    run(&mut a, "CREATE ROLE stranger LOGIN");
+    assert!(
+        error(
+            &mut cluster.client_as("postgres", "stranger"),
+            "SELECT kept_value('t', 0, 'body')"
+        )
+        .starts_with("42501")
+    );
+}

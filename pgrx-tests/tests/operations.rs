@@ -283,7 +283,13 @@ fn pg_cron_runs_a_scheduled_log() {
     let command: String = one(&mut a, "SELECT command FROM cron.job");
     assert_eq!(
         command,
-        "SELECT public.process_next_batch('audit', wait => false)"
+        format!(
+            "SELECT public.run_scheduled_batch({})",
+            one::<i32>(
+                &mut a,
+                "SELECT log_id FROM verification_logs WHERE log_name = 'audit'"
+            )
+        )
     );
     // pg_cron runs jobs at the turn of the minute.
     let deadline = std::time::Instant::now() + Duration::from_secs(130);
@@ -302,4 +308,135 @@ fn pg_cron_runs_a_scheduled_log() {
     assert!(!one::<bool>(&mut a, "SELECT unschedule_log('audit')"));
     assert_eq!(one::<i64>(&mut a, "SELECT count(*) FROM cron.job"), 0);
     assert!(findings(&mut a, "audit").is_empty());
+}
+
+const PG_CRON: &str = "shared_preload_libraries = 'pg_cron'\ncron.database_name = 'postgres'\ncron.host = ''\ncron.use_background_workers = on\nmax_worker_processes = 0";
+
+#[test]
+fn a_scheduled_job_stays_with_its_log_whatever_that_is_called_and_goes_with_it() {
+    let cluster = Cluster::with(PG_CRON);
+    let mut a = cluster.client("postgres");
+    run(&mut a, ORDERS);
+    run(
+        &mut a,
+        "CREATE EXTENSION pg_cron; INSERT INTO orders (note) VALUES ('x'); SELECT schedule_log('audit');
+         CREATE ROLE scheduler LOGIN; GRANT USAGE ON SCHEMA cron TO scheduler;
+         GRANT EXECUTE ON FUNCTION schedule_log, run_scheduled_batch TO scheduler",
+    );
+    let command: String = one(&mut a, "SELECT command FROM cron.job");
+    let mut scheduler = cluster.client_as("postgres", "scheduler");
+    run(&mut scheduler, "SELECT schedule_log('audit')");
+    // Jobs of version 0.3.0 had the name.
+    run(
+        &mut a,
+        "UPDATE cron.job SET command = $$SELECT public.process_next_batch('audit', wait => false)$$ WHERE username = 'postgres'",
+    );
+    run(&mut a, "SELECT alter_log('audit', new_name => 'ledger')");
+    assert_eq!(
+        column::<String>(&mut a, "SELECT DISTINCT command FROM cron.job"),
+        [command.as_str()]
+    );
+    assert_eq!(one::<i64>(&mut scheduler, &command), 1);
+    assert_eq!(one::<i64>(&mut a, "SELECT merkle_size('ledger')"), 1);
+    run(
+        &mut a,
+        "INSERT INTO orders (note) VALUES ('y'); SELECT disable_log('ledger')",
+    );
+    assert_eq!(one::<i64>(&mut scheduler, &command), 0);
+    run(
+        &mut a,
+        "SELECT enable_log('ledger'); SELECT create_log('other'); SELECT schedule_log('other')",
+    );
+    run(&mut a, "SELECT drop_log('ledger', confirm => true)");
+    assert_eq!(one::<i64>(&mut a, "SELECT count(*) FROM cron.job"), 1);
+    let message = error(&mut scheduler, &command);
+    assert!(
+        message.starts_with("42704") && message.contains("cron.unschedule"),
+        "{message}"
+    );
+}
+
+#[test]
+fn jobs_of_a_restored_database_stop_in_a_copy_and_go_on_where_it_takes_the_others_place() {
+    let first = Cluster::with(PG_CRON);
+    let mut a = first.client("postgres");
+    run(&mut a, ORDERS);
+    run(
+        &mut a,
+        "CREATE EXTENSION pg_cron; SELECT schedule_log('audit'); SELECT cron.schedule('mine', '* * * * *', 'SELECT 1');
+         UPDATE cron.job SET command = $$SELECT public.process_next_batch('audit', wait => false)$$ WHERE jobname <> 'mine'",
+    );
+    let dump = format!("pg_dump -h {} postgres", first.socket().display());
+    for (adoption, jobs) in [
+        ("copy", vec!["SELECT 1"]),
+        (
+            "continue",
+            vec!["SELECT 1", "SELECT public.run_scheduled_batch(1)"],
+        ),
+    ] {
+        let second = Cluster::with(&PG_CRON.replace("'postgres'", "'shop'"));
+        second.shell(&format!(
+            "createdb shop && {dump} | psql -q -v ON_ERROR_STOP=1 shop"
+        ));
+        let mut b = second.client("shop");
+        assert!(error(&mut b, "SELECT run_scheduled_batch(1)").starts_with("55000"));
+        run(&mut b, &format!("SELECT adopt_database('{adoption}')"));
+        let left: Vec<String> =
+            column(&mut b, "SELECT command FROM cron.job ORDER BY jobname DESC");
+        let mut left = left;
+        left.sort();
+        assert_eq!(left, jobs, "{adoption}");
+        let here: i64 = one(
+            &mut b,
+            "SELECT count(*) FROM cron.job WHERE database = 'shop'",
+        );
+        assert_eq!(here, jobs.len() as i64 - 1, "{adoption}");
+    }
+}
+
+#[test]
+fn a_queue_of_notifications_that_fills_up_stops_no_batch() {
+    let cluster = Cluster::with("allow_system_table_mods = on");
+    let mut a = cluster.client("postgres");
+    run(&mut a, ORDERS);
+    let mut hearing = cluster.client("postgres");
+    run(&mut hearing, "LISTEN merkle_log");
+    let mut total = 0;
+    let mut heard = |a: &mut Client| -> usize {
+        run(a, "INSERT INTO orders (note) VALUES ('x')");
+        assert_eq!(
+            one::<i64>(a, "SELECT entries FROM process_next_batch('audit')"),
+            1
+        );
+        run(&mut hearing, "SELECT 1");
+        let before = std::mem::replace(&mut total, hearing.notifications().len());
+        total - before
+    };
+    assert_eq!(heard(&mut a), 1);
+    // What the server says of its queue, which takes gigabytes to fill.
+    let usage = |value: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION pg_catalog.pg_notification_queue_usage() RETURNS float8 LANGUAGE sql VOLATILE AS 'SELECT {value}::float8'"
+        )
+    };
+    run(&mut a, &usage("0.5"));
+    assert_eq!(heard(&mut a), 0);
+    run(&mut a, &usage("0.49"));
+    assert_eq!(heard(&mut a), 1);
+    // And filled for once: whoever notifies is refused, and batches go on.
+    if !size(false, true) {
+        return;
+    }
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, ORDERS);
+    let mut idle = cluster.client("postgres");
+    run(&mut idle, "LISTEN anything; BEGIN; SELECT 1");
+    let mut flood = cluster.client("postgres");
+    let flooding =
+        "SELECT count(pg_notify('flood', repeat('x', 7900) || i)) FROM generate_series(1, 20000) i";
+    while flood.batch_execute(flooding).is_ok() {}
+    assert!(error(&mut flood, flooding).contains("too many notifications"));
+    run(&mut a, "INSERT INTO orders (note) VALUES ('x')");
+    assert_eq!(drain(&mut a, "audit"), 1);
 }

@@ -125,6 +125,7 @@ fn argument(rng: &mut StdRng, name: &str, type_name: &str) -> String {
         ("capture", "text") => text(rng, &["'trigger'", "'watermark'"]),
         ("schedule", "text") => text(rng, &["'* * * * *'", "'never'"]),
         ("reason", "text") => text(rng, &["'why'"]),
+        ("column_name", "text") => text(rng, &["'id'", "'note'", "'mood'", "'ctid'"]),
         ("role", "text") => text(rng, &["'copy'", "'continue'", "'postgres'"]),
         (_, "regclass") => pick(
             rng,

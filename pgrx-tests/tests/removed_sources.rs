@@ -195,3 +195,76 @@ fn what_was_redacted_is_not_logged_again_without_salt() {
         run(&mut c, "SELECT remove_source('w', 'w')");
     }
 }
+
+#[test]
+fn a_leaf_says_which_of_the_tables_of_one_name_it_is_of() {
+    let cluster = Cluster::start();
+    let notices = Arc::new(Mutex::new(Vec::new()));
+    let mut c = cluster.client_hearing("postgres", notices.clone());
+    run(
+        &mut c,
+        "CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text); SELECT create_log('l');
+         SELECT add_source('l', 'a', capture => 'trigger', store_leaf_data => true); INSERT INTO a VALUES (1, 'old a')",
+    );
+    drain(&mut c, "l");
+    run(
+        &mut c,
+        "ALTER TABLE a RENAME TO was_a; ALTER TABLE b RENAME TO a; INSERT INTO a VALUES (1, 'new a')",
+    );
+    // The one is still a source, then is none, and then its table is gone.
+    let mut names = Vec::new();
+    for change in [
+        "SELECT 1",
+        "SELECT remove_source('l', 'a')",
+        "DROP TABLE a; CREATE TABLE a (id int PRIMARY KEY, v text)",
+    ] {
+        run(&mut c, change);
+        let id: i32 = one(
+            &mut c,
+            "SELECT add_source('l', 'a', capture => 'trigger', store_leaf_data => true)",
+        );
+        let name = format!("SELECT source_table FROM verification_sources WHERE source_id = {id}");
+        names.push(one::<String>(&mut c, &name));
+    }
+    assert_eq!(names, ["public.a (2)", "public.a (2)", "public.a (3)"]);
+    assert!(
+        notices
+            .lock()
+            .unwrap()
+            .join("\n")
+            .contains("whose entries have the name \"public.a (2)\"")
+    );
+    run(
+        &mut c,
+        "INSERT INTO a VALUES (1, 'newest a'); UPDATE was_a SET v = 'old a again'",
+    );
+    drain(&mut c, "l");
+    let named = |c: &mut Client, words: &str| -> Vec<bool> {
+        let sql = "SELECT position('public.a (3)'::bytea in leaf_data) > 0 FROM merkle_leaf_data WHERE log_id > 0";
+        column(
+            c,
+            &format!("{sql} AND position('{words}'::bytea in leaf_data) > 0"),
+        )
+    };
+    assert_eq!(named(&mut c, "old a"), [false, false]);
+    assert_eq!(named(&mut c, "newest a"), [true]);
+    assert_eq!(
+        one::<String>(
+            &mut c,
+            "SELECT row_data ->> 'v' FROM history('l', 'a', '1')"
+        ),
+        "newest a"
+    );
+    assert_eq!(
+        one::<String>(&mut c, "SELECT status FROM verify_row('l', 'a', '1')"),
+        "logged"
+    );
+    let found = findings(&mut c, "l");
+    let kinds: Vec<&str> = found.iter().map(|f| f.split(' ').next().unwrap()).collect();
+    assert!(
+        kinds
+            .iter()
+            .all(|k| ["source_removed", "deleted"].contains(k)),
+        "{found:?}"
+    );
+}

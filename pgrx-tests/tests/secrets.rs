@@ -76,6 +76,7 @@ fn values(function: &str, name: &str, type_name: &str) -> Vec<String> {
         ("capture", "text") => texts(&["watermark"]),
         ("reason", "text") => texts(&["why"]),
         ("role", "text") => texts(&["copy"]),
+        ("column_name", "text") => texts(&["email", "note"]),
         ("schedule", "text") => texts(&["* * * * *"]),
         (_, "boolean") => vec!["true".into()],
         (_, "bytea") => vec!["sha256('')".into()],

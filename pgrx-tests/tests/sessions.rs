@@ -149,3 +149,37 @@ fn errors_in_captured_writes_leave_no_memory_behind() {
         "{before} contexts before, {after} after"
     );
 }
+
+#[test]
+fn calls_that_fail_leave_no_memory_behind() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    log_of_five_rows(&mut a, "x");
+    run(
+        &mut a,
+        "CREATE TABLE c (id int PRIMARY KEY, v text); SELECT create_log('c');
+         SELECT add_source('c', 'c', capture => 'trigger', store_leaf_data => true); INSERT INTO c SELECT g, 'v' FROM generate_series(1, 3000) g;
+         CREATE FUNCTION fail(text) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE 'x'; END$$",
+    );
+    drain(&mut a, "c");
+    let contexts =
+        "SELECT count(*) FROM pg_backend_memory_contexts WHERE name = 'merkle_log scratch'";
+    let calls = [
+        "SELECT fail(operation) FROM history('c', 'c', '1')",
+        "SELECT fail(kind) FROM verify_log('c', 0, 5) UNION ALL SELECT fail('x')",
+        "SELECT fail(leaf_index::text) FROM log_entries('c', 0, 3000)",
+        "SELECT fail(act) FROM administration()",
+        "SELECT fail(tree_size::text) FROM tree_heads('c')",
+        "SELECT leaf_index FROM log_entries('c', 0, 3000) WHERE leaf_index / 0 > 1",
+        "SELECT history('c', 'c', 'no number')",
+        "INSERT INTO c SELECT g, (1 / (5000 - g))::text FROM generate_series(4000, 5000) g",
+        "SELECT process_next_batch('c'), 1 / 0",
+        "DECLARE d CURSOR FOR SELECT * FROM log_entries('c', 0, 3000); FETCH 2 FROM d; SELECT 1 / 0",
+    ];
+    let fail = |a: &mut Client| calls.iter().for_each(|call| drop(error(a, call)));
+    fail(&mut a);
+    let before: i64 = one(&mut a, contexts);
+    (0..5).for_each(|_| fail(&mut a));
+    assert_eq!(one::<i64>(&mut a, contexts), before);
+    assert!(before <= 1, "{before}");
+}

@@ -7,6 +7,7 @@ use crate::catalog::logs;
 use crate::error::Error;
 use crate::pg::hashes::Path;
 use crate::pg::regclass::RegClass;
+use crate::pg::server;
 use crate::pg::spi::Snapshot;
 use crate::pg::wait;
 use crate::prove::{self, Inclusion};
@@ -39,7 +40,7 @@ fn process_next_batch(
     >,
     ErrorReport,
 > {
-    Session::enter(|session| {
+    Session::write(log, |session| {
         let (wait, timeout) = (wait.unwrap_or(true), settings::fence_timeout());
         let batches = match log {
             Some(name) => {
@@ -86,7 +87,7 @@ fn reconcile(
     >,
     ErrorReport,
 > {
-    Session::enter(|session| {
+    Session::write(log, |session| {
         let log = log_name("log", log)?;
         let late = batch::reconcile(session, log, settings::fence_timeout(), Scope::All)?;
         let log = logs::by_name(session, Snapshot::Fresh, log)?;
@@ -140,7 +141,10 @@ pub fn wait(
     key: GivenKey,
     timeout: Duration,
 ) -> Result<Inclusion, Error> {
-    batch::check_read_committed(log)?;
+    if let Some(level) = server::transaction_snapshot_level() {
+        let log = log.to_owned();
+        return Err(Error::WaitIsolation { log, level });
+    }
     let deadline = Instant::now() + timeout;
     loop {
         match prove::row(session, Snapshot::Fresh, log, relation, key, None) {

@@ -110,8 +110,7 @@ pub fn nest_bundle_text(
 
 fn nested(bundle: &[u8], hub: &[u8]) -> Result<(String, Vec<u8>), Error> {
     let read = |name: &'static str, bytes: &[u8]| {
-        check_length(name, bytes)?;
-        room_for(bytes.len());
+        check_room(name, bytes)?;
         ProofBundle::from_bytes(bytes).map_err(not_nested)
     };
     let nested = read("bundle", bundle)?
@@ -124,15 +123,27 @@ fn not_nested(why: tlog::Error) -> Error {
     Error::Checkpoint(CheckpointError::NotNested(why.to_string()))
 }
 
-fn check_length(name: &'static str, bundle: &[u8]) -> Result<(), Error> {
+fn check_room(name: &'static str, bundle: &[u8]) -> Result<(), Error> {
     match bundle.len() > MAX_BUNDLE {
-        false => Ok(()),
+        false => {
+            room_for(bundle.len());
+            Ok(())
+        }
         true => Err(Error::Argument {
             name,
             must: "a proof bundle of at most 256 MB",
             value: format!("{} bytes", bundle.len()),
         }),
     }
+}
+
+/// Raises an error where there is no memory to read a bundle of so many bytes. A place in a path takes one byte in a
+/// bundle and a hash and more in memory, as long as there may be more of them ([`tlog::MAX_ENTRIES`]).
+fn room_for(bytes: usize) {
+    const OF_PATHS: usize = 40;
+    const LONGEST_PATHS: usize = 1 << 20;
+    let needed = bytes * 6 + bytes.min(LONGEST_PATHS) * OF_PATHS;
+    alloc::reserve(&mut Vec::<u8>::new(), needed);
 }
 
 #[pg_extern(immutable, strict, parallel_safe)]
@@ -191,15 +202,6 @@ type Verified = (
     Option<String>,
 );
 
-/// Raises an error where there is no memory to read a bundle of so many bytes. A place in a path takes one byte in a
-/// bundle and a hash and more in memory, as long as there may be more of them ([`tlog::MAX_ENTRIES`]).
-fn room_for(bytes: usize) {
-    const OF_PATHS: usize = 40;
-    const LONGEST_PATHS: usize = 1 << 20;
-    let needed = bytes * 6 + bytes.min(LONGEST_PATHS) * OF_PATHS;
-    alloc::reserve(&mut Vec::<u8>::new(), needed);
-}
-
 /// What a bundle proves to someone who trusts these keys, those of the log and of its hubs.
 fn verified(bundle: &[u8], keys: &pgrx::VariadicArray<&str>) -> Result<Verified, Error> {
     let key = |key: Option<&str>| {
@@ -207,8 +209,7 @@ fn verified(bundle: &[u8], keys: &pgrx::VariadicArray<&str>) -> Result<Verified,
         key.map_err(|e: tlog::Error| Error::Checkpoint(CheckpointError::VerifierKey(e.to_string())))
     };
     let keys: Vec<VerifierKey> = keys.iter().map(key).collect::<Result<_, Error>>()?;
-    check_length("bundle", bundle)?;
-    room_for(bundle.len());
+    check_room("bundle", bundle)?;
     let policy = Policy::of_logs(keys);
     let proven = ProofBundle::from_bytes(bundle).and_then(|bundle| bundle.verify(&policy));
     Ok(match proven {

@@ -145,7 +145,7 @@ fn redact_row_of(
     reason: Option<&str>,
     key: Variadic,
 ) -> Result<i64, ErrorReport> {
-    Session::enter(|session| {
+    Session::write(log, |session| {
         let (log, relation) = of_table(log, source_table)?;
         let (key, reason) = (GivenKey::Values(&key.0), history::valid_reason(reason)?);
         redaction::redact_row(session, log, relation, key, reason)

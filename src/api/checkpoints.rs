@@ -27,7 +27,7 @@ pub fn checkpoint_key(log: Option<&str>) -> Result<String, ErrorReport> {
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 pub fn accept_checkpoint(note: Option<&str>) -> Result<String, ErrorReport> {
-    Session::enter(|session| {
+    Session::write(None, |session| {
         let standing = checkpoint::accept(session, given_note(note)?)?;
         Ok(standing.as_str().to_owned())
     })
@@ -40,7 +40,7 @@ pub fn add_cosignature(
     note: Option<&str>,
     witness_keys: Option<pgrx::Array<&str>>,
 ) -> Result<i32, ErrorReport> {
-    Session::enter(|session| {
+    Session::write(log, |session| {
         let (log, note) = (log_name("log", log)?, given_note(note)?);
         let given = without_nulls("witness_keys", required("witness_keys", witness_keys)?)?;
         if given.len() > MAX_KEYS {
@@ -57,6 +57,11 @@ pub fn add_cosignature(
 
 fn given_note(note: Option<&str>) -> Result<&str, Error> {
     let note = required("note", note)?;
+    // psql writes a line end behind a value, so a file of its output has one more than the note.
+    let note = match note.strip_suffix('\n') {
+        Some(shorter) if shorter.ends_with('\n') => shorter,
+        _ => note,
+    };
     match note.len() <= MAX_NOTE {
         true => Ok(note),
         false => Err(Error::Argument {

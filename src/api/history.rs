@@ -1,6 +1,6 @@
 //! What the log keeps of a row: its versions, redaction, retention.
 
-use super::{given_key, log_name, required};
+use super::{given_key, log_name, required, shortened};
 use crate::capture::given_key::GivenKey;
 use crate::catalog::logs;
 use crate::error::Error;
@@ -52,6 +52,21 @@ pub fn versions<'a>(
         Versions::find(session, log, relation, key()?)
     })?;
     Ok(TableIterator::new(OneByOne(versions).map(columns)))
+}
+
+#[pg_extern(stable, parallel_restricted)]
+#[search_path(pg_catalog, pg_temp)]
+pub fn kept_value(
+    log: Option<&str>,
+    leaf_index: Option<i64>,
+    column_name: Option<&str>,
+) -> Result<Option<String>, ErrorReport> {
+    Session::enter(|session| {
+        let log = logs::by_name(session, Snapshot::Statement, log_name("log", log)?)?;
+        let column = required("column_name", column_name)?;
+        let index = required("leaf_index", leaf_index)?;
+        crate::history::kept_value(session, &log, index, &shortened(column))
+    })
 }
 
 /// The columns of a version.
@@ -106,7 +121,7 @@ pub fn redact(
     leaf_index: Option<i64>,
     reason: Option<&str>,
 ) -> Result<i64, ErrorReport> {
-    Session::enter(|session| {
+    Session::write(log, |session| {
         let log = log_name("log", log)?;
         let index = required("leaf_index", leaf_index)?;
         redaction::redact(session, log, index, valid_reason(reason)?)
@@ -121,7 +136,7 @@ pub fn redact_row(
     key: Option<&str>,
     reason: Option<&str>,
 ) -> Result<i64, ErrorReport> {
-    Session::enter(|session| {
+    Session::write(log, |session| {
         let log = log_name("log", log)?;
         let relation = required("source_table", source_table)?.0;
         let key = given_key(key)?;
@@ -144,7 +159,7 @@ pub fn valid_reason(reason: Option<&str>) -> Result<&str, Error> {
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 pub fn prune_log(log: Option<&str>, before_leaf_index: Option<i64>) -> Result<i64, ErrorReport> {
-    Session::enter(|session| {
+    Session::write(log, |session| {
         let log = log_name("log", log)?;
         let before = required("before_leaf_index", before_leaf_index)?;
         if before < 0 {

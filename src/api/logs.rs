@@ -5,6 +5,7 @@ use crate::administration::{self, Act};
 use crate::capture::order::Domain;
 use crate::capture::{gather, guard};
 use crate::catalog::logs::{self, Log};
+use crate::catalog::schedule::Jobs;
 use crate::catalog::sources;
 use crate::checkpoint;
 use crate::error::Error;
@@ -38,7 +39,7 @@ fn create_log_v3(
     origin: default!(Option<&str>, "NULL"),
     checkpoint_interval: default!(Option<Interval>, "NULL"),
 ) -> Result<i32, ErrorReport> {
-    Session::enter(|session| {
+    Session::write(name, |session| {
         let name = valid_name(name)?;
         let batch_size = batch_size.map(valid_batch_size).transpose()?;
         check_free(session, &name)?;
@@ -91,7 +92,7 @@ fn alter_log_v3(
     origin: default!(Option<&str>, "NULL"),
     checkpoint_interval: default!(Option<Interval>, "NULL"),
 ) -> Result<(), ErrorReport> {
-    Session::enter(|session| {
+    Session::write(name, |session| {
         let name = log_name("name", name)?;
         let only_signing = new_name.is_none()
             && (batch_size, find_by_hash).eq(&(None, None))
@@ -133,7 +134,7 @@ fn alter_log_v3(
               WHERE log_id = $1",
             &[
                 log.id.into(),
-                new_name.into(),
+                new_name.as_deref().into(),
                 batch_size.into(),
                 settle.into(),
                 intervals.0.into(),
@@ -145,6 +146,9 @@ fn alter_log_v3(
         );
         if find_by_hash == Some(false) {
             hash_index::delete(session, &log, None);
+        }
+        if new_name.is_some() {
+            Jobs::of(&[log.id]).renew(session);
         }
         // The administration log's own row is on no record.
         if log.id != administration::ADMINISTRATION {
@@ -179,7 +183,7 @@ fn resume_log(name: Option<&str>) -> Result<(), ErrorReport> {
 }
 
 fn set_paused(name: Option<&str>, paused: bool) -> Result<(), ErrorReport> {
-    Session::enter(|session| {
+    Session::write(name, |session| {
         let log = logs::by_name(session, Snapshot::Fresh, log_name("name", name)?)?;
         logs::check_not_administration(&log)?;
         session.execute(
@@ -198,7 +202,7 @@ fn set_paused(name: Option<&str>, paused: bool) -> Result<(), ErrorReport> {
 }
 
 fn set_enabled(name: Option<&str>, enabled: bool) -> Result<(), ErrorReport> {
-    Session::enter(|session| {
+    Session::write(name, |session| {
         let log = logs::by_name(session, Snapshot::Fresh, log_name("name", name)?)?;
         logs::check_not_administration(&log)?;
         session.execute(
@@ -221,7 +225,7 @@ fn drop_log(
     name: Option<&str>,
     confirm: default!(Option<bool>, false),
 ) -> Result<String, ErrorReport> {
-    Session::enter(|session| {
+    Session::write(name, |session| {
         let log = logs::lock_and_wait(session, log_name("name", name)?)?;
         let count = |table: &str| -> i64 {
             let sql = format!(
@@ -253,7 +257,7 @@ fn drop_log(
         };
         administration::record(session, act);
         for source in sources::all(session, &log) {
-            guard::uninstall(session, &source);
+            guard::uninstall(session, &source)?;
         }
         for table in [
             "merkle_source_state",
@@ -286,6 +290,7 @@ fn drop_log(
             session.execute(&sql, &[log.id.into()]);
         }
         gather::drop_log(log.id);
+        Jobs::of(&[log.id]).remove(session);
         session.logs_changed()?;
         Ok(format!(
             "dropped log \"{}\" with {entries} entries, {sources} sources and {heads} tree heads",

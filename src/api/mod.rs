@@ -12,6 +12,7 @@ pub mod logs;
 pub mod ops;
 pub mod proofs;
 pub mod retired;
+pub mod schedule;
 pub mod sources;
 pub mod triggers;
 pub mod verify;

@@ -1,12 +1,11 @@
 //! What an operator sees: the functions that the views are made of, health, and metrics.
 
-use super::{log_name, required};
+use super::log_name;
 use crate::cache;
-use crate::catalog::logs::{self, Log};
+use crate::catalog::logs;
 use crate::catalog::sources;
-use crate::error::Error;
 use crate::monitor::{self, coverage, health};
-use crate::pg::spi::{self, Snapshot};
+use crate::pg::spi::Snapshot;
 use crate::pg::{progress, server};
 use crate::session::Session;
 use crate::shared::{self, LogCounters};
@@ -221,57 +220,5 @@ pub fn merkle_log_warm(log: Option<&str>) -> Result<i64, ErrorReport> {
     Session::enter(|session| {
         let log = logs::by_name(session, Snapshot::Statement, log_name("log", log)?)?;
         crate::store::tree::warm(session, &log)
-    })
-}
-
-#[pg_extern(parallel_unsafe)]
-#[search_path(pg_catalog, pg_temp)]
-pub fn schedule_log(
-    log: Option<&str>,
-    schedule: default!(Option<&str>, "'* * * * *'"),
-) -> Result<i64, ErrorReport> {
-    let schedule = Session::enter(|_| required("schedule", schedule))?;
-    let (name, command) = cron_job(log)?;
-    // As the caller: the job runs with the caller's rights.
-    let id = spi::query_one(
-        Snapshot::Fresh,
-        "SELECT cron.schedule($1::pg_catalog.name, $2, $3)",
-        &[name.as_str().into(), schedule.into(), command.into()],
-        |row| row.required(0),
-    );
-    Ok(id.expect("cron.schedule returns the job's id"))
-}
-
-#[pg_extern(parallel_unsafe)]
-#[search_path(pg_catalog, pg_temp)]
-pub fn unschedule_log(log: Option<&str>) -> Result<bool, ErrorReport> {
-    let (name, _) = cron_job(log)?;
-    let found = spi::query_one(
-        Snapshot::Fresh,
-        "SELECT cron.unschedule(j.jobid) FROM cron.job j
-          WHERE j.jobname OPERATOR(pg_catalog.=) $1 AND j.username OPERATOR(pg_catalog.=) CURRENT_USER",
-        &[name.as_str().into()],
-        |row| row.required(0),
-    );
-    Ok(found.unwrap_or(false))
-}
-
-/// The name and the command of a log's pg_cron job.
-fn cron_job(log: Option<&str>) -> Result<(String, String), ErrorReport> {
-    Session::enter(|session| {
-        let log: Log = logs::by_name(session, Snapshot::Fresh, log_name("log", log)?)?;
-        let job = session.fresh_one(
-            "SELECT pg_catalog.format('SELECT @extschema@.process_next_batch(%L, wait => false)', $1::pg_catalog.text),
-                    pg_catalog.has_schema_privilege($2, n.oid, 'USAGE')
-               FROM pg_catalog.pg_extension e
-               JOIN pg_catalog.pg_namespace n ON n.nspname = 'cron' WHERE e.extname = 'pg_cron'",
-            &[log.name.into(), session.caller().into()],
-            |row| (row.required::<String>(0), row.required::<bool>(1)),
-        );
-        let (command, may_schedule) = job.ok_or(Error::NoCron)?;
-        if !may_schedule {
-            return Err(Error::MayNotSchedule);
-        }
-        Ok((format!("merkle_log_{}", log.id), command))
     })
 }

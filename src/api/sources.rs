@@ -39,7 +39,7 @@ fn add_source_v2(
     salted: default!(Option<bool>, false),
     backfill: default!(Option<bool>, true),
 ) -> Result<i32, ErrorReport> {
-    Session::enter(|session| {
+    Session::write(log, |session| {
         let log = logs::lock_and_wait(session, log_name("log", log)?)?;
         let relation = required("source_table", source_table)?.0;
         let columns = column_names("columns", columns)?;
@@ -101,7 +101,7 @@ fn add_source_v2(
         let mut source = Source {
             id: 0,
             log_id: log.id,
-            name: table.name.clone(),
+            name: registered_name(session, &log, &table),
             relation,
             bound_to: shape::identity(session, relation),
             capture,
@@ -137,7 +137,7 @@ fn add_source_v2(
         };
         source.id = sources::insert(session, &source);
         versions::insert(session, source.id, &version, "first version");
-        guard::install(session, &source);
+        guard::install(session, &source)?;
         partitions::record(
             session,
             &Shape::load(session, &log, &source)?,
@@ -145,6 +145,28 @@ fn add_source_v2(
         );
         Ok(source.id)
     })
+}
+
+/// The name that the leaf data of a table have: its own, with a number behind it where another table is or was a source of
+/// the log under that name, so that a leaf says which of them it is of.
+fn registered_name(session: &Session, log: &Log, table: &Table) -> String {
+    let others: Vec<String> = sources::all(session, log)
+        .into_iter()
+        .filter(|source| source.relation != table.oid)
+        .map(|source| source.name)
+        .collect();
+    let numbered = (2..).map(|n| format!("{} ({n})", table.name));
+    let mut names = std::iter::once(table.name.clone()).chain(numbered);
+    let name = names.find(|name| !others.contains(name));
+    let name = name.expect("there are more numbers than sources");
+    if name != table.name {
+        pgrx::notice!(
+            "another table was a source of log \"{}\" under the name \"{}\": this one is a new source, whose entries have the name \"{name}\", and verify_log says what became of the entries of the other",
+            log.name,
+            table.name
+        );
+    }
+    name
 }
 
 /// The source that the table was before it was removed, if it can go on: with the same capture, key, order
@@ -156,16 +178,6 @@ fn removed_before(
     key: &[Attribute],
 ) -> Result<Option<Source>, Error> {
     let mut of_table = sources::all(session, log);
-    if of_table
-        .iter()
-        .any(|s| s.name == source.name && s.relation != source.relation)
-    {
-        pgrx::notice!(
-            "another table with the name \"{}\" was a source of log \"{}\" before: this one is a new source, and verify_log says what became of the entries of the other",
-            source.name,
-            log.name
-        );
-    }
     of_table.retain(|s| s.removed && s.relation == source.relation);
     if of_table.is_empty() {
         return Ok(None);
@@ -237,7 +249,7 @@ fn go_on(session: &Session, log: &Log, before: Source, wanted: Source) -> Result
     let size = heads::latest(session, Snapshot::Fresh, log)?.tree_size;
     let mut shape = Shape::load(session, log, &source)?;
     record_choice(session, &mut shape, size)?;
-    guard::install(session, &source);
+    guard::install(session, &source)?;
     partitions::record(session, &shape, size);
     Ok(source.id)
 }
@@ -265,7 +277,7 @@ fn alter_source_v2(
     allow_truncate: default!(Option<bool>, "NULL"),
     store_leaf_data: default!(Option<bool>, "NULL"),
 ) -> Result<i32, ErrorReport> {
-    Session::enter(|session| {
+    Session::write(log, |session| {
         let log = logs::lock_and_wait(session, log_name("log", log)?)?;
         let relation = required("source_table", source_table)?.0;
         let hash_column = hash_column.map(shortened);
@@ -305,7 +317,7 @@ fn alter_source_v2(
         if reshapes {
             record_choice(session, &mut shape, size)?;
         }
-        guard::install(session, &shape.source);
+        guard::install(session, &shape.source)?;
         Ok(shape.current().number)
     })
 }
@@ -313,14 +325,14 @@ fn alter_source_v2(
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn remove_source(log: Option<&str>, source_table: Option<RegClass>) -> Result<(), ErrorReport> {
-    Session::enter(|session| {
+    Session::write(log, |session| {
         let log = logs::lock_and_wait(session, log_name("log", log)?)?;
         let relation = required("source_table", source_table)?.0;
         let source = sources::by_relation(session, &log, relation)?;
         if let Some(table) = Table::load(session, relation) {
             check_owner(session, &log, &table)?;
         }
-        guard::uninstall(session, &source);
+        guard::uninstall(session, &source)?;
         sources::remove(session, &source);
         Ok(())
     })
@@ -329,7 +341,7 @@ fn remove_source(log: Option<&str>, source_table: Option<RegClass>) -> Result<()
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn backfill(log: Option<&str>, source_table: Option<RegClass>) -> Result<(), ErrorReport> {
-    Session::enter(|session| {
+    Session::write(log, |session| {
         let (source, table) = own_source(session, log, source_table)?;
         if !source.by_trigger() {
             return Err(Error::CaptureOption {
@@ -348,9 +360,9 @@ fn backfill(log: Option<&str>, source_table: Option<RegClass>) -> Result<(), Err
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn repair_capture(log: Option<&str>, source_table: Option<RegClass>) -> Result<(), ErrorReport> {
-    Session::enter(|session| {
+    Session::write(log, |session| {
         let (source, _) = own_source(session, log, source_table)?;
-        guard::install(session, &source);
+        guard::install(session, &source)?;
         if source.by_trigger() && source.every_row_is_logged() {
             sources::start_backfill(session, source.id);
             xact::after_commit(shared::wake_worker);

@@ -39,7 +39,7 @@ pub fn run_now(log: Option<&str>) -> Result<(), ErrorReport> {
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 pub fn adopt_database(role: Option<String>) -> Result<String, ErrorReport> {
-    Session::enter(|session| {
+    Session::write(None, |session| {
         let name = required("role", role)?;
         let adoption = Adoption::from_name(&name).ok_or(Error::Argument {
             name: "role",

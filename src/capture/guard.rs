@@ -12,6 +12,7 @@ use crate::catalog::logs;
 use crate::catalog::sources::{self, Capture, Source};
 use crate::error::Error;
 use crate::pg::spi::Row;
+use crate::pg::subtransaction;
 use crate::pg::trigger::Firing;
 use crate::session::Session;
 use pgrx::pg_sys;
@@ -229,7 +230,7 @@ impl Present {
 
 /// Sets up what the source needs and has not, and takes away what it has and does not need: on tables that
 /// are no partition of it any more, and the triggers by which versions up to 0.3.0 captured changes.
-pub fn install(session: &Session, source: &Source) {
+pub fn install(session: &Session, source: &Source) -> Result<(), Error> {
     let mut present = present_anywhere(session, source);
     let mut wanted = Vec::new();
     for (oid, table, root) in &tables(session, source) {
@@ -243,31 +244,49 @@ pub fn install(session: &Session, source: &Source) {
     }
     // First, since a trigger of an earlier version may have the name of one that is needed.
     for Present { table, name, .. } in present.iter().filter(|p| !p.copied) {
-        session.command(&format!("DROP TRIGGER {name} ON {table}"));
+        run(session, table, format!("DROP TRIGGER {name} ON {table}"))?;
     }
     for (trigger, table, root, found) in wanted {
         let name = match &found {
             Some(found) => found.name.clone(),
             None => {
                 let name = trigger.name(source);
-                session.command(&trigger.create(session, source, (&table, root)));
+                let create = trigger.create(session, source, (&table, root));
+                run(session, &table, create)?;
                 name
             }
         };
         if found.is_none_or(|f| f.tgenabled != ALWAYS) {
-            session.command(&format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"));
+            let enable = format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}");
+            run(session, &table, enable)?;
         }
+    }
+    Ok(())
+}
+
+/// Runs a statement that changes triggers. The server calls event triggers of others in it, which may expect another
+/// search_path.
+fn run(session: &Session, table: &str, statement: String) -> Result<(), Error> {
+    match subtransaction::run(|| session.command(&statement)) {
+        Ok(()) => Ok(()),
+        Err(failure) if !failure.is_about_content() => failure.raise(),
+        Err(failure) => Err(Error::TriggerStatement {
+            table: table.to_owned(),
+            statement,
+            sqlstate: failure.sqlstate,
+            problem: failure.message,
+        }),
     }
 }
 
 /// Takes all triggers of a source away.
-pub fn uninstall(session: &Session, source: &Source) {
+pub fn uninstall(session: &Session, source: &Source) -> Result<(), Error> {
     let nothing = Source {
         capture: Capture::Watermark,
         append_only: false,
         ..source.clone()
     };
-    install(session, &nothing);
+    install(session, &nothing)
 }
 
 /// That the trigger of an append-only source lets pass what it was called for: on a table that is none

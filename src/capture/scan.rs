@@ -15,15 +15,13 @@ use crate::error::Error;
 use crate::pg::spi::{Cursor, Row, Snapshot};
 use crate::pg::{alloc, datum, random, subtransaction};
 use crate::store::leaves::{self, Annex};
+use crate::store::moves::SALT;
 use leaf_format::{Context, Encoder, Kind, Value};
 use merkle_tree::{EMPTY_ROOT, Hash, leaf_hashes};
 use std::collections::HashMap;
 
 /// Bytes of leaf data that are read at once, apart from the last row's.
 pub const MUCH: usize = 8 << 20;
-
-/// Bytes of a salt: as many as make guessing hopeless.
-pub const SALT: usize = 16;
 
 /// A row of a source, ready to be appended or compared.
 #[derive(Clone, Debug)]

@@ -403,7 +403,7 @@ pub fn is_still_its_table(session: &Session, source: &Source) -> bool {
     name.is_some_and(|name| {
         identity(session, source.relation) == source.bound_to
             || !source.removed
-                && name == source.name
+                && name == sources::table_name(&source.name)
                 && database_of(&identity(session, source.relation)) != database_of(&source.bound_to)
     })
 }

@@ -26,6 +26,7 @@ use crate::pg::trigger::{Firing, Operation, Stored};
 use crate::pg::{datum, error_memory, settings, xact};
 use crate::session::Session;
 use crate::store::leaves;
+use crate::store::moves::{self, Tag};
 use leaf_format::{Context, Encoder, Kind, Value};
 use merkle_tree::leaf_hash;
 use pgrx::pg_sys;
@@ -75,6 +76,8 @@ thread_local! {
     static PLANS: RefCell<Plans> = RefCell::new(HashMap::new());
     /// A table changed while the plans were in use.
     static STALE: Cell<bool> = const { Cell::new(false) };
+    /// The row that is on its way to another partition: its source, the command that moves it, and its tag.
+    static MOVING: Cell<Option<(i32, u32, Tag)>> = const { Cell::new(None) };
     static ORIGIN: RefCell<Option<Rc<Origin>>> = const { RefCell::new(None) };
     static WORKSPACE: RefCell<Option<Workspace>> = const { RefCell::new(None) };
 }
@@ -270,14 +273,19 @@ impl Plan {
     fn capture(self: &Rc<Plan>, firing: &Firing) -> Result<(), Error> {
         let (old, new) = (firing.old_version(), firing.new_version());
         match (firing.operation(), old, new) {
-            (Operation::Insert, _, Some(new)) => self.made(Kind::Insert, &new),
-            (Operation::Delete, Some(old), _) => self.ended(Kind::Delete, &old, &old),
+            (Operation::Insert, _, Some(new)) => {
+                self.made(Kind::Insert, &new, self.moved_here(&new))
+            }
+            (Operation::Delete, Some(old), _) => {
+                self.ended(Kind::Delete, &old, &old, self.moves_away(&old))
+            }
             (Operation::Update, Some(old), Some(new)) => {
                 if self.key_of(old.row()) == self.key_of(new.row()) {
-                    return self.ended(Kind::Update, &old, &new);
+                    return self.ended(Kind::Update, &old, &new, None);
                 }
-                self.ended(Kind::Delete, &old, &old)?;
-                self.made(Kind::Insert, &new)
+                let tag = self.source.salted.then(moves::new_tag);
+                self.ended(Kind::Delete, &old, &old, tag)?;
+                self.made(Kind::Insert, &new, tag)
             }
             (Operation::Truncate, ..) if self.source.allow_truncate => {
                 self.truncated(firing.relation())
@@ -290,6 +298,26 @@ impl Plan {
         }
     }
 
+    /// The tag of a row that an UPDATE moves to another partition. Its INSERT is the next of the same command.
+    fn moves_away(&self, old: &Stored) -> Option<Tag> {
+        let command = old
+            .ended_by()
+            .filter(|_| self.source.salted && old.has_moved())?;
+        let tag = moves::new_tag();
+        MOVING.set(Some((self.source.id, command, tag)));
+        Some(tag)
+    }
+
+    /// The tag of a row that has just come from another partition.
+    fn moved_here(&self, new: &Stored) -> Option<Tag> {
+        let (source_id, command, tag) = MOVING.get()?;
+        let is_it = source_id == self.source.id && command == new.made_by();
+        is_it.then(|| {
+            MOVING.set(None);
+            tag
+        })
+    }
+
     fn old_trigger(&self) -> Error {
         Error::OldTrigger {
             log: self.log.clone(),
@@ -297,24 +325,40 @@ impl Plan {
         }
     }
 
-    fn made(self: &Rc<Plan>, kind: Kind, new: &Stored) -> Result<(), Error> {
+    fn made(self: &Rc<Plan>, kind: Kind, new: &Stored, tag: Option<Tag>) -> Result<(), Error> {
         let place = ChangePlace::Made {
             command: new.made_by(),
             ended: new.ended_by(),
         };
-        self.add(kind, place, new.row())
+        self.add(kind, place, new.row(), tag)
     }
 
-    fn ended(self: &Rc<Plan>, kind: Kind, old: &Stored, shown: &Stored) -> Result<(), Error> {
+    fn ended(
+        self: &Rc<Plan>,
+        kind: Kind,
+        old: &Stored,
+        shown: &Stored,
+        tag: Option<Tag>,
+    ) -> Result<(), Error> {
         // A row trigger fires for what was ended by its own transaction.
         let command = old.ended_by().unwrap_or_else(xact::command);
-        self.add(kind, ChangePlace::Ended { command }, shown.row())
+        self.add(kind, ChangePlace::Ended { command }, shown.row(), tag)
     }
 
-    /// Captures a change, of which `row` is what is logged.
-    fn add(self: &Rc<Plan>, kind: Kind, place: ChangePlace, row: &Row) -> Result<(), Error> {
+    /// Captures a change, of which `row` is what is logged. `tag`: what the two halves of an UPDATE of the key share.
+    fn add(
+        self: &Rc<Plan>,
+        kind: Kind,
+        place: ChangePlace,
+        row: &Row,
+        tag: Option<Tag>,
+    ) -> Result<(), Error> {
         let origin = origin();
-        let salt = self.source.salted.then(new_salt);
+        let salt = self.source.salted.then(|| {
+            let mut salt = new_salt();
+            salt.extend(tag.iter().flatten());
+            salt
+        });
         let context = Context {
             origin: Some(leaf_origin(&origin)),
             salt: salt.as_deref(),
@@ -426,7 +470,7 @@ fn leaf_origin(origin: &Origin) -> leaf_format::Origin<'_> {
 fn in_workspace<T>(f: impl FnOnce(&mut Scratch, &mut Vec<u8>) -> T) -> T {
     WORKSPACE.with_borrow_mut(|workspace| {
         let Workspace { scratch, leaf_data } = workspace.get_or_insert_with(|| Workspace {
-            scratch: ManuallyDrop::new(Scratch::lasting()),
+            scratch: ManuallyDrop::new(Scratch::new()),
             leaf_data: Vec::with_capacity(TYPICAL),
         });
         let done = f(scratch, leaf_data);

@@ -7,6 +7,7 @@
 
 use crate::administration::{self, ADMINISTRATION, Act};
 use crate::catalog::logs;
+use crate::catalog::schedule::Jobs;
 use crate::error::Error;
 use crate::pg::spi::{Row, Snapshot};
 use crate::session::Session;
@@ -174,10 +175,19 @@ pub fn adopt(session: &Session, adoption: Adoption, restored: bool) -> Result<St
     for log_id in renamed.into_iter().filter(|id| *id != ADMINISTRATION) {
         administration::record(session, Act::LogAltered { log_id });
     }
+    let log_ids = logs::ids(session);
+    let jobs = Jobs {
+        log_ids: &log_ids,
+        restored_from: (other.system_identifier != here.system_identifier).then_some(&other),
+    };
     let said = match adoption {
-        Adoption::Continue => format!("takes the place of database \"{}\"", other.name),
+        Adoption::Continue => {
+            jobs.renew(session);
+            format!("takes the place of database \"{}\"", other.name)
+        }
         Adoption::Copy => {
             logs::disable_all(session);
+            jobs.remove(session);
             format!(
                 "is a copy of database \"{}\": its logs are disabled",
                 other.name

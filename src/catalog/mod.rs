@@ -2,5 +2,6 @@
 
 pub mod identity;
 pub mod logs;
+pub mod schedule;
 pub mod sources;
 pub mod versions;

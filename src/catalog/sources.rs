@@ -38,7 +38,7 @@ impl Capture {
 pub struct Source {
     pub id: i32,
     pub log_id: i32,
-    /// The table's name as registered, `schema.table`: part of every leaf.
+    /// The table's name as registered, `schema.table`, with a number where that was another's: part of every leaf.
     pub name: String,
     pub relation: pg_sys::Oid,
     /// The table that the attribute numbers of the versions refer to (`capture::shape::identity`).
@@ -84,6 +84,19 @@ impl Source {
     /// is still to be backfilled, or has had its entry pruned.
     pub fn every_row_is_logged(&self) -> bool {
         self.complete && self.backfill.is_none() && self.pruned_order.is_none()
+    }
+}
+
+/// The name that a table had when it was registered, from the source's: without the number that tells it from others of
+/// that name. Where the table's name itself ends like that, it is quoted.
+pub fn table_name(registered: &str) -> &str {
+    let numbered = registered
+        .strip_suffix(')')
+        .and_then(|r| r.rsplit_once(" ("));
+    let is_number = |n: &str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit());
+    match numbered {
+        Some((name, number)) if is_number(number) => name,
+        _ => registered,
     }
 }
 

@@ -6,28 +6,24 @@ use pgrx::pg_sys;
 const MUCH: usize = 1 << 18;
 
 /// A memory context that is emptied again and again, so that a long command does not grow.
+///
+/// It is a child of the top context, which nothing empties, so it lasts exactly as long as this value: wherever the
+/// value is kept, and whichever contexts come and go meanwhile. Errors of the server unwind through Rust, so the value is
+/// dropped then too.
 pub struct Scratch(pg_sys::MemoryContext);
 
+impl Default for Scratch {
+    fn default() -> Scratch {
+        Scratch::new()
+    }
+}
+
 impl Scratch {
-    /// For the length of one call.
     pub fn new() -> Scratch {
-        // SAFETY: the current context outlives this value, which lives within one call.
-        unsafe { Scratch::within(pg_sys::CurrentMemoryContext) }
-    }
-
-    /// For the life of the process.
-    pub fn lasting() -> Scratch {
-        // SAFETY: the top context outlives everything.
-        unsafe { Scratch::within(pg_sys::TopMemoryContext) }
-    }
-
-    /// # Safety
-    /// `parent` must outlive the value.
-    unsafe fn within(parent: pg_sys::MemoryContext) -> Scratch {
-        // SAFETY: the name is static, as the server asks.
+        // SAFETY: the top context is there from the start of the process to its end; the name is static, as the server asks.
         Scratch(unsafe {
             pg_sys::AllocSetContextCreateExtended(
-                parent,
+                pg_sys::TopMemoryContext,
                 c"merkle_log scratch".as_ptr(),
                 pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
                 pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
@@ -45,9 +41,7 @@ impl Scratch {
         unsafe { pg_sys::MemoryContextReset(self.0) };
         value
     }
-}
 
-impl Scratch {
     /// As `scope`, but the memory is only freed when there is much of it: for what is done row by row.
     pub fn reuse<T: 'static>(&mut self, f: impl FnOnce() -> T) -> T {
         let restore = Current::switch(self.0);

@@ -8,6 +8,12 @@ pub fn in_recovery() -> bool {
     unsafe { pg_sys::RecoveryInProgress() }
 }
 
+/// True in a transaction that may not write.
+pub fn is_read_only() -> bool {
+    // SAFETY: reads a global of the backend.
+    unsafe { pg_sys::XactReadOnly }
+}
+
 /// The database of this process.
 pub fn my_database() -> pg_sys::Oid {
     // SAFETY: reads a global of the process.

@@ -92,12 +92,13 @@ fn run_ended<T>(
 }
 
 impl Failure {
-    /// True if what was read made it fail: not locks, limits, rights, or who cancelled it.
+    /// True if what was read made it fail, files that are not there or cannot be read included: not locks, a lack of
+    /// memory or disk, or who cancelled it.
     pub fn is_about_content(&self) -> bool {
         let code = self.sqlstate as i32;
         // Five characters of six bits each; the first two are the class.
         let class = [code & 0x3f, code >> 6 & 0x3f].map(|c| (c as u8 + b'0') as char);
-        !matches!(class, ['4', '0'] | ['5', _])
+        !matches!(class, ['4', '0'] | ['5', '3' | '5' | '7'])
     }
 
     /// Raises it again.

@@ -160,6 +160,14 @@ impl<'a> Stored<'a> {
         }
     }
 
+    /// True if an UPDATE ended it by moving the row to another partition, which makes a DELETE and an INSERT of it.
+    pub fn has_moved(&self) -> bool {
+        // SAFETY: the tuple's header is live.
+        let to = unsafe { (*self.tuple.t_data).t_ctid };
+        u32::from(to.ip_posid) == pg_sys::MovedPartitionsOffsetNumber
+            && (to.ip_blkid.bi_hi, to.ip_blkid.bi_lo) == (u16::MAX, u16::MAX)
+    }
+
     /// True if all of `bits` are set in the tuple's header.
     fn has(&self, bits: u32) -> bool {
         // SAFETY: the tuple's header is live.

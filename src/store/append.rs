@@ -2,6 +2,7 @@
 
 use super::leaves::Statement;
 use super::metadata::{self, Metadata};
+use super::moves::{self, SALT};
 use super::order_index::{self, Mark};
 use super::redacted::{self, Hashes};
 use super::tree::{TreeReader, tree_error, tree_size};
@@ -20,7 +21,7 @@ use crate::pg::xact;
 use crate::session::Session;
 use crate::settings;
 use merkle_tree::{Frontier, Hash};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::CStr;
 use std::rc::Rc;
 use std::time::Instant;
@@ -100,6 +101,8 @@ pub struct Appender<'a> {
     redacted: HashMap<i32, Hashes>,
     /// Entries that may be of these keys.
     of_redacted: Vec<i64>,
+    /// By source with redacted keys: the first entry of an UPDATE that changed a key.
+    moved: BTreeMap<i32, i64>,
 }
 
 /// Rows of a table, which is opened with the first.
@@ -165,6 +168,7 @@ impl<'a> Appender<'a> {
             scratch: Scratch::new(),
             redacted: HashMap::new(),
             of_redacted: Vec::new(),
+            moved: BTreeMap::new(),
         })
     }
 
@@ -256,6 +260,9 @@ impl<'a> Appender<'a> {
         if of_source.is_stale(session, log, id) {
             *of_source = Hashes::load(session, log, id);
         }
+        if entry.salt.is_some_and(|salt| salt.len() > SALT) {
+            self.moved.entry(id).or_insert(index);
+        }
         let hash = self.equality(id).hash(id, entry.key);
         if self.redacted[&id].contains(hash) {
             self.of_redacted.push(index);
@@ -307,6 +314,7 @@ impl<'a> Appender<'a> {
     /// Writes what is left, and a tree head if anything was appended.
     pub fn finish(mut self) -> Result<Appended, Error> {
         self.flush();
+        self.follow_redacted_rows()?;
         if !self.of_redacted.is_empty() {
             let indexes = std::mem::take(&mut self.of_redacted);
             for redaction in redacted::erase_logged(self.session, self.log, indexes)? {
@@ -344,6 +352,22 @@ impl<'a> Appender<'a> {
             head,
             more: false,
         })
+    }
+
+    /// Redacts rows also under the keys that they have got in place of redacted ones.
+    fn follow_redacted_rows(&mut self) -> Result<(), Error> {
+        let (session, log) = (self.session, self.log);
+        for (source_id, first) in std::mem::take(&mut self.moved) {
+            for moved in moves::of_redacted(session, log, source_id, first) {
+                let followed = moves::follow(session, log, source_id, &moved, self.size())?;
+                if let Some((redaction, entries)) = followed {
+                    self.push(&redaction.entry())?;
+                    self.of_redacted.extend(entries);
+                }
+            }
+        }
+        self.flush();
+        Ok(())
     }
 
     fn write_runs(&mut self) {

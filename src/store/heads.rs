@@ -201,7 +201,7 @@ pub fn cut(session: &Session, log: &Log, upto: i64) {
                     metadata.salt(index, &salt);
                 }
                 if let Some(erased) = row.get::<Vec<u8>>(5) {
-                    metadata.erased_salt(&erased);
+                    metadata.erased_salt(index, &erased);
                 }
                 if row.get::<&[u8]>(6).is_some_and(leaf_format::is_digest) {
                     metadata.digest(index);

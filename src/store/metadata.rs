@@ -8,6 +8,7 @@
 
 use super::entries::Entry;
 use super::leaves::Statement;
+use super::moves;
 use merkle_tree::{Hash, leaf_hash, leaf_hashes};
 
 /// Parts that are hashed together.
@@ -18,6 +19,7 @@ const STATEMENT: u8 = 1;
 const HEAD: u8 = 2;
 const SALT: u8 = 3;
 const DIGEST: u8 = 4;
+const TAG: u8 = 5;
 
 #[derive(Default)]
 pub struct Metadata {
@@ -60,15 +62,28 @@ impl Metadata {
     }
 
     pub fn salt(&mut self, leaf_index: i64, salt: &[u8]) {
-        self.parts.extend_from_slice(&salt_part(leaf_index, salt));
+        let (salt, tag) = moves::split(salt);
+        self.parts
+            .extend_from_slice(&numbered_part(SALT, leaf_index, salt));
         self.end();
+        self.tag(leaf_index, tag);
+    }
+
+    fn tag(&mut self, leaf_index: i64, tag: &[u8]) {
+        if !tag.is_empty() {
+            self.parts
+                .extend_from_slice(&numbered_part(TAG, leaf_index, tag));
+            self.end();
+        }
     }
 
     /// What `erased` made of a salt, which is not there any more.
-    pub fn erased_salt(&mut self, erased: &[u8]) {
+    pub fn erased_salt(&mut self, leaf_index: i64, erased: &[u8]) {
+        let (erased, tag) = moves::split_erased(erased);
         // Anything else than a hash makes the digest another, too.
         let part = Hash::try_from(erased).map_or([1; 4], |hash| numbers(&hash));
         add(&mut self.sum, &part);
+        self.tag(leaf_index, tag);
     }
 
     /// Of the columns of an entry only the digest was there to be kept.
@@ -122,13 +137,15 @@ impl Metadata {
     }
 }
 
-fn salt_part(leaf_index: i64, salt: &[u8]) -> Vec<u8> {
-    [&[SALT], leaf_index.to_be_bytes().as_slice(), salt].concat()
+fn numbered_part(kind: u8, leaf_index: i64, content: &[u8]) -> Vec<u8> {
+    [&[kind], leaf_index.to_be_bytes().as_slice(), content].concat()
 }
 
-/// What stands for a salt in its batch's digest once it is destroyed; the salt cannot be found from it.
-pub fn erased(leaf_index: i64, salt: &[u8]) -> Hash {
-    leaf_hash(&salt_part(leaf_index, salt))
+/// What stands for a salt in its batch's digest once it is destroyed; the salt cannot be found from it. Its tag stays.
+pub fn erased(leaf_index: i64, salt: &[u8]) -> Vec<u8> {
+    let (salt, tag) = moves::split(salt);
+    let hash = leaf_hash(&numbered_part(SALT, leaf_index, salt));
+    [hash.as_bytes().as_slice(), tag].concat()
 }
 
 fn numbers(hash: &Hash) -> Sum {

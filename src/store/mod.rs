@@ -9,6 +9,7 @@ pub mod key_index;
 pub mod late;
 pub mod leaves;
 pub mod metadata;
+pub mod moves;
 pub mod order_index;
 pub mod redacted;
 pub mod set_aside;

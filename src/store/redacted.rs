@@ -166,7 +166,7 @@ pub fn erase(session: &Session, log: &Log, index: i64) -> bool {
         &[
             log.id.into(),
             index.into(),
-            metadata::erased(index, &salt).as_bytes().as_slice().into(),
+            metadata::erased(index, &salt).into(),
         ],
     );
     true
@@ -213,7 +213,7 @@ fn from_row(row: &Row) -> RedactedKey {
 
 /// The redacted key of the row that the entry at `leaf_index` of a source calls `key`, under whatever spelling, and
 /// whatever its labels are called since.
-fn find(
+pub fn find(
     session: &Session,
     log: &Log,
     source_id: i32,
@@ -408,6 +408,10 @@ impl Hashes {
 
     pub fn is_empty(&self) -> bool {
         self.hashes.is_empty()
+    }
+
+    pub fn into_vec(self) -> Vec<i64> {
+        self.hashes.into_iter().collect()
     }
 
     pub fn contains(&self, hash: i64) -> bool {

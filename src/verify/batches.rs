@@ -217,7 +217,7 @@ impl Verification {
                     self.batches.note_digest(entry.leaf_index);
                 }
                 if let Some(erased) = annex.and_then(|a| a.erased_salt.as_deref()) {
-                    sums.erased_salt(erased);
+                    sums.erased_salt(entry.leaf_index, erased);
                 }
             }
             for (first, entries, statement) in made {

@@ -90,7 +90,8 @@ pub fn verify(
         if source.relation == relation {
             session.check_caller_reads(&log, &source)?;
         }
-        let of_name = source.relation == relation || source.name == finder.name;
+        let of_name = source.relation == relation
+            || sources::table_name(&source.name) == sources::table_name(&finder.name);
         was_another |= of_name && !finder.sources.contains(&source.id);
     }
     let key = finder.key(session, key)?;

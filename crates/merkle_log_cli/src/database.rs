@@ -3,7 +3,7 @@
 use crate::connection::{self, failed};
 use crate::output::Failure;
 use tokio_postgres::types::{FromSqlOwned, ToSql};
-use tokio_postgres::{Client, Row, RowStream};
+use tokio_postgres::{Client, Row, RowStream, Statement};
 
 pub struct Database {
     client: Client,
@@ -11,7 +11,7 @@ pub struct Database {
     schema: String,
 }
 
-type Parameters<'p> = &'p [&'p (dyn ToSql + Sync)];
+pub type Parameters<'p> = &'p [&'p (dyn ToSql + Sync)];
 
 impl Database {
     pub async fn connect(options: &connection::Connection) -> Result<Database, Failure> {
@@ -80,6 +80,15 @@ impl Database {
             .batch_execute(&self.named(sql))
             .await
             .map_err(failed)
+    }
+
+    /// A statement that is run many times.
+    pub async fn prepare(&self, sql: &str) -> Result<Statement, tokio_postgres::Error> {
+        self.client.prepare(&self.named(sql)).await
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
     fn named(&self, sql: &str) -> String {

@@ -1,4 +1,4 @@
-//! `merkle-log`: checks what logs publish, without a database; and administers and exports the logs of one.
+//! `merkle-log`: checks what logs publish, without a database; and administers, exports and serves the logs of one.
 #![forbid(unsafe_code)]
 
 mod administer;
@@ -8,6 +8,7 @@ mod export;
 mod keygen;
 mod manual;
 mod output;
+mod serve;
 mod status;
 mod top;
 mod verify;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 #[command(
     name = "merkle-log",
     version,
-    about = "Checks proofs, checkpoints and exported logs, makes keys, and exports and administers logs",
+    about = "Checks proofs, checkpoints and exported logs, makes keys, and exports, serves and administers logs",
     after_help = "Exit codes: 0 good; 1 proven bad; 2 could not tell."
 )]
 struct Cli {
@@ -49,6 +50,8 @@ enum Command {
     Source(administer::source::Options),
     /// Makes logs and sources as a file declares them, after showing the difference
     Apply(administer::apply::Options),
+    /// Answers over HTTP: roots, proofs, tiles, health, and a page for people
+    Serve(serve::Options),
     /// Prints the completions of a shell
     Completions { shell: clap_complete::Shell },
     /// Writes the manual pages into a directory
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Command::Log(options) => administer::log::run(&options, json),
         Command::Source(options) => administer::source::run(&options, json),
         Command::Apply(options) => administer::apply::run(&options, json),
+        Command::Serve(options) => serve::run(&options, json),
         Command::Completions { shell } => manual::completions(shell, Cli::command()),
         Command::Man { directory } => manual::pages(&directory, Cli::command()),
     };

@@ -278,3 +278,30 @@ fn names_in_a_policy_are_octets() {
     assert!(Policy::from_bytes(&[&text, b"quorum g\n".as_slice()].concat()).is_err());
     assert!(Policy::from_bytes(&[&text[..text.len() - 5], b"\nquorum \xff\n"].concat()).is_ok());
 }
+
+/// A browser checks this bundle too: `pgrx-tests/tests/page/` reads the same file.
+#[test]
+fn a_bundle_with_a_post_quantum_cosignature_is_that_of_its_file() {
+    let log = key("example.com/log", 1);
+    let witness = PostQuantum::new("witness.example.com/pq", 3);
+    let data = b"a row".to_vec();
+    let root = merkle_tree::leaf_hash(&data);
+    let size = merkle_tree::TreeSize::new(1).unwrap();
+    let checkpoint = Checkpoint::new("example.com/log", size, root).unwrap();
+    let bundle = ProofBundle {
+        checkpoint: note(&checkpoint, &[&log, &witness], 1_700_000_000),
+        entries: vec![BundleEntry {
+            index: merkle_tree::LeafIndex::new(0).unwrap(),
+            leaf: BundleLeaf::Data(data),
+            path: Vec::new(),
+            label: None,
+        }],
+        hub: None,
+    };
+    let (log, witness) = (log.verifier_key(), witness.verifier_key());
+    let text = format!("log {log}\nwitness pq {witness}\nquorum pq\n");
+    bundle.verify(&policy(&text)).unwrap();
+    let made = serde_json::json!({"policy": text, "json": bundle.to_json()});
+    let kept: serde_json::Value = serde_json::from_str(include_str!("ml-dsa-44.json")).unwrap();
+    assert_eq!(kept, made, "{made}");
+}

@@ -24,7 +24,10 @@ struct Faults {
 
 impl Faults {
     fn new(settings: &str) -> Faults {
-        let cluster = Cluster::with(settings);
+        Faults::on(Cluster::with(settings))
+    }
+
+    fn on(cluster: Cluster) -> Faults {
         let name = KeyName::new("example.com").unwrap();
         let key = SigningKey::from_seed(name, SignatureType::Ed25519, &[7; 32]).unwrap();
         let file = cluster.secret_file("key", &format!("{}\n", key.to_text().as_str()));
@@ -159,6 +162,40 @@ impl Faults {
         self.judge(trial, told, fault);
     }
 
+    /// Runs a call on a disk that is full from the beginning, or from a moment on.
+    fn on_full_disk(&mut self, call: &Call, after: Duration) {
+        let trial = self.begin(call);
+        let (mut client, _) = self.session();
+        let disk = self.cluster.disk();
+        if after.is_zero() {
+            disk.fill();
+        }
+        let sql = trial.sql();
+        let outcome = std::thread::scope(|scope| {
+            let called = scope.spawn(move || client.batch_execute(&sql));
+            if !after.is_zero() {
+                std::thread::sleep(after);
+                disk.fill();
+            }
+            called.join().unwrap()
+        });
+        disk.empty();
+        let told = match outcome {
+            Ok(()) => true,
+            Err(error) => {
+                let state = error.as_db_error().map(|db| db.code().code().to_owned());
+                assert_eq!(
+                    state.as_deref(),
+                    Some("53100"),
+                    "{}: {error:?}",
+                    trial.sql()
+                );
+                false
+            }
+        };
+        self.judge(trial, Some(told), "disk full");
+    }
+
     /// What is locked by another session, each of these at a time.
     fn locked(&mut self, call: &Call, lock: &str) {
         let fault = format!("locked: {lock}");
@@ -278,6 +315,27 @@ fn a_function_without_memory_has_done_all_or_nothing() {
     let still: String = one(&mut faults.admin, "SELECT pg_postmaster_start_time()::text");
     assert_eq!(started, still, "the server stayed up");
     faults.report();
+}
+
+#[test]
+fn a_function_on_a_full_disk_has_done_all_or_nothing() {
+    let mut faults = Faults::on(Cluster::on_a_disk_that_fills(""));
+    let started: String = one(&mut faults.admin, "SELECT pg_postmaster_start_time()::text");
+    for call in CALLS {
+        faults.on_full_disk(call, Duration::ZERO);
+        let takes = faults.duration(call);
+        for _ in 0..size(faults.rng.random_range(0..2), 60) {
+            let after = Duration::from_micros(faults.rng.random_range(1..takes + 2));
+            faults.on_full_disk(call, after);
+        }
+    }
+    let still: String = one(&mut faults.admin, "SELECT pg_postmaster_start_time()::text");
+    assert_eq!(started, still, "the server stayed up");
+    faults.report();
+    assert!(
+        faults.outcomes["disk full"].1 > 0,
+        "the disk was full for none"
+    );
 }
 
 #[test]

@@ -179,6 +179,7 @@ pub const OTHERS: &[(&str, &str)] = &[
     ("refuse_change", "a trigger that refuses"),
     ("run_now", "tells the worker"),
     ("running_commands", "reads shared memory"),
+    ("run_scheduled_batch", "does what process_next_batch does"),
     ("schedule_log", "calls pg_cron"),
     ("unschedule_log", "calls pg_cron"),
     ("wait_for_inclusion", "reads"),

@@ -165,7 +165,7 @@ impl Machine {
         let source = Source {
             id: rows[0][0].parse().unwrap(),
             table,
-            name: self.state.tables[table].sql(),
+            name: self.state.logs[log].registered_name(table, &self.state.tables[table].sql()),
             capture,
             removed: false,
             append_only,

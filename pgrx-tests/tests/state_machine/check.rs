@@ -36,6 +36,7 @@ impl Machine {
             self.check_states(log);
         }
         self.check_administration();
+        self.check_indexes();
         for place in 0..self.state.tables.len() {
             let sources = self.state.logs.iter().flat_map(|l| &l.sources);
             let mut active = sources.filter(|s| s.table == place && !s.removed);
@@ -44,6 +45,17 @@ impl Machine {
             parts
                 .filter(|p| p.detached.is_none() && ready)
                 .for_each(|p| p.seen = true);
+        }
+    }
+
+    /// Every index of the extension leads to every row of its table, and is in order.
+    fn check_indexes(&mut self) {
+        let sql = "CREATE EXTENSION IF NOT EXISTS amcheck;
+            SELECT bt_index_check(i.indexrelid, heapallindexed => true) FROM pg_index i
+              JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = i.indrelid AND d.deptype = 'e'
+              JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'merkle_log'";
+        if let Err(error) = self.a.batch_execute(sql) {
+            self.fail(&format!("{error:?}"));
         }
     }
 

@@ -80,6 +80,8 @@ pub struct Machine {
     pub heads: Vec<(i32, i64, Vec<u8>)>,
     pub counts: Counts,
     pub named: usize,
+    /// UPDATEs of keys so far.
+    pub moves: u64,
 }
 
 const SETTINGS: &str = "SET lock_timeout = '500ms'; SET merkle_log.fence_timeout = '30ms'; SET statement_timeout = '60s'";
@@ -101,6 +103,7 @@ impl Machine {
             heads: Vec::new(),
             counts: Counts::default(),
             named: 0,
+            moves: 0,
         }
     }
 
@@ -231,6 +234,14 @@ impl Machine {
     }
 
     pub fn capture(&mut self, table: usize, changes: &[Change]) {
+        // Of one statement, only an UPDATE of a key deletes a row and then inserts one.
+        let mut moves = vec![None; changes.len()];
+        for (at, pair) in changes.windows(2).enumerate() {
+            if (pair[0].kind, pair[1].kind) == (Kind::Delete, Kind::Insert) {
+                self.moves += 1;
+                moves[at..at + 2].fill(Some(self.moves));
+            }
+        }
         let State {
             tables, logs, own, ..
         } = &mut self.state;
@@ -240,7 +251,7 @@ impl Machine {
                     continue;
                 }
                 let version = source.version(&tables[table]);
-                let entry = |change: &Change| {
+                let entry = |(change, moves): (&Change, &Option<u64>)| {
                     Rc::new(Entry {
                         source: place,
                         kind: change.kind,
@@ -251,9 +262,10 @@ impl Machine {
                         },
                         version: version.clone(),
                         kept: source.keep,
+                        moves: moves.filter(|_| source.salted),
                     })
                 };
-                own.push((log.id, changes.iter().map(entry).collect()));
+                own.push((log.id, changes.iter().zip(&moves).map(entry).collect()));
             }
         }
     }

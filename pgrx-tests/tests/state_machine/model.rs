@@ -256,6 +256,8 @@ pub struct Entry {
     pub version: Version,
     /// The log keeps its leaf data.
     pub kept: bool,
+    /// An UPDATE changed the row's key: the number of that, which its two entries have.
+    pub moves: Option<u64>,
 }
 
 /// Entries of one transaction: they may stand in any order, as long as those of one row stand in this one.
@@ -311,6 +313,17 @@ impl Log {
             .position(|s| s.table == table && !s.removed)
     }
 
+    /// The name under which a table becomes a source: numbered where it is that of another one.
+    pub fn registered_name(&self, table: usize, name: &str) -> String {
+        let taken = |name: &String| {
+            let mut sources = self.sources.iter();
+            sources.any(|s| s.table != table && s.name == *name)
+        };
+        let numbered = (2..).map(|n| format!("{name} ({n})"));
+        let mut names = std::iter::once(name.to_owned()).chain(numbered);
+        names.find(|name| !taken(name)).unwrap()
+    }
+
     fn append(&mut self, group: Group) {
         if group.is_empty() {
             return;
@@ -330,7 +343,64 @@ impl Log {
                 self.redactions.0 += 1;
             }
             self.entries.push(entry);
+            self.follow(at);
         }
+    }
+
+    /// A row that gets another key in place of one that is redacted is redacted under that one.
+    fn follow(&mut self, at: usize) {
+        let entry = self.entries[at].clone();
+        let from = self.other_half(at).filter(|_| entry.kind == Kind::Insert);
+        if from.is_some_and(|n| {
+            let deleted = &self.entries[n];
+            self.sources[deleted.source].redacted.contains(&deleted.key)
+        }) && !self.sources[entry.source].redacted.contains(&entry.key)
+        {
+            self.redact_key(entry.source, entry.key);
+        }
+    }
+
+    /// The other entry of the UPDATE that made an entry by changing a key.
+    fn other_half(&self, at: usize) -> Option<usize> {
+        let of = self.entries[at].moves?;
+        let other = |(n, e): (usize, &Rc<Entry>)| (n != at && e.moves == Some(of)).then_some(n);
+        self.entries.iter().enumerate().find_map(other)
+    }
+
+    /// The entries of a row, by place, and truncations of its source.
+    fn life(&self, source: usize, key: Key) -> Vec<usize> {
+        let of_row = |e: &Entry| e.source == source && (e.key == key || e.kind == Kind::Truncate);
+        let entries = self.entries.iter().enumerate();
+        entries.filter(|(_, e)| of_row(e)).map(|(n, _)| n).collect()
+    }
+
+    /// Where the row that has a key, or had it last, was under other keys; and its key now, if that is another.
+    fn lineage(&self, source: usize, key: Key) -> (Vec<usize>, Option<Key>) {
+        let (mut found, kind) = (Vec::new(), |n: usize| self.entries[n].kind);
+        let life = self.life(source, key);
+        let mut begin = life.iter().copied().rfind(|n| kind(*n) == Kind::Insert);
+        while let Some(deleted) = begin.and_then(|n| self.other_half(n)) {
+            let life = self.life(source, self.entries[deleted].key);
+            begin = life
+                .iter()
+                .copied()
+                .rfind(|n| *n < deleted && kind(*n) != Kind::Update);
+            let from = begin.map_or(0, |n| n + usize::from(kind(n) != Kind::Insert));
+            begin = begin.filter(|n| kind(*n) == Kind::Insert);
+            found.extend(life.into_iter().filter(|n| (from..=deleted).contains(n)));
+        }
+        let mut end = life.last().copied().filter(|n| kind(*n) == Kind::Delete);
+        while let Some(inserted) = end.and_then(|n| self.other_half(n)) {
+            let life = self.life(source, self.entries[inserted].key);
+            let mut later = life.iter().copied().filter(|n| *n > inserted);
+            let Some(over) = later.find(|n| kind(*n) != Kind::Update) else {
+                return (found, Some(self.entries[inserted].key));
+            };
+            let upto = over + usize::from(kind(over) == Kind::Delete);
+            found.extend(life.into_iter().filter(|n| (inserted..upto).contains(n)));
+            end = Some(over).filter(|n| kind(*n) == Kind::Delete);
+        }
+        (found, None)
     }
 
     /// Logs what is queued.
@@ -358,6 +428,7 @@ impl Log {
             content: content(key, &table.rows[&key], &version),
             version,
             kept: source.keep,
+            moves: None,
         })
     }
 
@@ -491,8 +562,20 @@ impl Log {
         }
     }
 
-    /// Redacts a row in a source; how many entries that erases.
+    /// Redacts a row in a source, wherever it was; how many entries that erases.
     pub fn redact(&mut self, source: usize, key: Key) -> usize {
+        let (earlier, now) = self.lineage(source, key);
+        let mut erased = self.redact_key(source, key);
+        let new = earlier
+            .into_iter()
+            .filter(|n| self.redacted.insert(*n))
+            .count();
+        self.redactions.0 += new;
+        erased += new;
+        now.map_or(erased, |key| erased + self.redact_key(source, key))
+    }
+
+    fn redact_key(&mut self, source: usize, key: Key) -> usize {
         if self.sources[source].redacted.insert(key) {
             self.redactions.1 += 1;
         }

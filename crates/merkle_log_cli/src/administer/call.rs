@@ -1,9 +1,11 @@
 //! A call of one of the extension's SQL functions, as it is shown and as it is made.
 
+use crate::connection::failed;
 use crate::database::Database;
 use crate::output::{Failure, printable, say};
 use serde_json::{Value as Json, json};
 use std::fmt;
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 #[derive(Clone, Debug)]
@@ -67,19 +69,20 @@ impl Call {
     }
 
     pub async fn make(&self, database: &Database) -> Result<(), Failure> {
+        self.ask(database).await.map(|_| ()).map_err(failed)
+    }
+
+    /// Makes the call, and returns what the function does.
+    pub async fn ask(&self, database: &Database) -> Result<Vec<Row>, tokio_postgres::Error> {
         let arguments = self.arguments.iter().zip(1..);
         let arguments = arguments.map(|(argument, number)| {
             format!("{} => {}", argument.name, argument.parameter(number))
         });
         let arguments = arguments.collect::<Vec<_>>().join(", ");
         let values: Vec<_> = self.arguments.iter().map(Argument::to_sql).collect();
-        database
-            .rows(
-                &format!("SELECT @extschema@.{}({arguments})", self.function),
-                &values,
-            )
-            .await?;
-        Ok(())
+        let sql = format!("SELECT @extschema@.{}({arguments})", self.function);
+        let statement = database.prepare(&sql).await?;
+        database.client().query(&statement, &values).await
     }
 
     /// Says what was done, or would be.

@@ -5,3 +5,6 @@ pub mod call;
 pub mod log;
 mod settings;
 pub mod source;
+
+pub use call::{Argument, Call};
+pub use settings::LogSettings;

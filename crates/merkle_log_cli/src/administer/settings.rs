@@ -2,7 +2,7 @@
 
 use super::call::{Argument, Value};
 
-#[derive(clap::Args, Clone, Debug, Default, serde::Deserialize)]
+#[derive(clap::Args, Clone, Debug, Default, serde::Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LogSettings {
     /// The most entries of a batch

@@ -16,13 +16,22 @@ use std::time::Duration;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::{Client, Config};
 
-#[derive(clap::Args, Clone, Debug)]
+#[derive(clap::Args, Clone, Debug, Default)]
 pub struct Connection {
     /// The database: its name, a URI (postgresql://…) or a keyword string (host=… dbname=…), as for psql.
     /// What it leaves open comes from PGSERVICE, PGHOST, PGPORT, PGDATABASE, PGUSER and so on; a password from
     /// PGPASSFILE, ~/.pgpass or PGPASSWORD
     #[arg(short, long, value_name = "NAME", help_heading = "Connection")]
     dbname: Option<String>,
+}
+
+impl Connection {
+    /// With what another place says where an argument says nothing.
+    pub fn or(&self, dbname: Option<&str>) -> Connection {
+        Connection {
+            dbname: self.dbname.clone().or_else(|| dbname.map(str::to_owned)),
+        }
+    }
 }
 
 /// Connects, and lets the connection do its work in the background.

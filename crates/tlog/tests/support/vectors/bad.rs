@@ -266,6 +266,10 @@ fn malformed_json(cast: &Cast) -> Vec<(&'static str, String)> {
             edit(&|b| b["entries"][0]["path"][0] = 99.into()),
         ),
         (
+            "a place that is no integer",
+            edit(&|b| b["entries"][0]["path"][0] = 0.0.into()),
+        ),
+        (
             "a node twice",
             edit(&|b| {
                 let again = b["nodes"][1].clone();
@@ -316,6 +320,10 @@ fn malformed_cbor(cast: &Cast) -> Vec<(&'static str, Vec<u8>)> {
     assert_eq!((cbor[0], cbor[nodes_at]), (0xa4, 0x80));
     let replaced = |at: usize, by: &[u8]| [&cbor[..at], by, &cbor[at + 1..]].concat();
     let nodes = cbor[1..=nodes_at].to_vec();
+    // Of the last entry of a whole tree all siblings are on the left, as if the index were -1.
+    let last = cast.orders(8).bundle(&[7], &[&cast.log]).to_cbor();
+    let index_at = last.windows(7).position(|w| w == b"\x65index\x07");
+    let index_at = index_at.expect("the index of the only entry") + 6;
     vec![
         ("nothing", Vec::new()),
         ("a byte too many", [cbor.as_slice(), &[0]].concat()),
@@ -343,6 +351,10 @@ fn malformed_cbor(cast: &Cast) -> Vec<(&'static str, Vec<u8>)> {
         (
             "a name twice",
             [&[0xa5], &cbor[1..], nodes.as_slice()].concat(),
+        ),
+        (
+            "a negative index",
+            [&last[..index_at], &[0x20], &last[index_at + 1..]].concat(),
         ),
     ]
 }
