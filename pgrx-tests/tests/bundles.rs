@@ -277,7 +277,7 @@ fn a_row_is_proven_through_the_hub_that_has_its_logs_checkpoint() {
     let keys = [
         key().verifier_key(),
         key()
-            .renamed(KeyName::new("example.com/hub").unwrap())
+            .of_log(KeyName::new("example.com/hub").unwrap())
             .unwrap()
             .verifier_key(),
     ]

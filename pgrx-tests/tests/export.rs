@@ -283,7 +283,8 @@ impl Drop for Running {
 /// Logs rows until told to stop; how many entries there are then.
 fn grow(mut client: Client, stop: Arc<AtomicBool>) -> JoinHandle<i64> {
     std::thread::spawn(move || {
-        let insert = "INSERT INTO orders (id) SELECT generate_series(max(id) + 1, max(id) + 700) FROM orders";
+        let insert =
+            "INSERT INTO orders (id) SELECT generate_series(max(id) + 1, max(id) + 70) FROM orders";
         while !stop.load(Ordering::Relaxed) {
             run(&mut client, insert);
             drain(&mut client, "audit");
