@@ -75,3 +75,17 @@ END
 $$;
 COMMENT ON FUNCTION store_blob IS
     'Stores a blob for an uploader, in a conversation that they are in or in none; what is there stays as it is.';
+
+-- Conversations are locked before blobs, as who deletes a conversation does, and as who writes to it: another call of
+-- the same transaction may go on to that.
+CREATE FUNCTION delete_blob(p_cid text, p_uploader text, p_convo_id uuid) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM conversations c WHERE c.id = p_convo_id FOR NO KEY UPDATE;
+    PERFORM FROM blobs b WHERE b.cid = p_cid FOR UPDATE;
+    DELETE FROM blob_references r
+     WHERE r.cid = p_cid AND r.uploader = p_uploader AND r.convo_id IS NOT DISTINCT FROM p_convo_id;
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION delete_blob IS
+    'Deletes what an uploader keeps in a conversation or in none; false if they keep nothing of this name there.';

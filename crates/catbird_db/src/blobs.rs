@@ -45,9 +45,14 @@ pub fn cid_of(data: &[u8]) -> Result<String> {
     Ok(Cid::new_v1(RAW, digest).to_string())
 }
 
+/// The name in the form of [`cid_of`]; `None` for what is no CID. One CID can be written in several bases.
+fn canonical(name: &str) -> Option<String> {
+    name.parse().ok().map(|cid: Cid| cid.to_string())
+}
+
 /// Stores a blob under the name that its data give it, for an uploader, in a conversation or in none. A
 /// repeated call gets the answer that the first one got. Locks the conversation's key, then the blob's:
-/// only who deletes them waits.
+/// only who deletes them waits. In a transaction of several operations call it last.
 ///
 /// # Errors
 /// [`Error::Invalid`] if the name is not the data's, or the blob is empty or too long;
@@ -106,21 +111,29 @@ pub async fn store(
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn get(connection: &mut PgConnection, cid: &str) -> Result<Blob> {
-    let found = sqlx::query_as!(Blob, "SELECT cid, data FROM blobs WHERE cid = $1", cid);
+    let missing = || Error::not_found("blob", cid);
+    let name = canonical(cid).ok_or_else(missing)?;
+    let found = sqlx::query_as!(Blob, "SELECT cid, data FROM blobs WHERE cid = $1", name);
     let found = found.fetch_optional(connection).await?;
-    found.ok_or_else(|| Error::not_found("blob", cid))
+    found.ok_or_else(missing)
 }
 
 /// The blobs of a conversation, newest first, before one that was seen. Locks nothing.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a limit beyond [`crate::MAX_PAGE`].
+/// [`Error::Invalid`] for a limit beyond [`crate::MAX_PAGE`], or a blob that was never listed: its CID is none.
 pub async fn list(
     connection: &mut PgConnection,
     convo_id: Uuid,
     before: Option<&BlobInfo>,
     limit: u16,
 ) -> Result<Vec<BlobInfo>> {
+    let name = match before {
+        None => String::new(),
+        Some(blob) => {
+            canonical(&blob.cid).ok_or_else(|| Error::invalid("place", "its CID is none"))?
+        }
+    };
     let found = sqlx::query_as!(
         BlobInfo,
         r#"SELECT cid, uploader AS "uploader: Did", convo_id, size, created_at
@@ -130,7 +143,7 @@ pub async fn list(
             ORDER BY created_at DESC, cid DESC, uploader DESC LIMIT $5"#,
         convo_id,
         before.map(|blob| blob.created_at),
-        before.map_or("", |blob| &blob.cid),
+        name,
         before.map_or("", |blob| blob.uploader.as_str()),
         rows(limit)? - 1
     );
@@ -138,7 +151,7 @@ pub async fn list(
 }
 
 /// Deletes what an uploader keeps in a conversation, or in none; the content goes if nobody else keeps it.
-/// Locks the blob's row.
+/// Locks the conversation, then the blob's row.
 ///
 /// # Errors
 /// [`Error::NotFound`] if they do not keep it there, or no longer.
@@ -148,17 +161,18 @@ pub async fn delete(
     uploader: &Did,
     convo_id: Option<Uuid>,
 ) -> Result<()> {
-    let deleted = sqlx::query!(
-        "WITH content AS MATERIALIZED (SELECT cid FROM blobs WHERE cid = $1 FOR UPDATE)
-         DELETE FROM blob_references r USING content
-          WHERE r.cid = content.cid AND uploader = $2 AND convo_id IS NOT DISTINCT FROM $3",
-        cid,
+    let missing = || Error::not_found("blob", cid);
+    let name = canonical(cid).ok_or_else(missing)?;
+    let deleted = sqlx::query_scalar!(
+        r#"SELECT delete_blob($1, $2, $3) AS "deleted!""#,
+        name,
         uploader.as_str(),
         convo_id
     );
-    match deleted.execute(connection).await?.rows_affected() {
-        0 => Err(Error::not_found("blob", cid)),
-        _ => Ok(()),
+    if deleted.fetch_one(connection).await? {
+        Ok(())
+    } else {
+        Err(missing())
     }
 }
 

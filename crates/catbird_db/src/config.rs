@@ -73,14 +73,29 @@ impl Config {
     pub(crate) fn connection(&self, url: &str) -> Result<PgConnectOptions> {
         let options = PgConnectOptions::from_str(url)
             .map_err(|error| Error::invalid("database URL", error.to_string()))?;
-        let milliseconds = |limit: Duration| limit.as_millis().to_string();
+        let milliseconds =
+            |name: &'static str, limit: Duration| match i32::try_from(limit.as_millis()) {
+                Ok(limit) => Ok(limit.to_string()),
+                Err(_) => Err(Error::invalid(
+                    name,
+                    format!("{limit:?} is more than the server can wait"),
+                )),
+            };
         Ok(options.options([
-            ("statement_timeout", milliseconds(self.statement_timeout)),
-            ("lock_timeout", milliseconds(self.lock_timeout)),
+            (
+                "statement_timeout",
+                milliseconds("statement timeout", self.statement_timeout)?,
+            ),
+            (
+                "lock_timeout",
+                milliseconds("lock timeout", self.lock_timeout)?,
+            ),
+            // Whoever hung up is found to have done so also while their statement waits for a lock.
+            ("client_connection_check_interval", "250ms".to_owned()),
             // A transaction that its holder forgot must not keep its locks.
             (
                 "idle_in_transaction_session_timeout",
-                milliseconds(2 * self.statement_timeout),
+                milliseconds("statement timeout", 2 * self.statement_timeout)?,
             ),
             // What the locks are made for.
             ("default_transaction_isolation", "read committed".to_owned()),
@@ -117,5 +132,13 @@ mod tests {
             error.to_string().contains("DATABASE_MAX_CONNECTIONS"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_limit_that_the_server_cannot_keep_is_refused_by_name() {
+        let mut config = Config::new("postgres://nobody@127.0.0.1:1/none");
+        config.statement_timeout = Duration::from_secs(u32::MAX.into());
+        let error = config.connection(&config.url).unwrap_err().to_string();
+        assert!(error.contains("statement timeout"), "{error}");
     }
 }

@@ -74,7 +74,7 @@ pub async fn create(
 /// As [`create`], with further members, all at epoch 0 and in one statement.
 ///
 /// # Errors
-/// As [`create`]; [`Error::Invalid`] for more than [`MAX_ADDED`] members.
+/// As [`create`]; [`Error::Invalid`] for more than [`MAX_ADDED`] members, the creator included.
 pub async fn create_with_members(
     connection: &mut PgConnection,
     id: Uuid,
@@ -93,9 +93,10 @@ pub async fn create_with_members(
     if dids.len() > MAX_ADDED {
         return Err(too_many(dids.len()));
     }
-    let created = sqlx::query_as!(
-        Conversation,
-        r#"WITH created AS (
+    loop {
+        let created = sqlx::query_as!(
+            Conversation,
+            r#"WITH created AS (
                INSERT INTO conversations (id, creator, title, created_at, updated_at, clock)
                SELECT $1, $2, $3, now, now, now FROM clock_timestamp() AS now
                ON CONFLICT (id) DO NOTHING
@@ -104,19 +105,22 @@ pub async fn create_with_members(
                INSERT INTO members (convo_id, member_did, joined_at, joined_epoch)
                SELECT id, did, created_at, epoch FROM created, unnest($4::text[]) AS did)
            SELECT id, creator AS "creator: Did", epoch, title, created_at, updated_at FROM created"#,
-        id,
-        creator.as_str(),
-        title,
-        &dids
-    );
-    if let Some(created) = created.fetch_optional(&mut *connection).await? {
-        return Ok(created);
-    }
-    let existing = get(connection, id).await?;
-    if existing.creator == *creator {
-        Ok(existing)
-    } else {
-        Err(Error::ConversationExists(id))
+            id,
+            creator.as_str(),
+            title,
+            &dids
+        );
+        if let Some(created) = created.fetch_optional(&mut *connection).await? {
+            return Ok(created);
+        }
+        match get(&mut *connection, id).await {
+            // It has been deleted since.
+            Err(Error::NotFound { .. }) => {}
+            Ok(existing) if existing.creator != *creator => {
+                return Err(Error::ConversationExists(id));
+            }
+            existing => return existing,
+        }
     }
 }
 
@@ -179,8 +183,8 @@ pub async fn list(
 /// Locks the conversation, then its members. Call it in a transaction.
 ///
 /// # Errors
-/// [`Error::EpochConflict`] with the current epoch, if another commit was first; otherwise as
-/// [`crate::messages::create`].
+/// [`Error::EpochConflict`] with the current epoch, if another commit was first; [`Error::MessageIdTaken`] also
+/// for the welcome; otherwise as [`crate::messages::create`].
 pub async fn update_epoch(connection: &mut PgConnection, commit: &Commit<'_>) -> Result<Sent> {
     let message = &commit.message;
     if message.message_type != MessageType::Commit {
@@ -205,7 +209,14 @@ pub async fn update_epoch(connection: &mut PgConnection, commit: &Commit<'_>) ->
             ciphertext: welcome.ciphertext,
             ..*message
         };
-        store(connection, &message, PastEpochs::Refuse).await?;
+        // The epoch is new, so what had the id before was no welcome to it.
+        if store(connection, &message, PastEpochs::Refuse)
+            .await?
+            .duplicate
+        {
+            let NewMessage { convo_id, id, .. } = message;
+            return Err(Error::MessageIdTaken { convo_id, id });
+        }
     }
     Ok(sent)
 }

@@ -175,8 +175,8 @@ impl From<sqlx::Error> for Error {
         match code.as_deref().unwrap_or_default() {
             // serialization_failure (also a query that a standby cancelled), deadlock_detected
             "40001" | "40P01" => Error::Contended(error),
-            // query_canceled, lock_not_available
-            "57014" | "55P03" => Error::TimedOut(error),
+            // query_canceled, lock_not_available, idle_in_transaction_session_timeout, transaction_timeout
+            "57014" | "55P03" | "25P03" | "25P04" => Error::TimedOut(error),
             // restrict_violation: the log's guard
             "23001" => Error::AppendOnly(error),
             // check_violation of no constraint: a row that no partition takes. What callers give is checked

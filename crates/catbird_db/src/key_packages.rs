@@ -136,8 +136,9 @@ pub async fn get(
 }
 
 /// Gives out the oldest package that is available, to this claim alone; the newest last-resort one, if no
-/// other is left. A claim of the same id gets the same package again. Locks the claim, then the package's row,
-/// and passes over those that others are being given. Call it in a transaction: the package is given out when
+/// other is left. A claim of the same id gets the same package again, also after that has expired, until
+/// [`delete_expired`] removes it. Whoever knows a claim's id gets its package: make it random, and tell nobody.
+/// Locks the claim, then the package's row, and passes over those that others are being given. Call it in a transaction: the package is given out when
 /// that commits, and stays where it was if it does not.
 ///
 /// # Errors
@@ -205,8 +206,8 @@ pub async fn count(connection: &mut PgConnection, did: &Did, cipher_suite: u16) 
     Ok(count.fetch_one(connection).await?)
 }
 
-/// Deletes up to `limit` packages that expired before a time, and returns how many: call it until it
-/// returns less. Locks their rows, and passes over those that others hold.
+/// Deletes up to `limit` packages that expired before a time, with the claims that were answered with them, and
+/// returns how many: call it until it returns less. Locks their rows, and passes over those that others hold.
 ///
 /// # Errors
 /// Only the database's.
@@ -215,6 +216,8 @@ pub async fn delete_expired(
     before: DateTime<Utc>,
     limit: u32,
 ) -> Result<u64> {
+    // The server knows no times as far off as chrono does.
+    let before = before.max(DateTime::UNIX_EPOCH);
     let deleted = sqlx::query!(
         "WITH expired AS MATERIALIZED (
              SELECT did, id FROM key_packages

@@ -52,9 +52,15 @@
 //!    locks no other table of the crate.
 //!
 //! So writers of one conversation queue, those of different ones never meet, and there is nothing to
-//! deadlock: neither among operations, nor in a transaction of several on one conversation. Readers wait for
-//! nobody but maintenance, and for that no longer than a moment: it asks for its locks for at most 200 ms at a
-//! time, and tries again. Under the conversation's lock each event takes a time later than the last one's, so
+//! deadlock: neither among operations, nor in a transaction of several on one conversation in which
+//! [`blobs::store`], which locks no more than the conversation's key, comes last.
+//!
+//! Who deletes messages locks the partitions of those alone. What maintenance holds while it asks for `messages`
+//! keeps neither readers nor writers waiting, so that none of them waits for it with a lock that it asks for.
+//! Everyone waits for maintenance no longer than a moment: it asks for `messages` for at most 200 ms at a time, and
+//! tries again. Only who deletes messages of a month that is being dropped waits until that month has been looked at.
+//!
+//! Under the conversation's lock each event takes a time later than the last one's, so
 //! that **times follow the order of commits**: a reader who has seen a message has seen all before it, and no
 //! page is ever inserted behind a cursor.
 

@@ -168,7 +168,11 @@ pub async fn update_unread_count(
     updated.ok_or_else(|| absent(convo_id, did))
 }
 
-/// Sets a member's counter to what came after the place they have read to: none, if no place is given.
+/// The most that a counter is set to by [`reset_unread_count`], and the messages that it looks at for that.
+pub const MAX_COUNTED: i64 = 10_000;
+
+/// Sets a member's counter to what came after the place they have read to: none, if no place is given. Of more
+/// than [`MAX_COUNTED`] messages that came after it, it counts the last ones: everyone in the conversation waits.
 /// Returns it. Locks the conversation, so that no message that comes meanwhile is counted twice or not at
 /// all. Call it in a transaction.
 ///
@@ -184,15 +188,17 @@ pub async fn reset_unread_count(
     let read_to = read_to.unwrap_or(Cursor::END);
     let updated = sqlx::query_scalar!(
         "UPDATE members SET unread_count = (
-             SELECT least(count(*), 2147483647) FROM messages
-              WHERE messages.convo_id = members.convo_id AND sent_at >= members.joined_at
-                AND sent_at >= $3 AND (sent_at, id) > ($3, $4)
-                AND message_type = 'app' AND sender <> $2)
+             SELECT count(*) FILTER (WHERE message_type = 'app' AND sender <> $2)
+               FROM (SELECT message_type, sender FROM messages
+                      WHERE messages.convo_id = members.convo_id AND sent_at >= members.joined_at
+                        AND sent_at >= $3 AND (sent_at, id) > ($3, $4)
+                      ORDER BY sent_at DESC, id DESC LIMIT $5) AS last)
           WHERE convo_id = $1 AND member_did = $2 AND left_at IS NULL RETURNING unread_count",
         convo_id,
         did.as_str(),
         read_to.at(),
-        read_to.id()
+        read_to.id(),
+        MAX_COUNTED
     );
     let updated = updated.fetch_optional(connection).await?;
     updated.ok_or_else(|| absent(convo_id, did))

@@ -114,8 +114,9 @@ pub struct MessageHeader {
 ///
 /// # Errors
 /// [`Error::NotFound`] if there is no such conversation, [`Error::EpochConflict`], [`Error::NotAMember`] if
-/// the sender was not in at the message's epoch, [`Error::MessageIdTaken`] if another message has the id,
-/// [`Error::Invalid`] for an empty or too long ciphertext, [`Error::NoPartition`] if
+/// the sender was not in at the message's epoch, [`Error::MessageIdTaken`] if another message has the id (one that
+/// was deleted since is known by its sender and type alone), [`Error::Invalid`] for an empty or too long ciphertext,
+/// [`Error::NoPartition`] if
 /// [`crate::retention::create_partitions`] was not called for this month.
 pub async fn create(
     connection: &mut PgConnection,
@@ -342,7 +343,8 @@ pub async fn count(connection: &mut PgConnection, convo_id: Uuid, reader: &Did) 
     Ok(count.fetch_one(connection).await?)
 }
 
-/// Deletes a message, and no longer counts it for those who had not read it. Its id stays taken, so that a
+/// Deletes a message, and no longer counts it for those who had not read it; counters stay as they are if 10,000
+/// or more messages came after it. Its id stays taken, so that a
 /// late retry does not bring it back; deleting it again changes nothing. Locks the conversation, then the
 /// message and members' rows.
 ///

@@ -93,7 +93,7 @@ impl Pool {
         if !sizes || config.acquire_timeout.is_zero() || config.idle_timeout.is_zero() {
             return Err(Error::invalid(
                 "pool configuration",
-                "there must be at least one connection, no fewer than the fewest, and time to wait for it",
+                "DATABASE_MAX_CONNECTIONS must be at least 1 and no less than DATABASE_MIN_CONNECTIONS; DATABASE_ACQUIRE_TIMEOUT and DATABASE_IDLE_TIMEOUT must be more than 0",
             ));
         }
         let builder = bb8::Pool::builder()

@@ -5,12 +5,13 @@ use crate::pool::Transaction;
 use crate::proof::TreeHead;
 use crate::transparency::{self, Log, batch};
 use crate::{Database, Error, Result};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use sqlx::PgConnection;
 
 /// What is left of a month that was dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {
+    /// As many as there were when it was closed.
     pub messages: i64,
     /// Where there is a log: a state of it that has all of the month's messages.
     pub head: Option<TreeHead>,
@@ -28,12 +29,13 @@ const GRACE: TimeDelta = TimeDelta::hours(1);
 /// Locks `messages` for a moment. Call it in a transaction.
 ///
 /// # Errors
-/// The database's.
+/// [`Error::Invalid`] for a time that no calendar of the server has; the database's.
 pub async fn create_partitions(
     connection: &mut PgConnection,
     from: DateTime<Utc>,
     months: u16,
 ) -> Result<i32> {
+    must_be_a_time(from)?;
     let created = sqlx::query_scalar!(
         r#"SELECT create_message_partitions($1, $2) AS "created!""#,
         from,
@@ -94,20 +96,21 @@ pub async fn archive(
 
 /// Drops a month of messages, archived or not, and prunes the entries before the first one of another month:
 /// a log is pruned from its beginning. Where there is a log, only after all of the month's messages are in a committed tree head. What
-/// may have to be proven later must be proven before. Keeps writers out of the month until it is gone, and locks
-/// everyone out of `messages` for a moment at the end.
+/// may have to be proven later must be proven before. Lets the month take no more messages, keeps those who delete
+/// some of it waiting while it looks at them, and locks everyone out of `messages` for a moment at the end.
 ///
 /// # Errors
 /// The month is there as before: [`Error::Invalid`] if it is not over; [`Error::NotFound`] if there is no
-/// such month; [`Error::Unlogged`] if messages of it were written past the log; [`Error::Contended`] if
-/// someone wrote into it meanwhile; [`Error::TimedOut`] if someone reads `messages` for longer than the lock
-/// timeout.
+/// such month; [`Error::Unlogged`] if messages of it were written past the log. [`Error::TimedOut`] if someone reads
+/// `messages` for longer than the lock timeout: the month is there with all its messages, and takes no more.
 pub async fn drop_month(database: &Database, month: DateTime<Utc>) -> Result<Dropped> {
     let mut transaction = begin(database).await?;
     let month = must_be_over(&mut transaction, month).await?;
-    // Nobody adds to the month from here to the commit, so the batch that finds the queue empty, or
-    // takes less than it may, has taken all of it.
+    // Nobody adds to the month from here on, so the batch that finds the queue empty, or takes less than it
+    // may, has taken all of it.
     lock(&mut transaction, &month).await?;
+    let closed = sqlx::query!("SELECT close_messages($1)", month.start);
+    closed.execute(&mut *transaction).await?;
     let count = sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM messages WHERE sent_at >= $1 AND sent_at < $2"#,
         month.start,
@@ -135,7 +138,7 @@ pub async fn drop_month(database: &Database, month: DateTime<Utc>) -> Result<Dro
         None => None,
     };
     // Last, since from there to the commit all wait who read or write messages.
-    let dropped = sqlx::query!("SELECT drop_messages($1, $2)", month.start, messages);
+    let dropped = sqlx::query!("SELECT drop_messages($1)", month.start);
     dropped.execute(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(Dropped {
@@ -145,7 +148,7 @@ pub async fn drop_month(database: &Database, month: DateTime<Utc>) -> Result<Dro
     })
 }
 
-/// Keeps writers out of a month, and other maintenance off `messages`.
+/// Keeps other maintenance off `messages`, and the server's own off a month.
 async fn lock(connection: &mut PgConnection, month: &Month) -> Result<()> {
     let locked = sqlx::query_scalar!(r#"SELECT lock_messages($1) AS "there!""#, month.start);
     if locked.fetch_one(connection).await? {
@@ -208,6 +211,17 @@ async fn prune(connection: &mut PgConnection, month: &Month) -> Result<i64> {
     Ok(kept_from)
 }
 
+/// One that a month can be made of, here and on the server.
+fn must_be_a_time(at: DateTime<Utc>) -> Result<()> {
+    match at.year() {
+        1..=9999 => Ok(()),
+        year => Err(Error::invalid(
+            "month",
+            format!("year {year} is not from 1 to 9999"),
+        )),
+    }
+}
+
 /// A month, and the first moment after it.
 struct Month {
     start: DateTime<Utc>,
@@ -222,6 +236,7 @@ impl Month {
 
 /// A month of the past.
 async fn must_be_over(connection: &mut PgConnection, month: DateTime<Utc>) -> Result<Month> {
+    must_be_a_time(month)?;
     let bounds = sqlx::query_as!(
         Month,
         r#"SELECT message_month($1) AS "start!", next_message_month($1) AS "end!""#,

@@ -6,6 +6,9 @@
 //! place of the bytes, so a proof gives away no ciphertext. Each log has its worker's or [`log_now`]'s
 //! batches, after which [`prove_message`] and [`prove_key_package`] find the entry; [`crate::proof`] checks
 //! what they return, without a database.
+//!
+//! What these functions cannot answer is an error of the server's: a transaction in which they fail, also by
+//! [`Error::NotYetLogged`], can only be rolled back.
 
 use crate::proof::{Consistency, Proof, TreeHead};
 use crate::{Database, Did, Error, Result};
@@ -166,20 +169,20 @@ pub(crate) async fn batch(connection: &mut PgConnection, log: Log) -> Result<i64
 /// The latest committed state of a log.
 ///
 /// # Errors
-/// If there is no such log.
+/// [`Error::NotRegistered`] if there is no such log.
 pub async fn tree_head(connection: &mut PgConnection, log: Log) -> Result<TreeHead> {
     let head = sqlx::query!(
         r#"SELECT size AS "size!", merkle_root($1, size) AS "root!" FROM merkle_size($1) AS size"#,
         log.name()
     );
-    let head = head.fetch_one(connection).await?;
+    let head = head.fetch_one(connection).await.map_err(unregistered)?;
     tree_head_of(log, head.size, &head.root)
 }
 
 /// That a log only grew from one size to another: to its present one, if none is named.
 ///
 /// # Errors
-/// If the log never had these sizes.
+/// [`Error::Invalid`] if the log never had these sizes, or the old one is the larger; [`Error::NotRegistered`].
 pub async fn prove_consistency(
     connection: &mut PgConnection,
     log: Log,
@@ -194,7 +197,13 @@ pub async fn prove_consistency(
         to_i64(old_size)?,
         new_size.map(to_i64).transpose()?
     );
-    let proof = proof.fetch_one(connection).await?;
+    let proof = match proof.fetch_one(connection).await {
+        Err(error) if has_code(&error, &[OUT_OF_RANGE]) => {
+            let problem = "the log has not had these sizes, one after the other";
+            return Err(Error::invalid("tree size", problem));
+        }
+        proof => proof.map_err(unregistered)?,
+    };
     Ok(Consistency {
         old: tree_head_of(log, proof.old_size, &proof.old_root)?,
         new: tree_head_of(log, proof.new_size, &proof.new_root)?,
@@ -206,7 +215,7 @@ pub async fn prove_consistency(
 ///
 /// # Errors
 /// [`Error::NotFound`]; [`Error::NotYetLogged`], also if it was logged after that size;
-/// [`Error::Erased`] if it was redacted or dropped.
+/// [`Error::Erased`] if it was redacted or dropped; [`Error::NotRegistered`].
 pub async fn prove_message(
     connection: &mut PgConnection,
     convo_id: Uuid,
@@ -235,7 +244,7 @@ pub async fn prove_message(
 /// out; at a size the log had, or the present one.
 ///
 /// # Errors
-/// [`Error::NotYetLogged`], also if there is no such key package.
+/// [`Error::NotYetLogged`], also if there is no such key package; [`Error::NotRegistered`].
 pub async fn prove_key_package(
     connection: &mut PgConnection,
     did: &Did,
@@ -281,14 +290,14 @@ impl Row {
             tree_size.map(to_i64).transpose()?
         );
         let proof = match proof.fetch_one(&mut *connection).await {
-            // no_data_found; numeric_value_out_of_range: not in a tree of that size
-            Err(error) if has_code(&error, &["P0002", "22003"]) => {
+            // Out of range: not in a tree of that size.
+            Err(error) if has_code(&error, &[NO_DATA, OUT_OF_RANGE]) => {
                 return Err(match self.there {
                     true => Error::NotYetLogged { what, id: self.id },
                     false => Error::Erased { what, id: self.id },
                 });
             }
-            proof => proof?,
+            proof => proof.map_err(unregistered)?,
         };
         let leaf_data = sqlx::query_scalar!(
             r#"SELECT leaf_data($1, $2) AS "leaf_data!""#,
@@ -296,7 +305,7 @@ impl Row {
             proof.leaf_index
         );
         let leaf_data = match leaf_data.fetch_one(connection).await {
-            Err(error) if has_code(&error, &["P0002"]) => {
+            Err(error) if has_code(&error, &[NO_DATA]) => {
                 return Err(Error::Erased { what, id: self.id });
             }
             leaf_data => leaf_data?,
@@ -309,6 +318,19 @@ impl Row {
         })
     }
 }
+
+/// What the server says of a log that is not there: there is none of this name, or no function or type of the extension.
+fn unregistered(error: sqlx::Error) -> Error {
+    match has_code(&error, &["42704", "42883", "42P01"]) {
+        true => Error::NotRegistered,
+        false => error.into(),
+    }
+}
+
+/// no_data_found
+const NO_DATA: &str = "P0002";
+/// numeric_value_out_of_range
+const OUT_OF_RANGE: &str = "22003";
 
 fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());

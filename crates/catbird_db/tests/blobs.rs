@@ -234,3 +234,93 @@ async fn blobs_and_retries_of_the_version_before_are_there_after_migrating() {
     let again = test.update_epoch(&commit).await.unwrap();
     assert_eq!((again.epoch, again.duplicate), (1, true));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_are_deleted_beside_their_conversation_without_a_deadlock() {
+    let db = TestDatabase::new().await;
+    let uploaders = [did("alice"), did("bob")];
+    let cids: Vec<String> = (0..6u8).map(|n| blobs::cid_of(&[n]).unwrap()).collect();
+    for _ in 0..15 {
+        let convo = db.conversation(&["alice", "bob"]).await;
+        for (n, cid) in cids.iter().enumerate() {
+            for uploader in &uploaders {
+                let data = [n as u8];
+                let stored = db.store_blob(cid, &data, uploader, Some(convo));
+                stored.await.unwrap();
+            }
+        }
+        let (db, cids) = (&db, &cids);
+        let deletes = uploaders.iter().map(|uploader| async move {
+            for cid in cids.iter().rev() {
+                match db.delete_blob(cid, uploader, Some(convo)).await {
+                    Ok(()) | Err(Error::NotFound { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+        let (conversation, _) = tokio::join!(db.delete_conversation(convo), join_all(deletes));
+        conversation.unwrap();
+        assert_eq!(db.number("SELECT count(*) FROM blobs").await, 0);
+    }
+    assert_eq!(db.deadlocks().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_deletes_a_blob_first_may_go_on_to_the_conversation() {
+    let db = TestDatabase::new().await;
+    let convo = db.conversation(&["alice", "bob"]).await;
+    let (alice, bob) = (did("alice"), did("bob"));
+    let cid = blobs::cid_of(b"picture").unwrap();
+    for uploader in [&alice, &bob] {
+        let stored = db.store_blob(&cid, b"picture", uploader, Some(convo)).await;
+        stored.unwrap();
+    }
+    let mut first = db.begin_transaction().await.unwrap();
+    let deleted = blobs::delete(&mut first, &cid, &alice, Some(convo)).await;
+    deleted.unwrap();
+    let second = async {
+        let mut transaction = db.begin_transaction().await?;
+        messages::create(&mut transaction, &message(convo, &bob), PastEpochs::Refuse).await?;
+        blobs::delete(&mut transaction, &cid, &bob, Some(convo)).await?;
+        transaction.commit().await
+    };
+    let first = async {
+        db.until_waiting(1).await; // the second one
+        messages::create(&mut first, &message(convo, &alice), PastEpochs::Refuse).await?;
+        first.commit().await
+    };
+    let (first, second) = tokio::join!(first, second);
+    first.unwrap();
+    second.unwrap();
+    assert_eq!(db.deadlocks().await, 0);
+}
+
+#[tokio::test]
+async fn a_name_is_one_in_whatever_base_and_what_is_none_names_nothing() {
+    let db = TestDatabase::new().await;
+    let alice = did("alice");
+    let cid = blobs::cid_of(b"hello world").unwrap();
+    // Python: base 58 of the same bytes.
+    let other = "zb2rhj7crUKTQYRGCRATFaQ6YFLTde2YzdqbbhAASkL9uRDXn";
+    let stored = db.store_blob(other, b"hello world", &alice, None).await;
+    assert_eq!(stored.unwrap().cid, cid);
+    assert_eq!(db.get_blob(other).await.unwrap().data, b"hello world");
+    db.delete_blob(other, &alice, None).await.unwrap();
+    assert_eq!(db.number("SELECT count(*) FROM blobs").await, 0);
+
+    for name in ["b\0", "\0", "", &format!("{cid}\0")] {
+        let got = db.get_blob(name).await.unwrap_err();
+        let deleted = db.delete_blob(name, &alice, None).await.unwrap_err();
+        let before = BlobInfo {
+            cid: name.to_owned(),
+            uploader: alice.clone(),
+            convo_id: None,
+            size: 1,
+            created_at: chrono::Utc::now(),
+        };
+        let listed = db.list_blobs(Uuid::nil(), Some(&before), 5).await;
+        let kinds = [got.kind(), deleted.kind(), listed.unwrap_err().kind()];
+        let expected = [ErrorKind::NotFound, ErrorKind::NotFound, ErrorKind::Invalid];
+        assert_eq!(kinds, expected, "{name:?}");
+    }
+}

@@ -305,3 +305,93 @@ async fn a_retry_is_answered_as_the_first_try_was_however_late() {
     let added = db.add_member(convo, &did("bob")).await.unwrap();
     assert_eq!(db.add_member(convo, &did("bob")).await.unwrap(), added);
 }
+
+#[tokio::test]
+async fn a_commit_or_welcome_is_not_taken_for_a_message_that_was_deleted() {
+    let db = TestDatabase::new().await;
+    let convo = db.conversation(&["alice"]).await;
+    let (alice, bob) = (did("alice"), did("bob"));
+    let deleted = message(convo, &alice);
+    db.create_message(&deleted, PastEpochs::Refuse)
+        .await
+        .unwrap();
+    db.delete_message(convo, deleted.id).await.unwrap();
+    let added = [bob.clone()];
+    let fresh = commit(convo, &alice, 0);
+    let as_commit = Commit {
+        message: NewMessage {
+            id: deleted.id,
+            ..fresh.message
+        },
+        added: &added,
+        ..fresh
+    };
+    let as_welcome = Commit {
+        added: &added,
+        welcome: Some(Welcome {
+            id: deleted.id,
+            ciphertext: b"welcome",
+        }),
+        ..fresh
+    };
+    for commit in [as_commit, as_welcome] {
+        let error = db.update_epoch(&commit).await.unwrap_err();
+        assert!(matches!(error, Error::MessageIdTaken { id, .. } if id == deleted.id));
+        assert_eq!(db.get_current_epoch(convo).await.unwrap(), 0);
+        assert!(!db.is_member(convo, &bob).await.unwrap());
+    }
+    // Nor a commit of another epoch for the one that was, nor any message for a commit.
+    db.update_epoch(&fresh).await.unwrap();
+    db.delete_message(convo, fresh.message.id).await.unwrap();
+    assert!(db.update_epoch(&fresh).await.unwrap().duplicate);
+    let next = Commit {
+        message: NewMessage {
+            epoch: 1,
+            ..fresh.message
+        },
+        ..fresh
+    };
+    let app = NewMessage {
+        message_type: MessageType::App,
+        ..next.message
+    };
+    for error in [
+        db.update_epoch(&next).await.unwrap_err(),
+        db.create_message(&app, PastEpochs::Refuse)
+            .await
+            .unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::MessageIdTaken { .. }), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_is_made_again_while_it_is_deleted() {
+    let db = TestDatabase::new().await;
+    let id = Uuid::new_v4();
+    let alice = did("alice");
+    let creates = async || {
+        for _ in 0..100 {
+            db.create_conversation(id, &alice, None).await?;
+        }
+        Ok::<(), Error>(())
+    };
+    let deletes = async || {
+        for _ in 0..100 {
+            match db.delete_conversation(id).await {
+                Ok(()) | Err(Error::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    };
+    tokio::try_join!(
+        creates(),
+        creates(),
+        creates(),
+        deletes(),
+        deletes(),
+        deletes()
+    )
+    .unwrap();
+}

@@ -274,3 +274,85 @@ async fn a_package_is_stored_again_while_its_expired_copy_is_deleted() {
     let error = db.store_key_package(&package).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
 }
+
+#[tokio::test]
+async fn a_claim_that_was_given_a_last_resort_is_given_that_again() {
+    let db = TestDatabase::new().await;
+    let bob = did("bob");
+    let claim = Uuid::new_v4();
+    let spare = store(&db, &bob, b"spare", true).await;
+    let given = db.claim_key_package(&bob, SUITE, claim).await.unwrap();
+    assert_eq!(given, spare);
+    let package = store(&db, &bob, b"package", false).await;
+    store(&db, &bob, b"newer spare", true).await;
+    assert_eq!(
+        db.claim_key_package(&bob, SUITE, claim).await.unwrap(),
+        given
+    );
+    assert_eq!(db.count_key_packages(&bob, SUITE).await.unwrap(), 1);
+    let another = db.consume_key_package(&bob, package.id, claim).await;
+    assert!(matches!(another, Err(Error::NotAvailable { .. })));
+    let others = db.claim_key_package(&bob, SUITE, Uuid::new_v4()).await;
+    assert_eq!(others.unwrap().id, package.id);
+    // Claims go with the package.
+    db.sql("UPDATE key_packages SET created_at = now() - interval '2 hours', expires_at = now() - interval '1 hour' WHERE key_data = 'spare'")
+        .await;
+    let deleted = db.delete_expired_key_packages(Utc::now(), 10).await;
+    assert_eq!(deleted.unwrap(), 1);
+    assert_eq!(
+        db.number("SELECT count(*) FROM last_resort_claims").await,
+        0
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_expires_while_a_claim_waits_is_not_given() {
+    let db = TestDatabase::new().await;
+    let bob = did("bob");
+    let package = NewKeyPackage {
+        did: &bob,
+        cipher_suite: SUITE,
+        key_data: b"short-lived",
+        expires_at: Utc::now() + TimeDelta::seconds(6),
+        last_resort: false,
+    };
+    let package = db.store_key_package(&package).await.unwrap();
+    // The same claim is under way elsewhere, and is given up after the package has expired.
+    let (claim, another) = (Uuid::new_v4(), Uuid::new_v4());
+    let mut held = db.begin_transaction().await.unwrap();
+    let first = key_packages::claim(&mut held, &bob, SUITE, claim).await;
+    assert_eq!(first.unwrap().id, package.id);
+    let give_up = async {
+        db.until_waiting(2).await;
+        let left = "SELECT count(*) FROM key_packages WHERE expires_at > clock_timestamp()";
+        while db.number(left).await > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        held.rollback().await.unwrap();
+    };
+    let (claimed, consumed, ()) = tokio::join!(
+        db.claim_key_package(&bob, SUITE, claim),
+        db.consume_key_package(&bob, package.id, another),
+        give_up
+    );
+    assert_eq!(claimed.unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(matches!(consumed, Err(Error::NotAvailable { .. })));
+}
+
+#[tokio::test]
+async fn packages_are_given_though_the_clock_went_back() {
+    let db = TestDatabase::new().await;
+    let bob = did("bob");
+    let mut stored = Vec::new();
+    for data in [b"a", b"b"] {
+        stored.push(store(&db, &bob, data, false).await.id);
+    }
+    db.sql("UPDATE key_packages SET created_at = created_at + interval '1 hour'")
+        .await;
+    let claimed = db.claim_key_package(&bob, SUITE, Uuid::new_v4()).await;
+    assert_eq!(claimed.unwrap().id, stored[0]);
+    let consumed = db
+        .consume_key_package(&bob, stored[1], Uuid::new_v4())
+        .await;
+    assert_eq!(consumed.unwrap().id, stored[1]);
+}

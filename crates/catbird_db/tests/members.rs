@@ -324,3 +324,28 @@ async fn whoever_changes_a_counter_first_may_go_on_to_the_conversation() {
     let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
     assert_eq!(db.number(deadlocks).await, 0);
 }
+
+#[tokio::test]
+async fn a_counter_is_set_from_no_more_messages_than_everyone_can_wait_for() {
+    let db = TestDatabase::new().await;
+    let convo = db.conversation(&["alice", "bob"]).await;
+    let bob = did("bob");
+    db.sql(&format!(
+        "INSERT INTO messages (convo_id, id, sender, message_type, epoch, ciphertext, sent_at)
+         SELECT '{convo}', gen_random_uuid(), 'did:plc:alice', 'app', 0, 'x', now() + n * interval '1 microsecond'
+           FROM generate_series(1, 10100) n;
+         INSERT INTO message_ids (convo_id, id, sent_at) SELECT convo_id, id, sent_at FROM messages"
+    ))
+    .await;
+    let page = db.list_messages_since(convo, &bob, None, 1).await.unwrap();
+    let first = page.items[0].clone();
+    let unread = db
+        .reset_unread_count(convo, &bob, Some(first.cursor()))
+        .await;
+    assert_eq!(i64::from(unread.unwrap()), members::MAX_COUNTED);
+    // Nor does who deletes it look further.
+    db.update_unread_count(convo, &bob, 1_000).await.unwrap();
+    db.delete_message(convo, first.id).await.unwrap();
+    let member = db.get_membership(convo, &bob).await.unwrap().unwrap();
+    assert_eq!(member.unread_count, 11_000);
+}

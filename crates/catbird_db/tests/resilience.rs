@@ -382,3 +382,58 @@ async fn the_isolation_and_dates_of_a_database_change_nothing() {
         assert!(found.starts_with("read committed, ISO"), "{found}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_call_that_waits_leaves_the_server_and_takes_no_effect() {
+    let db = TestDatabase::with(|config| {
+        config.lock_timeout = Duration::from_secs(300);
+        config.statement_timeout = Duration::from_secs(300);
+    })
+    .await;
+    let (alice, bob) = (did("alice"), did("bob"));
+    let convo = db.conversation(&["alice", "bob"]).await;
+    let cid = blobs::cid_of(b"picture").unwrap();
+    let stored = db.store_blob(&cid, b"picture", &alice, Some(convo)).await;
+    stored.unwrap();
+    let mut holder = db.begin_transaction().await.unwrap();
+    let lock = sqlx::raw_sql("SELECT FROM conversations FOR UPDATE; SELECT FROM blobs FOR UPDATE");
+    lock.execute(&mut *holder).await.unwrap();
+    {
+        let cancelled = futures::future::join5(
+            db.send(convo, "alice", 0),
+            db.update_unread_count(convo, &bob, 7),
+            db.delete_blob(&cid, &alice, Some(convo)),
+            db.delete_conversation(convo),
+            db.remove_member(convo, &bob),
+        );
+        tokio::select! {
+            _ = cancelled => panic!("nothing waited"),
+            () = db.until_waiting(5) => {}
+        }
+    }
+    db.until_waiting(0).await;
+    holder.commit().await.unwrap();
+    let member = db.get_membership(convo, &bob).await.unwrap().unwrap();
+    assert_eq!((member.left_at, member.unread_count), (None, 0));
+    assert_eq!(db.list_blobs(convo, None, 5).await.unwrap().len(), 1);
+    assert_eq!(db.count_messages(convo, &alice).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_transaction_that_was_held_too_long_is_for_later_however_the_server_says_so() {
+    let db = TestDatabase::with(|config| config.statement_timeout = Duration::from_secs(1)).await;
+    let convo = db.conversation(&["alice"]).await;
+    let held = futures::future::try_join_all((0..8).map(|_| db.begin_transaction()));
+    let held = held.await.unwrap();
+    let open = "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
+    while db.number(open).await > 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for mut transaction in held {
+        let error = conversations::get(&mut transaction, convo)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Retryable, "{error:?}");
+    }
+}

@@ -707,3 +707,52 @@ async fn partitions_are_made_ahead_and_a_month_without_one_is_refused() {
         0
     );
 }
+
+#[tokio::test]
+async fn sizes_that_a_log_never_had_and_logs_that_are_not_there_are_told_apart_from_faults() {
+    let db = TestDatabase::new().await;
+    let alice = did("alice");
+    for installed in [false, true] {
+        if installed {
+            db.sql("CREATE EXTENSION merkle_log").await;
+        }
+        let mut connection = db.connection().await.unwrap();
+        let log = Log::KeyPackages;
+        for error in [
+            transparency::tree_head(&mut connection, log)
+                .await
+                .unwrap_err(),
+            transparency::prove_consistency(&mut connection, log, 0, None)
+                .await
+                .unwrap_err(),
+            transparency::prove_key_package(&mut connection, &alice, 1, None)
+                .await
+                .unwrap_err(),
+        ] {
+            assert!(matches!(error, Error::NotRegistered), "{error:?}");
+        }
+    }
+    register(&db, Options::default()).await;
+    let convo = db.conversation(&["alice"]).await;
+    for _ in 0..3 {
+        db.send(convo, "alice", 0).await.unwrap();
+    }
+    transparency::log_now(&db, Log::Messages).await.unwrap();
+    let mut connection = db.connection().await.unwrap();
+    for (old, new) in [
+        (4, None),
+        (1_000_000, None),
+        (3, Some(2)),
+        (1, Some(4)),
+        (5, Some(6)),
+        (u64::MAX, None),
+    ] {
+        let proof = transparency::prove_consistency(&mut connection, Log::Messages, old, new).await;
+        let error = proof.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{old} {new:?}: {error}");
+    }
+    for (old, new) in [(0, None), (3, None), (2, Some(2))] {
+        let proof = transparency::prove_consistency(&mut connection, Log::Messages, old, new).await;
+        proof.unwrap();
+    }
+}

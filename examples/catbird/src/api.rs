@@ -254,8 +254,9 @@ pub async fn prove_message(
 ) -> Answer<Proof> {
     db.get_message(convo, id, &did).await?; // only who may read it learns that it is there
     let mut connection = db.begin_transaction().await?;
-    let proof = transparency::prove_message(&mut connection, convo, id, at.tree_size);
-    Ok(Json(proof.await?))
+    let proof = transparency::prove_message(&mut connection, convo, id, at.tree_size).await;
+    connection.rollback().await?; // keeps the connection
+    Ok(Json(proof?))
 }
 
 pub async fn prove_key_package(
@@ -264,8 +265,9 @@ pub async fn prove_key_package(
     Query(at): Query<At>,
 ) -> Answer<Proof> {
     let mut connection = db.begin_transaction().await?;
-    let proof = transparency::prove_key_package(&mut connection, &did, id, at.tree_size);
-    Ok(Json(proof.await?))
+    let proof = transparency::prove_key_package(&mut connection, &did, id, at.tree_size).await;
+    connection.rollback().await?; // keeps the connection
+    Ok(Json(proof?))
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -286,9 +288,9 @@ impl std::convert::From<LogName> for Log {
 
 pub async fn tree_head(State(db): Db, Path(log): Path<LogName>) -> Answer<TreeHead> {
     let mut connection = db.begin_transaction().await?;
-    Ok(Json(
-        transparency::tree_head(&mut connection, log.into()).await?,
-    ))
+    let head = transparency::tree_head(&mut connection, log.into()).await;
+    connection.rollback().await?;
+    Ok(Json(head?))
 }
 
 #[derive(Deserialize)]
@@ -303,8 +305,10 @@ pub async fn consistency(
     Query(sizes): Query<Sizes>,
 ) -> Answer<Consistency> {
     let mut connection = db.begin_transaction().await?;
-    let proof = transparency::prove_consistency(&mut connection, log.into(), sizes.old, sizes.new);
-    Ok(Json(proof.await?))
+    let proof =
+        transparency::prove_consistency(&mut connection, log.into(), sizes.old, sizes.new).await;
+    connection.rollback().await?; // keeps the connection
+    Ok(Json(proof?))
 }
 
 pub async fn health(State(db): Db) -> Answer<serde_json::Value> {

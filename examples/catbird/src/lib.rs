@@ -7,7 +7,7 @@
 //! | `POST /conversations` | make one |
 //! | `GET /conversations` | the caller's |
 //! | `POST /conversations/{convo}/messages` | send |
-//! | `GET /conversations/{convo}/messages?after=` | catch up |
+//! | `GET /conversations/{convo}/messages?after=` | catch up: go on from the last `cursor` until nothing comes |
 //! | `POST /conversations/{convo}/commits` | change the group: 409 says the current epoch |
 //! | `POST /key_packages` | store one |
 //! | `POST /key_packages/{did}/{suite}/claim` | be given one, by a claim that may be made again |

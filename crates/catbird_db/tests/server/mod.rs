@@ -6,6 +6,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use std::ops::Deref;
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// A migrated database, dropped at the end of the test.
@@ -60,6 +61,38 @@ impl TestDatabase {
         sql.fetch_one(&mut *self.db.connection().await.unwrap())
             .await
             .unwrap()
+    }
+
+    /// How many deadlocks the server found. Sessions tell when they end, so all others of this database are ended.
+    pub async fn deadlocks(&self) -> i64 {
+        let mut own = PgConnection::connect_with(&self.server.clone().database(&self.name))
+            .await
+            .unwrap();
+        let others = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                       WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        while 0 < sqlx::query_scalar::<_, i64>(others)
+            .fetch_one(&mut own)
+            .await
+            .unwrap()
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let found = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+        sqlx::query_scalar(found).fetch_one(&mut own).await.unwrap()
+    }
+
+    /// Waits until so many sessions wait for a lock.
+    pub async fn until_waiting(&self, sessions: i64) {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+                        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.number(waiting).await != sessions {
+            assert!(
+                Instant::now() < deadline,
+                "not {sessions} sessions wait for a lock"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// A conversation at epoch 0.
