@@ -267,6 +267,11 @@ fn a_pruned_log_is_exported_from_its_first_entry_on() {
         code == 2 && text.contains("Export to a new target"),
         "{code} {text}"
     );
+    let (code, text) = says(bench.export().arg("--again"));
+    assert!(
+        code == 2 && text.contains("Export to a new target"),
+        "{code} {text}"
+    );
     bench.is_good(200_100, 0);
 }
 

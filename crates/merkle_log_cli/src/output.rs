@@ -21,8 +21,10 @@ impl Failure {
 
     pub fn exit(self) -> ExitCode {
         if let Failure::Said(what) = self {
+            // A hint has a line of its own.
+            let lines: Vec<String> = what.lines().map(printable).collect();
             // Standard error may be closed as well.
-            let _ = writeln!(io::stderr(), "merkle-log: {}", printable(&what));
+            let _ = writeln!(io::stderr(), "merkle-log: {}", lines.join("\n"));
         }
         ExitCode::from(2)
     }

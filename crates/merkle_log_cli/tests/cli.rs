@@ -208,6 +208,9 @@ fn a_tlog_proof_is_checked_with_its_entry_or_a_leaf_hash() {
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("id = 3"), "{text}");
     assert_eq!(verify("without.tlog-proof", at).0, 2);
+    // A bundle is held to the hash that was given as well, and what proves no entry cannot be.
+    std::fs::write(at.join("bundle.json"), bundle.to_json()).unwrap();
+    std::fs::write(at.join("checkpoint"), bundle.checkpoint.to_string()).unwrap();
     let hash = entry.leaf.hash().to_string();
     for (hash, code) in [
         (hash.as_str(), 0),
@@ -215,15 +218,13 @@ fn a_tlog_proof_is_checked_with_its_entry_or_a_leaf_hash() {
         (&hash[1..], 2),
         ("", 2),
     ] {
-        let arguments = [
-            "verify",
-            "--key",
-            &vkey(),
-            "--leaf-hash",
-            hash,
-            "without.tlog-proof",
-        ];
-        assert_eq!(says(&arguments, at).0, code, "{hash}");
+        let with = |file| {
+            let key = vkey();
+            says(&["verify", "--key", &key, "--leaf-hash", hash, file], at).0
+        };
+        assert_eq!(with("without.tlog-proof"), code, "{hash}");
+        assert_eq!(with("bundle.json"), code, "{hash}");
+        assert_eq!(with("checkpoint"), 2, "{hash}");
     }
 }
 
@@ -313,6 +314,30 @@ fn every_altered_file_of_a_directory_is_found() {
         let (code, text) = verify("log", at);
         assert_eq!(code, 2, "{file}: {text}");
         std::fs::rename(&aside, &path).unwrap();
+    }
+    assert_eq!(verify("log", at).0, 0);
+}
+
+#[test]
+fn a_tile_that_is_missing_is_told_though_the_entries_are_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let log = orders(1_000);
+    export(
+        &log,
+        &log.signed(&[&key("example.com/log", 1)]),
+        &at.join("log"),
+    );
+    for tile in ["tile/0/001", "tile/0/003.p/232", "tile/1/000.p/3"] {
+        let path = at.join("log").join(tile);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let (code, text) = verify("log", at);
+        assert!(code == 2 && text.contains(tile), "{tile}: {code} {text}");
+        std::fs::write(&path, &bytes[1..]).unwrap();
+        let (code, text) = verify("log", at);
+        assert!(code == 2 && text.contains(tile), "{tile}: {code} {text}");
+        std::fs::write(&path, bytes).unwrap();
     }
     assert_eq!(verify("log", at).0, 0);
 }

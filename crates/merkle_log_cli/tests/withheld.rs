@@ -61,7 +61,7 @@ fn withheld_entries_are_counted_and_all_others_proven() {
     std::fs::remove_file(&tile).unwrap();
     let (code, text) = verify(at);
     assert!(
-        code == 2 && text.contains("is missing, and entries are withheld"),
+        code == 2 && text.contains("tile/0/001 is missing"),
         "{code} {text}"
     );
     std::fs::write(&tile, bytes).unwrap();

@@ -57,10 +57,10 @@ impl<'e> Export<'e> {
         let mut start = 0;
         let mut frontier = Frontier::default();
         if let Some(published) = &published {
+            let size = published.size();
             check_same_history(log, published).await?;
+            log.check_not_pruned(size.get())?;
             if !again {
-                let size = published.size();
-                log.check_not_pruned(size.get())?;
                 if load(target, size).await?.root() != *published.root() {
                     return Err(said(
                         "the tiles of the target do not lead to its checkpoint: it is damaged\n\

@@ -112,12 +112,10 @@ impl Tree<'_> {
         let entries = self.file(&bundle)?;
         match (entries, stored) {
             (Some((bytes, held)), stored) => {
-                let entries = entry_bundle::entries(&bytes, held)?;
+                let entries = entry_bundle::entries(&bytes, held).map_err(damaged(&bundle))?;
                 let entries = entries.into_iter().take(usize::from(width));
-                if stored.is_none() && entries.clone().any(<[u8]>::is_empty) {
-                    return Err(Finding::Unknown(format!(
-                        "{tile} is missing, and entries are withheld"
-                    )));
+                if stored.is_none() {
+                    return Err(Finding::Unknown(format!("{tile} is missing")));
                 }
                 let mut hashes = leaf_hashes(entries.clone());
                 let mut withheld = 0;
@@ -151,7 +149,7 @@ impl Tree<'_> {
         let Some((bytes, width)) = self.file(tile)? else {
             return Ok(None);
         };
-        let mut hashes = tile_from_bytes(&bytes, width)?;
+        let mut hashes = tile_from_bytes(&bytes, width).map_err(damaged(tile))?;
         hashes.truncate(usize::from(tile.width()));
         Ok(Some(hashes))
     }
@@ -187,6 +185,11 @@ impl Tree<'_> {
         let hashes = hashes.ok_or_else(missing)?;
         Ok(hashes[(index % TILE_WIDTH) as usize])
     }
+}
+
+/// A file that does not have the form of one.
+fn damaged(file: &TilePath) -> impl FnOnce(tlog::Error) -> Finding {
+    move |error| Finding::Unknown(format!("{file}: {error}"))
 }
 
 /// The tree as it follows from the entries.

@@ -12,13 +12,17 @@ use tlog::{
 pub fn verify(path: &Path, trust: &Trust) -> Result<Report, Finding> {
     let bytes = read(path).map_err(Finding::unreadable(path))?;
     let report = match kind(&bytes) {
-        Kind::Bundle => Report::Bundle(ProofBundle::from_bytes(&bytes)?.verify(&trust.policy)?),
+        Kind::Bundle => Report::Bundle(bundle(&bytes, trust)?),
         Kind::Consistency => Report::Consistency(Box::new(consistency(&bytes, trust)?)),
         Kind::TlogProof => Report::Bundle(tlog_proof(&bytes, trust)?),
         Kind::Checkpoint => {
             Report::Checkpoint(trust.policy.verify(&SignedNote::from_bytes(&bytes)?)?)
         }
     };
+    if trust.leaf_hash.is_some() && !matches!(report, Report::Bundle(_)) {
+        let what = "it is no proof of an entry, so it has no leaf hash to compare";
+        return Err(Finding::Unknown(what.to_owned()));
+    }
     if let Some(since) = &trust.since {
         let shown = report.oldest_checkpoint();
         if !matches!(report, Report::Consistency(_)) {
@@ -71,6 +75,22 @@ fn kind(bytes: &[u8]) -> Kind {
         }
     } else {
         Kind::Checkpoint
+    }
+}
+
+fn bundle(bytes: &[u8], trust: &Trust) -> Result<Proven, Finding> {
+    let proven = ProofBundle::from_bytes(bytes)?.verify(&trust.policy)?;
+    match &trust.leaf_hash {
+        Some(wanted)
+            if proven
+                .entries
+                .iter()
+                .all(|entry| entry.leaf_hash != *wanted) =>
+        {
+            let what = "none of its entries has the leaf hash that was given";
+            Err(Finding::Bad(what.to_owned()))
+        }
+        _ => Ok(proven),
     }
 }
 

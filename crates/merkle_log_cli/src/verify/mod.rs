@@ -25,7 +25,7 @@ pub struct Options {
     /// A checkpoint that you have kept: a file must agree with it
     #[arg(long)]
     since: Option<PathBuf>,
-    /// The leaf hash of the entry (hexadecimal), for a tlog-proof without its leaf data
+    /// The leaf hash that the entry must have (hexadecimal); a tlog-proof without leaf data needs it
     #[arg(long, value_parser = leaf_hash)]
     leaf_hash: Option<merkle_tree::Hash>,
 }
