@@ -88,6 +88,8 @@ enum Stage {
         gap: usize,
         after: Option<Vec<String>>,
     },
+    /// All is found; how much was checked is still to be said.
+    Report,
     Done,
 }
 
@@ -267,7 +269,7 @@ impl Verification {
                 gap: 0,
                 after: None,
             },
-            Stage::Done => Stage::Done,
+            Stage::Report | Stage::Done => Stage::Done,
         };
         if next < self.next {
             // The entries in between are unknown, and so is the tree from there on.
@@ -334,18 +336,18 @@ impl Verification {
                     self.checked.scanned += self.rows.walked();
                 }
                 self.stage = self.after_entries();
-                if matches!(self.stage, Stage::Done) {
+                if matches!(self.stage, Stage::Report) {
                     findings.extend(self.give_up_pending());
-                    self.report(session);
                 }
                 Ok(Some(findings))
             }
             Stage::Unlogged { source, gap, after } => {
-                let findings = self.unlogged(session, source, gap, after)?;
-                if matches!(self.stage, Stage::Done) {
-                    self.report(session);
-                }
-                Ok(Some(findings))
+                self.stage = Stage::Report;
+                self.unlogged(session, source, gap, after).map(Some)
+            }
+            Stage::Report => {
+                self.report(session);
+                Ok(Some(Vec::new()))
             }
             Stage::Done => Ok(None),
         }
@@ -368,7 +370,7 @@ impl Verification {
                 gap: 0,
                 after: None,
             },
-            false => Stage::Done,
+            false => Stage::Report,
         }
     }
 

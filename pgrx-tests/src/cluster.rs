@@ -325,6 +325,11 @@ impl Cluster {
         self.dir.path().join("data")
     }
 
+    /// What whoever rules the server's machine can do: the server knows no more what it has signed.
+    pub fn forgets_what_it_signed(&self) {
+        fs::remove_dir_all(self.data_directory().join("merkle_log_origins")).unwrap();
+    }
+
     fn data(&self) -> String {
         self.dir.path().join("data").display().to_string()
     }

@@ -39,6 +39,8 @@ fn verify_log_reports_files_that_are_gone_cut_off_or_full_of_garbage() {
         cases.extend(files.iter().map(|file| (file, damage)));
     }
     cases.shuffle(&mut rng);
+    // What is read last of all, to say how much was checked, is always tried.
+    cases.sort_by_key(|(file, _)| !file.contains("merkle_late_entry"));
     cases.truncate(size(24, usize::MAX));
     drop(a);
     let mut found = 0;

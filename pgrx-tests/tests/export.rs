@@ -450,6 +450,7 @@ fn no_other_tree_is_written_over_a_published_one() {
     run(&mut forked, "CREATE EXTENSION merkle_log");
     create_log(&mut forked, "forked");
     rows_to(&mut forked, 600);
+    bench.cluster.forgets_what_it_signed();
     let (code, text) = bench.refused("forked");
     assert!(
         code == 2 && text.contains("the database only 600"),
@@ -480,7 +481,7 @@ fn a_history_that_was_rewritten_and_signed_anew_is_not_published() {
     let mut bench = Bench::new();
     bench.rows_to(300);
     bench.exports();
-    // Whoever rules the database alters an entry and forgets what was signed; then the database signs again.
+    // Whoever rules the server alters an entry and makes it forget what was signed; then the database signs again.
     each(
         &mut bench.client,
         &[
@@ -491,6 +492,7 @@ fn a_history_that_was_rewritten_and_signed_anew_is_not_published() {
         ],
     );
     drain(&mut bench.client, "audit");
+    bench.cluster.forgets_what_it_signed();
     run(&mut bench.client, "SELECT checkpoint('audit')");
     let (code, text) = bench.refused("postgres");
     assert!(

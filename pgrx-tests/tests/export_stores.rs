@@ -204,6 +204,7 @@ fn holds_a_tree_that_goes_on_and_never_forks(store: &Store) {
     let mut forked = cluster.client("forked");
     run(&mut forked, "CREATE EXTENSION merkle_log");
     logged(&mut forked, "forked", 71_000);
+    cluster.forgets_what_it_signed();
     let (code, text) = export("forked", &[]);
     assert!(
         code == 1 && text.contains("not a continuation"),
