@@ -152,7 +152,7 @@ COMMENT ON TABLE @extschema@.merkle_accepted_checkpoint IS 'Checkpoints that are
 COMMENT ON VIEW @extschema@.merkle_log_checkpoints IS 'The checkpoints of all logs.';
 COMMENT ON FUNCTION @extschema@.checkpoint(text) IS 'The log''s newest checkpoint, a signed note, after signing what is new; on a standby the newest that was signed.';
 COMMENT ON FUNCTION @extschema@.checkpoint_key(text) IS 'The verifier key of the log''s checkpoints.';
-COMMENT ON FUNCTION @extschema@.accept_checkpoint(text) IS 'Takes a checkpoint that is known outside, so that nothing is signed which does not contain it; returns contained, lost_tail or rewrote_history.';
+COMMENT ON FUNCTION @extschema@.accept_checkpoint(text) IS 'Takes a checkpoint that is known outside, so that nothing is signed which does not contain it; returns contained, lost_tail, rewrote_history or pruned.';
 COMMENT ON FUNCTION @extschema@.add_cosignature(text, text, text[]) IS 'Adds the signatures of a note that witnesses with these keys have made over a checkpoint of the log; returns how many.';
 COMMENT ON FUNCTION @extschema@.proof_bundle(text, bigint[]) IS 'What an outsider needs to check entries of the log: their proofs, and the newest checkpoint, as JSON, as CBOR, and as C2SP tlog-proof.';
 COMMENT ON FUNCTION @extschema@.proof_bundle_of(text, regclass, "any") IS 'What an outsider needs to check a row''s latest entry, by the values of the row''s key.';

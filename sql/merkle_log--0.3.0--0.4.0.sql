@@ -1111,7 +1111,7 @@ COMMENT ON TABLE @extschema@.merkle_accepted_checkpoint IS 'Checkpoints that are
 COMMENT ON VIEW @extschema@.merkle_log_checkpoints IS 'The checkpoints of all logs.';
 COMMENT ON FUNCTION @extschema@.checkpoint(text) IS 'The log''s newest checkpoint, a signed note, after signing what is new; on a standby the newest that was signed.';
 COMMENT ON FUNCTION @extschema@.checkpoint_key(text) IS 'The verifier key of the log''s checkpoints.';
-COMMENT ON FUNCTION @extschema@.accept_checkpoint(text) IS 'Takes a checkpoint that is known outside, so that nothing is signed which does not contain it; returns contained, lost_tail or rewrote_history.';
+COMMENT ON FUNCTION @extschema@.accept_checkpoint(text) IS 'Takes a checkpoint that is known outside, so that nothing is signed which does not contain it; returns contained, lost_tail, rewrote_history or pruned.';
 COMMENT ON FUNCTION @extschema@.add_cosignature(text, text, text[]) IS 'Adds the signatures of a note that witnesses with these keys have made over a checkpoint of the log; returns how many.';
 
 -- Proof bundles.

@@ -115,8 +115,11 @@ fn examine(session: &Session, log: &Log) -> Result<Examined, Error> {
     }
 }
 
-/// Why nothing of the log would be signed now; `None` if it would be.
+/// Why nothing of the log would be signed now; `None` if it would be, and on a standby, which never signs.
 pub fn problem(session: &Session, log: &Log) -> Option<String> {
+    if server::in_recovery() {
+        return None;
+    }
     let looked = || identity::look(session).and_then(|()| examine(session, log).map(|_| ()));
     looked().err().map(|error| error.to_string())
 }

@@ -675,6 +675,21 @@ fn a_standby_serves_and_never_signs() {
         let said = error(&mut s, &format!("SELECT {call}"));
         assert!(said.starts_with("25006"), "{call}: {said}");
     }
+    // Without a key it is as healthy: it has nothing to sign.
+    run(
+        &mut c,
+        "SELECT alter_log('audit', checkpoint_interval => '1 hour')",
+    );
+    standby.catches_up_with(&primary);
+    standby.reload_with("merkle_log.signing_key_file = '/nowhere'");
+    until(
+        &mut s,
+        "SELECT current_setting('merkle_log.signing_key_file') = '/nowhere'",
+    );
+    let health =
+        "SELECT ok FROM merkle_log_health() WHERE check_name = 'checkpoint' AND object = 'audit'";
+    assert!(one::<bool>(&mut s, health));
+    give_key(&standby);
     // Promoted, it goes on where the other was.
     standby.promote();
     let (_, next) = checkpoint(&mut s);

@@ -162,13 +162,17 @@ fn log_metrics(session: &Session) -> Vec<Metric> {
             "merkle_log_signed_entries",
             "gauge",
             "Entries of the newest checkpoint, of a log that has one.",
-            "(SELECT pg_catalog.max(c.tree_size) FROM @extschema@.merkle_log_checkpoints c WHERE c.log_name OPERATOR(pg_catalog.=) s.log_name)",
+            "(SELECT c.tree_size FROM @extschema@.merkle_checkpoint c
+               WHERE c.log_id = (SELECT l.log_id FROM @extschema@.verification_logs l WHERE l.log_name = s.log_name)
+               ORDER BY c.tree_size DESC LIMIT 1)",
         ),
         (
             "merkle_log_last_checkpoint_timestamp_seconds",
             "gauge",
             "When that was signed.",
-            "(SELECT EXTRACT(epoch FROM pg_catalog.max(c.signed_at)) FROM @extschema@.merkle_log_checkpoints c WHERE c.log_name OPERATOR(pg_catalog.=) s.log_name)",
+            "(SELECT EXTRACT(epoch FROM c.signed_at) FROM @extschema@.merkle_checkpoint c
+               WHERE c.log_id = (SELECT l.log_id FROM @extschema@.verification_logs l WHERE l.log_name = s.log_name)
+               ORDER BY c.tree_size DESC LIMIT 1)",
         ),
         (
             "merkle_log_cache_hits_total",
