@@ -1033,6 +1033,16 @@ fn pruned_logs_are_signed_on() {
     grow(&mut c, 10);
     checkpoint(&mut c);
     all_are_of_one_history(&mut c, &[note]);
+    // Of a size that was no head, and whose entries are pruned, nobody can say whether it was the log's.
+    let root = Hash::try_from(&[1u8; 32][..]).unwrap();
+    let unknown = Checkpoint::new(ORIGIN, TreeSize::new(333).unwrap(), root).unwrap();
+    let mut unknown = SignedNote::new(&unknown.to_string()).unwrap();
+    let of_log = key(7).of_log(KeyName::new(ORIGIN).unwrap()).unwrap();
+    unknown.sign(&of_log, 0).unwrap();
+    let accept = format!("SELECT accept_checkpoint('{unknown}')");
+    assert_eq!(one::<String>(&mut c, &accept), "pruned");
+    grow(&mut c, 1);
+    checkpoint(&mut c);
     assert!(findings(&mut c, "audit").is_empty());
 }
 

@@ -202,6 +202,31 @@ fn a_bundle_of_many_rows_has_each_node_once() {
 }
 
 #[test]
+fn a_bundle_that_is_too_large_is_refused_before_all_of_it_is_read() {
+    let key = support::key("example.com/log", 1);
+    let log = support::log::Log::of_orders("example.com/log", 2);
+    let small = log.bundle(&[0], &[&key]);
+    let many = |count: usize| {
+        // Whether the proofs hold is not the question.
+        let entry = |index| BundleEntry {
+            index: merkle_tree::LeafIndex::new(index).unwrap(),
+            ..small.entries[0].clone()
+        };
+        ProofBundle {
+            entries: (0..count as u64).map(entry).collect(),
+            ..small.clone()
+        }
+    };
+    for (bundle, fits) in [(many(MAX_ENTRIES), true), (many(MAX_ENTRIES + 1), false)] {
+        assert_eq!(ProofBundle::from_cbor(&bundle.to_cbor()).is_ok(), fits);
+        assert_eq!(
+            ProofBundle::from_json(bundle.to_json().as_bytes()).is_ok(),
+            fits
+        );
+    }
+}
+
+#[test]
 fn a_field_twice_or_a_deep_nesting_is_refused() {
     let json = text(&vectors("bundles")[1], "json").to_owned();
     let twice = json.replacen('{', r#"{"format":"merkle_log/proof-bundle@v1","#, 1);
