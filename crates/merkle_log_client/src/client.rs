@@ -88,7 +88,7 @@ impl Client {
         Client {
             transport: Box::new(transport),
             policy,
-            kept: Kept::new(kept.into()),
+            kept: Kept::new(kept),
             retry: Retry::default(),
         }
     }

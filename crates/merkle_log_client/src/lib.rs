@@ -39,5 +39,6 @@ pub use client::{Client, Entry, Latest, Progress};
 pub use error::Error;
 #[cfg(feature = "http")]
 pub use http::Http;
+pub use kept::{Kept, Lock};
 pub use retry::Retry;
 pub use transport::{Directory, Transport, TransportError};
