@@ -69,6 +69,19 @@ impl Frontier {
         self.edge.first().map_or(&[], Vec::as_slice)
     }
 
+    /// The incomplete tile of each level that has one: what [`Self::load`] reads, so that whoever keeps them can go on
+    /// from here.
+    pub fn edges(&self) -> impl Iterator<Item = (TileId, &[Hash])> {
+        self.edge.iter().enumerate().filter_map(|(level, hashes)| {
+            let nodes = self.size >> (TILE_HEIGHT * level as u32);
+            let tile = TileId {
+                level: level as u8,
+                index: nodes / TILE_WIDTH,
+            };
+            (!hashes.is_empty()).then_some((tile, hashes.as_slice()))
+        })
+    }
+
     /// Appends 256 leaves of which only the root is known, at a tile border.
     ///
     /// # Errors

@@ -5,9 +5,12 @@ mod administer;
 mod connection;
 mod database;
 mod export;
+mod follow;
 mod keygen;
 mod manual;
+mod monitor;
 mod output;
+mod rehash;
 mod serve;
 mod status;
 mod top;
@@ -52,6 +55,8 @@ enum Command {
     Apply(administer::apply::Options),
     /// Answers over HTTP: roots, proofs, tiles, health, and a page for people
     Serve(serve::Options),
+    /// Follows logs, checks all that they show, and tells when something is wrong
+    Monitor(monitor::Options),
     /// Prints the completions of a shell
     Completions { shell: clap_complete::Shell },
     /// Writes the manual pages into a directory
@@ -70,6 +75,7 @@ fn main() -> ExitCode {
         Command::Source(options) => administer::source::run(&options, json),
         Command::Apply(options) => administer::apply::run(&options, json),
         Command::Serve(options) => serve::run(&options, json),
+        Command::Monitor(options) => monitor::run(&options, json),
         Command::Completions { shell } => manual::completions(shell, Cli::command()),
         Command::Man { directory } => manual::pages(&directory, Cli::command()),
     };

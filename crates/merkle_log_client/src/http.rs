@@ -12,12 +12,17 @@ pub struct Http {
     agent: ureq::Agent,
 }
 
-/// How long one file may take.
+/// How long one file may take, if nothing else is said.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Http {
     /// The log whose files are below `prefix`, such as `https://example.com/orders`.
     pub fn new(prefix: &str) -> Http {
+        Http::with_timeout(prefix, TIMEOUT)
+    }
+
+    /// The same, with a time that no file may take longer than.
+    pub fn with_timeout(prefix: &str, timeout: Duration) -> Http {
         let system = rustls_native_certs::load_native_certs().certs;
         let roots: Vec<_> = system
             .iter()
@@ -29,7 +34,7 @@ impl Http {
             .build();
         let config = ureq::Agent::config_builder()
             .tls_config(tls)
-            .timeout_global(Some(TIMEOUT))
+            .timeout_global(Some(timeout))
             .user_agent(concat!("merkle_log_client/", env!("CARGO_PKG_VERSION")))
             .build();
         Http {

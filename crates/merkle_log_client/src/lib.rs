@@ -26,6 +26,7 @@
 mod asynchronous;
 mod client;
 mod error;
+mod growth;
 #[cfg(feature = "http")]
 mod http;
 mod kept;
@@ -37,8 +38,10 @@ mod transport;
 pub use asynchronous::AsyncClient;
 pub use client::{Client, Entry, Latest, Progress};
 pub use error::Error;
+pub use growth::{Growth, compare};
 #[cfg(feature = "http")]
 pub use http::Http;
 pub use kept::{Kept, Lock};
 pub use retry::Retry;
+pub use tiles::Tiles;
 pub use transport::{Directory, Transport, TransportError};

@@ -46,6 +46,12 @@ impl Transport for Directory {
     }
 }
 
+impl<T: Transport + ?Sized> Transport for std::sync::Arc<T> {
+    fn get(&self, path: &str, limit: u64) -> Result<Vec<u8>, TransportError> {
+        (**self).get(path, limit)
+    }
+}
+
 /// All that there is to read, if it is not more than `limit` bytes.
 pub(crate) fn read_at_most(reader: impl Read, limit: u64) -> Result<Vec<u8>, TransportError> {
     let mut bytes = Vec::new();

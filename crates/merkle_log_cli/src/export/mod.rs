@@ -5,7 +5,7 @@
 //! interrupted, and is written again. A tree that is not a continuation of what is published is refused.
 
 mod directory;
-mod object_store;
+pub mod object_store;
 mod source;
 mod target;
 mod tree;

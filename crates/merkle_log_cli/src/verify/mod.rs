@@ -98,7 +98,7 @@ fn policy(options: &Options) -> Result<Policy, Failure> {
 }
 
 /// A key as such, or a file that holds one. A key has a plus in two places; a file's name seldom has.
-fn verifier_key(key: &str) -> Result<VerifierKey, Failure> {
+pub fn verifier_key(key: &str) -> Result<VerifierKey, Failure> {
     match key.parse::<VerifierKey>() {
         Ok(key) => Ok(key),
         Err(error) => match std::fs::read_to_string(key) {
