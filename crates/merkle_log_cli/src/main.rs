@@ -6,6 +6,7 @@ mod connection;
 mod database;
 mod export;
 mod follow;
+mod hub;
 mod keygen;
 mod manual;
 mod monitor;
@@ -57,6 +58,8 @@ enum Command {
     Serve(serve::Options),
     /// Follows logs, checks all that they show, and tells when something is wrong
     Monitor(monitor::Options),
+    /// Pulls checkpoints of logs into a log of its own, one timeline over many databases
+    Hub(hub::Options),
     /// Prints the completions of a shell
     Completions { shell: clap_complete::Shell },
     /// Writes the manual pages into a directory
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::Apply(options) => administer::apply::run(&options, json),
         Command::Serve(options) => serve::run(&options, json),
         Command::Monitor(options) => monitor::run(&options, json),
+        Command::Hub(options) => hub::run(&options, json),
         Command::Completions { shell } => manual::completions(shell, Cli::command()),
         Command::Man { directory } => manual::pages(&directory, Cli::command()),
     };

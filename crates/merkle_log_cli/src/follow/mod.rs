@@ -10,7 +10,6 @@ mod store;
 
 pub use config::{LogConfig, check_names};
 pub use look::{Followed, Newest, Refusal};
-pub use sql::SqlLog;
 
 pub use crate::serve::tell_service_manager;
 

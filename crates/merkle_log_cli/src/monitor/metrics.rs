@@ -40,7 +40,7 @@ const PER_LOG: [PerLog; 7] = [
     (
         "last_reread_timestamp_seconds",
         "gauge",
-        "When everything was last read again; 0: never.",
+        "When everything was last read again, or the log was first looked at.",
         |log| log.state().recorded.reread,
     ),
     (

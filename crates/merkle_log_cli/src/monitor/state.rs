@@ -78,6 +78,8 @@ impl State {
             None => Recorded {
                 since: now(),
                 grew: now(),
+                // The first hashing reads everything.
+                reread: now(),
                 ..Recorded::default()
             },
         };
