@@ -5,6 +5,7 @@ mod administer;
 mod connection;
 mod database;
 mod export;
+mod http;
 mod keygen;
 mod manual;
 mod output;
