@@ -13,6 +13,7 @@ mod serve;
 mod status;
 mod top;
 mod verify;
+mod witness;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
@@ -53,6 +54,8 @@ enum Command {
     Apply(administer::apply::Options),
     /// Answers over HTTP: roots, proofs, tiles, health, and a page for people
     Serve(serve::Options),
+    /// Cosigns checkpoints of logs that it has seen grow, over HTTP (C2SP tlog-witness)
+    Witness(witness::Options),
     /// Prints the completions of a shell
     Completions { shell: clap_complete::Shell },
     /// Writes the manual pages into a directory
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Source(options) => administer::source::run(&options, json),
         Command::Apply(options) => administer::apply::run(&options, json),
         Command::Serve(options) => serve::run(&options, json),
+        Command::Witness(options) => witness::run(&options, json),
         Command::Completions { shell } => manual::completions(shell, Cli::command()),
         Command::Man { directory } => manual::pages(&directory, Cli::command()),
     };

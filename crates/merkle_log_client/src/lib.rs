@@ -30,15 +30,21 @@ mod error;
 mod http;
 mod kept;
 mod retry;
+#[cfg(feature = "http")]
+mod submit;
 mod tiles;
 mod transport;
 
 #[cfg(feature = "tokio")]
 pub use asynchronous::AsyncClient;
+#[cfg(all(feature = "tokio", feature = "http"))]
+pub use asynchronous::AsyncWitnessClient;
 pub use client::{Client, Entry, Latest, Progress};
 pub use error::Error;
 #[cfg(feature = "http")]
 pub use http::Http;
 pub use kept::{Kept, Lock};
 pub use retry::Retry;
+#[cfg(feature = "http")]
+pub use submit::{Offered, SubmitError, WitnessClient};
 pub use transport::{Directory, Transport, TransportError};
