@@ -11,6 +11,7 @@ mod manual;
 mod output;
 mod serve;
 mod status;
+mod submit;
 mod top;
 mod verify;
 mod witness;
@@ -54,6 +55,8 @@ enum Command {
     Apply(administer::apply::Options),
     /// Answers over HTTP: roots, proofs, tiles, health, and a page for people
     Serve(serve::Options),
+    /// Has witnesses cosign new checkpoints of logs, and keeps the cosignatures in the database
+    Submit(submit::Options),
     /// Cosigns checkpoints of logs that it has seen grow, over HTTP (C2SP tlog-witness)
     Witness(witness::Options),
     /// Prints the completions of a shell
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Command::Source(options) => administer::source::run(&options, json),
         Command::Apply(options) => administer::apply::run(&options, json),
         Command::Serve(options) => serve::run(&options, json),
+        Command::Submit(options) => submit::run(&options, json),
         Command::Witness(options) => witness::run(&options, json),
         Command::Completions { shell } => manual::completions(shell, Cli::command()),
         Command::Man { directory } => manual::pages(&directory, Cli::command()),

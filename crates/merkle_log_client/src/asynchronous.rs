@@ -89,11 +89,15 @@ impl AsyncWitnessClient {
     ///
     /// # Errors
     /// As there.
-    pub async fn submit<E: std::error::Error + Send + Sync + 'static>(
+    pub async fn submit<E, P>(
         &self,
         note: &SignedNote,
-        mut prove: impl AsyncFnMut(TreeSize) -> Result<Vec<Hash>, E>,
-    ) -> Result<Signature, SubmitError> {
+        mut prove: impl FnMut(TreeSize) -> P,
+    ) -> Result<Signature, SubmitError>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+        P: Future<Output = Result<Vec<Hash>, E>>,
+    {
         let checkpoint = submit::checkpoint_of(note)?;
         let mut old = self.witness.first_size(&checkpoint);
         for _ in 0..submit::ROUNDS {

@@ -206,6 +206,14 @@ impl Metrics {
     }
 }
 
+/// A label's value as Prometheus reads it.
+pub fn label(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
 /// The answer to whoever asks for metrics.
 pub fn metrics_answer(text: String) -> Response {
     let headers = [

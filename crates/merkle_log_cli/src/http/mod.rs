@@ -15,5 +15,5 @@ pub use connections::Server;
 pub use life::{reload, report, until_ended};
 pub use limits::{Limits, Peer};
 pub use listeners::{HandedOver, Listener};
-pub use metrics::{Metrics, metrics_answer};
+pub use metrics::{Metrics, label, metrics_answer};
 pub use tls::{SharedTls, Tls};

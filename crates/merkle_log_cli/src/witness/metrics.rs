@@ -2,6 +2,7 @@
 
 use super::log::{Log, checkpoint_of, time_of};
 use super::state::Witness;
+use crate::http::label;
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Witness {
@@ -19,8 +20,8 @@ impl Witness {
             let mut text = String::new();
             metrics.head(&mut text, name, kind, help);
             for log in &logs {
-                let label = format!("{{origin=\"{}\"}}", escaped(&log.origin));
-                metrics.line(&mut text, name, &label, value(log));
+                let labels = format!("{{origin=\"{}\"}}", label(&log.origin));
+                metrics.line(&mut text, name, &labels, value(log));
             }
             text
         };
@@ -65,12 +66,4 @@ impl Witness {
         );
         text
     }
-}
-
-/// A label's value as Prometheus reads it.
-fn escaped(value: &str) -> String {
-    value
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
 }
