@@ -36,7 +36,10 @@ fn config(timeout: Duration) -> ConfigBuilder<AgentScope> {
 
 /// What posts: every status is an answer, and nothing is sent elsewhere.
 pub(crate) fn agent(timeout: Duration) -> ureq::Agent {
-    let config = config(timeout).http_status_as_error(false).max_redirects(0);
+    let config = config(timeout)
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false);
     config.build().into()
 }
 
