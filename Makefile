@@ -113,7 +113,7 @@ test-miri: ## data races and weak memory in the ledger's lock-free reading; need
 fuzz-ledger: ## any bytes in any file of a ledger, for SECONDS (default 60) a target; needs nightly and cargo-fuzz
 	cd crates/geometric_ledger && for target in files snapshot; do cargo +nightly fuzz run $$target -- -max_total_time=$(or $(SECONDS),60) || exit 1; done
 
-fuzz-tlog: ## any bytes as a note, a policy, a tile or a proof, for SECONDS (default 60) a target; needs nightly and cargo-fuzz
+fuzz-tlog: ## any bytes as a note, a policy, a tile, a proof or a request to a witness, for SECONDS (default 60) a target; needs nightly and cargo-fuzz
 	cd crates/tlog && for target in fuzz/fuzz_targets/*.rs; do cargo +nightly fuzz run $$(basename $$target .rs) -- -max_total_time=$(or $(SECONDS),60) || exit 1; done
 
 hostile-ledger: ## the ledger killed, and each of its files damaged, for SECONDS (default 600): nothing acknowledged changes

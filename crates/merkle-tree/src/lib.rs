@@ -45,4 +45,4 @@ pub use hash::{
 pub use index::{LeafIndex, MAX_SIZE, OutOfRange, TILE_HEIGHT, TILE_WIDTH, TileId, TreeSize};
 pub use proof::{consistency_proof, inclusion_proof};
 pub use read::{Error, HashReader, root, subtree_hash};
-pub use verify::{VerifyError, verify_consistency, verify_inclusion};
+pub use verify::{VerifyError, prefix_root, verify_consistency, verify_inclusion};

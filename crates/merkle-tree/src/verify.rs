@@ -91,3 +91,44 @@ pub fn verify_consistency(
             _ => VerifyError::RootMismatch,
         })
 }
+
+/// The root of the first `old_size` leaves of the tree with `new_size` leaves and `new_root`, if `path` is their
+/// consistency proof: the algorithm of RFC 9162 §2.1.4.2, which computes both roots. None if it is not, and where a
+/// proof says nothing about the old root, which the verifier brings along: where `old_size` is a power of two.
+pub fn prefix_root(
+    old_size: TreeSize,
+    new_size: TreeSize,
+    new_root: &Hash,
+    path: &[Hash],
+) -> Option<Hash> {
+    let (old, new) = (old_size.get(), new_size.get());
+    if old == 0 || old >= new || old.is_power_of_two() {
+        return None;
+    }
+    // The last leaf of either tree, and then their nodes on each level.
+    let (mut node, mut last) = (old - 1, new - 1);
+    while node & 1 == 1 {
+        node >>= 1;
+        last >>= 1;
+    }
+    let (first, rest) = path.split_first()?;
+    let (mut prefix, mut whole) = (*first, *first);
+    for hash in rest {
+        if last == 0 {
+            return None;
+        }
+        if node & 1 == 1 || node == last {
+            prefix = node_hash(hash, &prefix);
+            whole = node_hash(hash, &whole);
+            while node & 1 == 0 && node != 0 {
+                node >>= 1;
+                last >>= 1;
+            }
+        } else {
+            whole = node_hash(&whole, hash);
+        }
+        node >>= 1;
+        last >>= 1;
+    }
+    (last == 0 && whole == *new_root).then_some(prefix)
+}

@@ -177,6 +177,14 @@ proptest! {
         let place = at % bent.len();
         bent[place] = flipped(&bent[place], bit);
         prop_assert!(check(&root_m, &root_n, &bent).is_err());
+
+        let prefix = |new: &Hash, path: &[Hash]| prefix_root(size(m), size(n), new, path);
+        let told = 0 < m && m < n && !m.is_power_of_two();
+        prop_assert_eq!(prefix(&root_n, &path), told.then_some(root_m));
+        prop_assert_eq!(prefix(&flipped(&root_n, bit), &path), None);
+        prop_assert_eq!(prefix(&root_n, &path[1..]), None);
+        prop_assert_eq!(prefix(&root_n, &[&path[..], &path[..1]].concat()), None);
+        prop_assert_eq!(prefix(&root_n, &bent), None);
     }
 
     #[test]
@@ -213,6 +221,7 @@ proptest! {
         }
         if let (Ok(m), Ok(n)) = (TreeSize::new(m >> 2), TreeSize::new(n >> 2)) {
             let _ = verify_consistency(m, n, &any, &any, &path);
+            let _ = prefix_root(m, n, &any, &path);
         }
     }
 }

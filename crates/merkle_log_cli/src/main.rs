@@ -6,6 +6,7 @@ mod connection;
 mod database;
 mod export;
 mod follow;
+mod http;
 mod hub;
 mod keygen;
 mod manual;
@@ -14,8 +15,10 @@ mod output;
 mod rehash;
 mod serve;
 mod status;
+mod submit;
 mod top;
 mod verify;
+mod witness;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
@@ -60,6 +63,10 @@ enum Command {
     Monitor(monitor::Options),
     /// Pulls checkpoints of logs into a log of its own, one timeline over many databases
     Hub(hub::Options),
+    /// Has witnesses cosign new checkpoints of logs, and keeps the cosignatures in the database
+    Submit(submit::Options),
+    /// Cosigns checkpoints of logs that it has seen grow, over HTTP (C2SP tlog-witness)
+    Witness(witness::Options),
     /// Prints the completions of a shell
     Completions { shell: clap_complete::Shell },
     /// Writes the manual pages into a directory
@@ -80,6 +87,8 @@ fn main() -> ExitCode {
         Command::Serve(options) => serve::run(&options, json),
         Command::Monitor(options) => monitor::run(&options, json),
         Command::Hub(options) => hub::run(&options, json),
+        Command::Submit(options) => submit::run(&options, json),
+        Command::Witness(options) => witness::run(&options, json),
         Command::Completions { shell } => manual::completions(shell, Cli::command()),
         Command::Man { directory } => manual::pages(&directory, Cli::command()),
     };

@@ -31,11 +31,15 @@ mod growth;
 mod http;
 mod kept;
 mod retry;
+#[cfg(feature = "http")]
+mod submit;
 mod tiles;
 mod transport;
 
 #[cfg(feature = "tokio")]
 pub use asynchronous::AsyncClient;
+#[cfg(all(feature = "tokio", feature = "http"))]
+pub use asynchronous::AsyncWitnessClient;
 pub use client::{Client, Entry, Latest, Progress};
 pub use error::Error;
 pub use growth::{Growth, compare};
@@ -43,5 +47,7 @@ pub use growth::{Growth, compare};
 pub use http::Http;
 pub use kept::{Kept, Lock};
 pub use retry::Retry;
+#[cfg(feature = "http")]
+pub use submit::{Offered, SubmitError, WitnessClient};
 pub use tiles::Tiles;
 pub use transport::{Directory, Transport, TransportError};

@@ -32,14 +32,22 @@ impl Retry {
         path: &str,
         limit: u64,
     ) -> Result<Vec<u8>, (TransportError, u32)> {
-        let mut attempt = 1;
+        self.until_lasting(|| transport.get(path, limit))
+    }
+
+    /// What comes of an attempt that did not fail in passing, or of the last one, with the number of attempts.
+    pub(crate) fn until_lasting<T>(
+        &self,
+        attempt: impl Fn() -> Result<T, TransportError>,
+    ) -> Result<T, (TransportError, u32)> {
+        let mut number = 1;
         loop {
-            match transport.get(path, limit) {
-                Err(TransportError::Passing(_)) if attempt < self.attempts => {
-                    std::thread::sleep(self.pause(attempt));
-                    attempt += 1;
+            match attempt() {
+                Err(TransportError::Passing(_)) if number < self.attempts => {
+                    std::thread::sleep(self.pause(number));
+                    number += 1;
                 }
-                got => return got.map_err(|error| (error, attempt)),
+                got => return got.map_err(|error| (error, number)),
             }
         }
     }

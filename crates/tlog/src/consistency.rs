@@ -2,7 +2,7 @@
 
 use crate::wire::{Format, FormatName, WireHash, WireNote, from_cbor, from_json, to_cbor, to_json};
 use crate::{Error, Policy, SignedNote, VerifiedCheckpoint};
-use merkle_tree::{Hash, verify_consistency};
+use merkle_tree::{Hash, prefix_root, verify_consistency};
 use serde::{Deserialize, Serialize};
 
 /// The claim that a log only grew from one checkpoint to another.
@@ -79,8 +79,20 @@ impl ConsistencyBundle {
                 size: from.size().get(),
             });
         }
-        verify_consistency(from.size(), to.size(), from.root(), to.root(), &self.path)
-            .map_err(Error::Consistency)?;
+        if let Err(why) =
+            verify_consistency(from.size(), to.size(), from.root(), to.root(), &self.path)
+        {
+            // A path that leads to the new root shows which entries the new tree begins with.
+            let other = prefix_root(from.size(), to.size(), to.root(), &self.path)
+                .is_some_and(|prefix| prefix != *from.root());
+            return Err(match other {
+                true => Error::Fork {
+                    origin: from.origin().to_owned(),
+                    size: from.size().get(),
+                },
+                false => Error::Consistency(why),
+            });
+        }
         Ok(ProvenGrowth { old, new })
     }
 

@@ -20,6 +20,8 @@ pub enum Error {
     Note(&'static str),
     #[error("not a checkpoint: {0}")]
     Checkpoint(&'static str),
+    #[error("not an add-checkpoint request: {0}")]
+    AddCheckpoint(&'static str),
     #[error("not a policy: line {line}: {what}")]
     Policy { line: usize, what: String },
     #[error("not a tile path: {0}")]

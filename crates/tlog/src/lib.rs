@@ -1,5 +1,5 @@
 //! The formats of the transparency field, as pure functions over bytes: [signed notes](SignedNote),
-//! [checkpoints](Checkpoint), cosignatures, [policies](Policy), [tile paths](TilePath),
+//! [checkpoints](Checkpoint), cosignatures, [requests to witnesses](AddCheckpoint), [policies](Policy), [tile paths](TilePath),
 //! [entry bundles](entry_bundle) and [proofs](TlogProof) as the C2SP specifications have them; and
 //! [proof bundles](ProofBundle), [consistency proofs](ConsistencyBundle) and [fork proofs](ForkProof), which are the
 //! project's own (`docs/proof-format.md`).
@@ -24,6 +24,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod add_checkpoint;
 mod checkpoint;
 mod consistency;
 mod cosignature;
@@ -39,6 +40,7 @@ mod tile_path;
 mod tlog_proof;
 mod wire;
 
+pub use add_checkpoint::{AddCheckpoint, Doubt, MAX_PROOF_HASHES, Ruling, Verdict};
 pub use checkpoint::Checkpoint;
 pub use consistency::{ConsistencyBundle, ProvenGrowth};
 pub use cosignature::UnixSeconds;

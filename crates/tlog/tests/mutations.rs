@@ -184,6 +184,37 @@ fn altered_notes_are_refused() {
 }
 
 #[test]
+fn altered_requests_to_witnesses_submit_nothing_else() {
+    let request = |old: u64| {
+        let ConsistencyBundle { old, new, path } = log().consistency(old, &[&signer()]);
+        let old: Checkpoint = old.text().parse().unwrap();
+        AddCheckpoint::new(old.size(), path, new).unwrap()
+    };
+    let last = log().checkpoint_at(merkle_tree::TreeSize::new(100).unwrap());
+    let (original, other, policy) = (request(100), request(257), policy());
+    let cosigned = |request: &AddCheckpoint| {
+        request.admit(&policy).is_ok() && request.rule(Some(&last)).verdict == Verdict::Cosign
+    };
+    assert!(cosigned(&original));
+    let mut read = 0;
+    let count = accepted(
+        original.to_string().as_bytes(),
+        other.to_string().as_bytes(),
+        |bytes| {
+            let Ok(request) = AddCheckpoint::from_bytes(bytes) else {
+                return false;
+            };
+            assert_eq!(request.to_string().as_bytes(), bytes);
+            read += 1;
+            // A signature line may be there twice: what is signed is the same.
+            cosigned(&request) && request.checkpoint() != original.checkpoint()
+        },
+    );
+    assert_eq!(count, 0);
+    assert!(read > 100, "{read}");
+}
+
+#[test]
 fn altered_policies_trust_no_new_key() {
     let mut text = format!("log {}\n", signer().verifier_key());
     for number in 1..=4 {

@@ -1,74 +1,32 @@
-//! `/metrics` and `/health` of a program that follows logs.
+//! `/metrics` and `/health` of a program that follows logs, and its time from start to end.
 
+use crate::http::{
+    self, Admission, Limits, Listener, Metrics, Refusal, Server, SharedTls, metrics_answer,
+};
 use crate::output::Failure;
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use std::fmt::{Display, Write};
+use std::fmt::Display;
 use std::sync::Arc;
-use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 /// What is said of the program's state.
 pub trait Heartbeat: Send + Sync + 'static {
-    /// In the text format of Prometheus.
-    fn metrics(&self) -> String;
+    fn metrics(&self, page: &mut Page);
 
     /// Whether all is well, and what there is to say.
     fn health(&self) -> (bool, serde_json::Value);
 }
 
-/// Answers until the runtime ends.
-pub async fn listen(address: &str, program: Arc<impl Heartbeat>) -> Result<(), Failure> {
-    let listener = TcpListener::bind(address).await;
-    let listener =
-        listener.map_err(|error| Failure::Said(format!("cannot listen on {address}: {error}")))?;
-    tracing::info!(address = %listener.local_addr()?, "listening");
-    let health = Arc::clone(&program);
-    let router = Router::new()
-        .route("/metrics", get(async move || metrics(&*program)))
-        .route("/health", get(async move || self::health(&*health)));
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    Ok(())
-}
-
-fn metrics(program: &impl Heartbeat) -> Response {
-    let kind = "text/plain; version=0.0.4; charset=utf-8";
-    let headers = [
-        (header::CONTENT_TYPE, kind),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    (headers, program.metrics()).into_response()
-}
-
-fn health(program: &impl Heartbeat) -> Response {
-    let (ok, health) = program.health();
-    let status = match ok {
-        true => StatusCode::OK,
-        false => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    (
-        status,
-        [(header::CACHE_CONTROL, "no-store")],
-        axum::Json(health),
-    )
-        .into_response()
-}
-
 /// Metrics as they are written.
-pub struct Metrics {
-    pub text: String,
-    prefix: &'static str,
+pub struct Page<'m> {
+    metrics: &'m Metrics,
+    text: String,
 }
 
-impl Metrics {
-    pub fn new(prefix: &'static str) -> Metrics {
-        Metrics {
-            text: String::new(),
-            prefix,
-        }
-    }
-
+impl Page<'_> {
     /// One metric, and its values with their labels.
     pub fn add<V: Display>(
         &mut self,
@@ -77,14 +35,9 @@ impl Metrics {
         help: &str,
         values: impl IntoIterator<Item = (String, V)>,
     ) {
-        let prefix = self.prefix;
-        // Writing to a String does not fail.
-        let _ = writeln!(
-            self.text,
-            "# HELP {prefix}_{name} {help}\n# TYPE {prefix}_{name} {kind}"
-        );
+        self.metrics.head(&mut self.text, name, kind, help);
         for (labels, value) in values {
-            let _ = writeln!(self.text, "{prefix}_{name}{labels} {value}");
+            self.metrics.line(&mut self.text, name, &labels, value);
         }
     }
 }
@@ -92,4 +45,60 @@ impl Metrics {
 /// The label of a log. Names have no character that would end it.
 pub fn of_log(name: &str) -> String {
     format!("{{log=\"{name}\"}}")
+}
+
+/// Answers at an address, if there is one, until the program is told to end. What is under way then is done again at the
+/// next start: whatever is on disk or committed is whole at any moment.
+pub async fn until_ended(
+    address: Option<&str>,
+    prefix: &'static str,
+    program: Arc<impl Heartbeat>,
+) -> Result<(), Failure> {
+    let (end, ending) = watch::channel(false);
+    let mut serving = Vec::new();
+    if let Some(address) = address {
+        let listener = Listener::bind(address)?;
+        tracing::info!(address = listener.name(), "listening");
+        let admission = Admission::new(Limits::default(), prefix, &[], refuse);
+        let router = admission.bounded(router(&admission, program));
+        let server = Server::new(admission, router, SharedTls::new(None)?, ending);
+        serving.push((server, listener));
+    }
+    let on_hang_up = || tracing::warn!("the configuration is read at the start only");
+    http::until_ended(serving, end, on_hang_up, || ()).await
+}
+
+fn router(admission: &http::Shared, program: Arc<impl Heartbeat>) -> Router {
+    let (admission, healthy) = (Arc::clone(admission), Arc::clone(&program));
+    let metrics = async move || {
+        let mut page = Page {
+            metrics: &admission.metrics,
+            text: admission.metrics.text(),
+        };
+        program.metrics(&mut page);
+        metrics_answer(page.text)
+    };
+    let health = async move || {
+        let (ok, health) = healthy.health();
+        let status = match ok {
+            true => StatusCode::OK,
+            false => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let headers = [(header::CACHE_CONTROL, "no-store")];
+        (status, headers, axum::Json(health)).into_response()
+    };
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/health", get(health))
+}
+
+fn refuse(refusal: Refusal) -> Response {
+    let (status, what) = match refusal {
+        Refusal::NoSuchPath => (StatusCode::NOT_FOUND, "there are /metrics and /health\n"),
+        Refusal::NoSuchMethod => (StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n"),
+        Refusal::TooOften => (StatusCode::TOO_MANY_REQUESTS, "too many requests\n"),
+        Refusal::TooSlow => (StatusCode::SERVICE_UNAVAILABLE, "it took too long\n"),
+        Refusal::Failed => (StatusCode::INTERNAL_SERVER_ERROR, "it failed\n"),
+    };
+    (status, what).into_response()
 }

@@ -1,10 +1,12 @@
 //! What the hub says of itself and of the logs that it pulls.
 
 use super::pull::Outcome;
-use crate::follow::heartbeat::{Heartbeat, Metrics, of_log};
+use crate::follow::heartbeat::{Heartbeat, Page, of_log};
 use crate::follow::{Followed, now};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub const PREFIX: &str = "merkle_log_hub";
 
 /// How a log stands.
 pub struct Standing {
@@ -86,20 +88,19 @@ impl Program {
 }
 
 impl Heartbeat for Program {
-    fn metrics(&self) -> String {
-        let mut metrics = Metrics::new("merkle_log_hub");
+    fn metrics(&self, page: &mut Page) {
         let appended = self
             .appended
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .1;
-        metrics.add(
+        page.add(
             "heartbeat_timestamp_seconds",
             "gauge",
             "When the hub last answered this.",
             [(String::new(), now())],
         );
-        metrics.add(
+        page.add(
             "last_append_timestamp_seconds",
             "gauge",
             "When what was pulled last became part of the hub's log, and was signed; 0: never.",
@@ -110,31 +111,30 @@ impl Heartbeat for Program {
             logs.map(move |log| (of_log(&log.name), value(log)))
                 .collect::<Vec<_>>()
         };
-        metrics.add(
+        page.add(
             "last_pull_timestamp_seconds",
             "gauge",
             "When a pull of the log last came to a result, good or bad; 0: never.",
             of_each(|log| log.last().pulled),
         );
-        metrics.add(
+        page.add(
             "pull_age_seconds",
             "gauge",
             "How long ago that was, or the hub was started.",
             of_each(|log| now().saturating_sub(log.last().pulled.max(log.since))),
         );
-        metrics.add(
+        page.add(
             "size_entries",
             "gauge",
             "Entries of the newest checkpoint that was taken.",
             of_each(|log| log.last().size),
         );
-        metrics.add(
+        page.add(
             "proven_bad",
             "gauge",
             "1 if the log is proven bad.",
             of_each(|log| u64::from(matches!(log.last().outcome, Some(Outcome::Bad(_))))),
         );
-        metrics.text
     }
 
     fn health(&self) -> (bool, Value) {

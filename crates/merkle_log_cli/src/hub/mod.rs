@@ -9,7 +9,8 @@ mod metrics;
 mod pull;
 
 use crate::connection::Connection;
-use crate::follow::{Followed, heartbeat, report, tell_service_manager};
+use crate::follow::{Followed, heartbeat};
+use crate::http::report;
 use crate::output::{Failure, printable, say};
 use config::Config;
 use database::Hub;
@@ -20,7 +21,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -138,27 +138,19 @@ fn follow(
     let (hub, interval) = (Arc::new(hub), Duration::from_secs(config.interval_seconds));
     let standings: Vec<_> = logs.iter().map(|log| Arc::new(Standing::of(log))).collect();
     let program = Arc::new(Program::new(standings.clone()));
-    if let Some(address) = &config.listen {
-        runtime.block_on(heartbeat::listen(address, Arc::clone(&program)))?;
-    }
+    let address = config.listen.clone();
     for (log, standing) in logs.into_iter().zip(standings) {
         let hub = Arc::clone(&hub);
         std::thread::spawn(move || keep_pulling(&hub, &log, &standing, interval));
     }
     let signing = Arc::clone(&program);
     std::thread::spawn(move || keep_appending(&config, &hub, &signing));
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        tell_service_manager("READY=1");
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        Ok::<_, Failure>(())
-    })?;
-    // What is committed is whole at any moment; what runs is done again.
-    tracing::info!("ended");
+    runtime.block_on(heartbeat::until_ended(
+        address.as_deref(),
+        metrics::PREFIX,
+        program,
+    ))?;
+    // The threads end with the process.
     std::process::exit(0)
 }
 

@@ -2,11 +2,13 @@
 
 use super::check::Watched;
 use super::event::Kind;
-use crate::follow::heartbeat::{Heartbeat, Metrics, of_log};
+use crate::follow::heartbeat::{Heartbeat, Page, of_log};
 use crate::follow::now;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+pub const PREFIX: &str = "merkle_log_monitor";
 
 pub struct Program {
     logs: Vec<Arc<Watched>>,
@@ -83,9 +85,8 @@ impl Program {
 }
 
 impl Heartbeat for Program {
-    fn metrics(&self) -> String {
-        let mut metrics = Metrics::new("merkle_log_monitor");
-        metrics.add(
+    fn metrics(&self, page: &mut Page) {
+        page.add(
             "heartbeat_timestamp_seconds",
             "gauge",
             "When the monitor last looked after itself.",
@@ -94,7 +95,7 @@ impl Heartbeat for Program {
         for (name, kind, help, value) in PER_LOG {
             let logs = self.logs.iter();
             let values = logs.map(|log| (of_log(&log.followed.name), value(log)));
-            metrics.add(name, kind, help, values);
+            page.add(name, kind, help, values);
         }
         let conditions = self.logs.iter().flat_map(|log| {
             let conditions = log.state().recorded.conditions.clone();
@@ -104,8 +105,7 @@ impl Heartbeat for Program {
             })
         });
         let help = "1 if this is wrong with the log.";
-        metrics.add("condition", "gauge", help, conditions);
-        metrics.text
+        page.add("condition", "gauge", help, conditions);
     }
 
     fn health(&self) -> (bool, Value) {

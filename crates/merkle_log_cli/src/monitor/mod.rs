@@ -9,7 +9,8 @@ mod metrics;
 mod state;
 mod tell;
 
-use crate::follow::{files, heartbeat, report};
+use crate::follow::{files, heartbeat};
+use crate::http::report;
 use crate::output::{Failure, printable, say};
 use crate::rehash::Wanted;
 use check::{Undone, Watched};
@@ -22,7 +23,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tell::Teller;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -159,9 +159,6 @@ fn follow(
     runtime: &Runtime,
 ) -> Result<ExitCode, Failure> {
     let program = Arc::new(Program::new(logs.clone()));
-    if let Some(address) = &config.listen {
-        runtime.block_on(heartbeat::listen(address, Arc::clone(&program)))?;
-    }
     let config = Arc::new(config);
     for log in &logs {
         let (checked, settings) = (Arc::clone(log), Arc::clone(&config));
@@ -175,30 +172,25 @@ fn follow(
         let logs = logs.clone();
         std::thread::spawn(move || teller.run(&logs));
     }
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut tick = tokio::time::interval(WATCH);
-        crate::follow::tell_service_manager("READY=1");
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = tick.tick() => {
-                    program.beat();
-                    for log in &logs {
-                        if let Err(Failure::Said(why)) = log.watch(config.unreachable_seconds) {
-                            tracing::error!(log = log.followed.name, why, "the state cannot be kept");
-                        }
-                    }
-                }
+    let (watching, settings) = (Arc::clone(&program), Arc::clone(&config));
+    std::thread::spawn(move || keep_watching(&logs, &settings, &watching));
+    let address = config.listen.as_deref();
+    runtime.block_on(heartbeat::until_ended(address, metrics::PREFIX, program))?;
+    // The threads end with the process.
+    std::process::exit(0)
+}
+
+fn keep_watching(logs: &[Arc<Watched>], config: &Config, program: &Program) {
+    loop {
+        program.beat();
+        for log in logs {
+            if let Err(Failure::Said(why)) = log.watch(config.unreachable_seconds) {
+                let name = &log.followed.name;
+                tracing::error!(log = name, why, "the state cannot be kept");
             }
         }
-        Ok::<_, Failure>(())
-    })?;
-    // What is on disk is whole at any moment; what runs is done again.
-    tracing::info!("ended");
-    std::process::exit(0)
+        std::thread::sleep(WATCH);
+    }
 }
 
 fn keep_checking(log: &Watched, config: &Config) {

@@ -5,13 +5,13 @@
 
 use super::answers::{Answer, Answered, Format};
 use super::gateway::{Gateway, Shared};
-use super::limits::Peer;
 use super::problems::{Kind, Problem};
 use super::request::LogName;
 use super::routes::bounded;
 use super::routes::document::{self, Problems};
 use super::tokens::Bearer;
 use crate::administer::{Argument, Call, LogSettings};
+use crate::http::Peer;
 use crate::output::printable;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, Request, State};

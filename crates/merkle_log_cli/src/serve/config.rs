@@ -1,6 +1,7 @@
 //! The configuration file (TOML). Everything has a default: without a file, the gateway serves hashes and proofs of
 //! all logs on loopback, and rows of none.
 
+use crate::http::{self, Tls};
 use crate::output::Failure;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,14 +25,6 @@ pub struct Config {
     pub tiles: BTreeMap<String, PathBuf>,
     /// Reverse proxies whose X-Forwarded-For is believed.
     pub trusted_proxies: Vec<std::net::IpAddr>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// The certificate, followed by those that lead to its authority (PEM).
-    pub certificate: PathBuf,
-    pub key: PathBuf,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -87,23 +80,24 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
+        let http = http::Limits::default();
         Limits {
             database_connections: 16,
             concurrent_proofs: 256,
             wait_ms: 2_000,
             statement_ms: 10_000,
-            request_ms: 30_000,
-            connections: 1024,
-            connections_per_client: 128,
-            rate_per_client: 500,
-            burst_per_client: 1_000,
-            header_bytes: 16 << 10,
-            body_bytes: 64 << 10,
-            header_seconds: 15,
-            stalled_seconds: 20,
-            connection_seconds: 600,
+            request_ms: http.request_ms,
+            connections: http.connections,
+            connections_per_client: http.connections_per_client,
+            rate_per_client: http.rate_per_client,
+            burst_per_client: http.burst_per_client,
+            header_bytes: http.header_bytes,
+            body_bytes: http.body_bytes,
+            header_seconds: http.header_seconds,
+            stalled_seconds: http.stalled_seconds,
+            connection_seconds: http.connection_seconds,
             answers_mb: 256,
-            shutdown_seconds: 30,
+            shutdown_seconds: http.shutdown_seconds,
         }
     }
 }
@@ -142,39 +136,43 @@ impl Config {
 }
 
 impl Limits {
+    /// Those that are of every program that answers over HTTP.
+    pub fn http(&self) -> http::Limits {
+        http::Limits {
+            request_ms: self.request_ms,
+            connections: self.connections,
+            connections_per_client: self.connections_per_client,
+            rate_per_client: self.rate_per_client,
+            burst_per_client: self.burst_per_client,
+            header_bytes: self.header_bytes,
+            body_bytes: self.body_bytes,
+            header_seconds: self.header_seconds,
+            stalled_seconds: self.stalled_seconds,
+            connection_seconds: self.connection_seconds,
+            shutdown_seconds: self.shutdown_seconds,
+        }
+    }
+
     fn check(&self) -> Result<(), String> {
+        self.http().check()?;
         let zero = [
             ("database_connections", self.database_connections as u64),
             ("concurrent_proofs", self.concurrent_proofs as u64),
             ("wait_ms", self.wait_ms),
             ("statement_ms", self.statement_ms),
-            ("request_ms", self.request_ms),
-            ("connections", self.connections as u64),
-            ("connections_per_client", self.connections_per_client as u64),
-            ("rate_per_client", self.rate_per_client.into()),
-            ("burst_per_client", self.burst_per_client.into()),
-            ("header_seconds", self.header_seconds),
-            ("stalled_seconds", self.stalled_seconds),
-            ("connection_seconds", self.connection_seconds),
         ];
         if let Some((name, _)) = zero.iter().find(|(_, value)| *value == 0) {
             return Err(format!(
                 "limits.{name} is 0, so that nothing would be served"
             ));
         }
-        // The least that hyper takes.
-        if self.header_bytes < 8192 {
-            return Err("limits.header_bytes is less than 8192".to_owned());
-        }
         // The largest answer, an entry bundle, must have room.
         if self.answers_mb < 32 || self.answers_mb > 1 << 20 {
             return Err("limits.answers_mb is not from 32 to 1048576".to_owned());
         }
         let most = tokio::sync::Semaphore::MAX_PERMITS;
-        if self.connections > most || self.concurrent_proofs > most {
-            return Err(format!(
-                "limits.connections and concurrent_proofs are at most {most}"
-            ));
+        if self.concurrent_proofs > most {
+            return Err(format!("limits.concurrent_proofs is at most {most}"));
         }
         Ok(())
     }

@@ -1,13 +1,13 @@
 //! What all requests share: the pool, the limits, and what a reload replaces.
 
 use super::config::{Config, Limits};
-use super::limits::Rates;
-use super::metrics::Metrics;
 use super::pool::{Pool, Purpose, Session, pool};
 use super::problems::{Kind, Problem};
 use super::tokens::Tokens;
 use crate::connection::Connection;
+use crate::http::{self, Admission, Refusal};
 use crate::output::Failure;
+use axum::response::{IntoResponse, Response};
 use deadpool::managed::{PoolError, TimeoutType};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -28,8 +28,7 @@ pub struct Gateway {
     answers: Arc<Semaphore>,
     live: RwLock<Arc<Live>>,
     pub limits: Limits,
-    pub rates: Rates,
-    pub metrics: Metrics,
+    pub admission: http::Shared,
     /// The gateway was told to end.
     pub ending: AtomicBool,
     pub remembered: super::read::health::Remembered,
@@ -98,8 +97,12 @@ impl Gateway {
             answers: Arc::new(Semaphore::new(limits.answers_mb * 1024)),
             live: RwLock::new(Arc::new(Live::of(config)?)),
             limits,
-            rates: Rates::new(&limits),
-            metrics: Metrics::default(),
+            admission: Admission::new(
+                limits.http(),
+                "merkle_log_gateway",
+                &config.trusted_proxies,
+                refused,
+            ),
             ending: AtomicBool::new(false),
             remembered: Default::default(),
             history: Default::default(),
@@ -111,6 +114,7 @@ impl Gateway {
     }
 
     pub fn reload(&self, live: Live) {
+        self.admission.trust(&live.trusted_proxies);
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
     }
 
@@ -162,6 +166,25 @@ impl Gateway {
             )),
         }
     }
+}
+
+fn refused(refusal: Refusal) -> Response {
+    let problem = match refusal {
+        Refusal::NoSuchPath => Problem::new(Kind::NotFound, "nothing has this path")
+            .with_hint("GET /docs says what there is."),
+        Refusal::NoSuchMethod => Problem::new(
+            Kind::MethodNotAllowed,
+            "this path is not asked with that method",
+        ),
+        Refusal::TooOften => Problem::new(
+            Kind::TooManyRequests,
+            "this client asks for more than it may",
+        )
+        .with_hint("Ask for less often; many entries can be proven with one bundle."),
+        Refusal::TooSlow => Problem::new(Kind::Unavailable, "the answer takes too long"),
+        Refusal::Failed => Problem::new(Kind::Internal, "the gateway failed"),
+    };
+    problem.into_response()
 }
 
 fn busy() -> Problem {

@@ -1,234 +1,28 @@
-//! What the gateway counts, in the text format of Prometheus.
+//! The gateway's own metrics.
 
-use super::gateway::{Gateway, Shared};
-use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
-use std::collections::BTreeMap;
-use std::fmt::Write;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-#[derive(Default)]
-pub struct Metrics {
-    /// By route and status.
-    requests: Mutex<BTreeMap<(String, u16), u64>>,
-    /// By route.
-    durations: Mutex<BTreeMap<String, Histogram>>,
-    in_flight: AtomicI64,
-    pub connections: AtomicI64,
-    pub connections_refused: AtomicU64,
-    pub reloads: AtomicU64,
-    pub reloads_failed: AtomicU64,
-}
-
-/// Seconds up to which requests are counted together.
-const BOUNDS: [f64; 9] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
-
-#[derive(Default)]
-struct Histogram {
-    /// Requests up to each bound, and beyond the last.
-    counts: [u64; BOUNDS.len() + 1],
-    seconds: f64,
-}
-
-impl Histogram {
-    fn add(&mut self, duration: Duration) {
-        let seconds = duration.as_secs_f64();
-        let place = BOUNDS.iter().position(|bound| seconds <= *bound);
-        self.counts[place.unwrap_or(BOUNDS.len())] += 1;
-        self.seconds += seconds;
-    }
-}
-
-/// Counts down when a request ends, however it ends.
-struct InFlight<'m>(&'m AtomicI64);
-
-impl<'m> InFlight<'m> {
-    fn one(counter: &'m AtomicI64) -> InFlight<'m> {
-        counter.fetch_add(1, Relaxed);
-        InFlight(counter)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
-pub async fn observe(State(gateway): State<Shared>, request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let _in_flight = InFlight::one(&gateway.metrics.in_flight);
-    // Not the path itself, of which there are as many as clients like.
-    let route = request.extensions().get::<MatchedPath>();
-    let route = route.map_or("none", MatchedPath::as_str).to_owned();
-    let response = next.run(request).await;
-    gateway
-        .metrics
-        .count(route, response.status().as_u16(), started.elapsed());
-    response
-}
-
-impl Metrics {
-    fn count(&self, route: String, status: u16, duration: Duration) {
-        let mut durations = self
-            .durations
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        durations.entry(route.clone()).or_default().add(duration);
-        drop(durations);
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        *requests.entry((route, status)).or_default() += 1;
-    }
-
-    fn requests(&self, text: &mut String) {
-        head(
-            text,
-            "requests_total",
-            "counter",
-            "Requests by route and status.",
-        );
-        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        for ((route, status), count) in &*requests {
-            line(
-                text,
-                "requests_total",
-                &format!("{{route=\"{route}\",status=\"{status}\"}}"),
-                count,
-            );
-        }
-        drop(requests);
-        head(
-            text,
-            "request_duration_seconds",
-            "histogram",
-            "How long requests took, by route.",
-        );
-        let durations = self
-            .durations
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        for (route, histogram) in &*durations {
-            let mut sum = 0;
-            let bounds = BOUNDS.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
-            for (bound, count) in bounds.zip(histogram.counts) {
-                sum += count;
-                let labels = format!("{{route=\"{route}\",le=\"{bound}\"}}");
-                line(text, "request_duration_seconds_bucket", &labels, sum);
-            }
-            let labels = format!("{{route=\"{route}\"}}");
-            line(
-                text,
-                "request_duration_seconds_sum",
-                &labels,
-                histogram.seconds,
-            );
-            line(text, "request_duration_seconds_count", &labels, sum);
-        }
-    }
-}
-
-const PREFIX: &str = "merkle_log_gateway";
-
-fn head(text: &mut String, name: &str, kind: &str, help: &str) {
-    // Writing to a String does not fail.
-    let _ = writeln!(
-        text,
-        "# HELP {PREFIX}_{name} {help}\n# TYPE {PREFIX}_{name} {kind}"
-    );
-}
-
-fn line(text: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
-    let _ = writeln!(text, "{PREFIX}_{name}{labels} {value}");
-}
+use super::gateway::Gateway;
 
 impl Gateway {
-    /// The gateway's own metrics.
     pub fn metrics_text(&self, database_up: bool) -> String {
-        let mut text = String::new();
-        let metrics = &self.metrics;
-        metrics.requests(&mut text);
+        let metrics = &self.admission.metrics;
+        let mut text = metrics.text();
         let (open, used) = self.sessions();
         let values = [
             (
-                "requests_in_flight",
-                "gauge",
-                "Requests that are being answered.",
-                metrics.in_flight.load(Relaxed),
-            ),
-            (
-                "connections",
-                "gauge",
-                "Connections of clients.",
-                metrics.connections.load(Relaxed),
-            ),
-            (
-                "connections_refused_total",
-                "counter",
-                "Connections that were closed at once because their client had too many.",
-                metrics.connections_refused.load(Relaxed) as i64,
-            ),
-            (
                 "database_up",
-                "gauge",
                 "1 if the database answers.",
-                i64::from(database_up),
+                usize::from(database_up),
             ),
-            (
-                "database_sessions",
-                "gauge",
-                "Sessions with the database.",
-                open as i64,
-            ),
+            ("database_sessions", "Sessions with the database.", open),
             (
                 "database_sessions_used",
-                "gauge",
                 "Sessions that answer a request.",
-                used as i64,
-            ),
-            (
-                "reloads_total",
-                "counter",
-                "Reloads of the configuration.",
-                metrics.reloads.load(Relaxed) as i64,
-            ),
-            (
-                "reloads_failed_total",
-                "counter",
-                "Reloads that failed, so that the old configuration stayed.",
-                metrics.reloads_failed.load(Relaxed) as i64,
+                used,
             ),
         ];
-        for (name, kind, help, value) in values {
-            head(&mut text, name, kind, help);
-            line(&mut text, name, "", value);
+        for (name, help, value) in values {
+            metrics.one(&mut text, name, "gauge", help, value);
         }
         text
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_counted_up_to_each_bound() {
-        let metrics = Metrics::default();
-        for millis in [0, 3, 100, 60_000] {
-            metrics.count("/logs".to_owned(), 200, Duration::from_millis(millis));
-        }
-        let mut text = String::new();
-        metrics.requests(&mut text);
-        for expected in [
-            "requests_total{route=\"/logs\",status=\"200\"} 4\n",
-            "bucket{route=\"/logs\",le=\"0.0005\"} 1\n",
-            "bucket{route=\"/logs\",le=\"0.005\"} 2\n",
-            "bucket{route=\"/logs\",le=\"+Inf\"} 4\n",
-            "count{route=\"/logs\"} 4\n",
-        ] {
-            assert!(text.contains(expected), "{expected} in {text}");
-        }
     }
 }

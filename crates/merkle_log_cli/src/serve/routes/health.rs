@@ -1,6 +1,7 @@
 //! Health and metrics.
 
 use super::Problems;
+use crate::http::metrics_answer;
 use crate::serve::answers::{Answer, Answered, Format};
 use crate::serve::gateway::Shared;
 use crate::serve::problems::{Kind, Problem};
@@ -8,8 +9,7 @@ use crate::serve::read::health::{self, Check, Server};
 use crate::serve::read::logs::Log;
 use crate::serve::request::{Parameters, Reader};
 use axum::extract::State;
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Serialize;
 use std::sync::atomic::Ordering::Relaxed;
 use utoipa::ToSchema;
@@ -82,12 +82,5 @@ async fn metrics(State(gateway): State<Shared>) -> Response {
     if let Ok(extension) = extension {
         text.push_str((*extension).as_deref().unwrap_or_default());
     }
-    let headers = [
-        (
-            header::CONTENT_TYPE,
-            "text/plain; version=0.0.4; charset=utf-8",
-        ),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    (headers, text).into_response()
+    metrics_answer(text)
 }

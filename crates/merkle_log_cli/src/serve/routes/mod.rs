@@ -10,13 +10,11 @@ mod proofs;
 mod tiles;
 
 use super::gateway::Shared;
-use super::problems::{Kind, Problem};
-use super::{limits, metrics, page};
+use super::page;
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware;
-use axum::response::{IntoResponse, Response};
-use tower_http::catch_panic::CatchPanicLayer;
+use axum::response::Response;
 use utoipa_axum::router::OpenApiRouter;
 
 use document::Problems;
@@ -40,32 +38,11 @@ pub fn public(gateway: &Shared) -> Router {
 
 /// A router with what holds for every request.
 pub fn bounded(router: Router<Shared>, gateway: &Shared) -> Router {
-    let state = || Shared::clone(gateway);
-    router
-        .fallback(|| async {
-            Problem::new(Kind::NotFound, "nothing has this path")
-                .with_hint("GET /docs says what there is.")
-        })
-        .method_not_allowed_fallback(|| async {
-            Problem::new(
-                Kind::MethodNotAllowed,
-                "this path is not asked with that method",
-            )
-        })
-        .layer(axum::extract::DefaultBodyLimit::max(
-            gateway.limits.body_bytes,
-        ))
-        .layer(middleware::from_fn_with_state(state(), limits::time))
-        .layer(middleware::from_fn_with_state(state(), limits::rate))
-        .layer(middleware::from_fn_with_state(state(), metrics::observe))
-        .layer(CatchPanicLayer::custom(
-            |_: Box<dyn std::any::Any + Send>| {
-                tracing::error!("a request made the gateway panic");
-                Problem::new(Kind::Internal, "the gateway failed").into_response()
-            },
-        ))
+    gateway
+        .admission
+        .bounded(router)
         .layer(middleware::map_response(guarded))
-        .with_state(state())
+        .with_state(Shared::clone(gateway))
 }
 
 /// What every answer tells a browser. What is served has no cookies and no forms, so other sites may read it.

@@ -1,15 +1,87 @@
 //! How much one client may ask for, and for how long a request may take.
 
-use super::config::Limits;
-use super::gateway::Shared;
-use super::problems::{Kind, Problem};
+use super::{Refusal, Shared};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
+use serde::Deserialize;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// What clients may cost.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Milliseconds that a request may take.
+    pub request_ms: u64,
+    /// Connections of clients, of all and of one.
+    pub connections: usize,
+    pub connections_per_client: usize,
+    /// Requests a second of one client, and how many at once after a pause.
+    pub rate_per_client: u32,
+    pub burst_per_client: u32,
+    /// Bytes of the head and of the body of a request.
+    pub header_bytes: usize,
+    pub body_bytes: usize,
+    /// Seconds in which the head of a request must arrive, and without progress of an answer.
+    pub header_seconds: u64,
+    pub stalled_seconds: u64,
+    /// Seconds after which a connection is ended.
+    pub connection_seconds: u64,
+    /// Seconds that running requests have when the program is told to end.
+    pub shutdown_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            request_ms: 30_000,
+            connections: 1024,
+            connections_per_client: 128,
+            rate_per_client: 500,
+            burst_per_client: 1_000,
+            header_bytes: 16 << 10,
+            body_bytes: 64 << 10,
+            header_seconds: 15,
+            stalled_seconds: 20,
+            connection_seconds: 600,
+            shutdown_seconds: 30,
+        }
+    }
+}
+
+impl Limits {
+    /// # Errors
+    /// If nothing would be served under them.
+    pub fn check(&self) -> Result<(), String> {
+        let zero = [
+            ("request_ms", self.request_ms),
+            ("connections", self.connections as u64),
+            ("connections_per_client", self.connections_per_client as u64),
+            ("rate_per_client", self.rate_per_client.into()),
+            ("burst_per_client", self.burst_per_client.into()),
+            ("header_seconds", self.header_seconds),
+            ("stalled_seconds", self.stalled_seconds),
+            ("connection_seconds", self.connection_seconds),
+        ];
+        if let Some((name, _)) = zero.iter().find(|(_, value)| *value == 0) {
+            return Err(format!(
+                "limits.{name} is 0, so that nothing would be served"
+            ));
+        }
+        // The least that hyper takes.
+        if self.header_bytes < 8192 {
+            return Err("limits.header_bytes is less than 8192".to_owned());
+        }
+        let most = tokio::sync::Semaphore::MAX_PERMITS;
+        if self.connections > most {
+            return Err(format!("limits.connections is at most {most}"));
+        }
+        Ok(())
+    }
+}
 
 /// Who is at the other end of a connection; over a Unix socket nobody in particular.
 #[derive(Clone, Copy, Debug)]
@@ -78,26 +150,15 @@ impl Rates {
 }
 
 /// Refuses what one client asks for too often.
-pub async fn rate(State(gateway): State<Shared>, request: Request, next: Next) -> Response {
+pub async fn rate(State(admission): State<Shared>, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0);
-    let client = peer.map(|peer| {
-        match gateway
-            .live()
-            .trusted_proxies
-            .contains(&peer.to_canonical())
-        {
-            true => forwarded(request.headers()).unwrap_or(peer),
-            false => peer,
-        }
+    let client = peer.map(|peer| match admission.trusts(peer) {
+        true => forwarded(request.headers()).unwrap_or(peer),
+        false => peer,
     });
     match client {
-        Some(address) if !gateway.rates.take(self::client(address), Instant::now()) => {
-            Problem::new(
-                Kind::TooManyRequests,
-                "this client asks for more than it may",
-            )
-            .with_hint("Ask for less often; many entries can be proven with one bundle.")
-            .into_response()
+        Some(address) if !admission.rates.take(self::client(address), Instant::now()) => {
+            (admission.refuse)(Refusal::TooOften)
         }
         _ => next.run(request).await,
     }
@@ -110,11 +171,11 @@ fn forwarded(headers: &axum::http::HeaderMap) -> Option<IpAddr> {
 }
 
 /// Ends what takes too long.
-pub async fn time(State(gateway): State<Shared>, request: Request, next: Next) -> Response {
-    let time = Duration::from_millis(gateway.limits.request_ms);
+pub async fn time(State(admission): State<Shared>, request: Request, next: Next) -> Response {
+    let time = Duration::from_millis(admission.limits.request_ms);
     match tokio::time::timeout(time, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Problem::new(Kind::Unavailable, "the answer takes too long").into_response(),
+        Err(_) => (admission.refuse)(Refusal::TooSlow),
     }
 }
 

@@ -1,9 +1,8 @@
 //! Connections of clients: how many, for how long, and that none of them holds up the others.
 
-use super::gateway::Shared;
-use super::limits::{Peer, client};
-use super::listeners::Listener;
+use super::limits::client;
 use super::paced::Paced;
+use super::{Listener, Peer, Shared, SharedTls};
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -12,23 +11,22 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 
 /// What serves a connection.
 #[derive(Clone)]
 pub struct Server {
-    pub gateway: Shared,
-    pub router: Router,
+    admission: Shared,
+    router: Router,
     /// Replaced on a reload; none: no TLS.
-    pub tls: Option<Arc<RwLock<TlsAcceptor>>>,
+    tls: SharedTls,
     places: Arc<Semaphore>,
     by_client: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    /// True once the gateway is to end.
+    /// True once the program is to end.
     ending: watch::Receiver<bool>,
 }
 
@@ -42,7 +40,7 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.server
-            .gateway
+            .admission
             .metrics
             .connections
             .fetch_sub(1, Relaxed);
@@ -65,14 +63,14 @@ impl Drop for Place {
 
 impl Server {
     pub fn new(
-        gateway: Shared,
+        admission: Shared,
         router: Router,
-        tls: Option<Arc<RwLock<TlsAcceptor>>>,
+        tls: SharedTls,
         ending: watch::Receiver<bool>,
     ) -> Server {
         Server {
-            places: Arc::new(Semaphore::new(gateway.limits.connections)),
-            gateway,
+            places: Arc::new(Semaphore::new(admission.limits.connections)),
+            admission,
             router,
             tls,
             by_client: Arc::default(),
@@ -80,7 +78,7 @@ impl Server {
         }
     }
 
-    /// Accepts connections until the gateway is to end, and then lets those that are open finish.
+    /// Accepts connections until the program is to end, and then lets those that are open finish.
     pub async fn run(self, listener: Listener) {
         let mut connections = JoinSet::new();
         let mut ending = self.ending.clone();
@@ -100,7 +98,7 @@ impl Server {
                         connections.spawn(self.clone().serve(stream, peer, place));
                     }
                 }
-                // Descriptors may be short; the client may have gone. Neither ends the gateway.
+                // Descriptors may be short; the client may have gone. Neither ends the program.
                 (_, Err(error)) => {
                     tracing::warn!(%error, "a connection was not accepted");
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -109,7 +107,7 @@ impl Server {
             }
         }
         drop(listener);
-        let time = Duration::from_secs(self.gateway.limits.shutdown_seconds);
+        let time = Duration::from_secs(self.admission.limits.shutdown_seconds);
         let finished = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(time, finished).await.is_err() {
             tracing::warn!("connections that did not finish in time are ended");
@@ -119,15 +117,15 @@ impl Server {
     /// A place, unless the client has as many as it may.
     fn place(&self, permit: OwnedSemaphorePermit, peer: Peer) -> Option<Place> {
         let client = peer.0.map(client);
-        if let Some(client) = client {
-            let trusted = self.gateway.live().trusted_proxies.contains(&client);
+        if let (Some(client), Some(peer)) = (client, peer.0) {
+            let trusted = self.admission.trusts(peer);
             let mut clients = self
                 .by_client
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             let count = clients.entry(client).or_default();
-            if *count >= self.gateway.limits.connections_per_client && !trusted {
-                self.gateway
+            if *count >= self.admission.limits.connections_per_client && !trusted {
+                self.admission
                     .metrics
                     .connections_refused
                     .fetch_add(1, Relaxed);
@@ -135,7 +133,7 @@ impl Server {
             }
             *count += 1;
         }
-        self.gateway.metrics.connections.fetch_add(1, Relaxed);
+        self.admission.metrics.connections.fetch_add(1, Relaxed);
         Some(Place {
             _permit: permit,
             server: self.clone(),
@@ -144,7 +142,7 @@ impl Server {
     }
 
     async fn serve(self, stream: Stream, peer: Peer, _place: Place) {
-        let stalled = Duration::from_secs(self.gateway.limits.stalled_seconds);
+        let stalled = Duration::from_secs(self.admission.limits.stalled_seconds);
         match stream {
             Stream::Tcp(stream) => {
                 // Answers are written whole; waiting for more would only delay them.
@@ -160,11 +158,10 @@ impl Server {
         stream: S,
         peer: Peer,
     ) {
-        let Some(tls) = &self.tls else {
+        let Some(acceptor) = self.tls.current() else {
             return self.converse(stream, peer).await;
         };
-        let acceptor = tls.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let time = Duration::from_secs(self.gateway.limits.header_seconds);
+        let time = Duration::from_secs(self.admission.limits.header_seconds);
         // Whoever speaks no TLS, or too slowly, gets no answer.
         if let Ok(Ok(stream)) = tokio::time::timeout(time, acceptor.accept(stream)).await {
             self.converse(stream, peer).await;
@@ -176,7 +173,7 @@ impl Server {
         stream: S,
         peer: Peer,
     ) {
-        let limits = self.gateway.limits;
+        let limits = self.admission.limits;
         let router = self.router.layer(axum::Extension(peer));
         let mut builder = http1::Builder::new();
         builder
@@ -187,7 +184,7 @@ impl Server {
             builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
         let mut connection = std::pin::pin!(connection);
         let mut ending = self.ending.clone();
-        // A client that goes away, or breaks the protocol, is no failure of the gateway.
+        // A client that goes away, or breaks the protocol, is no failure of the program.
         tokio::select! {
             _ = connection.as_mut() => return,
             () = told_to_end(&mut ending) => {}
@@ -200,7 +197,7 @@ impl Server {
     }
 }
 
-/// Waits until the gateway is to end. Whoever would tell has gone only if it has ended.
+/// Waits until the program is to end. Whoever would tell has gone only if it has ended.
 async fn told_to_end(ending: &mut watch::Receiver<bool>) {
     let _ = ending.wait_for(|ending| *ending).await;
 }
