@@ -42,6 +42,18 @@ impl Page<'_> {
     }
 }
 
+/// What a program says at `/metrics`, but for what it counts of its requests.
+#[cfg(test)]
+pub fn text(prefix: &'static str, program: &impl Heartbeat) -> String {
+    let metrics = Metrics::new(prefix);
+    let mut page = Page {
+        metrics: &metrics,
+        text: String::new(),
+    };
+    program.metrics(&mut page);
+    page.text
+}
+
 /// The label of a log. Names have no character that would end it.
 pub fn of_log(name: &str) -> String {
     format!("{{log=\"{name}\"}}")

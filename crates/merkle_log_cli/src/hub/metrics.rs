@@ -160,3 +160,24 @@ impl Heartbeat for Program {
         (ok, json!({"ok": ok, "last_error": error, "logs": logs}))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_alerts_use_metrics_that_there_are() {
+        let text = crate::follow::heartbeat::text(PREFIX, &Program::new(Vec::new()));
+        let alerts =
+            include_str!("../../../../examples/monitoring/merkle_log-followers-alerts.yml");
+        let mut words = alerts.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let used: Vec<_> = words
+            .by_ref()
+            .filter(|word| word.starts_with("merkle_log_hub_"))
+            .collect();
+        assert!(used.len() > 3);
+        for name in used {
+            assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! One check of one log: its checkpoint, its history, and every entry and tile that is new.
 
-use super::event::{Condition, Kind};
+use super::event::{Condition, Trouble};
 use super::state::State;
 use crate::follow::{Followed, Newest, Refusal, files, now};
 use crate::output::Failure;
@@ -36,12 +36,12 @@ impl From<Failure> for Undone {
 /// What was found wrong and right, of all that was looked at.
 #[derive(Default)]
 struct Found {
-    wrong: Vec<(Kind, Condition)>,
-    right: Vec<Kind>,
+    wrong: Vec<(Trouble, Condition)>,
+    right: Vec<Trouble>,
 }
 
 impl Found {
-    fn wrong(&mut self, kind: Kind, proven: bool, same: impl ToString, detail: impl ToString) {
+    fn wrong(&mut self, kind: Trouble, proven: bool, same: impl ToString, detail: impl ToString) {
         let condition = Condition {
             same: same.to_string(),
             detail: detail.to_string(),
@@ -74,7 +74,7 @@ impl Watched {
         let done = self.look(&mut found);
         let Found { wrong, mut right } = found;
         if done.is_ok() {
-            right.push(Kind::Unreachable);
+            right.push(Trouble::Unreachable);
         }
         let mut state = self.state();
         let changed = state.change(wrong, &right, |recorded| {
@@ -91,12 +91,12 @@ impl Watched {
         let newest = match self.followed.newest() {
             Ok(newest) => newest,
             Err(Refusal::Signature { what, proven }) => {
-                found.wrong(Kind::BadSignature, proven, &what, &what);
+                found.wrong(Trouble::BadSignature, proven, &what, &what);
                 return Ok(());
             }
             Err(refusal) => return Err(Undone(refusal.to_string())),
         };
-        found.right.push(Kind::BadSignature);
+        found.right.push(Trouble::BadSignature);
         let kept = Kept::new(self.path("checkpoint"));
         let before = kept.read().map_err(|error| Undone(error.to_string()))?;
         if let Some(before) = &before
@@ -105,10 +105,10 @@ impl Watched {
             return Ok(());
         }
         match self.followed.policy.check_quorum(&newest.verified) {
-            Ok(()) => found.right.push(Kind::QuorumLost),
+            Ok(()) => found.right.push(Trouble::QuorumLost),
             Err(why) => {
                 // Witnesses may still come; until then the checkpoint is not one to rely on.
-                found.wrong(Kind::QuorumLost, false, "", why);
+                found.wrong(Trouble::QuorumLost, false, "", why);
                 return Ok(());
             }
         }
@@ -131,14 +131,14 @@ impl Watched {
     ) -> Result<bool, Undone> {
         match self.followed.continues(before, newest) {
             Ok(()) => {
-                found.right.push(Kind::WentBack);
+                found.right.push(Trouble::WentBack);
                 return Ok(true);
             }
             Err(Refusal::Fork(fork)) => self.convict(&fork, found)?,
             Err(back @ Refusal::WentBack { kept, .. }) => {
-                found.wrong(Kind::WentBack, false, kept, back);
+                found.wrong(Trouble::WentBack, false, kept, back);
             }
-            Err(Refusal::Tiles(what)) => found.wrong(Kind::TileMismatch, true, &what, &what),
+            Err(Refusal::Tiles(what)) => found.wrong(Trouble::TileMismatch, true, &what, &what),
             Err(refusal) => return Err(Undone(refusal.to_string())),
         }
         Ok(false)
@@ -159,7 +159,7 @@ impl Watched {
             proven: true,
             evidence: Some(path.display().to_string()),
         };
-        found.wrong.push((Kind::Fork, condition));
+        found.wrong.push((Trouble::Fork, condition));
         Ok(())
     }
 
@@ -172,7 +172,7 @@ impl Watched {
         let mut state = self.state();
         let grew = before.is_none() || state.recorded.size < newest.size();
         if grew {
-            found.right.push(Kind::Stale);
+            found.right.push(Trouble::Stale);
             state.recorded.grew = now();
         }
         state.recorded.size = newest.size();
@@ -180,7 +180,7 @@ impl Watched {
         let evidence = state.directory.join("evidence");
         let mut files = std::fs::read_dir(&evidence).map_err(Failure::of(&evidence))?;
         if files.next().is_none() {
-            found.right.push(Kind::Fork);
+            found.right.push(Trouble::Fork);
         }
         Ok(())
     }
@@ -204,7 +204,7 @@ impl Watched {
                     if done {
                         found
                             .right
-                            .extend([Kind::TileMismatch, Kind::EntryMismatch]);
+                            .extend([Trouble::TileMismatch, Trouble::EntryMismatch]);
                         return Ok(());
                     }
                 }
@@ -300,11 +300,11 @@ impl Watched {
         let (findings, more) = database.findings(MOST)?;
         let mut found = Found::default();
         match findings.as_slice() {
-            [] => found.right.push(Kind::Finding),
+            [] => found.right.push(Trouble::Finding),
             findings => {
                 let more = if more { " and more" } else { "" };
                 let detail = format!("{}{more}: {}", findings.len(), findings.join("; "));
-                found.wrong(Kind::Finding, true, findings.join("\n"), detail);
+                found.wrong(Trouble::Finding, true, findings.join("\n"), detail);
             }
         }
         self.state().change(found.wrong, &found.right, |recorded| {
@@ -322,18 +322,18 @@ impl Watched {
         if unchecked > unreachable_seconds {
             let why = state.undone.as_deref().unwrap_or("a check takes longer");
             let detail = format!("no check was completed for {unchecked} seconds: {why}");
-            found.wrong(Kind::Unreachable, false, "", detail);
+            found.wrong(Trouble::Unreachable, false, "", detail);
         }
         let still = now().saturating_sub(recorded.grew);
         if self.stale_seconds.is_some_and(|most| still > most) {
             found.wrong(
-                Kind::Stale,
+                Trouble::Stale,
                 false,
                 recorded.size,
                 format!("the log has not grown for {still} seconds"),
             );
         }
-        let known = |(kind, _): &(Kind, Condition)| recorded.conditions.contains_key(kind);
+        let known = |(kind, _): &(Trouble, Condition)| recorded.conditions.contains_key(kind);
         match found.wrong.iter().all(known) {
             true => Ok(()),
             false => state.change(found.wrong, &[], |_| {}),
@@ -347,11 +347,11 @@ fn record(fault: Fault, found: &mut Found) -> Result<(), Undone> {
         Fault::Unread(what) => Err(Undone(what)),
         Fault::Entries(tile) => {
             let detail = format!("the entries are not those whose hashes are in {tile}");
-            found.wrong(Kind::EntryMismatch, true, tile, detail);
+            found.wrong(Trouble::EntryMismatch, true, tile, detail);
             Ok(())
         }
         fault => {
-            found.wrong(Kind::TileMismatch, true, &fault, &fault);
+            found.wrong(Trouble::TileMismatch, true, &fault, &fault);
             Ok(())
         }
     }

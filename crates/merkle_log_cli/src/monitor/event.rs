@@ -6,7 +6,7 @@ use std::fmt;
 /// What is wrong with a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum Trouble {
     /// It has signed two histories.
     Fork,
     /// It shows fewer entries than before.
@@ -27,35 +27,35 @@ pub enum Kind {
     Stale,
 }
 
-impl Kind {
-    pub const ALL: [Kind; 9] = [
-        Kind::Fork,
-        Kind::WentBack,
-        Kind::BadSignature,
-        Kind::QuorumLost,
-        Kind::TileMismatch,
-        Kind::EntryMismatch,
-        Kind::Finding,
-        Kind::Unreachable,
-        Kind::Stale,
+impl Trouble {
+    pub const ALL: [Trouble; 9] = [
+        Trouble::Fork,
+        Trouble::WentBack,
+        Trouble::BadSignature,
+        Trouble::QuorumLost,
+        Trouble::TileMismatch,
+        Trouble::EntryMismatch,
+        Trouble::Finding,
+        Trouble::Unreachable,
+        Trouble::Stale,
     ];
 
     pub fn as_str(self) -> &'static str {
         match self {
-            Kind::Fork => "fork",
-            Kind::WentBack => "went_back",
-            Kind::BadSignature => "bad_signature",
-            Kind::QuorumLost => "quorum_lost",
-            Kind::TileMismatch => "tile_mismatch",
-            Kind::EntryMismatch => "entry_mismatch",
-            Kind::Finding => "finding",
-            Kind::Unreachable => "unreachable",
-            Kind::Stale => "stale",
+            Trouble::Fork => "fork",
+            Trouble::WentBack => "went_back",
+            Trouble::BadSignature => "bad_signature",
+            Trouble::QuorumLost => "quorum_lost",
+            Trouble::TileMismatch => "tile_mismatch",
+            Trouble::EntryMismatch => "entry_mismatch",
+            Trouble::Finding => "finding",
+            Trouble::Unreachable => "unreachable",
+            Trouble::Stale => "stale",
         }
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -87,7 +87,7 @@ pub struct Event {
     pub event: String,
     /// What is right again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub was: Option<Kind>,
+    pub was: Option<Trouble>,
     pub proven: bool,
     pub detail: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,7 +1,7 @@
 //! What the monitor says of itself and of its logs.
 
 use super::check::Watched;
-use super::event::Kind;
+use super::event::Trouble;
 use crate::follow::heartbeat::{Heartbeat, Page, of_log};
 use crate::follow::now;
 use serde_json::{Value, json};
@@ -99,7 +99,7 @@ impl Heartbeat for Program {
         }
         let conditions = self.logs.iter().flat_map(|log| {
             let conditions = log.state().recorded.conditions.clone();
-            Kind::ALL.map(|kind| {
+            Trouble::ALL.map(|kind| {
                 let labels = format!("{{log=\"{}\",kind=\"{kind}\"}}", log.followed.name);
                 (labels, u8::from(conditions.contains_key(&kind)))
             })
@@ -127,5 +127,26 @@ impl Heartbeat for Program {
             })
             .collect();
         (all_good, json!({"ok": all_good, "logs": logs}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_alerts_use_metrics_that_there_are() {
+        let text = crate::follow::heartbeat::text(PREFIX, &Program::new(Vec::new()));
+        let alerts =
+            include_str!("../../../../examples/monitoring/merkle_log-followers-alerts.yml");
+        let mut words = alerts.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let used: Vec<_> = words
+            .by_ref()
+            .filter(|word| word.starts_with("merkle_log_monitor_"))
+            .collect();
+        assert!(used.len() > 3);
+        for name in used {
+            assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
+        }
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! What is wrong and what is to be told of it are in one file: they change together, whenever the process ends.
 
-use super::event::{Condition, Event, Kind};
+use super::event::{Condition, Event, Trouble};
 use crate::follow::{files, now};
 use crate::output::{Failure, time};
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,7 @@ const LONGEST: usize = 2_000;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recorded {
-    pub conditions: BTreeMap<Kind, Condition>,
+    pub conditions: BTreeMap<Trouble, Condition>,
     pub pending: Vec<Pending>,
     next_event: u64,
     /// Events that gave way to others before they were told.
@@ -101,8 +101,8 @@ impl State {
     /// Sets what is wrong, and what is right of all that was looked at. What is new is to be told.
     pub fn change(
         &mut self,
-        wrong: Vec<(Kind, Condition)>,
-        right: &[Kind],
+        wrong: Vec<(Trouble, Condition)>,
+        right: &[Trouble],
         record: impl FnOnce(&mut Recorded),
     ) -> Result<(), Failure> {
         let before = self.recorded.clone();
@@ -122,7 +122,7 @@ impl State {
         self.save().inspect_err(|_| self.recorded = before)
     }
 
-    fn tell(&mut self, event: &str, was: Option<Kind>, condition: &Condition) {
+    fn tell(&mut self, event: &str, was: Option<Trouble>, condition: &Condition) {
         let event = Event {
             id: format!("{}-{}", self.log, self.recorded.next_event),
             time: time(now()),
@@ -204,7 +204,7 @@ mod tests {
         let mut state = open(directory.path(), &["a", "b"]);
         for same in ["1", "1", "2", "2"] {
             state
-                .change(vec![(Kind::Fork, condition(same))], &[], |_| {})
+                .change(vec![(Trouble::Fork, condition(same))], &[], |_| {})
                 .unwrap();
             state = open(directory.path(), &["a", "b"]);
         }
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(told(&mut state, "a"), [""; 0]);
         assert_eq!(told(&mut state, "b"), ["audit-0 fork", "audit-1 fork"]);
         for _ in 0..2 {
-            state.change(Vec::new(), &[Kind::Fork], |_| {}).unwrap();
+            state.change(Vec::new(), &[Trouble::Fork], |_| {}).unwrap();
         }
         assert_eq!(told(&mut state, "a"), ["audit-2 recovered"]);
         // One who is told no more keeps nothing.

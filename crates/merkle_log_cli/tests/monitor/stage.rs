@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -91,7 +91,8 @@ impl Stage {
             directory: tempfile::tempdir().unwrap(),
             settings: settings.to_owned(),
         };
-        let script = "#!/bin/sh\ncat >> told\necho >> told\n";
+        // One write a line: two of them may run at once, where a monitor was killed.
+        let script = "event=$(cat)\nprintf '%s\\n' \"$event\" >> told\n";
         std::fs::write(stage.path("tell.sh"), script).unwrap();
         let vkey = key("example.com/log", 1).verifier_key();
         stage.configure("", &format!("key = '{vkey}'\n{of_log}"));
@@ -146,7 +147,7 @@ impl Stage {
     }
 
     pub fn run(&self, arguments: &[&str]) -> Said {
-        said(self.command().args(arguments))
+        said(&self.command().args(arguments).output().unwrap())
     }
 
     pub fn once(&self) -> Said {
@@ -155,17 +156,27 @@ impl Stage {
         said
     }
 
-    /// With an address space of so many kilobytes.
-    pub fn run_limited(&self, kilobytes: &str) -> Said {
-        let line = format!(
-            "ulimit -v {kilobytes}; exec \"$0\" --json monitor --config monitor.toml --once"
-        );
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", &line, env!("CARGO_BIN_EXE_merkle-log")])
-            .current_dir(self.directory.path())
-            .stdin(Stdio::null());
-        said(&mut command)
+    /// A run with `--once`, and how many kilobytes of memory it had at most.
+    pub fn measured(&self) -> (Said, u64) {
+        let mut command = self.command();
+        command.arg("--once");
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let status = format!("/proc/{}/status", child.id());
+        let output = std::thread::spawn(|| child.wait_with_output().unwrap());
+        let mut most = 0;
+        while !output.is_finished() {
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+            most = most.max(kilobytes.unwrap_or_default());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(most > 0);
+        (said(&output.join().unwrap()), most)
     }
 
     pub fn daemon(&self) -> Daemon {
@@ -226,10 +237,10 @@ impl Stage {
     }
 }
 
-fn said(command: &mut Command) -> Said {
-    let output = command.output().unwrap();
-    let text = String::from_utf8([output.stdout.clone(), output.stderr].concat()).unwrap();
-    let lines: Vec<Json> = String::from_utf8(output.stdout)
+fn said(output: &Output) -> Said {
+    let text = [output.stdout.clone(), output.stderr.clone()].concat();
+    let text = String::from_utf8(text).unwrap();
+    let lines: Vec<Json> = std::str::from_utf8(&output.stdout)
         .unwrap()
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())

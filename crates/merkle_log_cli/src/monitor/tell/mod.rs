@@ -136,7 +136,7 @@ fn say(event: &Event) {
     let (id, log, kind) = (&event.id, &event.log, &event.event);
     let (origin, detail) = (printable(&event.origin), printable(&event.detail));
     let evidence = event.evidence.as_deref().unwrap_or_default();
-    let was = event.was.map_or("", super::event::Kind::as_str);
+    let was = event.was.map_or("", super::event::Trouble::as_str);
     match event.was {
         Some(_) => tracing::info!(id, log, origin, was, "recovered"),
         None if event.proven => {
