@@ -56,8 +56,18 @@ impl Gateway {
         configuration: &str,
         prepare: impl FnOnce(&mut Command),
     ) -> Gateway {
+        Gateway::of_command("serve", directory, configuration, prepare)
+    }
+
+    /// As `prepare`, by another command that answers over HTTP.
+    pub fn of_command(
+        name: &str,
+        directory: TempDir,
+        configuration: &str,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Gateway {
         Gateway::spawn(program(), directory, configuration, |command, file| {
-            command.args(["--json", "serve", "--config"]).arg(file);
+            command.args(["--json", name, "--config"]).arg(file);
             prepare(command);
         })
     }

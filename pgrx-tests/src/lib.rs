@@ -12,6 +12,7 @@ mod cluster;
 pub mod command_line;
 pub mod gateway;
 pub mod oracle;
+pub mod witness;
 
 pub use cluster::{Cluster, Disk, signal};
 pub use postgres::{Client, Row};

@@ -186,6 +186,39 @@ fn a_history_that_is_not_the_witness_s_is_not_cosigned() {
 }
 
 #[test]
+fn a_witness_that_has_lost_its_state_is_found_out() {
+    let (peer, log) = (Peer::start(), orders(300));
+    let client = peer.client();
+    client.submit(&signed(&orders(100)), unasked).unwrap();
+    peer.state.lock().unwrap().last = None;
+    let error = client.submit(&signed(&log), prove(&log)).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            SubmitError::RolledBack {
+                witness: 0,
+                cosigned: 100
+            }
+        ),
+        "{error}"
+    );
+    assert!(!error.may_pass());
+}
+
+#[test]
+fn one_client_serves_many_logs() {
+    let peer = Peer::start();
+    let client = peer.client();
+    client.submit(&signed(&orders(100)), unasked).unwrap();
+    // The peer knows one log; what it says of another is not held against the first.
+    let other = Log::of_orders("example.com/other", 7);
+    let note = other.signed(&[&key("example.com/other", 2)]);
+    peer.next([Fault::Body(200, cosignature(&note, &cosigner()))]);
+    client.submit(&note, unasked).unwrap();
+    assert_eq!(peer.asked(), [0, 0]);
+}
+
+#[test]
 fn what_may_pass_is_tried_again_and_what_will_not_is_not() {
     let (peer, log) = (Peer::start(), orders(100));
     peer.next([Fault::HangUp, Fault::Status(503), Fault::Status(429)]);
