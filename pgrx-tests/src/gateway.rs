@@ -84,7 +84,8 @@ impl Gateway {
         Gateway::spawn(command, directory, configuration, prepare)
     }
 
-    fn spawn(
+    /// A command that a test puts together itself; it is given a file with the configuration.
+    pub fn spawn(
         mut command: Command,
         directory: TempDir,
         configuration: &str,

@@ -11,8 +11,9 @@ use tlog::{
     AddCheckpoint, Checkpoint, KeyName, SignatureType, SignedNote, SigningKey, VerifierKey,
 };
 
+/// Each log has a public key of its own, as policies demand.
 pub fn log_key(origin: &str) -> SigningKey {
-    let name = KeyName::new(origin).unwrap();
+    let name = KeyName::new("example.com/all").unwrap();
     SigningKey::from_seed(name, SignatureType::Ed25519, &[1; 32])
         .and_then(|key| key.of_log(KeyName::new(origin)?))
         .unwrap()
