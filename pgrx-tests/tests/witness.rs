@@ -395,8 +395,8 @@ fn a_history_that_is_rewritten_consistently_and_signed_anew_is_refused_and_both_
             .unwrap();
         assert_eq!(of_this.old.text(), honest.text());
         assert!(matches!(
-            of_this.verify(&only_log),
-            Err(Error::Fork { size: 150, .. })
+            of_this.fork(&only_log),
+            Some(Error::Fork { size: 150, .. })
         ));
         // The database can say itself that it has another history, when it is given what the witness has.
         let accept = format!("SELECT accept_checkpoint('{cosigned}')");

@@ -185,6 +185,10 @@ impl WitnessClient {
             }
             409 => {
                 let size = conflict(&answer)?;
+                // Version 1.0.0 of the specification says so of another root at the same size.
+                if size == old && old == checkpoint.size() {
+                    return Err(SubmitError::NotConsistent { size: old.get() });
+                }
                 if size == old {
                     return Err(SubmitError::Answer(
                         "it conflicts with the size it asks for",

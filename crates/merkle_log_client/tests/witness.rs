@@ -175,6 +175,16 @@ fn a_history_that_is_not_the_witness_s_is_not_cosigned() {
         error,
         Err(SubmitError::NotConsistent { size: 100 })
     ));
+    // Another root at the same size, as version 1.0.0 of the specification answers it.
+    peer.next([
+        Fault::Body(409, "100\n".to_owned()),
+        Fault::Body(409, "100\n".to_owned()),
+    ]);
+    let fork = rewritten(100);
+    assert!(matches!(
+        peer.client().submit(&signed(&fork), prove(&fork)),
+        Err(SubmitError::NotConsistent { size: 100 })
+    ));
     let shorter = peer.client().submit(&signed(&orders(99)), unasked);
     assert!(matches!(
         shorter,
