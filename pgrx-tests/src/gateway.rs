@@ -56,8 +56,18 @@ impl Gateway {
         configuration: &str,
         prepare: impl FnOnce(&mut Command),
     ) -> Gateway {
+        Gateway::of_command("serve", directory, configuration, prepare)
+    }
+
+    /// As `prepare`, by another command that answers over HTTP.
+    pub fn of_command(
+        name: &str,
+        directory: TempDir,
+        configuration: &str,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Gateway {
         Gateway::spawn(program(), directory, configuration, |command, file| {
-            command.args(["--json", "serve", "--config"]).arg(file);
+            command.args(["--json", name, "--config"]).arg(file);
             prepare(command);
         })
     }
@@ -74,7 +84,8 @@ impl Gateway {
         Gateway::spawn(command, directory, configuration, prepare)
     }
 
-    fn spawn(
+    /// A command that a test puts together itself; it is given a file with the configuration.
+    pub fn spawn(
         mut command: Command,
         directory: TempDir,
         configuration: &str,

@@ -4,8 +4,9 @@ use crate::Retry;
 use crate::http::{TIMEOUT, agent};
 use crate::transport::{TransportError, read_at_most};
 use merkle_tree::{Hash, TreeSize};
+use std::collections::HashMap;
 use std::error::Error as StdError;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use tlog::{AddCheckpoint, Checkpoint, Signature, SignedNote, VerifierKey};
 
 /// A witness at a URL, which is believed only what its key has signed.
@@ -15,8 +16,17 @@ pub struct WitnessClient {
     key: VerifierKey,
     agent: ureq::Agent,
     retry: Retry,
-    /// The size that the witness is thought to have, from its last answer.
-    size: AtomicU64,
+    /// By the logs' origins.
+    known: Mutex<HashMap<String, Known>>,
+}
+
+/// What a witness has said of a log.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    /// The size that it is at, by its last answer.
+    size: TreeSize,
+    /// The largest that it has cosigned for this client.
+    cosigned: TreeSize,
 }
 
 /// What a witness made of one request.
@@ -35,6 +45,10 @@ pub enum SubmitError {
     /// The witness has cosigned a checkpoint that is larger: another one submits as well, or this log has lost entries.
     #[error("the witness has cosigned {witness} entries, and this checkpoint has {submitted}")]
     Ahead { witness: u64, submitted: u64 },
+    /// The witness says a smaller size than it has cosigned for this client: it has lost its state, and may cosign
+    /// another history now. It should not count any more.
+    #[error("the witness has cosigned {cosigned} entries, and says that it is at {witness}")]
+    RolledBack { witness: u64, cosigned: u64 },
     /// The witness says that the checkpoint does not continue the last one that it has cosigned. If the proof was sound,
     /// the log has two histories.
     #[error(
@@ -82,7 +96,7 @@ impl WitnessClient {
             key,
             agent: agent(TIMEOUT),
             retry: Retry::default(),
-            size: AtomicU64::new(0),
+            known: Mutex::default(),
         }
     }
 
@@ -105,8 +119,17 @@ impl WitnessClient {
     /// The size to prove from first: what the witness said last, or zero, to which a witness that has cosigned anything
     /// answers with its size.
     pub(crate) fn first_size(&self, checkpoint: &Checkpoint) -> TreeSize {
-        let known = TreeSize::new(self.size.load(Relaxed)).unwrap_or(TreeSize::ZERO);
-        known.min(checkpoint.size())
+        self.known(checkpoint).size.min(checkpoint.size())
+    }
+
+    fn known(&self, checkpoint: &Checkpoint) -> Known {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(checkpoint.origin()).copied().unwrap_or_default()
+    }
+
+    fn remember(&self, checkpoint: &Checkpoint, known: Known) {
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(checkpoint.origin().to_owned(), known);
     }
 
     /// Has the witness cosign a checkpoint. `prove` makes the consistency proof from an older size to the checkpoint's;
@@ -146,7 +169,7 @@ impl WitnessClient {
     ) -> Result<Offered, SubmitError> {
         let request =
             AddCheckpoint::new(old, path, note.clone()).map_err(SubmitError::Checkpoint)?;
-        let body = request.to_string();
+        let (body, checkpoint) = (request.to_string(), request.checkpoint());
         let answer = self.retry.until_lasting(|| self.post(&body));
         let (status, answer) = answer.map_err(|(error, attempts)| SubmitError::Unreachable {
             attempts,
@@ -155,17 +178,30 @@ impl WitnessClient {
         match status {
             200 => {
                 let signature = self.cosignature(note, &answer)?;
-                self.size.store(request.checkpoint().size().get(), Relaxed);
+                let size = checkpoint.size();
+                let cosigned = self.known(checkpoint).cosigned.max(size);
+                self.remember(checkpoint, Known { size, cosigned });
                 Ok(Offered::Cosigned(signature))
             }
             409 => {
                 let size = conflict(&answer)?;
+                // Version 1.0.0 of the specification says so of another root at the same size.
+                if size == old && old == checkpoint.size() {
+                    return Err(SubmitError::NotConsistent { size: old.get() });
+                }
                 if size == old {
                     return Err(SubmitError::Answer(
                         "it conflicts with the size it asks for",
                     ));
                 }
-                self.size.store(size.get(), Relaxed);
+                let known = self.known(checkpoint);
+                if size < known.cosigned {
+                    return Err(SubmitError::RolledBack {
+                        witness: size.get(),
+                        cosigned: known.cosigned.get(),
+                    });
+                }
+                self.remember(checkpoint, Known { size, ..known });
                 Ok(Offered::Conflict(size))
             }
             422 => Err(SubmitError::NotConsistent { size: old.get() }),

@@ -175,6 +175,16 @@ fn a_history_that_is_not_the_witness_s_is_not_cosigned() {
         error,
         Err(SubmitError::NotConsistent { size: 100 })
     ));
+    // Another root at the same size, as version 1.0.0 of the specification answers it.
+    peer.next([
+        Fault::Body(409, "100\n".to_owned()),
+        Fault::Body(409, "100\n".to_owned()),
+    ]);
+    let fork = rewritten(100);
+    assert!(matches!(
+        peer.client().submit(&signed(&fork), prove(&fork)),
+        Err(SubmitError::NotConsistent { size: 100 })
+    ));
     let shorter = peer.client().submit(&signed(&orders(99)), unasked);
     assert!(matches!(
         shorter,
@@ -183,6 +193,39 @@ fn a_history_that_is_not_the_witness_s_is_not_cosigned() {
             submitted: 99
         })
     ));
+}
+
+#[test]
+fn a_witness_that_has_lost_its_state_is_found_out() {
+    let (peer, log) = (Peer::start(), orders(300));
+    let client = peer.client();
+    client.submit(&signed(&orders(100)), unasked).unwrap();
+    peer.state.lock().unwrap().last = None;
+    let error = client.submit(&signed(&log), prove(&log)).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            SubmitError::RolledBack {
+                witness: 0,
+                cosigned: 100
+            }
+        ),
+        "{error}"
+    );
+    assert!(!error.may_pass());
+}
+
+#[test]
+fn one_client_serves_many_logs() {
+    let peer = Peer::start();
+    let client = peer.client();
+    client.submit(&signed(&orders(100)), unasked).unwrap();
+    // The peer knows one log; what it says of another is not held against the first.
+    let other = Log::of_orders("example.com/other", 7);
+    let note = other.signed(&[&key("example.com/other", 2)]);
+    peer.next([Fault::Body(200, cosignature(&note, &cosigner()))]);
+    client.submit(&note, unasked).unwrap();
+    assert_eq!(peer.asked(), [0, 0]);
 }
 
 #[test]

@@ -79,21 +79,27 @@ impl ConsistencyBundle {
                 size: from.size().get(),
             });
         }
-        if let Err(why) =
-            verify_consistency(from.size(), to.size(), from.root(), to.root(), &self.path)
-        {
-            // A path that leads to the new root shows which entries the new tree begins with.
-            let other = prefix_root(from.size(), to.size(), to.root(), &self.path)
-                .is_some_and(|prefix| prefix != *from.root());
-            return Err(match other {
-                true => Error::Fork {
-                    origin: from.origin().to_owned(),
-                    size: from.size().get(),
-                },
-                false => Error::Consistency(why),
-            });
-        }
+        verify_consistency(from.size(), to.size(), from.root(), to.root(), &self.path)
+            .map_err(Error::Consistency)?;
         Ok(ProvenGrowth { old, new })
+    }
+
+    /// [`Error::Fork`] if this convicts the log of two histories: it has signed two roots of one size, or the path leads to
+    /// the new root and shows that the new tree begins with other entries than the old one had. A path that leads nowhere
+    /// convicts nobody, since anyone can write it; and where the old size is a power of two, no path shows that.
+    pub fn fork(&self, policy: &Policy) -> Option<Error> {
+        let old = policy.verify_log(&self.old).ok()?.checkpoint;
+        let new = policy.verify_log(&self.new).ok()?.checkpoint;
+        let (size, root) = (old.size(), old.root());
+        let shown = match size == new.size() {
+            true => Some(*new.root()),
+            false => prefix_root(size, new.size(), new.root(), &self.path),
+        };
+        let convicts = old.origin() == new.origin() && shown.is_some_and(|shown| shown != *root);
+        convicts.then(|| Error::Fork {
+            origin: old.origin().to_owned(),
+            size: size.get(),
+        })
     }
 
     fn wire(&self) -> Wire {

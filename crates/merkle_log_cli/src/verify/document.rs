@@ -102,6 +102,10 @@ fn consistency(bytes: &[u8], trust: &Trust) -> Result<ProvenGrowth, Finding> {
         Some(b'{') => ConsistencyBundle::from_json(bytes)?,
         _ => ConsistencyBundle::from_cbor(bytes)?,
     };
+    // A fork convicts the log also where nobody has cosigned the other half.
+    if let Some(fork) = bundle.fork(&trust.policy) {
+        return Err(fork.into());
+    }
     let proven = bundle.verify(&trust.policy)?;
     if let Some(since) = &trust.since {
         let ends = [&proven.old, &proven.new];

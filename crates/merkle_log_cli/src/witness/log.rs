@@ -165,8 +165,14 @@ impl Log {
         admitted: SignedNote,
         key: &SigningKey,
     ) -> Result<Signature, Failure> {
-        // A later cosignature never has an earlier time, whatever the clock says.
-        let time = now().max(last.as_ref().map_or(0, |last| time_of(last, key)));
+        // A later cosignature never has an earlier time, and none has a time that the clock does not show.
+        let (time, before) = (now(), last.as_ref().map_or(0, |last| time_of(last, key)));
+        if time < before {
+            return Err(Failure::Said(format!(
+                "the clock is {} s behind the last cosignature",
+                before - time
+            )));
+        }
         let mut note = admitted;
         note.sign(key, time)?;
         let signature = own(&note, key).cloned();
