@@ -80,7 +80,10 @@ fn rows_at(
         let size = then?.size(session, &log)?;
         TableAt::start(session, log, relation, size)
     })?;
-    let rows = paged(move |session| at.page(session));
+    let rows = paged(move |session| match &mut at {
+        Some(at) => at.page(session),
+        None => Ok(Vec::new()),
+    });
     Ok(TableIterator::new(rows.map(|row: Row| {
         (row.leaf_index, row.key, row.row.map(Jsonb))
     })))

@@ -1,10 +1,9 @@
 //! What happened to the rows of a table between two sizes of a log, in the order of the log.
 
-use super::{TableSources, Version, version_of};
+use super::{Recorded, TableSources, Version, version_of};
 use crate::capture::trigger::truncation_key;
 use crate::catalog::logs::Log;
-use crate::catalog::sources::{OF_LOG, Source};
-use crate::catalog::versions;
+use crate::catalog::sources::OF_LOG;
 use crate::error::Error;
 use crate::session::Session;
 use crate::store::entries::{self, Entry};
@@ -26,7 +25,7 @@ pub struct Change {
 
 pub struct Changes {
     log: Log,
-    sources: Vec<(Source, Vec<versions::Version>)>,
+    sources: Vec<Recorded>,
     next: i64,
     end: i64,
 }
@@ -76,12 +75,10 @@ impl Changes {
 
     /// The place of the source that an entry is about.
     fn source_of(&self, entry: &Entry) -> Option<usize> {
-        self.sources
-            .iter()
-            .position(|(source, _)| match entry.source_id {
-                OF_LOG => entry.key == truncation_key(source.id),
-                id => id == source.id,
-            })
+        self.sources.iter().position(|of| match entry.source_id {
+            OF_LOG => entry.key == truncation_key(of.source.id),
+            id => id == of.source.id,
+        })
     }
 
     fn read(
@@ -102,14 +99,13 @@ impl Changes {
         })?;
         let mut annexes = leaves::annexes(session, &self.log, from, to);
         let change = |(entry, place): (Entry, usize)| {
-            let (source, versions) = &self.sources[place];
             let index = entry.leaf_index;
             let (annex, leaf) = (
                 annexes.remove(&index).unwrap_or_default(),
                 kept.remove(&index),
             );
             Change {
-                version: version_of(&self.log, index, leaf, &annex, source, versions),
+                version: version_of(&self.log, index, leaf, &annex, &self.sources[place]),
                 key: (entry.source_id != OF_LOG).then_some(entry.key),
             }
         };

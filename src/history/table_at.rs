@@ -1,7 +1,7 @@
 //! The rows of a table as a log had them at one of its sizes, from what it keeps of its entries.
 
 use super::latest::Latest;
-use super::{TableSources, row_json};
+use super::{Recorded, TableSources, row_json};
 use crate::capture::partitions::Partitions;
 use crate::capture::row_key;
 use crate::capture::shape::Shape;
@@ -32,87 +32,58 @@ pub struct Row {
 
 pub struct TableAt {
     log: Log,
-    /// `None`: the table was no source then.
-    latest: Option<Latest>,
+    source: Recorded,
+    latest: Latest,
     partitions: Option<Partitions>,
     /// Entries that were found and are not read yet.
     found: Vec<Entry>,
 }
 
 impl TableAt {
+    /// `None` if the table was no source of the log when it had `size` entries.
+    ///
     /// # Errors
-    /// If the table is no source of the log, if the caller may not read it, or if all entries up to `size` were pruned.
+    /// If the table never was one, if the caller may not read it, or if all entries up to `size` were pruned.
     pub fn start(
         session: &Session,
         log: Log,
         relation: pg_sys::Oid,
         size: i64,
-    ) -> Result<TableAt, Error> {
+    ) -> Result<Option<TableAt>, Error> {
         let TableSources { sources, .. } = TableSources::of_table(session, &log, relation)?;
-        let source = sources
-            .into_iter()
-            .rev()
-            .find(|(_, versions)| versions.first().is_some_and(|v| v.from_leaf_index <= size))
-            .map(|(source, _)| source);
-        let mut at = TableAt {
-            log,
-            latest: None,
-            partitions: None,
-            found: Vec::new(),
+        let had_begun = |of: &Recorded| {
+            let first = of.versions.first();
+            first.is_some_and(|v| v.from_leaf_index <= size)
         };
-        if let Some(source) = source.filter(|_| size > 0) {
-            at.open(session, &source, size)?;
-        }
-        Ok(at)
-    }
-
-    fn open(&mut self, session: &Session, source: &Source, size: i64) -> Result<(), Error> {
-        let truncations = key_index::find(
-            session,
-            Snapshot::Statement,
-            &self.log,
-            OF_LOG,
-            &[truncation_key(source.id)],
-        );
+        let Some(source) = sources.into_iter().rfind(had_begun).filter(|_| size > 0) else {
+            return Ok(None);
+        };
+        let key = truncation_key(source.source.id);
+        let truncations = key_index::find(session, Snapshot::Statement, &log, OF_LOG, &[key]);
         let before = truncations.into_iter().map(|(_, index)| index);
         let truncated = before.filter(|index| *index < size).max();
         let first = truncated.map_or(0, |index| index + 1);
-        self.check_not_pruned(source, first, size)?;
-        let shape = Shape::load(session, &self.log, source)?;
-        self.partitions = Partitions::that_left_by(session, &shape, size);
-        let entries = first.max(self.log.pruned_to)..size;
+        check_not_pruned(&log, &source.source, first, size)?;
+        let shape = Shape::load(session, &log, &source.source)?;
+        let partitions = Partitions::that_left_by(session, &shape, size);
+        let entries = first.max(log.pruned_to)..size;
         let memory = server::maintenance_memory();
-        self.latest = Some(Latest::new(self.log.clone(), shape, entries, memory));
-        Ok(())
-    }
-
-    fn check_not_pruned(&self, source: &Source, first: i64, size: i64) -> Result<(), Error> {
-        let (log, pruned_to) = (self.log.name.clone(), self.log.pruned_to);
-        if size <= pruned_to {
-            let index = size - 1;
-            return Err(Error::Pruned {
-                log,
-                index,
-                pruned_to,
-            });
-        }
-        if first < pruned_to {
-            pgrx::warning!(
-                "entries of log \"{log}\" before {pruned_to} were pruned: rows of table \"{}\" that have no later entry are not shown",
-                source.name
-            );
-        }
-        Ok(())
+        Ok(Some(TableAt {
+            latest: Latest::new(log.clone(), shape, entries, memory),
+            log,
+            source,
+            partitions,
+            found: Vec::new(),
+        }))
     }
 
     /// Some more of the rows; none when all have been read.
     pub fn page(&mut self, session: &Session) -> Result<Vec<Row>, Error> {
         loop {
             if self.found.is_empty() {
-                let latest = self.latest.as_mut();
-                match latest.map(|latest| latest.page(session)).transpose()? {
-                    Some(Some(found)) => self.found = self.without_detached(found),
-                    _ => return Ok(Vec::new()),
+                match self.latest.page(session)? {
+                    Some(found) => self.found = self.without_detached(found),
+                    None => return Ok(Vec::new()),
                 }
             }
             let (Some(first), Some(last)) = (self.found.first(), self.found.last()) else {
@@ -131,10 +102,10 @@ impl TableAt {
 
     /// Without the rows that left the table with a partition.
     fn without_detached(&self, mut found: Vec<Entry>) -> Vec<Entry> {
-        let (Some(partitions), Some(latest)) = (&self.partitions, &self.latest) else {
+        let Some(partitions) = &self.partitions else {
             return found;
         };
-        let shape = latest.shape();
+        let shape = self.latest.shape();
         let parts = |e: &Entry| Some((e.leaf_index, row_key::parts(shape, &e.key).ok()?));
         let keys: Vec<(i64, Vec<String>)> = found.iter().filter_map(parts).collect();
         let left = partitions.left_with(shape, &keys);
@@ -151,9 +122,6 @@ impl TableAt {
         from: i64,
         to: i64,
     ) -> Result<Vec<Row>, Error> {
-        let Some(shape) = self.latest.as_ref().map(Latest::shape) else {
-            return Ok(Vec::new());
-        };
         let wanted = |index| {
             entries
                 .binary_search_by_key(&index, |e| e.leaf_index)
@@ -162,8 +130,7 @@ impl TableAt {
         let mut kept: HashMap<i64, Option<Option<String>>> = HashMap::with_capacity(entries.len());
         leaves::each_in_full(session, &self.log, from, to, wanted, |index, leaf| {
             let is_there = !matches!(leaf.kind, Kind::Delete | Kind::Truncate);
-            let columns = &shape.version_of(index).columns;
-            let row = is_there.then(|| row_json(&self.log, index, &leaf, columns));
+            let row = is_there.then(|| row_json(&self.log, index, &leaf, &self.source));
             kept.insert(index, row);
         })?;
         let annexes = match kept.len() == entries.len() {
@@ -177,9 +144,9 @@ impl TableAt {
                 None => {
                     let annex = annexes.get(&entry.leaf_index).cloned().unwrap_or_default();
                     let is_there = annex.kind() != Some(Kind::Delete);
-                    let was_redacted = shape.source.salted && annex.salt.is_none();
+                    let was_redacted = self.source.source.salted && annex.salt.is_none();
                     if is_there && !was_redacted {
-                        return Err(self.not_kept(shape));
+                        return Err(self.not_kept());
                     }
                     is_there.then_some(None)
                 }
@@ -195,10 +162,30 @@ impl TableAt {
         Ok(rows)
     }
 
-    fn not_kept(&self, shape: &Shape) -> Error {
+    fn not_kept(&self) -> Error {
         Error::NoHistory {
             log: self.log.name.clone(),
-            table: shape.source.name.clone(),
+            table: self.source.source.name.clone(),
         }
     }
+}
+
+/// That the log still has the entries `first .. size`; of those that are missing, a warning.
+fn check_not_pruned(log: &Log, source: &Source, first: i64, size: i64) -> Result<(), Error> {
+    let pruned_to = log.pruned_to;
+    if size <= pruned_to {
+        return Err(Error::Pruned {
+            log: log.name.clone(),
+            index: size - 1,
+            pruned_to,
+        });
+    }
+    if first < pruned_to {
+        pgrx::warning!(
+            "entries of log \"{}\" before {pruned_to} were pruned: rows of table \"{}\" that have no later entry are not shown",
+            log.name,
+            source.name
+        );
+    }
+    Ok(())
 }
