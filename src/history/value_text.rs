@@ -8,7 +8,8 @@ use leaf_format::Cbor;
 pub fn is_text(of: &Decoder) -> bool {
     matches!(
         of,
-        Decoder::Money
+        Decoder::Oid
+            | Decoder::Money
             | Decoder::Date
             | Decoder::Timestamp
             | Decoder::TimestampTz
@@ -20,11 +21,13 @@ pub fn is_text(of: &Decoder) -> bool {
     )
 }
 
-/// The text of a value of such a type, in JSON: there, `T` stands between date and time.
+/// The text of a value of such a type, in JSON: there, `T` stands between date and time, and an offset has minutes. Values
+/// are shown in UTC.
 pub fn as_in_json(value: &Cbor, of: &Decoder) -> String {
     let text = of_type(value, of);
     match of {
-        Decoder::Timestamp | Decoder::TimestampTz => text.replacen(' ', "T", 1),
+        Decoder::Timestamp => text.replacen(' ', "T", 1),
+        Decoder::TimestampTz => text.replacen(' ', "T", 1).replace("+00", "+00:00"),
         _ => text,
     }
 }
