@@ -142,21 +142,24 @@ pub fn sign(session: &Session, name: &str) -> Result<String, Error> {
         key,
     } = *due;
     let memory = Memory::lock(&log.name, &origin)?;
-    check_memory(session, &log, &head, &memory, &origin)?;
+    let remembered = check_memory(session, &log, &head, &memory, &origin)?;
+    // The key was replaced: the same checkpoint is signed by the new one as well.
     let again = last
         .as_ref()
         .filter(|last| last.tree_size == head.tree_size);
+    let before = match again {
+        None => last.as_ref().map(|last| last.known(&log)).transpose()?,
+        Some(_) => None,
+    };
+    let signed = remembered.or(before).map(|k| (k.tree_size, k.root));
+    recompute::check(session, &log, &head, signed)?;
+    let size = tree_size(&log, head.tree_size)?;
+    let checkpoint = Checkpoint::new(&origin, size, head.root).map_err(|e| note_error(&e))?;
+    let text = checkpoint.to_string();
     let mut note = match again {
-        // The key was replaced: the same checkpoint is signed by the new one as well.
-        Some(last) => last.note.parse().map_err(|e| note_error(&e))?,
+        Some(last) => signed_note(&log, last, &text)?,
         None => {
-            let signed = last.as_ref().map(|last| last.known(&log)).transpose()?;
-            recompute::check(session, &log, &head, signed.map(|k| (k.tree_size, k.root)))?;
             remember_origin(session, &log, &origin)?;
-            let size = tree_size(&log, head.tree_size)?;
-            let checkpoint =
-                Checkpoint::new(&origin, size, head.root).map_err(|e| note_error(&e))?;
-            let text = checkpoint.to_string();
             let row = Stored {
                 tree_size: head.tree_size,
                 root: head.root.as_bytes().to_vec(),
@@ -179,32 +182,49 @@ pub fn sign(session: &Session, name: &str) -> Result<String, Error> {
     Ok(note.to_string())
 }
 
-/// That the log contains what this server has signed under the origin, whichever of its databases it was.
+/// The stored note of a checkpoint, which must say `text`: a signature is never put under what stands in a table.
+fn signed_note(log: &Log, stored: &Stored, text: &str) -> Result<SignedNote, Error> {
+    let note = stored.note.parse::<SignedNote>();
+    note.ok()
+        .filter(|note| note.text() == text)
+        .ok_or_else(|| Error::Damaged {
+            log: log.name.clone(),
+            problem: format!(
+                "the note of the checkpoint of size {} does not say what the log is",
+                stored.tree_size
+            ),
+        })
+}
+
+/// That the log contains what this server has signed under the origin, whichever of its databases it was; what that is.
 fn check_memory(
     session: &Session,
     log: &Log,
     head: &Head,
     memory: &Memory,
     origin: &str,
-) -> Result<(), Error> {
+) -> Result<Option<Accepted>, Error> {
     let Some(newest) = memory.newest()? else {
-        return Ok(());
+        return Ok(None);
     };
     let known = Accepted {
         tree_size: newest.checkpoint.size().get() as i64,
         root: *newest.checkpoint.root(),
     };
-    contains(session, log, head, &known).map_err(|error| match error {
-        Error::Checkpoint(CheckpointError::LostTail { .. } | CheckpointError::Rewritten { .. }) => {
-            Error::Checkpoint(CheckpointError::SignedElsewhere {
+    let contained = contains(session, log, head, &known);
+    contained
+        .map(|()| Some(known))
+        .map_err(|error| match error {
+            Error::Checkpoint(
+                CheckpointError::LostTail { .. } | CheckpointError::Rewritten { .. },
+            ) => Error::Checkpoint(CheckpointError::SignedElsewhere {
                 log: log.name.clone(),
                 origin: origin.to_owned(),
                 database: newest.database,
-                size: known.tree_size,
-            })
-        }
-        error => error,
-    })
+                size: newest.checkpoint.size().get() as i64,
+            }),
+            error => error,
+        })
 }
 
 fn lock(session: &Session, log: &Log) -> Result<(), Error> {

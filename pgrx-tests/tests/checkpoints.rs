@@ -552,6 +552,55 @@ fn a_new_key_signs_the_newest_checkpoint_as_well() {
 }
 
 #[test]
+fn a_signature_is_never_put_under_what_stands_in_a_table() {
+    let cluster = signing("");
+    let mut c = cluster.client("postgres");
+    log(&mut c);
+    grow(&mut c, 10);
+    let (note, _) = checkpoint(&mut c);
+    let mut lines = note.splitn(4, '\n');
+    let [origin, size, root, rest] = std::array::from_fn(|_| lines.next().unwrap());
+    let other_root = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let set = |c: &mut Client, text: &str| {
+        c.execute(
+            "UPDATE merkle_checkpoint SET note = $1 WHERE log_id = 1",
+            &[&text],
+        )
+        .unwrap();
+    };
+    for forged in [
+        format!("{origin}\n{size}\n{other_root}\n{rest}"),
+        format!("{origin}\n9\n{root}\n{rest}"),
+        format!("{origin}/other\n{size}\n{root}\n{rest}"),
+        "nothing".to_owned(),
+    ] {
+        set(&mut c, &forged);
+        let said = refusal(&mut c);
+        assert!(said.contains("does not say what the log is"), "{said}");
+    }
+    // With a tree head and a checkpoint that no batch and no key has made.
+    set(&mut c, &note);
+    run(
+        &mut c,
+        &format!(
+            "INSERT INTO merkle_tree_head (log_id, tree_size, root_hash) VALUES (1, 12, sha256('x'));
+             INSERT INTO merkle_checkpoint (log_id, tree_size, root_hash, origin, note, verifier_key)
+             SELECT 1, 12, sha256('x'), '{origin}', E'{origin}\\n12\\n' || encode(sha256('x'), 'base64') || E'\\n\\n{}', 'none'",
+            rest.trim_start()
+        ),
+    );
+    refusal(&mut c);
+    run(
+        &mut c,
+        "DELETE FROM merkle_tree_head WHERE tree_size = 12 AND log_id = 1; DELETE FROM merkle_checkpoint WHERE tree_size = 12",
+    );
+    assert_eq!(checkpoint(&mut c).0, note);
+    grow(&mut c, 5);
+    let (next, _) = checkpoint(&mut c);
+    all_are_of_one_history(&mut c, &[note, next]);
+}
+
+#[test]
 fn what_is_known_outside_is_remembered_when_the_log_is_gone() {
     let cluster = signing("");
     let mut c = cluster.client("postgres");

@@ -111,8 +111,24 @@ impl Memory {
     /// Takes the place of what was on file, durably.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If it is of another origin, does not follow what was on file, or cannot be written.
     pub fn replace(&self, database: String, note: &SignedNote) -> Result<(), Error> {
+        let follows = |checkpoint: Checkpoint| {
+            let follows = self.newest()?.is_none_or(
+                |Newest {
+                     checkpoint: known, ..
+                 }| {
+                    known.size() < checkpoint.size()
+                        || (known.size(), known.root()) == (checkpoint.size(), checkpoint.root())
+                },
+            );
+            Ok::<bool, Error>(follows && checkpoint.origin() == self.origin)
+        };
+        let checkpoint = note.text().parse().ok();
+        if !checkpoint.map(follows).transpose()?.unwrap_or(false) {
+            let problem = "what is to be signed does not follow it";
+            return Err(error(&self.origin, &self.path, &problem));
+        }
         let note = note.to_string();
         let bytes = serde_json::to_vec(&OnFile { database, note }).expect("texts are JSON");
         self.write(&bytes)
