@@ -47,7 +47,12 @@ pub fn newest(session: &Session, name: &str) -> Result<String, Error> {
         return Err(uncommitted(&log));
     }
     match examine(session, &log)? {
-        Examined::Signed(note) => Ok(note),
+        Examined::Signed(note) => {
+            if let Some(stored) = checkpoints::latest(session, Snapshot::Fresh, &log) {
+                remember(&stored)?;
+            }
+            Ok(note)
+        }
         Examined::Due(_) => signer::sign(name),
     }
 }
@@ -147,10 +152,11 @@ pub fn sign(session: &Session, name: &str) -> Result<String, Error> {
     let again = last
         .as_ref()
         .filter(|last| last.tree_size == head.tree_size);
-    let before = match again {
-        None => last.as_ref().map(|last| last.known(&log)).transpose()?,
-        Some(_) => None,
-    };
+    // A row that the key has not signed vouches for nothing.
+    let before = last
+        .as_ref()
+        .filter(|last| last.tree_size < head.tree_size && last.is_signed_by(&key.verifier_key()));
+    let before = before.map(|last| last.known(&log)).transpose()?;
     let signed = remembered.or(before).map(|k| (k.tree_size, k.root));
     recompute::check(session, &log, &head, signed)?;
     let size = tree_size(&log, head.tree_size)?;
@@ -196,7 +202,8 @@ fn signed_note(log: &Log, stored: &Stored, text: &str) -> Result<SignedNote, Err
         })
 }
 
-/// That the log contains what this server has signed under the origin, whichever of its databases it was; what that is.
+/// That the log contains what is known to be signed under the origin, whichever of this server's databases did it; the
+/// largest of it.
 fn check_memory(
     session: &Session,
     log: &Log,
@@ -204,27 +211,75 @@ fn check_memory(
     memory: &Memory,
     origin: &str,
 ) -> Result<Option<Accepted>, Error> {
-    let Some(newest) = memory.newest()? else {
+    let Some(known) = memory.known()? else {
         return Ok(None);
     };
-    let known = Accepted {
-        tree_size: newest.checkpoint.size().get() as i64,
-        root: *newest.checkpoint.root(),
-    };
-    let contained = contains(session, log, head, &known);
-    contained
-        .map(|()| Some(known))
-        .map_err(|error| match error {
+    let mut largest: Option<Accepted> = None;
+    for checkpoint in &known.checkpoints {
+        let known_here = accepted(checkpoint);
+        contains(session, log, head, &known_here).map_err(|error| match error {
             Error::Checkpoint(
                 CheckpointError::LostTail { .. } | CheckpointError::Rewritten { .. },
             ) => Error::Checkpoint(CheckpointError::SignedElsewhere {
                 log: log.name.clone(),
                 origin: origin.to_owned(),
-                database: newest.database,
-                size: newest.checkpoint.size().get() as i64,
+                database: known.database.clone(),
+                size: checkpoint.size().get() as i64,
             }),
             error => error,
-        })
+        })?;
+        if largest
+            .as_ref()
+            .is_none_or(|l| l.tree_size < known_here.tree_size)
+        {
+            largest = Some(known_here);
+        }
+    }
+    Ok(largest)
+}
+
+fn accepted(checkpoint: &Checkpoint) -> Accepted {
+    Accepted {
+        tree_size: checkpoint.size().get() as i64,
+        root: *checkpoint.root(),
+    }
+}
+
+/// Puts on file what is on record as signed, of every origin the newest, in case that this server did not sign it: it
+/// took over from another, or a database of another was restored into it.
+///
+/// # Errors
+/// If a file is damaged, or cannot be written.
+pub fn remember_all(session: &Session) -> Result<(), Error> {
+    checkpoints::newest_of_origins(session)
+        .iter()
+        .try_for_each(remember)
+}
+
+/// As `remember_all`, of one checkpoint; nothing, if its row does not hold a signed note of it.
+fn remember(stored: &Stored) -> Result<(), Error> {
+    let (Ok(note), Ok(key)) = (
+        stored.note.parse::<SignedNote>(),
+        stored.verifier_key.parse::<VerifierKey>(),
+    ) else {
+        return Ok(());
+    };
+    let is_of_row = note.text().parse::<Checkpoint>().is_ok_and(|checkpoint| {
+        let size = checkpoint.size().get() as i64;
+        (checkpoint.origin(), size) == (stored.origin.as_str(), stored.tree_size)
+    });
+    if !is_of_row || !stored.is_signed_by(&key) {
+        return Ok(());
+    }
+    let memory = Memory::lock(&stored.origin, &stored.origin)?;
+    let known = memory
+        .known()?
+        .map_or(Vec::new(), |known| known.checkpoints);
+    let is_new = |known: &Checkpoint| (known.size().get() as i64) < stored.tree_size;
+    match known.iter().all(is_new) {
+        true => memory.add(server::database_name(), &note),
+        false => Ok(()),
+    }
 }
 
 fn lock(session: &Session, log: &Log) -> Result<(), Error> {
@@ -397,24 +452,27 @@ pub fn accept(session: &Session, text: &str) -> Result<Standing, Error> {
     let keys = known_keys(session, &log, checkpoint.origin());
     note.verify(&keys).map_err(|e| note_error(&e))?;
     lock(session, &log)?;
-    let accepted = Accepted {
-        tree_size: checkpoint.size().get() as i64,
-        root: *checkpoint.root(),
-    };
+    let wanted = accepted(&checkpoint);
     let head = heads::latest(session, Snapshot::Fresh, &log)?;
-    let standing = match contains(session, &log, &head, &accepted) {
+    let standing = match contains(session, &log, &head, &wanted) {
         Ok(()) => Standing::Contained,
         Err(Error::Checkpoint(CheckpointError::LostTail { .. })) => Standing::LostTail,
         Err(Error::Checkpoint(CheckpointError::Rewritten { .. })) => Standing::Rewritten,
         // Of a size that was no head here, the tree is known no more.
-        Err(_) if accepted.tree_size < log.pruned_to => return Ok(Standing::Pruned),
+        Err(_) if wanted.tree_size < log.pruned_to => return Ok(Standing::Pruned),
         Err(error) => return Err(error),
     };
-    checkpoints::accept(session, &log, &accepted, text);
+    checkpoints::accept(session, &log, &wanted, text);
     let memory = Memory::lock(&log.name, checkpoint.origin())?;
-    let newest = memory.newest()?;
-    if newest.is_none_or(|newest| newest.checkpoint.size() < checkpoint.size()) {
-        memory.replace(server::database_name(), &note)?;
+    let known = memory
+        .known()?
+        .map_or(Vec::new(), |known| known.checkpoints);
+    let goes_on = |known: &Checkpoint| {
+        known.size() < checkpoint.size() && contains(session, &log, &head, &accepted(known)).is_ok()
+    };
+    match standing == Standing::Contained && known.iter().all(goes_on) {
+        true => memory.replace(server::database_name(), &note)?,
+        false => memory.add(server::database_name(), &note)?,
     }
     Ok(standing)
 }
