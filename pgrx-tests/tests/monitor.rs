@@ -16,7 +16,7 @@ fn configuration(directory: &Path, settings: &str, logs: &str) -> String {
     let told = directory.join("told");
     format!(
         "state = '{}'\ninterval_seconds = 1\n{settings}\n{logs}
-         [[tell]]\nname = 'file'\ncommand = ['sh', '-c', '''printf "%s\\n" "$(cat)" >> {told}''']\n",
+         [[tell]]\nname = 'file'\ncommand = ['sh', '-c', '''printf \"%s\\\\n\" \"$(cat)\" >> {told}''']\n",
         directory.join("state").display(),
         told = told.display()
     )

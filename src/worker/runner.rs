@@ -63,6 +63,7 @@ pub extern "C-unwind" fn merkle_log_worker_main(database: pg_sys::Datum) {
         last_ended: Instant::now(),
         queue: None,
         vacuumed: None,
+        remembers: false,
     };
     while let Some(pause) = runner.round() {
         worker::report(None);
@@ -91,6 +92,8 @@ struct Runner {
     /// The queue's table and its size.
     queue: Option<(pg_sys::Oid, i64)>,
     vacuumed: Option<Instant>,
+    /// What is on record as signed was put on file.
+    remembers: bool,
 }
 
 /// When a log is due, and how it went so far.
@@ -142,6 +145,9 @@ impl Runner {
             return next.map(|at| (at - now).min(TICK));
         }
         let logs = self.schedule()?;
+        if !std::mem::replace(&mut self.remembers, true) {
+            remember_signed();
+        }
         let mut behind = false;
         let began = Instant::now();
         for log in &logs {
@@ -404,6 +410,18 @@ fn run_batch(log: &Scheduled, fence: &mut Option<Fence>, busy: bool) -> Result<R
             Err(report) => Error::raise_report(report),
         }
     })
+}
+
+/// A server that took over has not signed itself what it has on record.
+fn remember_signed() {
+    let remembered = worker::transaction(|| {
+        if let Err(report) = Session::enter(checkpoint::remember_all) {
+            Error::raise_report(report);
+        }
+    });
+    if let Err(failure) = remembered {
+        pgrx::log!("merkle_log: {}", failure.message);
+    }
 }
 
 /// Signs a checkpoint of what is new.

@@ -24,7 +24,7 @@ pub struct Directory {
 
 pub fn verify(directory: &Path, trust: &Trust) -> Result<Report, Finding> {
     let path = directory.join("checkpoint");
-    let note = std::fs::read(&path).map_err(Finding::unreadable(&path))?;
+    let note = read(&path).map_err(Finding::unreadable(&path))?;
     let checkpoint = trust.policy.verify(&SignedNote::from_bytes(&note)?)?;
     let tree = Tree {
         transport: &client::Directory::new(directory),
@@ -64,5 +64,13 @@ fn contains(checkpoint: &Checkpoint, since: Option<&Checkpoint>) -> Result<(), F
             checkpoint.size()
         ))),
         _ => Ok(()),
+    }
+}
+
+/// A file of the directory. What is none, such as a pipe, might be read for ever.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    match std::fs::metadata(path)?.is_file() {
+        true => std::fs::read(path),
+        false => Err(std::io::Error::other("is no file")),
     }
 }
