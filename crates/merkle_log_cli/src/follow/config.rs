@@ -44,6 +44,9 @@ pub struct LogConfig {
     pub all_entries: bool,
 }
 
+/// How a log's files are reached, and its database if that can be asked.
+type Way = (Box<dyn Transport>, Option<Arc<SqlLog>>);
+
 impl LogConfig {
     fn default_timeout() -> u64 {
         30
@@ -73,10 +76,7 @@ impl LogConfig {
         })
     }
 
-    fn transport(
-        &self,
-        runtime: &Handle,
-    ) -> Result<(Box<dyn Transport>, Option<Arc<SqlLog>>), Failure> {
+    fn transport(&self, runtime: &Handle) -> Result<Way, Failure> {
         let timeout = Duration::from_secs(self.timeout_seconds.max(1));
         match (&self.url, &self.tiles, &self.database) {
             (Some(url), None, None) => Ok((Box::new(Http::with_timeout(url, timeout)), None)),
