@@ -412,7 +412,12 @@ fn a_hub_goes_on_by_itself_when_a_database_is_back() {
         cluster.stop();
         running.until_status("/health", 503);
         let health = running.get("/health").json();
-        assert!(health.to_string().contains("could not tell"), "{health}");
+        // Which of the two threads has seen it first does not matter.
+        let said = health.to_string();
+        assert!(
+            said.contains("could not tell") || said.contains("error connecting"),
+            "{said}"
+        );
         cluster.restart();
         running.until_status("/health", 200);
     }
