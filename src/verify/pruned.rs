@@ -2,7 +2,8 @@
 
 use super::finding::{Finding, Kind};
 use super::tiles::{stored_tile, tile_mismatch};
-use super::{Stage, Verification};
+use super::Verification;
+use super::stages::Stage;
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
