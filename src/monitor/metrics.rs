@@ -18,6 +18,8 @@ struct Metric {
     values: Vec<(Labels, f64)>,
 }
 
+const FINDINGS: &str = "merkle_log_findings";
+
 type Labels = Vec<(&'static str, String)>;
 
 pub fn text(session: &Session) -> String {
@@ -32,7 +34,9 @@ pub fn text(session: &Session) -> String {
         values: vec![(Labels::new(), failed as f64)],
     });
     let mut text = String::new();
-    for metric in metrics.iter().filter(|m| !m.values.is_empty()) {
+    // Of findings it is said as well that there are none.
+    let is_said = |m: &&Metric| !m.values.is_empty() || m.name == FINDINGS;
+    for metric in metrics.iter().filter(is_said) {
         let Metric {
             name, kind, help, ..
         } = metric;
@@ -101,7 +105,7 @@ fn findings(session: &Session) -> Metric {
         }
     }
     Metric {
-        name: "merkle_log_findings",
+        name: FINDINGS,
         kind: "gauge",
         help: "Findings of continuous verification that are open, by kind.",
         values,
