@@ -1301,7 +1301,8 @@ CREATE TABLE @extschema@.merkle_finding (
     resolved_at     timestamptz,
     acknowledged_at timestamptz,
     acknowledged_by text,
-    reason          text
+    reason          text,
+    is_suspected    boolean     NOT NULL DEFAULT false
 ) USING heap;
 
 -- A finding has one row until a pass does not find it any more.
@@ -1362,7 +1363,8 @@ SELECT l.log_name,
        v.entries AS verified_entries,
        v.rows_read AS verified_rows,
        (SELECT pg_catalog.count(*) FROM @extschema@.merkle_finding f
-         WHERE f.log_id OPERATOR(pg_catalog.=) l.log_id AND f.resolved_at IS NULL AND f.acknowledged_at IS NULL) AS open_findings,
+         WHERE f.log_id OPERATOR(pg_catalog.=) l.log_id AND f.resolved_at IS NULL AND f.acknowledged_at IS NULL
+           AND NOT f.is_suspected) AS open_findings,
        v.left_out AS findings_left_out,
        -- As last_error.
        CASE WHEN o.name IS NOT NULL OR v.problem IS NULL THEN NULL
@@ -1435,6 +1437,7 @@ COMMENT ON COLUMN @extschema@.merkle_verification.problem IS 'Why the pass does 
 COMMENT ON TABLE @extschema@.merkle_finding IS 'What continuous verification has found: open until a later pass does not find it, or somebody acknowledges it.';
 COMMENT ON COLUMN @extschema@.merkle_finding.identity IS 'A hash of what makes it the same finding in the next pass.';
 COMMENT ON COLUMN @extschema@.merkle_finding.found_as IS 'The kind that it had before something else that the pass found told better.';
+COMMENT ON COLUMN @extschema@.merkle_finding.is_suspected IS 'A row of a source whose rows may come late: it is a finding when a pass still sees it after reconcile should have logged it.';
 COMMENT ON COLUMN @extschema@.merkle_finding.pass IS 'The pass that has seen it last.';
 COMMENT ON FUNCTION @extschema@.findings(text) IS 'What continuous verification has found in a log, or in all, when first and last, and who has looked at it; keys and content are shown to those who may read the sources.';
 COMMENT ON FUNCTION @extschema@.acknowledge_finding(bigint, text) IS 'Says that somebody has looked at a finding, which is on record then and alarms no more.';

@@ -358,7 +358,8 @@ CREATE TABLE @extschema@.merkle_finding (
     resolved_at     timestamptz,
     acknowledged_at timestamptz,
     acknowledged_by text,
-    reason          text
+    reason          text,
+    is_suspected    boolean     NOT NULL DEFAULT false
 ) USING heap;
 
 -- A finding has one row until a pass does not find it any more.

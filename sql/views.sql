@@ -53,7 +53,8 @@ SELECT l.log_name,
        v.entries AS verified_entries,
        v.rows_read AS verified_rows,
        (SELECT pg_catalog.count(*) FROM @extschema@.merkle_finding f
-         WHERE f.log_id OPERATOR(pg_catalog.=) l.log_id AND f.resolved_at IS NULL AND f.acknowledged_at IS NULL) AS open_findings,
+         WHERE f.log_id OPERATOR(pg_catalog.=) l.log_id AND f.resolved_at IS NULL AND f.acknowledged_at IS NULL
+           AND NOT f.is_suspected) AS open_findings,
        v.left_out AS findings_left_out,
        -- As last_error.
        CASE WHEN o.name IS NOT NULL OR v.problem IS NULL THEN NULL

@@ -119,6 +119,8 @@ pub struct Finding {
     pub kind: Kind,
     /// The kind that it had before something else that was found told better, where it could be another.
     pub found_as: Option<Kind>,
+    /// It may be so for a while, and is no fault before it has been so for long.
+    pub is_tentative: bool,
     pub source_table: Option<String>,
     pub source_key: Option<String>,
     pub leaf_index: Option<i64>,
@@ -132,6 +134,7 @@ impl Finding {
         Finding {
             kind,
             found_as: None,
+            is_tentative: false,
             source_table: None,
             source_key: None,
             leaf_index,

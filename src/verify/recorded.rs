@@ -1,7 +1,8 @@
 //! `merkle_finding`: what continuous verification has found, seen first and last.
 //!
 //! A finding is open until a later pass does not find it, or somebody acknowledges it. Its row stays: what was changed
-//! back was seen all the same. What comes again is a row of its own.
+//! back was seen all the same. What comes again is a row of its own. A row of a source whose rows may come late is only
+//! suspected to be unlogged until a pass sees it after `reconcile` should have logged it.
 
 use super::acknowledged::hex;
 use super::finding::{Finding, Kind, Of};
@@ -13,6 +14,7 @@ use crate::error::FindingError;
 use crate::pg::spi::Row;
 use crate::pg::xact;
 use crate::session::{Session, WITHHELD};
+use crate::settings;
 use pgrx::datum::TimestampWithTimeZone;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -21,12 +23,16 @@ use std::collections::hash_map::Entry;
 
 /// Findings of a log that are open at a time, at most: further ones are counted.
 const MOST: usize = 1000;
+/// Findings of a log that are resolved, and were not acknowledged, of which the rows are kept.
+const KEPT: i64 = 10_000;
 
 /// A finding that is not resolved.
 struct Known {
     id: i64,
     kind: String,
     open: bool,
+    /// It was suspected, and for long enough.
+    is_confirmed: bool,
 }
 
 /// What became of the findings of a slice.
@@ -60,16 +66,24 @@ pub fn identity(finding: &Finding) -> Vec<u8> {
     hasher.finalize().to_vec()
 }
 
-fn known(session: &Session, log: &Log) -> HashMap<Vec<u8>, Known> {
+fn known(session: &Session, log: &Log, pass: i64) -> HashMap<Vec<u8>, Known> {
     let known = session.fresh(
-        "SELECT f.identity, f.finding_id, f.kind, f.acknowledged_at IS NULL FROM @extschema@.merkle_finding f
+        "SELECT f.identity, f.finding_id, f.kind, f.acknowledged_at IS NULL,
+                f.is_suspected AND f.pass < $2 AND pg_catalog.clock_timestamp()
+                    > f.first_seen + 2 * COALESCE(l.reconcile_interval, $3 * '1 s'::pg_catalog.interval)
+           FROM @extschema@.merkle_finding f JOIN @extschema@.verification_logs l USING (log_id)
           WHERE f.log_id = $1 AND f.resolved_at IS NULL",
-        &[log.id.into()],
+        &[
+            log.id.into(),
+            pass.into(),
+            settings::reconcile_interval().as_secs_f64().into(),
+        ],
         |row| {
             let known = Known {
                 id: row.required(1),
                 kind: row.required(2),
                 open: row.required(3),
+                is_confirmed: row.required(4),
             };
             (row.required::<Vec<u8>>(0), known)
         },
@@ -84,7 +98,7 @@ pub fn record(session: &Session, log: &Log, pass: i64, findings: &[Finding]) -> 
     if faults().next().is_none() {
         return recorded;
     }
-    let mut known = known(session, log);
+    let mut known = known(session, log, pass);
     recorded.open = known.values().filter(|k| k.open).count();
     let mut seen = Vec::new();
     for finding in faults() {
@@ -92,6 +106,10 @@ pub fn record(session: &Session, log: &Log, pass: i64, findings: &[Finding]) -> 
         let identity = identity(finding);
         if let Some(known) = known.get_mut(&identity) {
             seen.push(known.id);
+            if std::mem::take(&mut known.is_confirmed) {
+                confirm(session, known.id);
+                recorded.new.push(finding.kind);
+            }
             // Whoever finds it first may not know yet what it is.
             let is_judged = finding.found_as != Some(finding.kind);
             if is_judged && known.kind != finding.kind.as_str() {
@@ -108,10 +126,13 @@ pub fn record(session: &Session, log: &Log, pass: i64, findings: &[Finding]) -> 
             id: insert(session, log, pass, &identity, finding),
             kind: finding.kind.as_str().to_owned(),
             open: true,
+            is_confirmed: false,
         };
         known.insert(identity, new);
         recorded.open += 1;
-        recorded.new.push(finding.kind);
+        if !finding.is_tentative {
+            recorded.new.push(finding.kind);
+        }
     }
     for id in seen {
         session.execute(
@@ -125,8 +146,8 @@ pub fn record(session: &Session, log: &Log, pass: i64, findings: &[Finding]) -> 
 fn insert(session: &Session, log: &Log, pass: i64, identity: &[u8], finding: &Finding) -> i64 {
     let id = session.fresh_one(
         "INSERT INTO @extschema@.merkle_finding (log_id, identity, kind, found_as, source_table, source_key, leaf_index,
-                                                   expected, actual, detail, pass)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING finding_id",
+                                                   expected, actual, detail, pass, is_suspected)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING finding_id",
         &[
             log.id.into(),
             identity.into(),
@@ -139,10 +160,19 @@ fn insert(session: &Session, log: &Log, pass: i64, identity: &[u8], finding: &Fi
             finding.actual.as_deref().into(),
             finding.detail.as_str().into(),
             pass.into(),
+            finding.is_tentative.into(),
         ],
         |row| row.required(0),
     );
     id.expect("INSERT … RETURNING returns a row")
+}
+
+/// Lets a finding that was suspected be open.
+fn confirm(session: &Session, id: i64) {
+    session.execute(
+        "UPDATE @extschema@.merkle_finding SET is_suspected = false WHERE finding_id = $1",
+        &[id.into()],
+    );
 }
 
 /// Says what a finding has turned out to be.
@@ -180,15 +210,29 @@ pub fn unexplained(session: &Session, log: &Log, pass: i64) -> Vec<Finding> {
     found.into_iter().flatten().collect()
 }
 
-/// What a pass that has read everything did not find any more is resolved; returns how many.
-pub fn resolve(session: &Session, log: &Log, pass: i64) -> usize {
+/// Resolves what a pass that has read everything did not find any more. What was only suspected was no finding.
+pub fn resolve(session: &Session, log: &Log, pass: i64) {
+    let args = [log.id.into(), pass.into()];
+    session.execute(
+        "DELETE FROM @extschema@.merkle_finding
+          WHERE log_id = $1 AND resolved_at IS NULL AND pass < $2 AND is_suspected",
+        &args,
+    );
     let resolved = session.fresh(
         "UPDATE @extschema@.merkle_finding SET resolved_at = pg_catalog.clock_timestamp()
           WHERE log_id = $1 AND resolved_at IS NULL AND pass < $2 RETURNING finding_id",
-        &[log.id.into(), pass.into()],
+        &args,
         |_| (),
     );
-    resolved.len()
+    if !resolved.is_empty() {
+        session.execute(
+            "DELETE FROM @extschema@.merkle_finding WHERE finding_id IN (
+                 SELECT f.finding_id FROM @extschema@.merkle_finding f
+                  WHERE f.log_id = $1 AND f.resolved_at IS NOT NULL AND f.acknowledged_at IS NULL
+                  ORDER BY f.resolved_at DESC, f.finding_id DESC OFFSET $2)",
+            &[log.id.into(), KEPT.into()],
+        );
+    }
 }
 
 /// Tells those who LISTEN on channel `merkle_log_finding`, as `heads::notify` does: kinds and numbers, and no keys.
@@ -238,7 +282,7 @@ pub fn list(session: &Session, log: Option<&Log>) -> Result<Vec<Shown>, Error> {
                 f.kind, f.source_table, f.source_key, f.leaf_index, f.expected, f.actual, f.detail, f.first_seen,
                 f.last_seen, f.resolved_at, f.acknowledged_at, f.acknowledged_by, f.reason
            FROM @extschema@.merkle_finding f JOIN @extschema@.verification_logs l USING (log_id)
-          WHERE $1 IS NULL OR f.log_id = $1
+          WHERE ($1 IS NULL OR f.log_id = $1) AND NOT f.is_suspected
           ORDER BY f.resolved_at IS NOT NULL, f.acknowledged_at IS NOT NULL, f.finding_id DESC",
         &[log.map(|log| log.id).into()],
         |row| {
@@ -294,7 +338,7 @@ pub fn acknowledge(session: &Session, id: i64, reason: &str) -> Result<(), Error
     database::check(session)?;
     let found = session.fresh_one(
         "SELECT f.log_id, f.identity, f.kind, f.leaf_index, f.source_table, f.resolved_at IS NOT NULL, f.acknowledged_by
-           FROM @extschema@.merkle_finding f WHERE f.finding_id = $1 FOR UPDATE",
+           FROM @extschema@.merkle_finding f WHERE f.finding_id = $1 AND NOT f.is_suspected FOR UPDATE",
         &[id.into()],
         |row| {
             let detail = json!({
@@ -340,7 +384,7 @@ pub fn acknowledge(session: &Session, id: i64, reason: &str) -> Result<(), Error
 pub fn open_by_kind(session: &Session, log_id: i32) -> Vec<(String, i64)> {
     session.fresh(
         "SELECT f.kind, pg_catalog.count(*) FROM @extschema@.merkle_finding f
-          WHERE f.log_id = $1 AND f.resolved_at IS NULL AND f.acknowledged_at IS NULL
+          WHERE f.log_id = $1 AND f.resolved_at IS NULL AND f.acknowledged_at IS NULL AND NOT f.is_suspected
           GROUP BY f.kind ORDER BY f.kind",
         &[log_id.into()],
         |row| (row.required(0), row.required(1)),

@@ -129,7 +129,6 @@ impl Verification {
             }
         }
         this.progress.total(size as u64);
-        this.checked.entries = 0;
         this.pass = Some(pass);
         Ok(this)
     }

@@ -110,7 +110,10 @@ impl Verification {
             Stage::Entries if self.has_entries_left() => {
                 let findings = self.entries(session)?;
                 self.batches.note(&findings);
-                self.progress.done(self.checked.entries);
+                self.progress.done(match &self.pass {
+                    Some(_) => self.next as u64,
+                    None => self.checked.entries,
+                });
                 (findings, Stage::Entries)
             }
             Stage::Entries | Stage::Edges => (self.edges_of_all(session)?, self.after_edges()),

@@ -132,6 +132,8 @@ impl Verification {
             return Vec::new();
         };
         let (name, by_trigger) = (source.name.clone(), source.by_trigger());
+        // It was said that its rows may come late: then reconcile has to log them first.
+        let may_come_late = !by_trigger && source.late_accepted;
         if !strays.is_empty() && key_index::is_outdated(session, &self.log, id) {
             // A later pass reads them again.
             if self.pass.is_some() {
@@ -155,6 +157,10 @@ impl Verification {
                     key: row.key,
                 };
                 self.unlogged_row(stray, by_trigger)
+            })
+            .map(|finding| Finding {
+                is_tentative: may_come_late && finding.kind == Kind::Unlogged,
+                ..finding
             })
             .collect()
     }
