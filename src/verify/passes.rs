@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 /// Tables of a log that are kept from being altered before a slice takes its snapshot, at most.
 const HELD: usize = 64;
 
+/// As long as changes are gathered after the first was queued, nobody waits for a slice.
+const UNDISTURBED: Duration = Duration::from_millis(10);
+
 /// What a slice may take.
 pub struct Limits<'a> {
     /// Rows and entries.
@@ -142,9 +145,10 @@ fn read(session: &Session, log: &Log, stored: Stored, limits: &Limits) -> Result
             Some(findings) => found.extend(findings),
             None => break,
         }
+        let took = began.elapsed();
         let is_enough = verification.rows_read() >= limits.rows
-            || began.elapsed() >= limits.time
-            || (limits.is_wanted)();
+            || took >= limits.time
+            || took >= UNDISTURBED && (limits.is_wanted)();
         if is_enough && verification.may_suspend() {
             break;
         }

@@ -39,6 +39,8 @@ pub(super) struct Pass {
     orders: OrderNotes,
     /// Watermarks that were altered, and what they should be.
     watermarks: Vec<(i32, Option<Vec<String>>)>,
+    /// Entries of which it was found what is wrong with them, other than with their rows.
+    explained: Vec<i64>,
 }
 
 /// The tree of the entries that were read.
@@ -64,6 +66,7 @@ pub struct Crossing {
     orders: OrderNotes,
     notes: Notes,
     watermarks: Vec<(i32, Option<Vec<String>>)>,
+    explained: Vec<i64>,
     unread: bool,
     begun_again: Option<i32>,
 }
@@ -109,6 +112,7 @@ impl Verification {
             begun_again: None,
             orders: OrderNotes::default(),
             watermarks: Vec::new(),
+            explained: Vec::new(),
         };
         this.stage = Stage::Configuration;
         match crossing {
@@ -126,6 +130,7 @@ impl Verification {
                 pass.unread = crossing.unread;
                 pass.begun_again = crossing.begun_again;
                 pass.watermarks = crossing.watermarks;
+                pass.explained = crossing.explained;
             }
         }
         this.progress.total(size as u64);
@@ -283,12 +288,22 @@ impl Verification {
 
     /// Lets findings of slices before wait for an explanation.
     pub fn wait_for_explanation(&mut self, findings: Vec<Finding>) {
-        for finding in findings {
+        let explained = self.pass.as_ref().map(|pass| pass.explained.clone());
+        let explained = explained.unwrap_or_default();
+        let is_left = |f: &Finding| f.leaf_index.is_none_or(|at| !explained.contains(&at));
+        for finding in findings.into_iter().filter(is_left) {
             let hash = finding.expected.as_deref().map(Hash::try_from);
             if let Some(Ok(hash)) = hash {
                 self.pending_count += 1;
                 self.pending.entry(hash).or_default().push(finding);
             }
+        }
+    }
+
+    /// Remembers what was explained, for the slices behind this one.
+    pub(super) fn note_explained(&mut self, findings: &[Finding]) {
+        if let Some(pass) = &mut self.pass {
+            pass.explained.extend(findings.iter().filter_map(|f| f.leaf_index));
         }
     }
 
@@ -323,6 +338,7 @@ impl Verification {
             orders,
             notes: self.rows.notes().without_covered(),
             watermarks: pass.watermarks,
+            explained: pass.explained,
             unread: pass.unread,
             begun_again: pass.begun_again,
         }

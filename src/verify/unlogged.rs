@@ -178,6 +178,7 @@ impl Verification {
                 );
             }
             self.batches.note(&explained);
+            self.note_explained(&explained);
             return explained;
         }
         let (kind, detail) = match by_trigger {

@@ -4,6 +4,7 @@
 //! cannot be read is tried again ever more rarely; the others go on.
 
 use crate::error::Error;
+use crate::pg::settings::lock_timeout;
 use crate::pg::subtransaction::Failure;
 use crate::pg::worker;
 use crate::session::Session;
@@ -23,6 +24,8 @@ const FEWEST: i64 = 256;
 const MOST: i64 = 4096;
 /// Between two slices, whatever the rate.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+/// How long a slice waits for a lock that somebody holds on a table or a finding.
+const LOCK_WAIT: Duration = Duration::from_millis(100);
 /// How soon a log that cannot be read is tried again at first; each time doubles it, up to about a minute.
 const RETRY: Duration = Duration::from_secs(1);
 const PATIENCE: u32 = 6;
@@ -137,7 +140,8 @@ impl Verifier {
 
 fn slice(log_id: i32, limits: &Limits) -> Result<Slice, Failure> {
     worker::transaction(|| {
-        let slice = Session::enter(|session| passes::slice(session, log_id, limits));
+        let run = || Session::enter(|session| passes::slice(session, log_id, limits));
+        let slice = lock_timeout(LOCK_WAIT, run);
         slice.unwrap_or_else(|report| Error::raise_report(report))
     })
 }
