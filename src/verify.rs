@@ -44,8 +44,8 @@ use merkle_tree::{EMPTY_ROOT, Frontier, Hash};
 use orders::Orders;
 use parts::Part;
 use rows::Rows;
-use slices::Pass;
 use serde::{Deserialize, Serialize};
+use slices::Pass;
 use stages::Stage;
 use std::collections::HashMap;
 use walk::Stray;
@@ -170,8 +170,7 @@ impl Verification {
         };
         let frontier = stored_frontier(session, &log, next);
         found.extend(frontier.as_ref().err().map(|e| unreadable(&e.to_string())));
-        let mut verification =
-            Verification::new(session, log, record, head, &part, frontier.ok())?;
+        let mut verification = Verification::new(session, log, record, head, &part, frontier.ok())?;
         if part.whole {
             verification.stage = Stage::Configuration;
         }

@@ -4,8 +4,7 @@ use server_tests::*;
 use std::time::{Duration, Instant};
 
 /// A worker that verifies as fast as it can.
-const FAST: &str =
-    "shared_preload_libraries = 'merkle_log'\nmerkle_log.verify_rate = 1000000";
+const FAST: &str = "shared_preload_libraries = 'merkle_log'\nmerkle_log.verify_rate = 1000000";
 
 /// Tables of ours that are tampered with, and put back.
 const OURS: [&str; 9] = [
@@ -89,9 +88,7 @@ fn restore(client: &mut Client, tables: &[&str]) {
     let restored: Vec<String> = tables
         .iter()
         .map(|t| {
-            format!(
-                "DELETE FROM {t}; INSERT INTO {t} OVERRIDING SYSTEM VALUE TABLE saved.{t}"
-            )
+            format!("DELETE FROM {t}; INSERT INTO {t} OVERRIDING SYSTEM VALUE TABLE saved.{t}")
         })
         .collect();
     run(client, &format!("BEGIN; {}; COMMIT", restored.join(";")));
@@ -114,7 +111,13 @@ fn orders(client: &mut Client, rows: u32) {
 
 /// Does what somebody does behind the log's back; what the worker finds by itself is what `verify_log` finds, in two
 /// passes as in one, and is resolved when it was put back.
-fn is_found(client: &mut Client, log: &str, tampering: &str, expected: Option<&[&str]>, tables: &[&str]) {
+fn is_found(
+    client: &mut Client,
+    log: &str,
+    tampering: &str,
+    expected: Option<&[&str]>,
+    tables: &[&str],
+) {
     run(client, &format!("BEGIN; {tampering}; COMMIT"));
     let named = faults(client, log);
     assert!(!named.is_empty(), "{tampering}");
@@ -143,7 +146,9 @@ fn is_found(client: &mut Client, log: &str, tampering: &str, expected: Option<&[
     );
     assert!(one::<bool>(
         client,
-        &format!("SELECT bool_and(resolved_at >= last_seen AND last_seen >= first_seen) FROM findings('{log}')")
+        &format!(
+            "SELECT bool_and(resolved_at >= last_seen AND last_seen >= first_seen) FROM findings('{log}')"
+        )
     ));
 }
 
@@ -271,7 +276,10 @@ fn tiles_of_each_level_are_held_against_the_entries_across_slices() {
     orders(&mut a, 66_100);
     save(&mut a, &["merkle_tile"]);
     for (tampering, expected) in [
-        ("DELETE FROM merkle_tile WHERE level = 2", ["tile_mismatch 0"]),
+        (
+            "DELETE FROM merkle_tile WHERE level = 2",
+            ["tile_mismatch 0"],
+        ),
         (
             "UPDATE merkle_tile SET hashes = set_byte(hashes, 0, get_byte(hashes, 0) # 1) WHERE level = 1 AND tile_index = 1",
             ["tile_mismatch 65536"],
@@ -330,7 +338,10 @@ fn an_acknowledged_finding_alarms_no_more_and_is_on_record() {
     assert_eq!(recorded, format!("postgres {finding} modified"));
     assert_eq!(faults(&mut a, "merkle_log_administration"), [""; 0]);
     // Another change of the same row is another finding.
-    run(&mut a, "UPDATE orders SET note = 'forged again' WHERE id = 42");
+    run(
+        &mut a,
+        "UPDATE orders SET note = 'forged again' WHERE id = 42",
+    );
     pass(&mut a, "audit");
     assert_eq!(
         found(&mut a, "audit", "open"),
@@ -358,7 +369,10 @@ fn listeners_hear_of_new_findings_and_metrics_count_them() {
         use postgres::fallible_iterator::FallibleIterator;
         let mut notifications = listener.notifications();
         let mut heard = notifications.timeout_iter(Duration::from_secs(60));
-        heard.next().unwrap().expect("a notification within a minute")
+        heard
+            .next()
+            .unwrap()
+            .expect("a notification within a minute")
     };
     assert_eq!(
         heard.payload(),
@@ -395,9 +409,8 @@ fn position(client: &mut Client) -> (i64, i64) {
 #[test]
 fn a_pass_goes_on_where_a_killed_server_left_it() {
     for fast_shutdown in [false, true] {
-        let cluster = Cluster::with(
-            "shared_preload_libraries = 'merkle_log'\nmerkle_log.verify_rate = 4000",
-        );
+        let cluster =
+            Cluster::with("shared_preload_libraries = 'merkle_log'\nmerkle_log.verify_rate = 4000");
         let mut a = cluster.client("postgres");
         orders(&mut a, 12_000);
         until(
@@ -429,7 +442,9 @@ fn a_pass_goes_on_where_a_killed_server_left_it() {
         // What lies ahead is found by this pass, and what lies behind by the next.
         let seen: Vec<String> = column(
             &mut a,
-            &format!("SELECT source_key FROM merkle_finding WHERE pass <= {of} OR first_seen < (SELECT started_at FROM merkle_verification v WHERE v.log_id = merkle_finding.log_id) ORDER BY 1"),
+            &format!(
+                "SELECT source_key FROM merkle_finding WHERE pass <= {of} OR first_seen < (SELECT started_at FROM merkle_verification v WHERE v.log_id = merkle_finding.log_id) ORDER BY 1"
+            ),
         );
         assert_eq!(seen, ["11900"]);
         cluster.reload_with("merkle_log.verify_rate = 1000000");

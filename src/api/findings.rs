@@ -2,8 +2,8 @@
 
 use super::history::valid_reason;
 use super::{log_name, required};
-use crate::pg::spi::Snapshot;
 use crate::catalog::logs;
+use crate::pg::spi::Snapshot;
 use crate::session::Session;
 use crate::verify::recorded::{self, Shown};
 use pgrx::datum::TimestampWithTimeZone;

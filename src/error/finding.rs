@@ -24,8 +24,12 @@ impl FindingError {
 
     pub fn hint(&self) -> String {
         match self {
-            FindingError::Missing { .. } => "SELECT * FROM findings() lists them, with their numbers.",
-            _ => "SELECT * FROM findings() WHERE state = 'open' lists those that wait for somebody.",
+            FindingError::Missing { .. } => {
+                "SELECT * FROM findings() lists them, with their numbers."
+            }
+            _ => {
+                "SELECT * FROM findings() WHERE state = 'open' lists those that wait for somebody."
+            }
         }
         .to_owned()
     }

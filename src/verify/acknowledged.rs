@@ -1,7 +1,7 @@
 //! Acknowledged findings against what is on record: who marks a finding himself hides it from nobody.
 
-use super::finding::{Finding, Kind};
 use super::Verification;
+use super::finding::{Finding, Kind};
 use crate::administration::replay::{Acknowledgement, Replay};
 use crate::session::Session;
 

@@ -91,7 +91,10 @@ impl Batches {
         open.extend(self.parts.iter().map(|(size, part)| (part.first, *size)));
         // The head before a batch is a part of it.
         let unsettled = |at: &i64| {
-            *at + 1 >= next || open.iter().any(|(first, end)| (first - 1..*end).contains(at))
+            *at + 1 >= next
+                || open
+                    .iter()
+                    .any(|(first, end)| (first - 1..*end).contains(at))
         };
         self.places.retain(unsettled);
         self.digests.retain(unsettled);

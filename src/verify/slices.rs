@@ -303,7 +303,8 @@ impl Verification {
     /// Remembers what was explained, for the slices behind this one.
     pub(super) fn note_explained(&mut self, findings: &[Finding]) {
         if let Some(pass) = &mut self.pass {
-            pass.explained.extend(findings.iter().filter_map(|f| f.leaf_index));
+            pass.explained
+                .extend(findings.iter().filter_map(|f| f.leaf_index));
         }
     }
 

@@ -121,9 +121,7 @@ impl Verification {
             Stage::Checkpoints { after } => self.checkpoints(session, after)?,
             Stage::HashIndex { run } => self.hash_index(session, run)?,
             Stage::Marks { source, after } => self.marks(session, source, after)?,
-            Stage::Unlogged { source, gap, after } => {
-                self.unlogged(session, source, gap, after)?
-            }
+            Stage::Unlogged { source, gap, after } => self.unlogged(session, source, gap, after)?,
             Stage::Report => {
                 self.report(session);
                 (Vec::new(), Stage::Done)
@@ -212,8 +210,7 @@ impl Verification {
         self.checked.marks += ROWS_OF_RUN;
         let mismatch = hash_index::mismatch(session, &self.log, run, self.head.tree_size)?;
         let finding = mismatch.map(|at| {
-            let detail =
-                "merkle_hash_index does not lead to the entries from here on".to_owned();
+            let detail = "merkle_hash_index does not lead to the entries from here on".to_owned();
             Finding::of_log(Kind::IndexMismatch, Some(at), detail)
         });
         Ok((

@@ -1,8 +1,8 @@
 //! Rows that should have an entry and have none: slipped in behind the watermark; and entries that
 //! cannot be found by their keys.
 
-use super::finding::{Finding, Kind};
 use super::Verification;
+use super::finding::{Finding, Kind};
 use super::stages::Stage;
 use super::walk::{Covered, Stray};
 use crate::capture::gather;

@@ -55,10 +55,12 @@ pub fn overdue(session: &Session, state: &State) -> Check {
         return check("verification", name, true, detail, "");
     };
     let is_late = standing.since > 2.0 * every + GRACE;
-    let problem = standing.problem.map(|why| match logs::by_id(session, state.id) {
-        Some(log) => session.message_for_caller(&log, &why),
-        None => WITHHELD.to_owned(),
-    });
+    let problem = standing
+        .problem
+        .map(|why| match logs::by_id(session, state.id) {
+            Some(log) => session.message_for_caller(&log, &why),
+            None => WITHHELD.to_owned(),
+        });
     let detail = match &problem {
         Some(why) => format!("{last}; it does not go on: {why}"),
         None => last,
@@ -66,14 +68,23 @@ pub fn overdue(session: &Session, state: &State) -> Check {
     let mend = format!(
         "the background worker verifies while merkle_log.verify_rate is not 0, as many rows a second: raise it where the log is too large for its verify_interval; where verify_log({quoted}) is run otherwise, SELECT alter_log({quoted}, verify_interval => '0')"
     );
-    check("verification", name, !is_late && problem.is_none(), detail, mend)
+    check(
+        "verification",
+        name,
+        !is_late && problem.is_none(),
+        detail,
+        mend,
+    )
 }
 
 /// That nothing was found that nobody has looked at.
 pub fn found(session: &Session, state: &State) -> Check {
     let kinds = recorded::open_by_kind(session, state.id);
     let open: i64 = kinds.iter().map(|(_, count)| count).sum();
-    let named: Vec<String> = kinds.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+    let named: Vec<String> = kinds
+        .iter()
+        .map(|(kind, n)| format!("{n} {kind}"))
+        .collect();
     let left_out = standing(session, state.id).map_or(0, |s| s.left_out);
     let more = match left_out {
         0 => String::new(),
