@@ -145,6 +145,13 @@ COMMENT ON FUNCTION @extschema@.inclusion_proof_by_hash(text, bytea, bigint) IS 
 COMMENT ON FUNCTION @extschema@.consistency_proof_by_root(text, bytea, bigint) IS 'The proof that the log only grew since a tree head, by the root of that.';
 COMMENT ON FUNCTION @extschema@.log_entries(text, bigint, bigint) IS 'The entries from one leaf index up to another, in order; keys and leaf data for those who may read the source.';
 COMMENT ON FUNCTION @extschema@.entry_bundles(text, bigint, bigint) IS 'The same 256 at a time: their leaf hashes, and their leaf data as an entry bundle of C2SP tlog-tiles, in which an entry of length 0 stands for leaf data that are not kept or not shown.';
+COMMENT ON FUNCTION @extschema@.table_at(text, regclass, bigint) IS 'The rows of a table as the log had them with so many entries, or as it has them: leaf index of the row''s latest entry, key and row. The row is NULL where it was redacted.';
+COMMENT ON FUNCTION @extschema@.table_at(text, regclass, timestamptz) IS 'The rows of a table as the log had them at a time, by the latest tree head before it.';
+COMMENT ON FUNCTION @extschema@.table_at(text, regclass, text) IS 'The same; a number stands for a tree size, anything else for a time.';
+COMMENT ON FUNCTION @extschema@.changes(text, regclass, bigint, bigint) IS 'What happened to the rows of a table between two tree sizes, in the order of the log.';
+COMMENT ON FUNCTION @extschema@.changes(text, regclass, timestamptz, timestamptz) IS 'The same of what was logged between two times.';
+COMMENT ON FUNCTION @extschema@.changes(text, regclass, text, text) IS 'The same; a number stands for a tree size, anything else for a time.';
+COMMENT ON FUNCTION @extschema@.row_diff(jsonb, jsonb) IS 'The columns in which two versions of a row differ; NULL stands for a column that is not there.';
 COMMENT ON TABLE @extschema@.merkle_checkpoint IS 'Tree heads that were signed, each as a C2SP checkpoint; the rows of a dropped log stay.';
 COMMENT ON COLUMN @extschema@.merkle_checkpoint.note IS 'The signed note: origin, size and root, the log''s signature, and cosignatures.';
 COMMENT ON COLUMN @extschema@.merkle_checkpoint.verifier_key IS 'The key by which the log''s signature is verified.';

@@ -1018,6 +1018,137 @@ COMMENT ON FUNCTION @extschema@.consistency_proof_by_root(text, bytea, bigint) I
 COMMENT ON FUNCTION @extschema@.log_entries(text, bigint, bigint) IS 'The entries from one leaf index up to another, in order; keys and leaf data for those who may read the source.';
 COMMENT ON FUNCTION @extschema@.entry_bundles(text, bigint, bigint) IS 'The same 256 at a time: their leaf hashes, and their leaf data as an entry bundle of C2SP tlog-tiles, in which an entry of length 0 stands for leaf data that are not kept or not shown.';
 
+-- A table as it was, and what happened to it.
+
+CREATE FUNCTION @extschema@.table_at(
+    log          text,
+    source_table regclass,
+    tree_size    bigint DEFAULT NULL
+) RETURNS TABLE (
+    leaf_index bigint,
+    source_key text,
+    row_data   jsonb
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'table_at_wrapper';
+
+CREATE FUNCTION @extschema@.table_at(
+    log          text,
+    source_table regclass,
+    at           timestamptz
+) RETURNS TABLE (
+    leaf_index bigint,
+    source_key text,
+    row_data   jsonb
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'table_at_time_wrapper';
+
+CREATE FUNCTION @extschema@.table_at(
+    log          text,
+    source_table regclass,
+    size_or_time text
+) RETURNS TABLE (
+    leaf_index bigint,
+    source_key text,
+    row_data   jsonb
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'table_at_text_wrapper';
+
+CREATE FUNCTION @extschema@.changes(
+    log          text,
+    source_table regclass,
+    from_size    bigint DEFAULT 0,
+    to_size      bigint DEFAULT NULL
+) RETURNS TABLE (
+    leaf_index       bigint,
+    operation        text,
+    source_key       text,
+    row_data         jsonb,
+    transaction_id   text,
+    user_name        text,
+    application_name text,
+    statement_at     timestamptz
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'changes_wrapper';
+
+CREATE FUNCTION @extschema@.changes(
+    log          text,
+    source_table regclass,
+    from_time    timestamptz,
+    to_time      timestamptz DEFAULT NULL
+) RETURNS TABLE (
+    leaf_index       bigint,
+    operation        text,
+    source_key       text,
+    row_data         jsonb,
+    transaction_id   text,
+    user_name        text,
+    application_name text,
+    statement_at     timestamptz
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'changes_between_times_wrapper';
+
+CREATE FUNCTION @extschema@.changes(
+    log               text,
+    source_table      regclass,
+    from_size_or_time text,
+    to_size_or_time   text DEFAULT NULL
+) RETURNS TABLE (
+    leaf_index       bigint,
+    operation        text,
+    source_key       text,
+    row_data         jsonb,
+    transaction_id   text,
+    user_name        text,
+    application_name text,
+    statement_at     timestamptz
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'changes_between_texts_wrapper';
+
+CREATE FUNCTION @extschema@.row_diff(
+    before jsonb,
+    after  jsonb
+) RETURNS TABLE (
+    column_name text,
+    old_value   jsonb,
+    new_value   jsonb
+)
+IMMUTABLE PARALLEL SAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE sql
+AS $$
+    SELECT COALESCE(o.key, n.key), o.value, n.value
+      FROM pg_catalog.jsonb_each(before) o
+      FULL JOIN pg_catalog.jsonb_each(after) n ON n.key OPERATOR(pg_catalog.=) o.key
+     WHERE o.value IS DISTINCT FROM n.value
+     ORDER BY 1
+$$;
+
+COMMENT ON FUNCTION @extschema@.table_at(text, regclass, bigint) IS 'The rows of a table as the log had them with so many entries, or as it has them: leaf index of the row''s latest entry, key and row. The row is NULL where it was redacted.';
+COMMENT ON FUNCTION @extschema@.table_at(text, regclass, timestamptz) IS 'The rows of a table as the log had them at a time, by the latest tree head before it.';
+COMMENT ON FUNCTION @extschema@.table_at(text, regclass, text) IS 'The same; a number stands for a tree size, anything else for a time.';
+COMMENT ON FUNCTION @extschema@.changes(text, regclass, bigint, bigint) IS 'What happened to the rows of a table between two tree sizes, in the order of the log.';
+COMMENT ON FUNCTION @extschema@.changes(text, regclass, timestamptz, timestamptz) IS 'The same of what was logged between two times.';
+COMMENT ON FUNCTION @extschema@.changes(text, regclass, text, text) IS 'The same; a number stands for a tree size, anything else for a time.';
+COMMENT ON FUNCTION @extschema@.row_diff(jsonb, jsonb) IS 'The columns in which two versions of a row differ; NULL stands for a column that is not there.';
+
 -- Checkpoints.
 
 -- What was signed, for ever: the row stays when its log is dropped, so that no other log gets its origin.
@@ -1464,7 +1595,7 @@ BEGIN
                            'inclusion_proof_of', 'wait_for_inclusion_of', 'history_of', 'verify_row_of',
                            'proof_bundle_of', 'redact_row_of', 'find_leaf', 'has_leaf',
                            'find_root', 'has_root', 'inclusion_proof_by_hash', 'consistency_proof_by_root',
-                           'log_entries', 'entry_bundles', 'checkpoint', 'checkpoint_key', 'accept_checkpoint',
+                           'log_entries', 'entry_bundles', 'table_at', 'changes', 'row_diff', 'checkpoint', 'checkpoint_key', 'accept_checkpoint',
                            'add_cosignature', 'proof_bundle', 'proof_bundle_at', 'nest_bundle', 'verify_bundle',
                            'kept_value', 'run_scheduled_batch', 'findings',
                            'acknowledge_finding']::pg_catalog.name[])) o (owner, acl, kind, name)

@@ -1,6 +1,7 @@
 //! The SQL functions, one file a group: parse, call, return.
 
 pub mod administration;
+pub mod as_of;
 pub mod batch;
 pub mod bundles;
 pub mod by_key;

@@ -53,9 +53,9 @@ impl Record {
             .and_then(|log| heads::latest(session, Snapshot::Statement, &log))
             .ok()
             .map(|head| (head.tree_size, head.root));
-        let known = REPLAYED.with_borrow(|known| match known {
-            Some((of, replay)) if head == Some(*of) => Some(replay.clone()),
-            _ => None,
+        let known = REPLAYED.with_borrow(|known| {
+            let known = known.as_ref().filter(|known| head == Some(known.head));
+            known.map(|known| known.replay.clone())
         });
         if known.is_some() {
             return Record {
@@ -64,14 +64,21 @@ impl Record {
             };
         }
         let record = Record::load(session);
-        REPLAYED.set(head.zip(record.replay.clone()));
+        let replayed = head.zip(record.replay.clone());
+        REPLAYED.set(replayed.map(|(head, replay)| Replayed { head, replay }));
         record
     }
 }
 
+/// A replay, and the size and root that the administration log had then.
+struct Replayed {
+    head: (i64, Hash),
+    replay: Rc<Replay>,
+}
+
 thread_local! {
-    /// What was replayed last, and the size and root of the administration log then.
-    static REPLAYED: RefCell<Option<((i64, Hash), Rc<Replay>)>> = const { RefCell::new(None) };
+    /// What was replayed last.
+    static REPLAYED: RefCell<Option<Replayed>> = const { RefCell::new(None) };
 }
 
 /// Columns of a source that batches move on; what they must be, the entries say.

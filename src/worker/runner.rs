@@ -65,6 +65,7 @@ pub extern "C-unwind" fn merkle_log_worker_main(database: pg_sys::Datum) {
         queue: None,
         vacuumed: None,
         verifier: Verifier::new(),
+        remembers: false,
     };
     while let Some(pause) = runner.round() {
         worker::report(None);
@@ -94,6 +95,8 @@ struct Runner {
     queue: Option<(pg_sys::Oid, i64)>,
     vacuumed: Option<Instant>,
     verifier: Verifier,
+    /// What is on record as signed was put on file.
+    remembers: bool,
 }
 
 /// When a log is due, and how it went so far.
@@ -146,6 +149,9 @@ impl Runner {
             return Some(self.pause());
         }
         let logs = self.schedule()?;
+        if !std::mem::replace(&mut self.remembers, true) {
+            remember_signed();
+        }
         let mut behind = false;
         let began = Instant::now();
         for log in &logs {
@@ -414,6 +420,18 @@ fn run_batch(log: &Scheduled, fence: &mut Option<Fence>, busy: bool) -> Result<R
             Err(report) => Error::raise_report(report),
         }
     })
+}
+
+/// A server that took over has not signed itself what it has on record.
+fn remember_signed() {
+    let remembered = worker::transaction(|| {
+        if let Err(report) = Session::enter(checkpoint::remember_all) {
+            Error::raise_report(report);
+        }
+    });
+    if let Err(failure) = remembered {
+        pgrx::log!("merkle_log: {}", failure.message);
+    }
 }
 
 /// Signs a checkpoint of what is new.
