@@ -50,6 +50,19 @@ fn found(client: &mut Client, log: &str, state: &str) -> Vec<String> {
     found
 }
 
+/// The open findings of a log, but for rows of which it is said at their entries that they are not found by their keys:
+/// whether that is said of the row as well depends on where slices end.
+fn open(client: &mut Client, log: &str) -> Vec<String> {
+    let mut found = found(client, log, "open");
+    let unfound: Vec<String> = found
+        .iter()
+        .filter_map(|f| f.strip_prefix("index_mismatch ")?.rsplit_once(' '))
+        .map(|(row, _leaf_index)| format!("entry_missing {row}"))
+        .collect();
+    found.retain(|f| !unfound.contains(f));
+    found
+}
+
 /// The faults that verify_log names.
 fn faults(client: &mut Client, log: &str) -> Vec<String> {
     let mut found: Vec<String> = column(
@@ -125,16 +138,16 @@ fn is_found(
         assert_eq!(named, expected, "{tampering}");
     }
     pass(client, log);
-    assert_eq!(found(client, log, "open"), named, "{tampering}");
+    assert_eq!(open(client, log), named, "{tampering}");
     assert!(!is_healthy(client, log, "findings"), "{tampering}");
     let count = &format!("SELECT count(*) FROM findings('{log}')");
     let once: i64 = one(client, count);
     pass(client, log);
-    assert_eq!(found(client, log, "open"), named, "{tampering}");
+    assert_eq!(open(client, log), named, "{tampering}");
     assert_eq!(one::<i64>(client, count), once, "{tampering}: found again");
     restore(client, tables);
     pass(client, log);
-    assert_eq!(found(client, log, "open"), [""; 0], "{tampering}");
+    assert_eq!(open(client, log), [""; 0], "{tampering}");
     assert!(is_healthy(client, log, "findings"), "{tampering}");
     assert_eq!(one::<i64>(client, count), once, "{tampering}: forgotten");
     // A pass that was under way may have named what it saw before otherwise.

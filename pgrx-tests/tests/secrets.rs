@@ -65,6 +65,8 @@ fn values(function: &str, name: &str, type_name: &str) -> Vec<String> {
         ("note" | "bundle" | "hub", "text") => texts(&["x"]),
         ("verifier_key", "text[]") => texts(&["{x}"]),
         ("origin", "text") | ("checkpoint_interval" | "verify_interval", "interval") => vec!["NULL".into()],
+        ("size_or_time" | "from_size_or_time", "text") => texts(&["0", "6"]),
+        ("to_size_or_time", "text") | (_, "timestamp with time zone") => vec!["NULL".into()],
         ("finding", "bigint") => ["1", "2", "8", "99"].map(str::to_owned).to_vec(),
         ("witness_keys", "text[]") => texts(&["{}"]),
         ("leaf_index" | "old_size" | "new_size" | "tree_size", "bigint") => {
