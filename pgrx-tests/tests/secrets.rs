@@ -87,6 +87,7 @@ fn values(function: &str, name: &str, type_name: &str) -> Vec<String> {
         ("role", "text") => texts(&["copy"]),
         ("column_name", "text") => texts(&["email", "note"]),
         ("schedule", "text") => texts(&["* * * * *"]),
+        (_, "jsonb") => texts(&["{}"]),
         (_, "boolean") => vec!["true".into()],
         (_, "bytea") => vec!["sha256('')".into()],
         ("path", "bytea[]") => texts(&["{}"]),
