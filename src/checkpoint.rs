@@ -377,8 +377,9 @@ pub fn check_origin(session: &Session, origin: &str, log_id: Option<i32>) -> Res
     }))
 }
 
-/// That a log may get this origin: it has no checkpoints under another.
+/// That a log may get this origin: it has no checkpoints under another, and gets none before the transaction ends.
 pub fn check_new_origin(session: &Session, log: &Log, origin: &str) -> Result<(), Error> {
+    lock(session, log)?;
     let own = checkpoints::given_origin(session, Snapshot::Fresh, log);
     // Where the log has none, its checkpoints are those of the original of a copy.
     check_origin(session, origin, own.as_ref().map(|_| log.id))?;

@@ -47,7 +47,7 @@ enum Leaves {
 
 pub fn verify(directory: &Path, trust: &Trust) -> Result<Report, Finding> {
     let path = directory.join("checkpoint");
-    let note = std::fs::read(&path).map_err(Finding::unreadable(&path))?;
+    let note = read(&path).map_err(Finding::unreadable(&path))?;
     let checkpoint = trust.policy.verify(&SignedNote::from_bytes(&note)?)?;
     let tree = Tree {
         directory,
@@ -159,7 +159,7 @@ impl Tree<'_> {
         let full = TilePath::new(tile.level(), tile.index(), TILE_WIDTH as u16)?;
         for tile in [tile, &full] {
             let path = self.directory.join(tile.to_string());
-            match std::fs::read(&path) {
+            match read(&path) {
                 Ok(bytes) => return Ok(Some((bytes, tile.width()))),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(Finding::unreadable(&path)(error)),
@@ -336,4 +336,12 @@ impl Check<'_> {
 
 fn differs(tile: &TilePath) -> Finding {
     Finding::Bad(format!("{tile} is not what follows from the entries"))
+}
+
+/// A file of the directory. What is none, such as a pipe, might be read for ever.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    match std::fs::metadata(path)?.is_file() {
+        true => std::fs::read(path),
+        false => Err(std::io::Error::other("is no file")),
+    }
 }

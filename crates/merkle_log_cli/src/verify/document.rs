@@ -182,6 +182,19 @@ fn agrees(shown: &Checkpoint, kept: &Checkpoint) -> Result<(), Finding> {
 }
 
 impl Report {
+    /// Every checkpoint that was verified.
+    pub fn checkpoints(&self) -> Vec<&Checkpoint> {
+        match self {
+            Report::Bundle(proven) => {
+                let levels = std::iter::successors(Some(proven), |p| p.hub.as_deref());
+                levels.map(|level| &level.checkpoint.checkpoint).collect()
+            }
+            Report::Consistency(growth) => vec![&growth.old.checkpoint, &growth.new.checkpoint],
+            Report::Checkpoint(checkpoint) => vec![&checkpoint.checkpoint],
+            Report::Directory(directory) => vec![&directory.checkpoint.checkpoint],
+        }
+    }
+
     fn oldest_checkpoint(&self) -> &VerifiedCheckpoint {
         match self {
             Report::Bundle(proven) => &proven.checkpoint,
