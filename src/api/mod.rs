@@ -8,6 +8,7 @@ pub mod by_key;
 pub mod checkpoints;
 pub mod entries;
 pub mod find;
+pub mod findings;
 pub mod history;
 pub mod logs;
 pub mod ops;

@@ -64,22 +64,38 @@ impl Frontier {
         self.append(0, leaf, Some(root))
     }
 
+    /// The frontier of `size` leaves from the hashes of its incomplete tiles, as [`Self::edges`] gave them.
+    ///
+    /// # Errors
+    /// If a tree of that size has incomplete tiles of other lengths.
+    pub fn from_edges(size: TreeSize, edges: Vec<Vec<Hash>>) -> Result<Self, OutOfRange> {
+        let size = size.get();
+        let mut nodes = size;
+        for hashes in &edges {
+            if hashes.len() as u64 != nodes % TILE_WIDTH {
+                return Err(OutOfRange(size));
+            }
+            nodes /= TILE_WIDTH;
+        }
+        match nodes {
+            0 => Ok(Frontier {
+                size,
+                edge: edges,
+                full: Vec::new(),
+                taken: size,
+            }),
+            _ => Err(OutOfRange(size)),
+        }
+    }
+
+    /// The hashes of the incomplete tile of each level, from the leaves up.
+    pub fn edges(&self) -> &[Vec<Hash>] {
+        &self.edge
+    }
+
     /// The leaves of the incomplete tile at the end.
     pub fn edge(&self) -> &[Hash] {
         self.edge.first().map_or(&[], Vec::as_slice)
-    }
-
-    /// The incomplete tile of each level that has one: what [`Self::load`] reads, so that whoever keeps them can go on
-    /// from here.
-    pub fn edges(&self) -> impl Iterator<Item = (TileId, &[Hash])> {
-        self.edge.iter().enumerate().filter_map(|(level, hashes)| {
-            let nodes = self.size >> (TILE_HEIGHT * level as u32);
-            let tile = TileId {
-                level: level as u8,
-                index: nodes / TILE_WIDTH,
-            };
-            (!hashes.is_empty()).then_some((tile, hashes.as_slice()))
-        })
     }
 
     /// Appends 256 leaves of which only the root is known, at a tile border.

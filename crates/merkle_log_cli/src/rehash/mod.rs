@@ -7,7 +7,7 @@ mod tree;
 pub use saved::Saved;
 pub use tree::Tree;
 
-use merkle_tree::{Frontier, Hash, TILE_WIDTH, TileId};
+use merkle_tree::{Frontier, Hash, TILE_HEIGHT, TILE_WIDTH, TileId};
 use std::fmt;
 use tlog::{Checkpoint, TileLevel, TilePath};
 use tree::Leaves;
@@ -111,9 +111,15 @@ impl Rehash {
         if self.frontier.size() < tree.size {
             return Ok(false);
         }
-        let edges = self.frontier.edges().filter(|(tile, _)| tile.level > 0);
-        let edges: Vec<_> = edges
-            .map(|(tile, hashes)| (tile, hashes.to_vec()))
+        let size = self.size();
+        let incomplete = self.frontier.edges().iter().enumerate().skip(1);
+        let edges: Vec<_> = incomplete
+            .filter(|(_, hashes)| !hashes.is_empty())
+            .map(|(level, hashes)| {
+                let index = (size >> (TILE_HEIGHT * level as u32)) / TILE_WIDTH;
+                let level = level as u8;
+                (TileId { level, index }, hashes.clone())
+            })
             .collect();
         for (tile, hashes) in edges {
             self.compare_tile(tree, tile, &hashes)?;

@@ -2,9 +2,8 @@
 
 use super::{Rehash, Wanted};
 use crate::output::hex;
-use merkle_tree::{Frontier, HASH_SIZE, Hash, HashReader, TileId, TreeSize};
+use merkle_tree::{Frontier, HASH_SIZE, Hash, TreeSize};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// The right edge of the tree. Its root is kept beside it: an edge that was damaged on disk must not look like a log that
 /// was altered.
@@ -13,29 +12,19 @@ use std::collections::BTreeMap;
 pub struct Saved {
     size: u64,
     root: String,
-    /// The hashes of the incomplete tile of each level.
-    edges: BTreeMap<u8, String>,
+    /// The hashes of the incomplete tile of each level, from the leaves up.
+    edges: Vec<String>,
     entries: u64,
     withheld: u64,
     tiles: u64,
     first_entry: u64,
 }
 
-struct Edges<'s>(&'s BTreeMap<u8, String>);
-
-impl HashReader for Edges<'_> {
-    type Error = ();
-
-    fn read(&mut self, tile: TileId, _first: u8, _count: u16) -> Result<Vec<Hash>, ()> {
-        let text = self.0.get(&tile.level).ok_or(())?;
-        let (hashes, []) = text.as_bytes().as_chunks::<{ 2 * HASH_SIZE }>() else {
-            return Err(());
-        };
-        hashes
-            .iter()
-            .map(|digits| unhex(digits).ok_or(()))
-            .collect()
-    }
+fn hashes(text: &String) -> Option<Vec<Hash>> {
+    let (hashes, []) = text.as_bytes().as_chunks::<{ 2 * HASH_SIZE }>() else {
+        return None;
+    };
+    hashes.iter().map(unhex).collect()
 }
 
 fn unhex(digits: &[u8; 2 * HASH_SIZE]) -> Option<Hash> {
@@ -49,10 +38,8 @@ fn unhex(digits: &[u8; 2 * HASH_SIZE]) -> Option<Hash> {
 
 impl Rehash {
     pub fn save(&self) -> Saved {
-        let edges = self.frontier.edges().map(|(tile, hashes)| {
-            let text = hashes.iter().map(|hash| hex(hash.as_bytes()));
-            (tile.level, text.collect())
-        });
+        let edges = self.frontier.edges().iter();
+        let edges = edges.map(|hashes| hashes.iter().map(|hash| hex(hash.as_bytes())).collect());
         Saved {
             size: self.size(),
             root: self.root().to_string(),
@@ -67,7 +54,8 @@ impl Rehash {
     /// What was saved; `None` if it was damaged.
     pub fn resume(saved: &Saved, wanted: Wanted) -> Option<Rehash> {
         let size = TreeSize::new(saved.size).ok()?;
-        let frontier = Frontier::load(&mut Edges(&saved.edges), size).ok()?;
+        let edges = saved.edges.iter().map(hashes).collect::<Option<_>>()?;
+        let frontier = Frontier::from_edges(size, edges).ok()?;
         (frontier.root().to_string() == saved.root).then_some(Rehash {
             frontier,
             wanted,
@@ -93,9 +81,12 @@ mod tests {
                 let saved = rehash.save();
                 let again = Rehash::resume(&saved, Wanted::Served).unwrap();
                 assert_eq!((again.root(), again.size()), (rehash.root(), count.into()));
-                for level in saved.edges.keys() {
+                for level in 0..saved.edges.len() {
                     let mut damaged = saved.clone();
-                    let edge = damaged.edges.get_mut(level).unwrap();
+                    let edge = &mut damaged.edges[level];
+                    if edge.is_empty() {
+                        continue;
+                    }
                     let other = if edge.starts_with('0') { "1" } else { "0" };
                     edge.replace_range(..1, other);
                     assert!(Rehash::resume(&damaged, Wanted::Served).is_none());
