@@ -150,10 +150,10 @@ fn what_is_logged_is_what_was_written_even_if_it_changes_before_the_batch() {
     assert_eq!(
         history,
         [
-            "0 insert first 2025-01-02T01:04:05.678901+00",
-            "1 update second 2025-01-02T01:04:05.678901+00",
-            "2 update third 2025-01-02T01:04:05.678901+00",
-            "3 delete third 2025-01-02T01:04:05.678901+00"
+            "0 insert first 2025-01-02T01:04:05.678901+00:00",
+            "1 update second 2025-01-02T01:04:05.678901+00:00",
+            "2 update third 2025-01-02T01:04:05.678901+00:00",
+            "3 delete third 2025-01-02T01:04:05.678901+00:00"
         ]
     );
     let proven: bool = one(

@@ -240,8 +240,8 @@ fn renamed_labels_and_attributes_change_no_old_entry_and_are_seen_by_every_sessi
     assert_eq!(
         shown,
         [
-            r#"sad {"m": "sad", "x": 1, "y": 2} ["sad", "happy"] ["sad", "happy", "[]"] [{"m": "sad", "x": 3, "y": 4}]"#,
-            r#"blue {"m": "blue", "y": 2, "easting": 1} ["blue", "happy"] ["blue", "happy", "[]"] [{"m": "blue", "y": 4, "easting": 3}]"#,
+            r#"sad {"m": "sad", "x": 1, "y": 2} ["sad", "happy"] "[sad,happy]" [{"m": "sad", "x": 3, "y": 4}]"#,
+            r#"blue {"m": "blue", "y": 2, "easting": 1} ["blue", "happy"] "[blue,happy]" [{"m": "blue", "y": 4, "easting": 3}]"#,
             r#"gloomy {"m": "gloomy", "y": 2, "z": 5, "easting": 1}"#,
         ]
     );

@@ -202,22 +202,3 @@ fn decimal(parts: &Cbor) -> Option<String> {
         }
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn number(exponent: i128, mantissa: i128) -> String {
-        let parts = vec![Cbor::Integer(exponent), Cbor::Integer(mantissa)];
-        plain(&Cbor::Tag(4, Box::new(Cbor::Array(parts))))
-    }
-
-    #[test]
-    fn a_decimal_has_all_its_digits() {
-        assert_eq!(number(0, 0), "0");
-        assert_eq!(number(2, 12), "1200");
-        assert_eq!(number(-2, 1234), "12.34");
-        assert_eq!(number(-3, -5), "-0.005");
-        assert_eq!(number(-4, 1234), "0.1234");
-    }
-}
