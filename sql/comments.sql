@@ -50,8 +50,8 @@ COMMENT ON COLUMN @extschema@.merkle_log_status.lag_rows IS 'Rows that wait to b
 COMMENT ON VIEW @extschema@.merkle_log_sources IS 'One row a source: what is read, how far, and which version of its columns is in force.';
 COMMENT ON VIEW @extschema@.merkle_log_progress IS 'Batches, reconciliations and verifications that are running now.';
 
-COMMENT ON FUNCTION @extschema@.create_log(text, integer, interval, interval, interval, boolean, text, interval) IS 'Creates a log; returns its id.';
-COMMENT ON FUNCTION @extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval) IS 'Changes a log''s settings; NULL leaves a setting as it is.';
+COMMENT ON FUNCTION @extschema@.create_log(text, integer, interval, interval, interval, boolean, text, interval, interval) IS 'Creates a log; returns its id.';
+COMMENT ON FUNCTION @extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval, interval) IS 'Changes a log''s settings; NULL leaves a setting as it is.';
 COMMENT ON FUNCTION @extschema@.administration(text) IS 'What was done to a log, or to all of them, and by whom: the entries of the administration log.';
 COMMENT ON FUNCTION @extschema@.enable_log(text) IS 'Lets process_next_batch() without a name process the log again.';
 COMMENT ON FUNCTION @extschema@.disable_log(text) IS 'Keeps process_next_batch() without a name from processing the log.';
@@ -145,6 +145,13 @@ COMMENT ON FUNCTION @extschema@.inclusion_proof_by_hash(text, bytea, bigint) IS 
 COMMENT ON FUNCTION @extschema@.consistency_proof_by_root(text, bytea, bigint) IS 'The proof that the log only grew since a tree head, by the root of that.';
 COMMENT ON FUNCTION @extschema@.log_entries(text, bigint, bigint) IS 'The entries from one leaf index up to another, in order; keys and leaf data for those who may read the source.';
 COMMENT ON FUNCTION @extschema@.entry_bundles(text, bigint, bigint) IS 'The same 256 at a time: their leaf hashes, and their leaf data as an entry bundle of C2SP tlog-tiles, in which an entry of length 0 stands for leaf data that are not kept or not shown.';
+COMMENT ON FUNCTION @extschema@.table_at(text, regclass, bigint) IS 'The rows of a table as the log had them with so many entries, or as it has them: leaf index of the row''s latest entry, key and row. The row is NULL where it was redacted.';
+COMMENT ON FUNCTION @extschema@.table_at(text, regclass, timestamptz) IS 'The rows of a table as the log had them at a time, by the latest tree head before it.';
+COMMENT ON FUNCTION @extschema@.table_at(text, regclass, text) IS 'The same; a number stands for a tree size, anything else for a time.';
+COMMENT ON FUNCTION @extschema@.changes(text, regclass, bigint, bigint) IS 'What happened to the rows of a table between two tree sizes, in the order of the log.';
+COMMENT ON FUNCTION @extschema@.changes(text, regclass, timestamptz, timestamptz) IS 'The same of what was logged between two times.';
+COMMENT ON FUNCTION @extschema@.changes(text, regclass, text, text) IS 'The same; a number stands for a tree size, anything else for a time.';
+COMMENT ON FUNCTION @extschema@.row_diff(jsonb, jsonb) IS 'The columns in which two versions of a row differ; NULL stands for a column that is not there.';
 COMMENT ON TABLE @extschema@.merkle_checkpoint IS 'Tree heads that were signed, each as a C2SP checkpoint; the rows of a dropped log stay.';
 COMMENT ON COLUMN @extschema@.merkle_checkpoint.note IS 'The signed note: origin, size and root, the log''s signature, and cosignatures.';
 COMMENT ON COLUMN @extschema@.merkle_checkpoint.verifier_key IS 'The key by which the log''s signature is verified.';
@@ -162,3 +169,17 @@ COMMENT ON FUNCTION @extschema@.nest_bundle(bytea, bytea) IS 'A bundle in two le
 COMMENT ON FUNCTION @extschema@.nest_bundle(text, text) IS 'A bundle in two levels, of bundles as JSON: that of rows of a log, and that of the entry of a hub which holds the log''s checkpoint; reads nothing.';
 COMMENT ON FUNCTION @extschema@.verify_bundle(bytea, text[]) IS 'Whether a proof bundle holds, by the verifier key of its log, and of each of its hubs; reads nothing.';
 COMMENT ON FUNCTION @extschema@.verify_bundle(text, text[]) IS 'Whether a proof bundle as JSON holds, by the verifier key of its log, and of each of its hubs; reads nothing.';
+COMMENT ON COLUMN @extschema@.verification_logs.verify_interval IS 'How often the background worker begins to verify the log; NULL: never.';
+COMMENT ON TABLE @extschema@.merkle_verification IS 'How far the pass of continuous verification over each log is.';
+COMMENT ON COLUMN @extschema@.merkle_verification.stage IS 'What the pass reads now; NULL between two passes.';
+COMMENT ON COLUMN @extschema@.merkle_verification.state IS 'What goes from one slice of the pass to the next, as JSON.';
+COMMENT ON COLUMN @extschema@.merkle_verification.rows_read IS 'Rows and entries that all passes have read.';
+COMMENT ON COLUMN @extschema@.merkle_verification.left_out IS 'Findings of the pass that there was no room for, with 1,000 of the log open.';
+COMMENT ON COLUMN @extschema@.merkle_verification.problem IS 'Why the pass does not go on.';
+COMMENT ON TABLE @extschema@.merkle_finding IS 'What continuous verification has found: open until a later pass does not find it, or somebody acknowledges it.';
+COMMENT ON COLUMN @extschema@.merkle_finding.identity IS 'A hash of what makes it the same finding in the next pass.';
+COMMENT ON COLUMN @extschema@.merkle_finding.found_as IS 'The kind that it had before something else that the pass found told better.';
+COMMENT ON COLUMN @extschema@.merkle_finding.is_suspected IS 'A row of a source whose rows may come late: it is a finding when a pass still sees it after reconcile should have logged it.';
+COMMENT ON COLUMN @extschema@.merkle_finding.pass IS 'The pass that has seen it last.';
+COMMENT ON FUNCTION @extschema@.findings(text) IS 'What continuous verification has found in a log, or in all, when first and last, and who has looked at it; keys and content are shown to those who may read the sources.';
+COMMENT ON FUNCTION @extschema@.acknowledge_finding(bigint, text) IS 'Says that somebody has looked at a finding, which is on record then and alarms no more.';

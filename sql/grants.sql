@@ -35,8 +35,8 @@ END
 $$;
 
 REVOKE ALL ON FUNCTION
-    @extschema@.create_log(text, integer, interval, interval, interval, boolean, text, interval),
-    @extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval),
+    @extschema@.create_log(text, integer, interval, interval, interval, boolean, text, interval, interval),
+    @extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval, interval),
     @extschema@.enable_log(text),
     @extschema@.disable_log(text),
     @extschema@.pause_log(text),
@@ -60,6 +60,7 @@ REVOKE ALL ON FUNCTION
     @extschema@.checkpoint_key(text),
     @extschema@.accept_checkpoint(text),
     @extschema@.add_cosignature(text, text, text[]),
+    @extschema@.acknowledge_finding(bigint, text),
     @extschema@.prune_log(text, bigint),
     @extschema@.merkle_log_warm(text),
     @extschema@.schedule_log(text, text),
@@ -92,7 +93,9 @@ REVOKE ALL ON
     @extschema@.merkle_redacted_key,
     @extschema@.merkle_late_entry,
     @extschema@.verification_source_partitions,
-    @extschema@.merkle_database
+    @extschema@.merkle_database,
+    @extschema@.merkle_verification,
+    @extschema@.merkle_finding
 FROM PUBLIC;
 
 GRANT SELECT ON

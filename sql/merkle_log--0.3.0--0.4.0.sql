@@ -824,7 +824,8 @@ COMMENT ON FUNCTION @extschema@.redact_row_of(text, regclass, text, text[]) IS '
 ALTER TABLE @extschema@.verification_logs
     ADD COLUMN find_by_hash boolean NOT NULL DEFAULT false,
     ADD COLUMN origin text COLLATE "C" UNIQUE,
-    ADD COLUMN checkpoint_interval interval CHECK (checkpoint_interval OPERATOR(pg_catalog.>) interval '0');
+    ADD COLUMN checkpoint_interval interval CHECK (checkpoint_interval OPERATOR(pg_catalog.>) interval '0'),
+    ADD COLUMN verify_interval interval DEFAULT '1 day' CHECK (verify_interval OPERATOR(pg_catalog.>) interval '0');
 
 CREATE INDEX merkle_tree_head_root_hash ON @extschema@.merkle_tree_head (root_hash);
 
@@ -848,7 +849,8 @@ CREATE FUNCTION @extschema@.create_log(
     reconcile_interval  interval DEFAULT NULL,
     find_by_hash        boolean DEFAULT false,
     origin              text DEFAULT NULL,
-    checkpoint_interval interval DEFAULT NULL
+    checkpoint_interval interval DEFAULT NULL,
+    verify_interval     interval DEFAULT '1 day'
 ) RETURNS integer
 PARALLEL UNSAFE
 SET search_path TO pg_catalog, pg_temp
@@ -864,7 +866,8 @@ CREATE FUNCTION @extschema@.alter_log(
     reconcile_interval  interval DEFAULT NULL,
     find_by_hash        boolean DEFAULT NULL,
     origin              text DEFAULT NULL,
-    checkpoint_interval interval DEFAULT NULL
+    checkpoint_interval interval DEFAULT NULL,
+    verify_interval     interval DEFAULT NULL
 ) RETURNS void
 PARALLEL UNSAFE
 SET search_path TO pg_catalog, pg_temp
@@ -879,8 +882,8 @@ DECLARE
 BEGIN
     FOR replaced IN
         SELECT p.old::pg_catalog.regprocedure AS old, p.new::pg_catalog.regprocedure AS new FROM (VALUES
-            ('@extschema@.create_log(text, integer, interval, interval, interval)', '@extschema@.create_log(text, integer, interval, interval, interval, boolean, text, interval)'),
-            ('@extschema@.alter_log(text, text, integer, interval, interval, interval)', '@extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval)')) p (old, new)
+            ('@extschema@.create_log(text, integer, interval, interval, interval)', '@extschema@.create_log(text, integer, interval, interval, interval, boolean, text, interval, interval)'),
+            ('@extschema@.alter_log(text, text, integer, interval, interval, interval)', '@extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval, interval)')) p (old, new)
     LOOP
         EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', replaced.new);
         -- Nor is what ALTER DEFAULT PRIVILEGES has given to others meant for it.
@@ -999,8 +1002,8 @@ SET search_path TO pg_catalog, pg_temp
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'entry_bundles_wrapper';
 
-COMMENT ON FUNCTION @extschema@.create_log(text, integer, interval, interval, interval, boolean, text, interval) IS 'Creates a log; returns its id.';
-COMMENT ON FUNCTION @extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval) IS 'Changes a log''s settings; NULL leaves a setting as it is.';
+COMMENT ON FUNCTION @extschema@.create_log(text, integer, interval, interval, interval, boolean, text, interval, interval) IS 'Creates a log; returns its id.';
+COMMENT ON FUNCTION @extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval, interval) IS 'Changes a log''s settings; NULL leaves a setting as it is.';
 COMMENT ON COLUMN @extschema@.verification_logs.find_by_hash IS 'The log is to find leaf hashes fast: batches extend merkle_hash_index.';
 COMMENT ON COLUMN @extschema@.verification_logs.origin IS 'The log''s name in checkpoints; NULL until it has one.';
 COMMENT ON COLUMN @extschema@.verification_logs.checkpoint_interval IS 'How often the background worker signs a checkpoint of what is new; NULL: never.';
@@ -1014,6 +1017,137 @@ COMMENT ON FUNCTION @extschema@.inclusion_proof_by_hash(text, bytea, bigint) IS 
 COMMENT ON FUNCTION @extschema@.consistency_proof_by_root(text, bytea, bigint) IS 'The proof that the log only grew since a tree head, by the root of that.';
 COMMENT ON FUNCTION @extschema@.log_entries(text, bigint, bigint) IS 'The entries from one leaf index up to another, in order; keys and leaf data for those who may read the source.';
 COMMENT ON FUNCTION @extschema@.entry_bundles(text, bigint, bigint) IS 'The same 256 at a time: their leaf hashes, and their leaf data as an entry bundle of C2SP tlog-tiles, in which an entry of length 0 stands for leaf data that are not kept or not shown.';
+
+-- A table as it was, and what happened to it.
+
+CREATE FUNCTION @extschema@.table_at(
+    log          text,
+    source_table regclass,
+    tree_size    bigint DEFAULT NULL
+) RETURNS TABLE (
+    leaf_index bigint,
+    source_key text,
+    row_data   jsonb
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'table_at_wrapper';
+
+CREATE FUNCTION @extschema@.table_at(
+    log          text,
+    source_table regclass,
+    at           timestamptz
+) RETURNS TABLE (
+    leaf_index bigint,
+    source_key text,
+    row_data   jsonb
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'table_at_time_wrapper';
+
+CREATE FUNCTION @extschema@.table_at(
+    log          text,
+    source_table regclass,
+    size_or_time text
+) RETURNS TABLE (
+    leaf_index bigint,
+    source_key text,
+    row_data   jsonb
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'table_at_text_wrapper';
+
+CREATE FUNCTION @extschema@.changes(
+    log          text,
+    source_table regclass,
+    from_size    bigint DEFAULT 0,
+    to_size      bigint DEFAULT NULL
+) RETURNS TABLE (
+    leaf_index       bigint,
+    operation        text,
+    source_key       text,
+    row_data         jsonb,
+    transaction_id   text,
+    user_name        text,
+    application_name text,
+    statement_at     timestamptz
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'changes_wrapper';
+
+CREATE FUNCTION @extschema@.changes(
+    log          text,
+    source_table regclass,
+    from_time    timestamptz,
+    to_time      timestamptz DEFAULT NULL
+) RETURNS TABLE (
+    leaf_index       bigint,
+    operation        text,
+    source_key       text,
+    row_data         jsonb,
+    transaction_id   text,
+    user_name        text,
+    application_name text,
+    statement_at     timestamptz
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'changes_between_times_wrapper';
+
+CREATE FUNCTION @extschema@.changes(
+    log               text,
+    source_table      regclass,
+    from_size_or_time text,
+    to_size_or_time   text DEFAULT NULL
+) RETURNS TABLE (
+    leaf_index       bigint,
+    operation        text,
+    source_key       text,
+    row_data         jsonb,
+    transaction_id   text,
+    user_name        text,
+    application_name text,
+    statement_at     timestamptz
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'changes_between_texts_wrapper';
+
+CREATE FUNCTION @extschema@.row_diff(
+    before jsonb,
+    after  jsonb
+) RETURNS TABLE (
+    column_name text,
+    old_value   jsonb,
+    new_value   jsonb
+)
+IMMUTABLE PARALLEL SAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE sql
+AS $$
+    SELECT COALESCE(o.key, n.key), o.value, n.value
+      FROM pg_catalog.jsonb_each(before) o
+      FULL JOIN pg_catalog.jsonb_each(after) n ON n.key OPERATOR(pg_catalog.=) o.key
+     WHERE o.value IS DISTINCT FROM n.value
+     ORDER BY 1
+$$;
+
+COMMENT ON FUNCTION @extschema@.table_at(text, regclass, bigint) IS 'The rows of a table as the log had them with so many entries, or as it has them: leaf index of the row''s latest entry, key and row. The row is NULL where it was redacted.';
+COMMENT ON FUNCTION @extschema@.table_at(text, regclass, timestamptz) IS 'The rows of a table as the log had them at a time, by the latest tree head before it.';
+COMMENT ON FUNCTION @extschema@.table_at(text, regclass, text) IS 'The same; a number stands for a tree size, anything else for a time.';
+COMMENT ON FUNCTION @extschema@.changes(text, regclass, bigint, bigint) IS 'What happened to the rows of a table between two tree sizes, in the order of the log.';
+COMMENT ON FUNCTION @extschema@.changes(text, regclass, timestamptz, timestamptz) IS 'The same of what was logged between two times.';
+COMMENT ON FUNCTION @extschema@.changes(text, regclass, text, text) IS 'The same; a number stands for a tree size, anything else for a time.';
+COMMENT ON FUNCTION @extschema@.row_diff(jsonb, jsonb) IS 'The columns in which two versions of a row differ; NULL stands for a column that is not there.';
 
 -- Checkpoints.
 
@@ -1261,6 +1395,184 @@ REVOKE ALL ON FUNCTION @extschema@.run_scheduled_batch(integer) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.kept_value(text, bigint, text) IS 'The text of a column in a version of a row that the log keeps, however long it is.';
 COMMENT ON FUNCTION @extschema@.run_scheduled_batch(integer) IS 'What a pg_cron job calls: a batch of a log by its number, unless the log is disabled; returns how many entries it appended.';
 
+-- Continuous verification.
+
+-- How far the pass of continuous verification over each log is, and when the last one ended.
+CREATE TABLE @extschema@.merkle_verification (
+    log_id        integer     PRIMARY KEY,
+    pass          bigint      NOT NULL DEFAULT 0,
+    stage         text,
+    state         text,
+    entries       bigint      NOT NULL DEFAULT 0,
+    size          bigint      NOT NULL DEFAULT 0,
+    rows_read     bigint      NOT NULL DEFAULT 0,
+    left_out      bigint      NOT NULL DEFAULT 0,
+    started_at    timestamptz,
+    read_at       timestamptz,
+    ended_at      timestamptz,
+    problem       text,
+    problem_since timestamptz
+) USING heap;
+
+CREATE TABLE @extschema@.merkle_finding (
+    finding_id      bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    log_id          integer     NOT NULL,
+    identity        bytea       NOT NULL,
+    kind            text        NOT NULL,
+    found_as        text        NOT NULL,
+    source_table    text,
+    source_key      text        COLLATE "C",
+    leaf_index      bigint,
+    expected        bytea,
+    actual          bytea,
+    detail          text        NOT NULL,
+    pass            bigint      NOT NULL,
+    first_seen      timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    last_seen       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    resolved_at     timestamptz,
+    acknowledged_at timestamptz,
+    acknowledged_by text,
+    reason          text,
+    is_suspected    boolean     NOT NULL DEFAULT false
+) USING heap;
+
+-- A finding has one row until a pass does not find it any more.
+CREATE UNIQUE INDEX merkle_finding_unresolved ON @extschema@.merkle_finding (log_id, identity)
+    WHERE resolved_at IS NULL;
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_verification', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_finding', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_finding_finding_id_seq', '');
+
+CREATE OR REPLACE VIEW @extschema@.merkle_log_status AS
+SELECT l.log_name,
+       l.enabled,
+       l.order_domain,
+       l.batch_size,
+       l.settle,
+       (SELECT pg_catalog.count(*) FROM @extschema@.verification_sources s
+         WHERE s.log_id OPERATOR(pg_catalog.=) l.log_id AND s.removed_at IS NULL) AS sources,
+       COALESCE(h.tree_size, 0) AS tree_size,
+       h.root_hash,
+       h.created_at AS last_batch_at,
+       CASE WHEN o.name IS NULL THEN l.waiting_for END AS waiting_for,
+       -- Its text can name rows.
+       CASE WHEN o.name IS NOT NULL OR l.last_error IS NULL THEN NULL
+            WHEN @extschema@.may_read_log(l.log_id) THEN l.last_error
+            ELSE 'withheld: the text may name rows of sources that you may not read' END AS last_error,
+       CASE WHEN o.name IS NULL THEN l.last_error_at END AS last_error_at,
+       l.paused,
+       l.run_interval,
+       l.reconcile_interval,
+       l.pruned_to,
+       g.rows AS lag_rows,
+       g.seconds AS lag_seconds,
+       h.tree_size OPERATOR(pg_catalog.-) COALESCE(b.tree_size, 0) AS last_batch_entries,
+       h.duration AS last_batch_duration,
+       (h.tree_size OPERATOR(pg_catalog.-) COALESCE(b.tree_size, 0))::pg_catalog.float8
+           OPERATOR(pg_catalog./) CASE WHEN h.duration OPERATOR(pg_catalog.<>) '0'::pg_catalog.interval
+                                       THEN EXTRACT(epoch FROM h.duration)::pg_catalog.float8 END AS entries_per_second,
+       c.last_run_at,
+       c.last_duration,
+       c.next_run_at,
+       c.last_reconciled_at,
+       c.failures,
+       c.batches,
+       c.entries,
+       c.errors,
+       c.cache_hits,
+       c.cache_misses,
+       w.pid AS worker_pid,
+       w.heartbeat AS worker_heartbeat,
+       p.problems AS source_problems,
+       o.name AS held_as_copy_of,
+       (SELECT pg_catalog.count(*) FROM @extschema@.merkle_late_entry e
+         WHERE e.log_id OPERATOR(pg_catalog.=) l.log_id) AS late_entries,
+       l.verify_interval,
+       v.ended_at AS last_verified_at,
+       v.stage AS verify_stage,
+       v.entries AS verified_entries,
+       v.rows_read AS verified_rows,
+       (SELECT pg_catalog.count(*) FROM @extschema@.merkle_finding f
+         WHERE f.log_id OPERATOR(pg_catalog.=) l.log_id AND f.resolved_at IS NULL AND f.acknowledged_at IS NULL
+           AND NOT f.is_suspected) AS open_findings,
+       v.left_out AS findings_left_out,
+       -- As last_error.
+       CASE WHEN o.name IS NOT NULL OR v.problem IS NULL THEN NULL
+            WHEN @extschema@.may_read_log(l.log_id) THEN v.problem
+            ELSE 'withheld: the text may name rows of sources that you may not read' END AS verify_problem
+  FROM @extschema@.verification_logs l
+  LEFT JOIN @extschema@.merkle_verification v ON v.log_id OPERATOR(pg_catalog.=) l.log_id
+  LEFT JOIN LATERAL (SELECT t.tree_size, t.root_hash, t.created_at, t.duration
+                       FROM @extschema@.merkle_tree_head t
+                      WHERE t.log_id OPERATOR(pg_catalog.=) l.log_id
+                      ORDER BY t.tree_size DESC LIMIT 1) h ON true
+  LEFT JOIN LATERAL (SELECT t.tree_size
+                       FROM @extschema@.merkle_tree_head t
+                      WHERE t.log_id OPERATOR(pg_catalog.=) l.log_id AND t.tree_size OPERATOR(pg_catalog.<) h.tree_size
+                      ORDER BY t.tree_size DESC LIMIT 1) b ON true
+  LEFT JOIN LATERAL @extschema@.log_lag(l.log_id) g ON true
+  LEFT JOIN LATERAL @extschema@.log_counters(l.log_id) c ON true
+  LEFT JOIN @extschema@.held_as_copy_of() o (name) ON true
+  LEFT JOIN LATERAL @extschema@.background_worker() w ON true
+  LEFT JOIN LATERAL (SELECT pg_catalog.string_agg(s.source_table OPERATOR(pg_catalog.||) ': ' OPERATOR(pg_catalog.||) t.state,
+                                                  '; ' ORDER BY s.source_id) AS problems
+                       FROM @extschema@.merkle_source_state t
+                       JOIN @extschema@.verification_sources s ON s.source_id OPERATOR(pg_catalog.=) t.source_id
+                      WHERE s.log_id OPERATOR(pg_catalog.=) l.log_id AND s.removed_at IS NULL) p ON true;
+
+CREATE FUNCTION @extschema@.findings(
+    log text DEFAULT NULL
+) RETURNS TABLE (
+    finding         bigint,
+    log_name        text,
+    state           text,
+    kind            text,
+    source_table    text,
+    source_key      text,
+    leaf_index      bigint,
+    expected        bytea,
+    actual          bytea,
+    detail          text,
+    first_seen      timestamptz,
+    last_seen       timestamptz,
+    resolved_at     timestamptz,
+    acknowledged_at timestamptz,
+    acknowledged_by text,
+    reason          text
+)
+STABLE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'findings_wrapper';
+
+CREATE FUNCTION @extschema@.acknowledge_finding(
+    finding bigint,
+    reason  text
+) RETURNS void
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'acknowledge_finding_wrapper';
+
+REVOKE ALL ON FUNCTION @extschema@.acknowledge_finding(bigint, text) FROM PUBLIC;
+REVOKE ALL ON @extschema@.merkle_verification, @extschema@.merkle_finding FROM PUBLIC;
+
+COMMENT ON COLUMN @extschema@.verification_logs.verify_interval IS 'How often the background worker begins to verify the log; NULL: never.';
+COMMENT ON TABLE @extschema@.merkle_verification IS 'How far the pass of continuous verification over each log is.';
+COMMENT ON COLUMN @extschema@.merkle_verification.stage IS 'What the pass reads now; NULL between two passes.';
+COMMENT ON COLUMN @extschema@.merkle_verification.state IS 'What goes from one slice of the pass to the next, as JSON.';
+COMMENT ON COLUMN @extschema@.merkle_verification.rows_read IS 'Rows and entries that all passes have read.';
+COMMENT ON COLUMN @extschema@.merkle_verification.left_out IS 'Findings of the pass that there was no room for, with 1,000 of the log open.';
+COMMENT ON COLUMN @extschema@.merkle_verification.problem IS 'Why the pass does not go on.';
+COMMENT ON TABLE @extschema@.merkle_finding IS 'What continuous verification has found: open until a later pass does not find it, or somebody acknowledges it.';
+COMMENT ON COLUMN @extschema@.merkle_finding.identity IS 'A hash of what makes it the same finding in the next pass.';
+COMMENT ON COLUMN @extschema@.merkle_finding.found_as IS 'The kind that it had before something else that the pass found told better.';
+COMMENT ON COLUMN @extschema@.merkle_finding.is_suspected IS 'A row of a source whose rows may come late: it is a finding when a pass still sees it after reconcile should have logged it.';
+COMMENT ON COLUMN @extschema@.merkle_finding.pass IS 'The pass that has seen it last.';
+COMMENT ON FUNCTION @extschema@.findings(text) IS 'What continuous verification has found in a log, or in all, when first and last, and who has looked at it; keys and content are shown to those who may read the sources.';
+COMMENT ON FUNCTION @extschema@.acknowledge_finding(bigint, text) IS 'Says that somebody has looked at a finding, which is on record then and alarms no more.';
+
 -- What ALTER DEFAULT PRIVILEGES has given to others is not meant for these either.
 DO $$
 DECLARE
@@ -1273,7 +1585,8 @@ BEGIN
                   FROM pg_catalog.pg_class c
                  WHERE c.relnamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
                    AND c.relname OPERATOR(pg_catalog.=) ANY (ARRAY['merkle_hash_index', 'merkle_checkpoint',
-                           'merkle_accepted_checkpoint', 'merkle_log_checkpoints']::pg_catalog.name[])
+                           'merkle_accepted_checkpoint', 'merkle_log_checkpoints', 'merkle_verification',
+                           'merkle_finding', 'merkle_finding_finding_id_seq']::pg_catalog.name[])
                 UNION ALL
                 SELECT p.proowner, p.proacl, 'FUNCTION', p.oid::pg_catalog.regprocedure::pg_catalog.text
                   FROM pg_catalog.pg_proc p
@@ -1282,9 +1595,10 @@ BEGIN
                            'inclusion_proof_of', 'wait_for_inclusion_of', 'history_of', 'verify_row_of',
                            'proof_bundle_of', 'redact_row_of', 'find_leaf', 'has_leaf',
                            'find_root', 'has_root', 'inclusion_proof_by_hash', 'consistency_proof_by_root',
-                           'log_entries', 'entry_bundles', 'checkpoint', 'checkpoint_key', 'accept_checkpoint',
+                           'log_entries', 'entry_bundles', 'table_at', 'changes', 'row_diff', 'checkpoint', 'checkpoint_key', 'accept_checkpoint',
                            'add_cosignature', 'proof_bundle', 'proof_bundle_at', 'nest_bundle', 'verify_bundle',
-                           'kept_value', 'run_scheduled_batch']::pg_catalog.name[])) o (owner, acl, kind, name)
+                           'kept_value', 'run_scheduled_batch', 'findings',
+                           'acknowledge_finding']::pg_catalog.name[])) o (owner, acl, kind, name)
          CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
          WHERE a.grantee OPERATOR(pg_catalog.<>) o.owner AND a.grantee OPERATOR(pg_catalog.<>) 0
     LOOP

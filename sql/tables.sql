@@ -57,7 +57,8 @@ CREATE TABLE @extschema@.verification_logs (
     pruned_to     bigint      NOT NULL DEFAULT 0,
     find_by_hash  boolean     NOT NULL DEFAULT false,
     origin        text        COLLATE "C" UNIQUE,
-    checkpoint_interval interval CHECK (checkpoint_interval OPERATOR(pg_catalog.>) interval '0')
+    checkpoint_interval interval CHECK (checkpoint_interval OPERATOR(pg_catalog.>) interval '0'),
+    verify_interval interval DEFAULT '1 day' CHECK (verify_interval OPERATOR(pg_catalog.>) interval '0')
 ) USING heap;
 
 -- The administration log, which exists from the beginning. Its row is the same in every database, so a dump
@@ -322,6 +323,49 @@ CREATE TABLE @extschema@.merkle_accepted_checkpoint (
     PRIMARY KEY (log_id, tree_size, root_hash)
 ) USING heap;
 
+-- How far the pass of continuous verification over each log is, and when the last one ended.
+CREATE TABLE @extschema@.merkle_verification (
+    log_id        integer     PRIMARY KEY,
+    pass          bigint      NOT NULL DEFAULT 0,
+    stage         text,
+    state         text,
+    entries       bigint      NOT NULL DEFAULT 0,
+    size          bigint      NOT NULL DEFAULT 0,
+    rows_read     bigint      NOT NULL DEFAULT 0,
+    left_out      bigint      NOT NULL DEFAULT 0,
+    started_at    timestamptz,
+    read_at       timestamptz,
+    ended_at      timestamptz,
+    problem       text,
+    problem_since timestamptz
+) USING heap;
+
+CREATE TABLE @extschema@.merkle_finding (
+    finding_id      bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    log_id          integer     NOT NULL,
+    identity        bytea       NOT NULL,
+    kind            text        NOT NULL,
+    found_as        text        NOT NULL,
+    source_table    text,
+    source_key      text        COLLATE "C",
+    leaf_index      bigint,
+    expected        bytea,
+    actual          bytea,
+    detail          text        NOT NULL,
+    pass            bigint      NOT NULL,
+    first_seen      timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    last_seen       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    resolved_at     timestamptz,
+    acknowledged_at timestamptz,
+    acknowledged_by text,
+    reason          text,
+    is_suspected    boolean     NOT NULL DEFAULT false
+) USING heap;
+
+-- A finding has one row until a pass does not find it any more.
+CREATE UNIQUE INDEX merkle_finding_unresolved ON @extschema@.merkle_finding (log_id, identity)
+    WHERE resolved_at IS NULL;
+
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs', 'WHERE log_id OPERATOR(pg_catalog.<>) 0');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_logs_log_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_sources', '');
@@ -344,3 +388,6 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_database', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_redacted_key', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_pending', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_pending_id', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_verification', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_finding', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_finding_finding_id_seq', '');

@@ -46,8 +46,22 @@ SELECT l.log_name,
        p.problems AS source_problems,
        o.name AS held_as_copy_of,
        (SELECT pg_catalog.count(*) FROM @extschema@.merkle_late_entry e
-         WHERE e.log_id OPERATOR(pg_catalog.=) l.log_id) AS late_entries
+         WHERE e.log_id OPERATOR(pg_catalog.=) l.log_id) AS late_entries,
+       l.verify_interval,
+       v.ended_at AS last_verified_at,
+       v.stage AS verify_stage,
+       v.entries AS verified_entries,
+       v.rows_read AS verified_rows,
+       (SELECT pg_catalog.count(*) FROM @extschema@.merkle_finding f
+         WHERE f.log_id OPERATOR(pg_catalog.=) l.log_id AND f.resolved_at IS NULL AND f.acknowledged_at IS NULL
+           AND NOT f.is_suspected) AS open_findings,
+       v.left_out AS findings_left_out,
+       -- As last_error.
+       CASE WHEN o.name IS NOT NULL OR v.problem IS NULL THEN NULL
+            WHEN @extschema@.may_read_log(l.log_id) THEN v.problem
+            ELSE 'withheld: the text may name rows of sources that you may not read' END AS verify_problem
   FROM @extschema@.verification_logs l
+  LEFT JOIN @extschema@.merkle_verification v ON v.log_id OPERATOR(pg_catalog.=) l.log_id
   LEFT JOIN LATERAL (SELECT t.tree_size, t.root_hash, t.created_at, t.duration
                        FROM @extschema@.merkle_tree_head t
                       WHERE t.log_id OPERATOR(pg_catalog.=) l.log_id

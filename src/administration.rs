@@ -110,6 +110,12 @@ pub enum Act {
         log_id: i32,
         group: late::Group,
     },
+    /// Somebody has looked at what continuous verification found.
+    FindingAcknowledged {
+        log_id: i32,
+        /// The finding's number, what makes it the same one, and the reason.
+        detail: Json,
+    },
     /// The logs are this database's from now on.
     DatabaseRecorded,
 }
@@ -138,6 +144,7 @@ impl Act {
             Act::PartitionAttached { .. } => "partition attached",
             Act::PartitionAltered { .. } => "partition altered",
             Act::LateLogged { .. } => LATE,
+            Act::FindingAcknowledged { .. } => ACKNOWLEDGED,
             Act::DatabaseRecorded => "database recorded",
         }
     }
@@ -149,6 +156,8 @@ pub const DROPPED: &str = "log dropped";
 pub const PRUNED: &str = "pruned";
 /// The act that says which entries came late.
 pub const LATE: &str = "late rows logged";
+/// The act that says that somebody has looked at a finding.
+pub const ACKNOWLEDGED: &str = "finding acknowledged";
 
 /// Puts an act on record, with the transaction that did it. An act that is on its way already is not
 /// repeated: its entry will show the tables as they are at the end of the call.
@@ -442,6 +451,13 @@ fn content(session: &Session, act: &Act) -> Result<Content, Error> {
                 "entries": group.entries, "indexes": group.indexes,
             }));
             (Some(*log_id), None, state::log_row(session, *log_id))
+        }
+        Act::FindingAcknowledged {
+            log_id,
+            detail: of_finding,
+        } => {
+            detail = Some(of_finding.clone());
+            (Some(*log_id), None, Vec::new())
         }
         Act::DatabaseRecorded => (Some(ADMINISTRATION), None, state::databases(session)),
         Act::VersionRecorded { source_id, version } => {

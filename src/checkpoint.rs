@@ -47,7 +47,12 @@ pub fn newest(session: &Session, name: &str) -> Result<String, Error> {
         return Err(uncommitted(&log));
     }
     match examine(session, &log)? {
-        Examined::Signed(note) => Ok(note),
+        Examined::Signed(note) => {
+            if let Some(stored) = checkpoints::latest(session, Snapshot::Fresh, &log) {
+                remember(&stored)?;
+            }
+            Ok(note)
+        }
         Examined::Due(_) => signer::sign(name),
     }
 }
@@ -142,21 +147,25 @@ pub fn sign(session: &Session, name: &str) -> Result<String, Error> {
         key,
     } = *due;
     let memory = Memory::lock(&log.name, &origin)?;
-    check_memory(session, &log, &head, &memory, &origin)?;
+    let remembered = check_memory(session, &log, &head, &memory, &origin)?;
+    // The key was replaced: the same checkpoint is signed by the new one as well.
     let again = last
         .as_ref()
         .filter(|last| last.tree_size == head.tree_size);
+    // A row that the key has not signed vouches for nothing.
+    let before = last
+        .as_ref()
+        .filter(|last| last.tree_size < head.tree_size && last.is_signed_by(&key.verifier_key()));
+    let before = before.map(|last| last.known(&log)).transpose()?;
+    let signed = remembered.or(before).map(|k| (k.tree_size, k.root));
+    recompute::check(session, &log, &head, signed)?;
+    let size = tree_size(&log, head.tree_size)?;
+    let checkpoint = Checkpoint::new(&origin, size, head.root).map_err(|e| note_error(&e))?;
+    let text = checkpoint.to_string();
     let mut note = match again {
-        // The key was replaced: the same checkpoint is signed by the new one as well.
-        Some(last) => last.note.parse().map_err(|e| note_error(&e))?,
+        Some(last) => signed_note(&log, last, &text)?,
         None => {
-            let signed = last.as_ref().map(|last| last.known(&log)).transpose()?;
-            recompute::check(session, &log, &head, signed.map(|k| (k.tree_size, k.root)))?;
             remember_origin(session, &log, &origin)?;
-            let size = tree_size(&log, head.tree_size)?;
-            let checkpoint =
-                Checkpoint::new(&origin, size, head.root).map_err(|e| note_error(&e))?;
-            let text = checkpoint.to_string();
             let row = Stored {
                 tree_size: head.tree_size,
                 root: head.root.as_bytes().to_vec(),
@@ -179,32 +188,98 @@ pub fn sign(session: &Session, name: &str) -> Result<String, Error> {
     Ok(note.to_string())
 }
 
-/// That the log contains what this server has signed under the origin, whichever of its databases it was.
+/// The stored note of a checkpoint, which must say `text`: a signature is never put under what stands in a table.
+fn signed_note(log: &Log, stored: &Stored, text: &str) -> Result<SignedNote, Error> {
+    let note = stored.note.parse::<SignedNote>();
+    note.ok()
+        .filter(|note| note.text() == text)
+        .ok_or_else(|| Error::Damaged {
+            log: log.name.clone(),
+            problem: format!(
+                "the note of the checkpoint of size {} does not say what the log is",
+                stored.tree_size
+            ),
+        })
+}
+
+/// That the log contains what is known to be signed under the origin, whichever of this server's databases did it; the
+/// largest of it.
 fn check_memory(
     session: &Session,
     log: &Log,
     head: &Head,
     memory: &Memory,
     origin: &str,
-) -> Result<(), Error> {
-    let Some(newest) = memory.newest()? else {
-        return Ok(());
+) -> Result<Option<Accepted>, Error> {
+    let Some(known) = memory.known()? else {
+        return Ok(None);
     };
-    let known = Accepted {
-        tree_size: newest.checkpoint.size().get() as i64,
-        root: *newest.checkpoint.root(),
-    };
-    contains(session, log, head, &known).map_err(|error| match error {
-        Error::Checkpoint(CheckpointError::LostTail { .. } | CheckpointError::Rewritten { .. }) => {
-            Error::Checkpoint(CheckpointError::SignedElsewhere {
+    let mut largest: Option<Accepted> = None;
+    for checkpoint in &known.checkpoints {
+        let known_here = accepted(checkpoint);
+        contains(session, log, head, &known_here).map_err(|error| match error {
+            Error::Checkpoint(
+                CheckpointError::LostTail { .. } | CheckpointError::Rewritten { .. },
+            ) => Error::Checkpoint(CheckpointError::SignedElsewhere {
                 log: log.name.clone(),
                 origin: origin.to_owned(),
-                database: newest.database,
-                size: known.tree_size,
-            })
+                database: known.database.clone(),
+                size: checkpoint.size().get() as i64,
+            }),
+            error => error,
+        })?;
+        if largest
+            .as_ref()
+            .is_none_or(|l| l.tree_size < known_here.tree_size)
+        {
+            largest = Some(known_here);
         }
-        error => error,
-    })
+    }
+    Ok(largest)
+}
+
+fn accepted(checkpoint: &Checkpoint) -> Accepted {
+    Accepted {
+        tree_size: checkpoint.size().get() as i64,
+        root: *checkpoint.root(),
+    }
+}
+
+/// Puts on file what is on record as signed, of every origin the newest, in case that this server did not sign it: it
+/// took over from another, or a database of another was restored into it.
+///
+/// # Errors
+/// If a file is damaged, or cannot be written.
+pub fn remember_all(session: &Session) -> Result<(), Error> {
+    checkpoints::newest_of_origins(session)
+        .iter()
+        .try_for_each(remember)
+}
+
+/// As `remember_all`, of one checkpoint; nothing, if its row does not hold a signed note of it.
+fn remember(stored: &Stored) -> Result<(), Error> {
+    let (Ok(note), Ok(key)) = (
+        stored.note.parse::<SignedNote>(),
+        stored.verifier_key.parse::<VerifierKey>(),
+    ) else {
+        return Ok(());
+    };
+    let is_of_row = note.text().parse::<Checkpoint>().is_ok_and(|checkpoint| {
+        let size = checkpoint.size().get() as i64;
+        (checkpoint.origin(), size) == (stored.origin.as_str(), stored.tree_size)
+    });
+    if !is_of_row || !stored.is_signed_by(&key) {
+        return Ok(());
+    }
+    let memory = Memory::lock(&stored.origin, &stored.origin)?;
+    let known = memory
+        .known()?
+        .map_or(Vec::new(), |known| known.checkpoints);
+    let is_new = |known: &Checkpoint| (known.size().get() as i64) < stored.tree_size;
+    match known.iter().all(is_new) {
+        true => memory.add(server::database_name(), &note),
+        false => Ok(()),
+    }
 }
 
 fn lock(session: &Session, log: &Log) -> Result<(), Error> {
@@ -302,8 +377,9 @@ pub fn check_origin(session: &Session, origin: &str, log_id: Option<i32>) -> Res
     }))
 }
 
-/// That a log may get this origin: it has no checkpoints under another.
+/// That a log may get this origin: it has no checkpoints under another, and gets none before the transaction ends.
 pub fn check_new_origin(session: &Session, log: &Log, origin: &str) -> Result<(), Error> {
+    lock(session, log)?;
     let own = checkpoints::given_origin(session, Snapshot::Fresh, log);
     // Where the log has none, its checkpoints are those of the original of a copy.
     check_origin(session, origin, own.as_ref().map(|_| log.id))?;
@@ -377,24 +453,27 @@ pub fn accept(session: &Session, text: &str) -> Result<Standing, Error> {
     let keys = known_keys(session, &log, checkpoint.origin());
     note.verify(&keys).map_err(|e| note_error(&e))?;
     lock(session, &log)?;
-    let accepted = Accepted {
-        tree_size: checkpoint.size().get() as i64,
-        root: *checkpoint.root(),
-    };
+    let wanted = accepted(&checkpoint);
     let head = heads::latest(session, Snapshot::Fresh, &log)?;
-    let standing = match contains(session, &log, &head, &accepted) {
+    let standing = match contains(session, &log, &head, &wanted) {
         Ok(()) => Standing::Contained,
         Err(Error::Checkpoint(CheckpointError::LostTail { .. })) => Standing::LostTail,
         Err(Error::Checkpoint(CheckpointError::Rewritten { .. })) => Standing::Rewritten,
         // Of a size that was no head here, the tree is known no more.
-        Err(_) if accepted.tree_size < log.pruned_to => return Ok(Standing::Pruned),
+        Err(_) if wanted.tree_size < log.pruned_to => return Ok(Standing::Pruned),
         Err(error) => return Err(error),
     };
-    checkpoints::accept(session, &log, &accepted, text);
+    checkpoints::accept(session, &log, &wanted, text);
     let memory = Memory::lock(&log.name, checkpoint.origin())?;
-    let newest = memory.newest()?;
-    if newest.is_none_or(|newest| newest.checkpoint.size() < checkpoint.size()) {
-        memory.replace(server::database_name(), &note)?;
+    let known = memory
+        .known()?
+        .map_or(Vec::new(), |known| known.checkpoints);
+    let goes_on = |known: &Checkpoint| {
+        known.size() < checkpoint.size() && contains(session, &log, &head, &accepted(known)).is_ok()
+    };
+    match standing == Standing::Contained && known.iter().all(goes_on) {
+        true => memory.replace(server::database_name(), &note)?,
+        false => memory.add(server::database_name(), &note)?,
     }
     Ok(standing)
 }

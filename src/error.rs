@@ -3,12 +3,14 @@
 //! A variant holds the names its reader needs; SQLSTATE and HINT are decided here and nowhere else.
 
 mod checkpoint;
+mod finding;
 mod key;
 mod refusal;
 
 use crate::catalog::logs::ADMINISTRATION_NAME;
 use crate::catalog::sources::table_name;
 pub use checkpoint::CheckpointError;
+pub use finding::FindingError;
 pub use key::KeyError;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -245,6 +247,8 @@ pub enum Error {
     OfWorker(Refusal),
     #[error(transparent)]
     GivenKey(KeyError),
+    #[error(transparent)]
+    Finding(FindingError),
     #[error("row {key} of table \"{table}\", entry {index} of log \"{log}\", no longer exists")]
     RowGone {
         log: String,
@@ -411,6 +415,7 @@ impl Error {
             Checkpoint(error) => error.sqlstate(),
             OfWorker(refusal) => refusal.sqlstate(),
             GivenKey(error) => error.sqlstate(),
+            Finding(error) => error.sqlstate(),
             DropNotConfirmed { .. }
             | ForcedRowSecurity { .. }
             | OrderNullable { .. }
@@ -572,6 +577,7 @@ impl Error {
             Checkpoint(error) => error.hint(),
             OfWorker(refusal) => refusal.hint.clone()?,
             GivenKey(error) => error.hint(),
+            Finding(error) => error.hint(),
             RowGone { log, .. } => format!("Run verify_log({}).", literal(log)),
             ShapeChanged { .. } => "The entry stays provable by its leaf hash; its leaf data must come from a copy of the row as it was.".into(),
             Damaged { log, .. } => format!("Run verify_log({}) to find what was altered.", literal(log)),

@@ -1,12 +1,17 @@
-//! The versions of a row, from the leaf data that the log keeps.
+//! The rows of a table as they were, from the leaf data that the log keeps: the versions of one row, what happened to
+//! all of them, and the table as a whole.
 
+pub mod changes;
 mod json;
+mod latest;
+pub mod table_at;
+mod value_text;
 
 use crate::capture::given_key::GivenKey;
 use crate::capture::row_key::Finder;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::{self, Source};
-use crate::catalog::versions::{self, Column};
+use crate::catalog::versions;
 use crate::error::{Error, literal};
 use crate::pg::alloc;
 use crate::pg::spi::Snapshot;
@@ -14,6 +19,7 @@ use crate::session::Session;
 use crate::store::entries;
 use crate::store::heads;
 use crate::store::leaves::{self, Annex};
+use json::Types;
 use leaf_format::{Columns, Leaf};
 use pgrx::pg_sys;
 
@@ -38,8 +44,8 @@ pub struct Origin {
 /// The versions of a row that are on record, oldest first, loaded one by one.
 pub struct Versions {
     log: Log,
-    /// The sources that the table has been, each with its versions of the columns.
-    sources: Vec<(Source, Vec<versions::Version>)>,
+    /// The sources that the table has been.
+    sources: Vec<Recorded>,
     /// Leaf indexes of the row's entries, each with the place of its source.
     entries: std::vec::IntoIter<(i64, usize)>,
 }
@@ -55,25 +61,15 @@ impl Versions {
         relation: pg_sys::Oid,
         key: GivenKey,
     ) -> Result<Versions, Error> {
-        let of_table: Vec<_> = sources::all(session, &log)
-            .into_iter()
-            .filter(|s| s.relation == relation)
-            .collect();
-        let latest = of_table.last().ok_or_else(|| Error::NoSuchSource {
-            log: log.name.clone(),
-            table: sources::relation_name(session, relation),
-        })?;
+        let TableSources { sources, name } = TableSources::of_table(session, &log, relation)?;
         let no_history = Error::NoHistory {
             log: log.name.clone(),
-            table: latest.name.clone(),
+            table: name,
         };
-        for source in &of_table {
-            session.check_caller_reads(&log, source)?;
-        }
         let finder = Finder::of(session, &log, relation)?;
         let key = finder.key(session, key)?;
         let mut entries = Vec::new();
-        for (place, source) in of_table.iter().enumerate() {
+        for (place, Recorded { source, .. }) in sources.iter().enumerate() {
             if !finder.sources.contains(&source.id) {
                 continue;
             }
@@ -86,18 +82,14 @@ impl Versions {
             || entries.iter().any(|(index, place)| {
                 pgrx::check_for_interrupts!();
                 let annex = leaves::annex(session, &log, *index);
-                annex.leaf_data.is_some() || of_table[*place].salted && annex.salt.is_none()
+                annex.leaf_data.is_some() || sources[*place].source.salted && annex.salt.is_none()
             });
         if !anything_kept {
             return Err(no_history);
         }
-        let with_versions = |source: Source| {
-            let versions = versions::load(session, source.id);
-            (source, versions)
-        };
         Ok(Versions {
             log,
-            sources: of_table.into_iter().map(with_versions).collect(),
+            sources,
             entries: entries.into_iter(),
         })
     }
@@ -106,83 +98,138 @@ impl Versions {
     pub fn next(&mut self, session: &Session) -> Option<Version> {
         pgrx::check_for_interrupts!();
         let (index, place) = self.entries.next()?;
-        let (source, versions) = &self.sources[place];
-        let version = versions.iter().rev().find(|v| v.from_leaf_index <= index);
-        let columns = version.map_or(&[][..], |v| &v.columns);
         let annex = leaves::annex(session, &self.log, index);
         let leaf = annex.leaf_data.as_ref();
         let leaf =
             leaf.and_then(|_| leaves::in_full(session, Snapshot::Statement, &self.log, index));
-        let (version, left_out) = version_of(index, leaf, &annex, columns, source.salted);
-        for column in left_out {
-            pgrx::notice!(
-                "column \"{column}\" of entry {index} is too long for jsonb, and shown as null: kept_value({}, {index}, {}) gives it",
-                literal(&self.log.name),
-                literal(&column)
-            );
-        }
-        Some(version)
+        Some(version_of(
+            &self.log,
+            index,
+            leaf,
+            &annex,
+            &self.sources[place],
+        ))
     }
 }
 
+/// A source that a table is or was.
+struct Recorded {
+    source: Source,
+    /// The versions of its columns.
+    versions: Vec<versions::Version>,
+    /// Of each the types.
+    types: Vec<Types>,
+}
+
+impl Recorded {
+    fn load(session: &Session, source: Source) -> Recorded {
+        let versions = versions::load(session, source.id);
+        Recorded {
+            types: versions.iter().map(|v| Types::of(session, v)).collect(),
+            versions,
+            source,
+        }
+    }
+
+    /// The types of the columns of an entry.
+    fn types(&self, leaf_index: i64) -> Option<&Types> {
+        let place = self
+            .versions
+            .iter()
+            .rposition(|v| v.from_leaf_index <= leaf_index)?;
+        self.types.get(place)
+    }
+}
+
+/// The sources of a log that a table is and was, oldest first.
+struct TableSources {
+    /// The table's name, as it was registered last.
+    name: String,
+    sources: Vec<Recorded>,
+}
+
+impl TableSources {
+    /// # Errors
+    /// If there is none, or the caller may not read one of them.
+    fn of_table(
+        session: &Session,
+        log: &Log,
+        relation: pg_sys::Oid,
+    ) -> Result<TableSources, Error> {
+        let mut of_table = sources::all(session, log);
+        of_table.retain(|s| s.relation == relation);
+        let latest = of_table.last().ok_or_else(|| Error::NoSuchSource {
+            log: log.name.clone(),
+            table: sources::relation_name(session, relation),
+        })?;
+        let name = latest.name.clone();
+        for source in &of_table {
+            session.check_caller_reads(log, source)?;
+        }
+        let recorded = |source| Recorded::load(session, source);
+        Ok(TableSources {
+            name,
+            sources: of_table.into_iter().map(recorded).collect(),
+        })
+    }
+}
+
+/// What an entry says of a row. `leaf`: what is kept of it, in full.
 fn version_of(
+    log: &Log,
     leaf_index: i64,
     leaf: Option<Leaf>,
     annex: &Annex,
-    columns: &[Column],
-    salted: bool,
-) -> (Version, Vec<String>) {
-    let mut left_out = Vec::new();
-    let origin = annex.statement.as_ref().map(|s| Origin {
-        transaction: s.transaction,
-        user: s.user.clone(),
-        application: s.application.clone(),
-        at: s.at,
-    });
-    let on_statement = || {
-        annex
-            .statement
-            .as_ref()
-            .map_or("insert", |s| &s.kind)
-            .to_owned()
-    };
-    let version = match leaf {
-        // What was hashed says it with authority; the statement's row only repeats it.
-        Some(leaf) => Version {
+    recorded: &Recorded,
+) -> Version {
+    // What was hashed says it with authority; the statement's row only repeats it.
+    if let Some(leaf) = leaf {
+        return Version {
             leaf_index,
             operation: leaf.kind.as_str().to_owned(),
-            row: match leaf.columns {
-                Columns::Map(map) if leaf.kind != leaf_format::Kind::Truncate => {
-                    let fields = map.iter().map(|(name, value)| {
-                        let column = columns.iter().find(|c| c.name == *name);
-                        let type_name = column.map_or("", |c| c.type_name.as_str());
-                        (name.as_str(), value, type_name)
-                    });
-                    let fields: Vec<_> = fields.collect();
-                    let (row, too_long) = json::row(&fields, json::LONGEST);
-                    left_out = too_long.into_iter().map(str::to_owned).collect();
-                    Some(row)
-                }
-                _ => None,
-            },
+            row: row_json(log, leaf_index, &leaf, recorded),
             origin: leaf.origin.map(|o| Origin {
                 transaction: o.transaction,
                 user: o.user,
                 application: o.application,
                 at: o.at,
             }),
+        };
+    }
+    let statement = annex.statement.as_ref();
+    Version {
+        leaf_index,
+        operation: match (recorded.source.salted && annex.salt.is_none(), statement) {
+            (true, _) => "redacted".to_owned(),
+            (false, None) => "insert".to_owned(),
+            (false, Some(statement)) => statement.kind.clone(),
         },
-        None => Version {
-            leaf_index,
-            operation: match salted && annex.salt.is_none() {
-                true => "redacted".to_owned(),
-                false => on_statement(),
-            },
-            row: None,
-            origin,
-        },
+        row: None,
+        origin: statement.map(|s| Origin {
+            transaction: s.transaction,
+            user: s.user.clone(),
+            application: s.application.clone(),
+            at: s.at,
+        }),
+    }
+}
+
+/// The row of an entry as JSON; `None` where only the digest of its columns is kept, or it is about no row. Columns that
+/// are too long for it are null there, and a notice names them.
+fn row_json(log: &Log, index: i64, leaf: &Leaf, recorded: &Recorded) -> Option<String> {
+    let map = match &leaf.columns {
+        Columns::Map(map) if leaf.kind != leaf_format::Kind::Truncate => map,
+        _ => return None,
     };
-    (version, left_out)
+    let (row, too_long) = json::row(map.iter(), recorded.types(index)?, json::LONGEST);
+    for column in too_long {
+        pgrx::notice!(
+            "column \"{column}\" of entry {index} is too long for jsonb, and shown as null: kept_value({}, {index}, {}) gives it",
+            literal(&log.name),
+            literal(column)
+        );
+    }
+    Some(row)
 }
 
 /// The text of a column in a version of a row that the log keeps; `None` if it was NULL.
@@ -209,13 +256,15 @@ pub fn kept_value(
             table: source.name,
         });
     };
-    let versions = versions::load(session, source.id);
-    let version = versions.iter().rev().find(|v| v.from_leaf_index <= index);
-    let known = version.and_then(|v| v.columns.iter().find(|c| c.name == column));
-    let known = known.ok_or_else(|| Error::NoSuchColumn {
-        table: source.name,
-        column: column.to_owned(),
-    })?;
-    let value = columns.get(column);
-    Ok(value.map(|value| json::text(value, &known.type_name)))
+    let recorded = Recorded::load(session, source);
+    let mut versions = recorded.versions.iter().rev();
+    let version = versions.find(|v| v.from_leaf_index <= index);
+    if version.is_none_or(|v| v.column(column).is_none()) {
+        return Err(Error::NoSuchColumn {
+            table: recorded.source.name,
+            column: column.to_owned(),
+        });
+    }
+    let of = recorded.types(index).and_then(|t| t.of_column(column));
+    Ok(columns.get(column).map(|value| json::text(value, of)))
 }

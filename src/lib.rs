@@ -82,6 +82,8 @@ pgrx::extension_sql_file!(
         api::history::redact_row,
         api::verify::verify_row,
         api::verify::late_entries,
+        api::findings::findings,
+        api::findings::acknowledge_finding,
         api::history::prune_log,
         api::ops::coverage_holes,
         api::ops::merkle_log_health,

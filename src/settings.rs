@@ -8,6 +8,7 @@ static FENCE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5000);
 static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(100_000);
 static RUN_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static RECONCILE_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(3600);
+static VERIFY_RATE: GucSetting<i32> = GucSetting::<i32>::new(2000);
 static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
 static INCLUSION_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static SIGNING_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -86,6 +87,16 @@ pub fn register(preloaded: bool) {
         GucContext::Sighup,
         GucFlags::UNIT_S,
     );
+    GucRegistry::define_int_guc(
+        c"merkle_log.verify_rate",
+        c"Rows and entries that the background worker verifies in a second, at most.",
+        c"Zero: it verifies nothing.",
+        &VERIFY_RATE,
+        0,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::empty(),
+    );
     GucRegistry::define_string_guc(
         c"merkle_log.databases",
         c"The databases whose logs the background workers run, separated by commas.",
@@ -143,6 +154,11 @@ pub fn run_interval() -> Duration {
 /// Zero: never.
 pub fn reconcile_interval() -> Duration {
     Duration::from_secs(RECONCILE_INTERVAL.get().max(0) as u64)
+}
+
+/// Rows and entries a second; zero: none.
+pub fn verify_rate() -> u64 {
+    VERIFY_RATE.get().max(0) as u64
 }
 
 pub fn notify() -> bool {

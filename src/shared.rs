@@ -226,6 +226,11 @@ impl Worker {
         )
     }
 
+    /// True if something was asked for since the last call of `take_wishes`.
+    pub fn has_wishes(&self) -> bool {
+        self.queued.load(ORDER) || self.asked.load(ORDER)
+    }
+
     pub fn ask(&self) {
         self.asked.store(true, ORDER);
         self.latch.wake();

@@ -5,15 +5,22 @@
 //! which one was altered. The work is cut into chunks that keep nothing but findings, so memory
 //! does not grow with the log; everything is read with the snapshot of the calling statement.
 
+mod acknowledged;
 mod batches;
 mod checkpoints;
+mod conclusion;
 mod configuration;
 pub mod finding;
+mod marks;
 mod orders;
 mod parts;
+pub mod passes;
 mod pruned;
+pub mod recorded;
 pub mod row;
 mod rows;
+pub mod slices;
+mod stages;
 mod tiles;
 mod twice;
 mod unlogged;
@@ -26,13 +33,9 @@ use crate::pg::parallel;
 use crate::pg::progress::{Command, Progress};
 use crate::pg::spi::Snapshot;
 use crate::pg::subtransaction;
-use crate::redaction;
 use crate::session::Session;
 use crate::store::entries;
-use crate::store::hash_index;
 use crate::store::heads::{self, Head};
-use crate::store::late;
-use crate::store::set_aside;
 use crate::store::tree::{TreeReader, tree_error, tree_size};
 use batches::Batches;
 use configuration::Record;
@@ -42,6 +45,8 @@ use orders::Orders;
 use parts::Part;
 use rows::Rows;
 use serde::{Deserialize, Serialize};
+use slices::Pass;
+use stages::Stage;
 use std::collections::HashMap;
 use walk::Stray;
 
@@ -72,27 +77,6 @@ impl Checked {
     }
 }
 
-#[derive(Clone)]
-enum Stage {
-    /// The log's settings and sources, against what is on record.
-    Configuration,
-    /// What is left of pruned entries: heads and tiles, from a tree size and a tile on.
-    Pruned {
-        heads_after: i64,
-        tiles_after: (i16, i64),
-    },
-    Entries,
-    /// Of a source, what was not read along with the entries: from which gap on, and after which row.
-    Unlogged {
-        source: usize,
-        gap: usize,
-        after: Option<Vec<String>>,
-    },
-    /// All is found; how much was checked is still to be said.
-    Report,
-    Done,
-}
-
 /// A verification under way.
 pub struct Verification {
     log: Log,
@@ -106,11 +90,15 @@ pub struct Verification {
     whole: bool,
     /// The tree of the entries before `next`; `None` once a gap makes it unknowable.
     frontier: Option<Frontier>,
+    /// Entries that one step checks at most: a multiple of 256.
+    span: i64,
     rows: Rows,
     record: Record,
     batches: Batches,
     orders: Orders,
     stage: Stage,
+    /// What only a pass in slices has; `None` if all is read with one snapshot.
+    pass: Option<Pass>,
     /// Rows that differ from an entry, by that entry's leaf hash: if another row has that hash, it
     /// is the entry's key that was altered.
     pending: HashMap<Hash, Vec<Finding>>,
@@ -180,7 +168,9 @@ impl Verification {
             whole: from == 0 && to.is_none(),
             log: log.name.clone(),
         };
-        let mut verification = Verification::new(session, log, record, head, &part)?;
+        let frontier = stored_frontier(session, &log, next);
+        found.extend(frontier.as_ref().err().map(|e| unreadable(&e.to_string())));
+        let mut verification = Verification::new(session, log, record, head, &part, frontier.ok())?;
         if part.whole {
             verification.stage = Stage::Configuration;
         }
@@ -196,7 +186,13 @@ impl Verification {
         let record = Record::load(session);
         let log = recorded(&record, log);
         let (head, _) = last_head(session, &log)?;
-        Verification::new(session, log, record, head, &part)
+        let frontier = stored_frontier(session, &log, part.next);
+        let found = frontier.as_ref().err().map(|e| unreadable(&e.to_string()));
+        let verification = Verification::new(session, log, record, head, &part, frontier.ok())?;
+        Ok(Verification {
+            found: found.into_iter().collect(),
+            ..verification
+        })
     }
 
     fn new(
@@ -205,24 +201,33 @@ impl Verification {
         record: Record,
         head: Head,
         part: &Part,
+        frontier: Option<Frontier>,
     ) -> Result<Verification, Error> {
         let next = part.next;
-        let mut found = Vec::new();
-        let frontier = Frontier::load(
-            &mut TreeReader::new(session, &log, Snapshot::Statement),
-            tree_size(&log, next)?,
-        )
-        .map_err(|e| tree_error(&log, e));
-        let frontier = frontier
-            .map_err(|e| found.push(unreadable(&e.to_string())))
-            .ok();
+        let mut rows = Rows::of(session, &log, &record, next == 0);
+        rows.open(session, &log, &record, |_| true);
+        Ok(Verification::with(log, record, head, part, rows, frontier))
+    }
+
+    /// Of rows that are open as far as they are needed.
+    fn with(
+        log: Log,
+        record: Record,
+        head: Head,
+        part: &Part,
+        rows: Rows,
+        frontier: Option<Frontier>,
+    ) -> Verification {
+        let next = part.next;
         let since = match log.id {
             logs::ADMINISTRATION => Some(0),
             id => record.replay.as_ref().and_then(|r| r.first(id)),
         };
-        Ok(Verification {
-            rows: Rows::load(session, &log, &record, next == 0, |_| true)?,
+        Verification {
+            rows,
             record,
+            span: CHUNK,
+            pass: None,
             batches: Batches::since(since),
             orders: Orders::default(),
             progress: Progress::start(Command::Verify, log.id, (part.end - next) as u64),
@@ -233,7 +238,7 @@ impl Verification {
             to: part.to,
             frontier,
             stage: Stage::Entries,
-            found,
+            found: Vec::new(),
             reached: None,
             pending: HashMap::new(),
             pending_count: 0,
@@ -241,7 +246,7 @@ impl Verification {
             checked: Checked::default(),
             log,
             head,
-        })
+        }
     }
 
     /// The findings of the next chunk; `None` when all is done. What the tables hold never makes it fail: it
@@ -259,197 +264,29 @@ impl Verification {
             Err(failure) if !failure.is_about_content() => failure.raise(),
             Err(failure) => failure.message,
         };
-        self.stage = match stage {
-            Stage::Configuration => self.after_configuration(),
-            Stage::Pruned { .. } => Stage::Entries,
-            Stage::Entries if next < self.end => Stage::Entries,
-            Stage::Entries => self.after_entries(),
-            Stage::Unlogged { source, .. } => Stage::Unlogged {
-                source: source + 1,
-                gap: 0,
-                after: None,
-            },
-            Stage::Report | Stage::Done => Stage::Done,
-        };
         if next < self.next {
             // The entries in between are unknown, and so is the tree from there on.
             self.frontier = None;
         }
+        if self.begin_source_again(&stage) {
+            return Ok(Some(Vec::new()));
+        }
+        self.stage = self.without(stage);
+        if let Some(pass) = &mut self.pass {
+            pass.unread = true;
+        }
         Ok(Some(vec![unreadable(&why)]))
-    }
-
-    fn advance(&mut self, session: &Session) -> Result<Option<Vec<Finding>>, Error> {
-        let stage = std::mem::replace(&mut self.stage, Stage::Done);
-        match stage {
-            Stage::Configuration => {
-                let findings = self.configuration(session)?;
-                self.stage = self.after_configuration();
-                Ok(Some(findings))
-            }
-            Stage::Pruned {
-                heads_after,
-                tiles_after,
-            } => {
-                let (findings, next) = self.pruned(session, heads_after, tiles_after)?;
-                self.stage = next;
-                Ok(Some(findings))
-            }
-            Stage::Entries if self.next < self.end => {
-                let findings = self.entries(session)?;
-                self.batches.note(&findings);
-                self.stage = Stage::Entries;
-                self.progress.done(self.checked.entries);
-                Ok(Some(findings))
-            }
-            Stage::Entries => {
-                let mut findings = std::mem::take(&mut self.found);
-                self.batches.note(&findings);
-                findings.extend(self.rows.summary());
-                if self.whole {
-                    findings.extend(self.pruned_redactions(session));
-                    for (source_id, key, detail) in redaction::contradictions(session, &self.log) {
-                        findings.push(Finding {
-                            source_table: self.rows.name_of(source_id),
-                            source_key: Some(key),
-                            ..Finding::of_log(Kind::EntryAltered, None, detail.into())
-                        });
-                    }
-                    findings.extend(checkpoints::mismatches(session, &self.log, &self.head)?);
-                    for at in hash_index::mismatches(session, &self.log, self.head.tree_size)? {
-                        let detail = "merkle_hash_index does not lead to the entries from here on"
-                            .to_owned();
-                        findings.push(Finding::of_log(Kind::IndexMismatch, Some(at), detail));
-                    }
-                    for (source_id, key) in set_aside::misplaced(session, &self.log) {
-                        let detail = "the hash of a key that is set aside is another".to_owned();
-                        findings.push(Finding {
-                            source_table: self.rows.name_of(source_id),
-                            source_key: Some(key),
-                            ..Finding::of_log(Kind::IndexMismatch, None, detail)
-                        });
-                    }
-                    findings.extend(self.edges(session)?);
-                    findings.extend(self.watermarks(session)?);
-                    for stray in std::mem::take(&mut self.strays) {
-                        findings.extend(self.unlogged_row(stray, false));
-                    }
-                    self.checked.scanned += self.rows.walked();
-                }
-                self.stage = self.after_entries();
-                if matches!(self.stage, Stage::Report) {
-                    findings.extend(self.give_up_pending());
-                }
-                Ok(Some(findings))
-            }
-            Stage::Unlogged { source, gap, after } => {
-                self.stage = Stage::Report;
-                self.unlogged(session, source, gap, after).map(Some)
-            }
-            Stage::Report => {
-                self.report(session);
-                Ok(Some(Vec::new()))
-            }
-            Stage::Done => Ok(None),
-        }
-    }
-
-    fn after_configuration(&self) -> Stage {
-        match self.log.pruned_to {
-            0 => Stage::Entries,
-            _ => Stage::Pruned {
-                heads_after: 0,
-                tiles_after: (-1, 0),
-            },
-        }
-    }
-
-    fn after_entries(&self) -> Stage {
-        match self.whole {
-            true => Stage::Unlogged {
-                source: 0,
-                gap: 0,
-                after: None,
-            },
-            false => Stage::Report,
-        }
-    }
-
-    /// Findings about leaf indexes that were not asked for are not told.
-    fn asked_for(&self, leaf_index: i64) -> bool {
-        (self.from..self.to).contains(&leaf_index)
-    }
-
-    fn give_up_pending(&mut self) -> Vec<Finding> {
-        self.pending_count = 0;
-        let mut findings: Vec<_> = self.pending.drain().flat_map(|(_, f)| f).collect();
-        findings.sort_by_key(|f| f.leaf_index);
-        let captured: Vec<&str> = self
-            .rows
-            .shapes()
-            .into_iter()
-            .filter(|shape| shape.source.by_trigger())
-            .map(|shape| shape.source.name.as_str())
-            .collect();
-        // A row is not to blame where what its batch recorded about it was altered, nor a captured one whose last
-        // entry may be one that is missing.
-        for finding in &mut findings {
-            let blames_captured = matches!(finding.kind, Kind::Modified | Kind::Deleted)
-                && finding
-                    .source_table
-                    .as_deref()
-                    .is_some_and(|t| captured.contains(&t));
-            if blames_captured && self.batches.is_unfound(finding) {
-                finding.kind = Kind::IndexMismatch;
-                finding.detail = format!(
-                    "{}; but a later entry of the row is not found by its key",
-                    finding.detail
-                );
-                continue;
-            }
-            let has_lost = blames_captured && self.batches.entries_missing();
-            if has_lost || finding.leaf_index.is_some_and(|at| self.batches.doubts(at)) {
-                finding.kind = Kind::MetadataAltered;
-                finding.detail = format!(
-                    "{}; and what its batch recorded beside the hashes was altered",
-                    finding.detail
-                );
-                self.batches.note_place(finding.leaf_index);
-            }
-        }
-        findings.extend(self.batches.findings());
-        findings
-    }
-
-    fn report(&self, session: &Session) {
-        let Checked {
-            entries,
-            rows,
-            tiles,
-            heads,
-            scanned,
-            ..
-        } = self.checked;
-        let scan = match self.whole {
-            true => format!(", {scanned} rows behind the watermark looked up"),
-            false => String::new(),
-        };
-        let pruned = match self.log.pruned_to {
-            0 => String::new(),
-            before => format!("; entries before {before} were pruned and cannot be checked"),
-        };
-        let late = match late::count(session, &self.log) {
-            0 => String::new(),
-            count => format!("; {count} entries came late: see late_entries"),
-        };
-        pgrx::notice!(
-            "log \"{}\": {entries} entries, {rows} source rows, {tiles} tile hashes and {heads} tree heads checked{scan}{pruned}{late}",
-            self.log.name
-        );
     }
 }
 
 fn unreadable(why: &str) -> Finding {
     Finding::of_log(Kind::Unreadable, None, why.to_owned())
+}
+
+/// The right edge of the tree of the first `size` entries, as it is stored.
+fn stored_frontier(session: &Session, log: &Log, size: i64) -> Result<Frontier, Error> {
+    let mut reader = TreeReader::new(session, log, Snapshot::Statement);
+    Frontier::load(&mut reader, tree_size(log, size)?).map_err(|e| tree_error(log, e))
 }
 
 /// The log as it was put on record.

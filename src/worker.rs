@@ -2,5 +2,6 @@
 
 mod launcher;
 mod runner;
+mod verifier;
 
 pub use launcher::register;

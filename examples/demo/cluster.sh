@@ -55,5 +55,5 @@ start_cluster() {
     [ "$(id -u)" -ne 0 ] || chown "$server_user" "$dir"
     as_server "$bin/initdb" -D "$dir/data" -A trust -U postgres -E UTF8 --locale=C.UTF-8 >/dev/null
     as_server "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w \
-        -o "-c listen_addresses='' -c unix_socket_directories='$dir' -c shared_preload_libraries=merkle_log" start >/dev/null
+        -o "-c listen_addresses='' -c unix_socket_directories='$dir' -c shared_preload_libraries=merkle_log -c merkle_log.verify_rate=200000" start >/dev/null
 }

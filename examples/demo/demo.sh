@@ -91,11 +91,21 @@ if [ "$found" != "deleted 815, modified 4711, unlogged 0" ]; then
 fi
 echo "Exactly these three."
 
-say "9. Without the database and without our code: a Python file, that key, and the order as it was."
+say "9. Nobody has to call verify_log: the background worker reads everything again and again, and has seen them too."
+waited=0
+until [ "$(value "SELECT detail FROM merkle_log_health() WHERE check_name = 'findings' AND object = 'audit' AND NOT ok")" = \
+        "3 findings are open: 1 deleted, 1 modified, 1 unlogged" ]; do
+    waited=$((waited + 1))
+    if [ $waited -gt 600 ]; then value "SELECT * FROM merkle_log_health()" >&2; exit 1; fi
+    sleep 0.1
+done
+sql "SELECT check_name, ok, detail FROM merkle_log_health() WHERE check_name = 'findings' AND object = 'audit'"
+
+say "10. Without the database and without our code: a Python file, that key, and the order as it was."
 echo "   python3 examples/verify/python/verify.py KEY bundle.json"
 python3 "$here/../verify/python/verify.py" "$key" "$bundle"
 
-say "10. In a browser, which checks the proof itself: an order that nobody has touched, and all else."
+say "11. In a browser, which checks the proof itself: an order that nobody has touched, and all else."
 start_gateway
 echo "   $address/page/log/audit/row?table=orders&key=4712"
 echo "   $address/"

@@ -17,7 +17,7 @@ CREATE TABLE payments (
 );
 
 CREATE EXTENSION merkle_log;
-SELECT create_log('audit') \g /dev/null
+SELECT create_log('audit', verify_interval => '5 s') \g /dev/null
 SELECT add_source('audit', 'orders', order_column => 'id') \g /dev/null
 SELECT add_source('audit', 'payments', order_column => 'id') \g /dev/null
 

@@ -10,6 +10,7 @@ pub mod browser;
 pub mod calls;
 mod cluster;
 pub mod command_line;
+pub mod followers;
 pub mod gateway;
 pub mod oracle;
 pub mod witness;

@@ -4,6 +4,7 @@ use merkle_tree::{Hash, TreeSize};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use server_tests::*;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tlog::{Checkpoint, KeyName, Policy, SignatureType, SignedNote, SigningKey};
@@ -549,6 +550,164 @@ fn a_new_key_signs_the_newest_checkpoint_as_well() {
         .parse()
         .unwrap();
     assert!(Policy::of_log(verifier(9)).verify(&note).is_ok());
+}
+
+#[test]
+fn a_signature_is_never_put_under_what_stands_in_a_table() {
+    let cluster = signing("");
+    let mut c = cluster.client("postgres");
+    log(&mut c);
+    grow(&mut c, 10);
+    let (note, _) = checkpoint(&mut c);
+    let mut lines = note.splitn(4, '\n');
+    let [origin, size, root, rest] = std::array::from_fn(|_| lines.next().unwrap());
+    let other_root = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let set = |c: &mut Client, text: &str| {
+        c.execute(
+            "UPDATE merkle_checkpoint SET note = $1 WHERE log_id = 1",
+            &[&text],
+        )
+        .unwrap();
+    };
+    for forged in [
+        format!("{origin}\n{size}\n{other_root}\n{rest}"),
+        format!("{origin}\n9\n{root}\n{rest}"),
+        format!("{origin}/other\n{size}\n{root}\n{rest}"),
+        "nothing".to_owned(),
+    ] {
+        set(&mut c, &forged);
+        let said = refusal(&mut c);
+        assert!(said.contains("does not say what the log is"), "{said}");
+    }
+    // With a tree head and a checkpoint that no batch and no key has made.
+    set(&mut c, &note);
+    run(
+        &mut c,
+        &format!(
+            "INSERT INTO merkle_tree_head (log_id, tree_size, root_hash) VALUES (1, 12, sha256('x'));
+             INSERT INTO merkle_checkpoint (log_id, tree_size, root_hash, origin, note, verifier_key)
+             SELECT 1, 12, sha256('x'), '{origin}', E'{origin}\\n12\\n' || encode(sha256('x'), 'base64') || E'\\n\\n{}', 'none'",
+            rest.trim_start()
+        ),
+    );
+    refusal(&mut c);
+    run(
+        &mut c,
+        "DELETE FROM merkle_tree_head WHERE tree_size = 12 AND log_id = 1; DELETE FROM merkle_checkpoint WHERE tree_size = 12",
+    );
+    assert_eq!(checkpoint(&mut c).0, note);
+    grow(&mut c, 5);
+    let (next, _) = checkpoint(&mut c);
+    all_are_of_one_history(&mut c, &[note, next]);
+}
+
+#[test]
+fn a_server_that_took_over_remembers_what_the_other_signed() {
+    let primary = signing("shared_preload_libraries = 'merkle_log'");
+    let mut c = primary.client("postgres");
+    log(&mut c);
+    grow(&mut c, 10);
+    checkpoint(&mut c);
+    let standby = Cluster::standby_of(&primary);
+    give_key(&standby);
+    grow(&mut c, 10);
+    checkpoint(&mut c);
+    standby.catches_up_with(&primary);
+    primary.stop();
+    standby.promote();
+    let mut s = standby.client("postgres");
+    // Nobody asks for a checkpoint here: the worker puts on file what is on record.
+    until(
+        &mut s,
+        "SELECT EXISTS (SELECT FROM pg_ls_dir('merkle_log_origins') f
+                         WHERE position('\\n20\\n' IN pg_read_file('merkle_log_origins/' || f)) > 0)",
+    );
+    run(
+        &mut s,
+        "DROP EXTENSION merkle_log CASCADE; DROP TABLE orders; CREATE EXTENSION merkle_log",
+    );
+    log(&mut s);
+    grow(&mut s, 30);
+    let said = refusal(&mut s);
+    assert!(said.starts_with("42710"), "{said}");
+}
+
+#[test]
+fn what_another_key_has_signed_takes_nothing_from_what_the_server_remembers() {
+    let cluster = signing("");
+    let mut c = cluster.client("postgres");
+    log(&mut c);
+    grow(&mut c, 10);
+    checkpoint(&mut c);
+    run(&mut c, "CREATE DATABASE other");
+    let mut other = cluster.client("other");
+    run(&mut other, "CREATE EXTENSION merkle_log");
+    log(&mut other);
+    run(
+        &mut other,
+        "INSERT INTO orders (note) VALUES ('another history')",
+    );
+    grow(&mut other, 20);
+    assert!(refusal(&mut other).starts_with("42710"));
+    // A key that is only in the table, and a checkpoint of the second history that it has signed.
+    let stranger = key(9).of_log(KeyName::new(ORIGIN).unwrap()).unwrap();
+    run(
+        &mut other,
+        &format!(
+            "UPDATE verification_logs SET origin = '{ORIGIN}' WHERE log_id = 1;
+             INSERT INTO merkle_checkpoint (log_id, tree_size, root_hash, origin, note, verifier_key)
+             VALUES (1, 0, sha256(''), '{ORIGIN}', 'none', '{}')",
+            stranger.verifier_key()
+        ),
+    );
+    let root: Vec<u8> = one(&mut other, "SELECT merkle_root('audit')");
+    let forged = Checkpoint::new(
+        ORIGIN,
+        TreeSize::new(21).unwrap(),
+        Hash::try_from(root.as_slice()).unwrap(),
+    );
+    let mut forged = SignedNote::new(&forged.unwrap().to_string()).unwrap();
+    forged.sign(&stranger, 0).unwrap();
+    let accept = format!("SELECT accept_checkpoint('{forged}')");
+    assert_eq!(one::<String>(&mut other, &accept), "contained");
+    run(&mut other, "DELETE FROM merkle_checkpoint");
+    let said = refusal(&mut other);
+    assert!(said.starts_with("42710"), "{said}");
+}
+
+#[test]
+fn a_tree_whose_stored_nodes_were_changed_is_not_signed_on() {
+    let cluster = signing("");
+    let mut c = cluster.client("postgres");
+    log(&mut c);
+    grow(&mut c, 200);
+    let (note, _) = checkpoint(&mut c);
+    grow(&mut c, 100);
+    // A false node over entries that were signed, the head that follows from it, and a checkpoint of that.
+    let fake = [1u8; 32];
+    let right = column::<Vec<u8>>(
+        &mut c,
+        "SELECT leaf_hash FROM merkle_log WHERE log_id = 1 AND leaf_index >= 256 ORDER BY leaf_index",
+    );
+    let node = |l: &[u8], r: &[u8]| -> Vec<u8> { Sha256::digest([&[1], l, r].concat()).to_vec() };
+    let root = node(&fake, &oracle::root(&right));
+    for sql in [
+        "UPDATE merkle_tile SET hashes = $1 WHERE log_id = 1 AND level = 1 AND tile_index = 0 AND $2::bytea IS NOT NULL",
+        "UPDATE merkle_tree_head SET root_hash = $2 WHERE log_id = 1 AND tree_size = 300 AND $1::bytea IS NOT NULL",
+        "INSERT INTO merkle_checkpoint (log_id, tree_size, root_hash, origin, note, verifier_key)
+         SELECT 1, 300, $2, origin, note, verifier_key FROM merkle_checkpoint WHERE tree_size = 200 AND $1::bytea IS NOT NULL",
+    ] {
+        assert_eq!(c.execute(sql, &[&fake.as_slice(), &root]).unwrap(), 1, "{sql}");
+    }
+    run(&mut c, "INSERT INTO orders (note) VALUES ('one more')");
+    let _ = c.batch_execute("SELECT process_next_batch('audit')");
+    refusal(&mut c);
+    let signed: i64 = one(
+        &mut c,
+        "SELECT count(*) FROM merkle_checkpoint WHERE tree_size > 300",
+    );
+    assert_eq!(signed, 0);
+    verified(&note);
 }
 
 #[test]

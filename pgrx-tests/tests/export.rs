@@ -222,6 +222,10 @@ fn what_is_withheld_is_there_as_a_hash() {
     let redact = "SELECT redact('audit', leaf_index, 'asked for') FROM log_entries('audit') WHERE source_table = 'public.people'";
     run(c, redact);
     let size = drain(c, "audit");
+    // As an export that was killed leaves it, of a size that was never published.
+    let left = bench.target().join("tile/entries/000.p");
+    std::fs::create_dir_all(&left).unwrap();
+    std::fs::write(left.join("188"), "Ada").unwrap();
     let (code, text) = says(bench.export().arg("--again"));
     assert_eq!(code, 0, "{text}");
     bench.is_good(size, 25);
@@ -229,6 +233,11 @@ fn what_is_withheld_is_there_as_a_hash() {
         let bytes = std::fs::read(bench.target().join(&file)).unwrap();
         assert!(!has_name(bytes), "{file}");
     }
+    // What is pruned cannot be written anew, and it is said how much that is.
+    run(&mut bench.client, "SELECT prune_log('audit', 256)");
+    let (code, text) = says(bench.export().arg("--again"));
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("the first 256 entries were pruned"), "{text}");
 }
 
 #[test]

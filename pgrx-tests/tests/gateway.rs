@@ -7,6 +7,7 @@ use server_tests::command_line::{program, says};
 use server_tests::gateway::{Answer, Gateway, bytes, hash, token_file};
 use server_tests::*;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use tlog::{BundleLeaf, Policy, ProofBundle, TilePath, TlogProof, tiles_of};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -745,6 +746,47 @@ fn rows_are_shown_of_public_logs_and_to_those_who_have_a_token() {
             .get_with("/logs/private/entries", &[("authorization", &wrong)]);
         assert_eq!(answer.problem().0, 401, "{wrong}");
     }
+}
+
+#[test]
+fn tables_of_others_are_not_named_whatever_logs_are_called() {
+    let mut bench = Bench::new();
+    let answers: Vec<String> = ["secrets", "nosuch", "pg_class", "pg_temp.nosuch"]
+        .iter()
+        .map(|table| {
+            let answer = bench.get(&format!("/logs/audit/proof?table={table}&key=1"));
+            assert_eq!(answer.problem().0, 404, "{table}: {answer}");
+            String::from_utf8(answer.body).unwrap().replace(table, "…")
+        })
+        .collect();
+    assert!(
+        answers.iter().all(|answer| *answer == answers[0]),
+        "{answers:?}"
+    );
+    // The name of a private log may begin as that of a public one, with what health puts before a source.
+    run(
+        &mut bench.client,
+        "CREATE TABLE hidden_table (id integer PRIMARY KEY); SELECT create_log('audit: hidden');
+         SELECT add_source('audit: hidden', 'hidden_table', capture => 'trigger');
+         ALTER TABLE hidden_table DISABLE TRIGGER ALL",
+    );
+    let started = Instant::now();
+    while !bench
+        .trusted("/health")
+        .to_string()
+        .contains("hidden_table")
+    {
+        assert!(
+            started.elapsed() < Duration::from_secs(30),
+            "health names the table"
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let shown = bench.get("/health").to_string();
+    assert!(
+        shown.contains("audit") && !shown.contains("hidden_table"),
+        "{shown}"
+    );
 }
 
 #[test]

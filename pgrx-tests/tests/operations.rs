@@ -175,6 +175,12 @@ fn metrics_are_prometheus_text_that_dashboard_and_alerts_use() {
         value.parse::<f64>().unwrap_or_else(|_| panic!("{line}"));
         metrics.insert(name.split('{').next().unwrap().to_owned());
     }
+    // One that has values only while something is wrong.
+    assert!(
+        text.contains("# TYPE merkle_log_findings gauge\n"),
+        "{text}"
+    );
+    metrics.insert("merkle_log_findings".to_owned());
     assert!(
         text.contains("merkle_log_tree_size{log=\"audit\"} 1\n"),
         "{text}"

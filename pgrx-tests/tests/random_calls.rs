@@ -266,6 +266,21 @@ fn argument(rng: &mut StdRng, name: &str, type_name: &str) -> String {
             ],
         )
         .to_owned(),
+        (_, "timestamp with time zone") => pick(
+            rng,
+            &["now()", "'-infinity'", "'infinity'", "'epoch'", "'294276-12-31 23:59:59.999999'", "NULL"],
+        )
+        .to_owned(),
+        ("before" | "after", "jsonb") => pick(
+            rng,
+            &["'{}'", "'{\"a\": 1}'", "'{\"a\": null, \"b\": {}}'", "NULL", "'[1]'", "'1'", "'null'"],
+        )
+        .to_owned(),
+        ("size_or_time" | "from_size_or_time" | "to_size_or_time", "text") => pick(
+            rng,
+            &["'0'", "'3'", "'-1'", "'99999999999999999999'", "'now'", "'infinity'", "'never'", "''", "NULL", "repeat('9', 100000)"],
+        )
+        .to_owned(),
         _ => panic!("argument {name} has type {type_name}: say here what to call it with"),
     }
 }

@@ -37,7 +37,11 @@ fn new_rows_are_logged_without_anyone_asking() {
         &format!("SELECT backend_type || ' ' || datname FROM pg_stat_activity WHERE pid = {pid}"),
     );
     assert_eq!(seen, "merkle_log worker postgres");
-    // An idle log costs no transaction id.
+    // An idle log costs no transaction id, once it has been verified.
+    until(
+        &mut a,
+        "SELECT bool_and(last_verified_at IS NOT NULL AND verify_stage IS NULL) FROM merkle_log_status",
+    );
     run(&mut a, "SELECT pg_sleep(0.3)");
     let ids = "SELECT txid_snapshot_xmax(txid_current_snapshot())";
     let before: i64 = one(&mut a, ids);

@@ -72,8 +72,11 @@ impl Listed {
         self.source_id.map(|_| self.subject.as_str())
     }
 
-    /// What it says, without values of a source's rows.
-    pub fn content(self) -> String {
+    /// What it says, without values of a source's rows, and without a reason that somebody gave, which may name them.
+    pub fn content(mut self) -> String {
+        if let Some(Json::Object(detail)) = &mut self.detail {
+            detail.remove("reason");
+        }
         let rows: Vec<Json> = self.rows.into_iter().map(Row::without_values).collect();
         match self.detail {
             None => json!({ "rows": rows }),

@@ -2,7 +2,7 @@
 
 use super::listing::Listed;
 use super::state::{Configuration, Row};
-use super::{DROPPED, LATE, PRUNED, is_empty};
+use super::{ACKNOWLEDGED, DROPPED, LATE, PRUNED, is_empty};
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources::{Capture, Source};
 use crate::catalog::versions::{Column, Version};
@@ -31,6 +31,20 @@ pub struct Replay {
     redacted: HashMap<i64, String>,
     /// By log: how many entries it had when it was first put on record.
     first: HashMap<i64, i64>,
+    /// By number of the finding.
+    acknowledged: HashMap<i64, Acknowledgement>,
+}
+
+/// A finding of continuous verification that somebody has looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Acknowledgement {
+    pub log_id: i64,
+    /// What makes it the same finding, in hexadecimal.
+    pub identity: String,
+    pub by: String,
+    pub reason: String,
+    /// Microseconds since 1970-01-01 00:00 UTC.
+    pub at: i64,
 }
 
 /// What a source's entries keep beside their hashes.
@@ -111,6 +125,9 @@ impl Replay {
             let group = act.detail.as_ref().and_then(group);
             self.late.entry(act.log_id).or_default().extend(group);
         }
+        if act.act == ACKNOWLEDGED {
+            self.acknowledged.extend(acknowledgement(&act));
+        }
         if act.act == PRUNED
             && let Some(digest) = act
                 .detail
@@ -161,7 +178,13 @@ impl Replay {
         self.redacted.get(&log_id.into()).map(String::as_str)
     }
 
+    /// How a finding was acknowledged.
+    pub fn acknowledged(&self, finding: i64) -> Option<&Acknowledgement> {
+        self.acknowledged.get(&finding)
+    }
+
     fn drop_log(&mut self, log_id: i64) {
+        self.acknowledged.retain(|_, a| a.log_id != log_id);
         self.redacted.remove(&log_id);
         self.late.remove(&log_id);
         let sources: Vec<i64> = self
@@ -306,6 +329,19 @@ impl Replay {
             }
         }
     }
+}
+
+fn acknowledgement(act: &Listed) -> Option<(i64, Acknowledgement)> {
+    let detail = act.detail.as_ref()?;
+    let text = |name: &str| Some(detail.get(name)?.as_str()?.to_owned());
+    let acknowledgement = Acknowledgement {
+        log_id: act.log_id,
+        identity: text("identity")?,
+        by: act.user.clone()?,
+        reason: text("reason")?,
+        at: act.at?,
+    };
+    Some((detail.get("finding")?.as_i64()?, acknowledgement))
 }
 
 fn group(detail: &Json) -> Option<Group> {

@@ -4,7 +4,7 @@ use super::{given_key, log_name, required, shortened};
 use crate::capture::given_key::GivenKey;
 use crate::catalog::logs;
 use crate::error::Error;
-use crate::history::{Version, Versions};
+use crate::history::{Origin, Version, Versions};
 use crate::pg::jsonb::Jsonb;
 use crate::pg::memory::Scratch;
 use crate::pg::regclass::RegClass;
@@ -94,15 +94,7 @@ impl Iterator for OneByOne {
 }
 
 fn columns(version: Version) -> VersionColumns {
-    let (transaction, user, application, at) = match version.origin {
-        Some(o) => (
-            Some(o.transaction.to_string()),
-            Some(o.user),
-            Some(o.application),
-            TimestampWithTimeZone::try_from(crate::encode::time::server_micros(o.at)).ok(),
-        ),
-        None => (None, None, None, None),
-    };
+    let (transaction, user, application, at) = origin_columns(version.origin);
     (
         version.leaf_index,
         version.operation,
@@ -112,6 +104,26 @@ fn columns(version: Version) -> VersionColumns {
         application,
         at,
     )
+}
+
+/// Transaction, user, application and time.
+pub type OriginColumns = (
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<TimestampWithTimeZone>,
+);
+
+pub fn origin_columns(origin: Option<Origin>) -> OriginColumns {
+    match origin {
+        Some(o) => (
+            Some(o.transaction.to_string()),
+            Some(o.user),
+            Some(o.application),
+            TimestampWithTimeZone::try_from(crate::encode::time::server_micros(o.at)).ok(),
+        ),
+        None => (None, None, None, None),
+    }
 }
 
 #[pg_extern(parallel_unsafe)]

@@ -38,6 +38,7 @@ fn create_log_v3(
     find_by_hash: default!(Option<bool>, false),
     origin: default!(Option<&str>, "NULL"),
     checkpoint_interval: default!(Option<Interval>, "NULL"),
+    verify_interval: default!(Option<Interval>, "'1 day'"),
 ) -> Result<i32, ErrorReport> {
     Session::write(name, |session| {
         let name = valid_name(name)?;
@@ -51,10 +52,12 @@ fn create_log_v3(
         let checkpoint_interval = checkpoint_interval
             .map(valid_checkpoint_interval)
             .transpose()?;
+        let verify_interval = verify_interval.map(valid_verify_interval).transpose()?;
         let id = session.fresh_one(
             "INSERT INTO @extschema@.verification_logs (log_name, batch_size, settle, run_interval, reconcile_interval,
-                                                           find_by_hash, origin, checkpoint_interval)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, NULLIF($8, '0'::pg_catalog.interval)) RETURNING log_id",
+                                                           find_by_hash, origin, checkpoint_interval, verify_interval)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, NULLIF($8, '0'::pg_catalog.interval),
+                     NULLIF($9, '0'::pg_catalog.interval)) RETURNING log_id",
             &[
                 name.into(),
                 batch_size.into(),
@@ -64,6 +67,7 @@ fn create_log_v3(
                 required("find_by_hash", find_by_hash)?.into(),
                 origin.into(),
                 checkpoint_interval.into(),
+                verify_interval.into(),
             ],
             |row| row.required(0),
         );
@@ -91,6 +95,7 @@ fn alter_log_v3(
     find_by_hash: default!(Option<bool>, "NULL"),
     origin: default!(Option<&str>, "NULL"),
     checkpoint_interval: default!(Option<Interval>, "NULL"),
+    verify_interval: default!(Option<Interval>, "NULL"),
 ) -> Result<(), ErrorReport> {
     Session::write(name, |session| {
         let name = log_name("name", name)?;
@@ -123,6 +128,7 @@ fn alter_log_v3(
         let checkpoint_interval = checkpoint_interval
             .map(valid_checkpoint_interval)
             .transpose()?;
+        let verify_interval = verify_interval.map(valid_verify_interval).transpose()?;
         session.logs_changed()?;
         session.execute(
             "UPDATE @extschema@.verification_logs
@@ -130,7 +136,8 @@ fn alter_log_v3(
                     settle = COALESCE($4, settle), run_interval = COALESCE($5, run_interval),
                     reconcile_interval = COALESCE($6, reconcile_interval),
                     find_by_hash = COALESCE($7, find_by_hash), origin = COALESCE($8, origin),
-                    checkpoint_interval = NULLIF(COALESCE($9, checkpoint_interval), '0'::pg_catalog.interval)
+                    checkpoint_interval = NULLIF(COALESCE($9, checkpoint_interval), '0'::pg_catalog.interval),
+                    verify_interval = NULLIF(COALESCE($10, verify_interval), '0'::pg_catalog.interval)
               WHERE log_id = $1",
             &[
                 log.id.into(),
@@ -142,6 +149,7 @@ fn alter_log_v3(
                 find_by_hash.into(),
                 origin.into(),
                 checkpoint_interval.into(),
+                verify_interval.into(),
             ],
         );
         if find_by_hash == Some(false) {
@@ -259,6 +267,9 @@ fn drop_log(
         for source in sources::all(session, &log) {
             guard::uninstall(session, &source)?;
         }
+        // A slice of a verification that is under way ends first; none begins any more.
+        let sql = "DELETE FROM @extschema@.verification_logs WHERE log_id = $1";
+        session.execute(sql, &[log.id.into()]);
         for table in [
             "merkle_source_state",
             "merkle_redacted_key",
@@ -284,7 +295,8 @@ fn drop_log(
             "merkle_late_entry",
             "merkle_hash_index",
             "merkle_pending",
-            "verification_logs",
+            "merkle_finding",
+            "merkle_verification",
         ] {
             let sql = format!("DELETE FROM @extschema@.{table} WHERE log_id = $1");
             session.execute(&sql, &[log.id.into()]);
@@ -352,6 +364,11 @@ fn valid_intervals(
 fn valid_checkpoint_interval(interval: Interval) -> Result<Interval, Error> {
     let must = "an interval of zero (never) to 100 years";
     valid_interval("checkpoint_interval", must, 0, interval)
+}
+
+fn valid_verify_interval(interval: Interval) -> Result<Interval, Error> {
+    let must = "an interval of zero (never) to 100 years";
+    valid_interval("verify_interval", must, 0, interval)
 }
 
 fn valid_settle(settle: Interval) -> Result<Interval, Error> {

@@ -1,12 +1,14 @@
 //! The SQL functions, one file a group: parse, call, return.
 
 pub mod administration;
+pub mod as_of;
 pub mod batch;
 pub mod bundles;
 pub mod by_key;
 pub mod checkpoints;
 pub mod entries;
 pub mod find;
+pub mod findings;
 pub mod history;
 pub mod logs;
 pub mod ops;

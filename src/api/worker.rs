@@ -4,6 +4,7 @@ use super::{log_name, required};
 use crate::capture::shape::Shape;
 use crate::catalog::identity::{self, Adoption};
 use crate::catalog::{logs, sources};
+use crate::checkpoint;
 use crate::error::Error;
 use crate::pg::server;
 use crate::pg::spi::Snapshot;
@@ -48,6 +49,7 @@ pub fn adopt_database(role: Option<String>) -> Result<String, ErrorReport> {
         })?;
         let restored = bind_restored(session);
         let said = identity::adopt(session, adoption, restored)?;
+        checkpoint::remember_all(session)?;
         if let Some(shared) = shared::get() {
             for log in logs::scheduled(session) {
                 if let Some(counters) = shared.counters(session, log.id) {

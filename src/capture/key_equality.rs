@@ -178,6 +178,13 @@ impl KeyEquality {
         i64::from_be_bytes(*first)
     }
 
+    /// The first half of SHA-256 of a key: unless `is_by_server`, nobody finds two keys that share it.
+    pub fn long_hash(&self, key: &str) -> u128 {
+        let digest = Sha256::digest(self.canonical(key).as_bytes());
+        let (first, _) = digest.split_first_chunk().expect("SHA-256 has 32 bytes");
+        u128::from_be_bytes(*first)
+    }
+
     fn canonical<'k>(&self, key: &'k str) -> Cow<'k, str> {
         match self.columns.as_slice() {
             [] => key.into(),

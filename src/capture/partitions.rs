@@ -396,6 +396,15 @@ impl Partitions {
         Partitions { left, attached }
     }
 
+    /// As the log had them when it had `size` entries; `None` if none had left by then.
+    pub fn that_left_by(session: &Session, shape: &Shape, size: i64) -> Option<Partitions> {
+        let mut recorded = recorded(session, Snapshot::Statement, shape.source.id);
+        recorded.retain(|p| p.from_leaf_index <= size);
+        let had_left = |p: &Partition| p.to_leaf_index.is_some_and(|to| to <= size);
+        let (left, attached): (Vec<_>, Vec<_>) = recorded.into_iter().partition(had_left);
+        (!left.is_empty()).then_some(Partitions { left, attached })
+    }
+
     /// Of rows that are not there, given as the leaf indexes of their entries and the texts of their keys'
     /// columns: the partition with which each went, by its place.
     pub fn left_with(&self, shape: &Shape, gone: &[(i64, Vec<String>)]) -> HashMap<usize, String> {

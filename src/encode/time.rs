@@ -13,9 +13,19 @@ pub fn unix_micros(server: pg_sys::TimestampTz) -> i64 {
     server + EPOCH_DAYS * MICROS_PER_DAY
 }
 
-/// The inverse of `unix_micros`.
+/// The inverse of `unix_micros`. What the server has no time for, as it may stand in damaged leaf data, is its earliest.
 pub fn server_micros(unix: i64) -> pg_sys::TimestampTz {
-    unix - EPOCH_DAYS * MICROS_PER_DAY
+    unix.saturating_sub(EPOCH_DAYS * MICROS_PER_DAY)
+}
+
+/// The server's time that leaf data count so, if it is one: the latest are more than 64 bits since 1970.
+pub fn server_time(unix: i128) -> Option<pg_sys::Timestamp> {
+    i64::try_from(unix.checked_sub(i128::from(EPOCH_DAYS * MICROS_PER_DAY))?).ok()
+}
+
+/// Days since 2000-01-01 of days since 1970-01-01, if it is one of the server's dates.
+pub fn server_date(unix: i128) -> Option<i32> {
+    i32::try_from(unix.checked_sub(i128::from(EPOCH_DAYS))?).ok()
 }
 
 pub fn date<'a>(days: i32) -> Value<'a> {

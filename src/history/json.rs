@@ -1,9 +1,13 @@
-//! Leaf data as JSON, as `to_jsonb` would write the row, as far as the leaf format tells.
+//! Leaf data as JSON, as `to_jsonb` writes the row, so that `jsonb_populate_record` makes the row of it again.
 
-use crate::encode::time::{self, MICROS_PER_DAY};
-use crate::pg::{alloc, datum};
+use super::value_text;
+use crate::catalog::versions::{Column, Version};
+use crate::encode::Decoder;
+use crate::pg::datum;
+use crate::pg::spi::Snapshot;
+use crate::session::Session;
 use leaf_format::Cbor;
-use pgrx::pg_sys;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 /// Bytes that a `jsonb` value can hold in a string, or in all elements of an array or an object.
@@ -11,45 +15,105 @@ pub const LONGEST: usize = (1 << 28) - 1;
 /// Bytes at most that `jsonb` adds to what an element itself takes, its length and alignment included.
 const OVERHEAD: usize = 16;
 
+/// The columns of a version by name, with their types as far as these still exist.
+pub struct Types(HashMap<String, Option<Decoder>>);
+
+impl Types {
+    pub fn of(session: &Session, version: &Version) -> Types {
+        let known = |number: u32| datum::base_type_if_known(number);
+        let named = |name: &str| {
+            let sql = "SELECT pg_catalog.to_regtype($1)::pg_catalog.oid";
+            let number = session.query(Snapshot::Fresh, sql, &[name.into()], |row| row.get(0));
+            number.into_iter().next().flatten()
+        };
+        let decoder = |column: &Column| {
+            let type_oid = column
+                .type_oid
+                .and_then(known)
+                .or_else(|| named(&column.type_name));
+            let definition = column.definition.as_ref();
+            let decoder = type_oid.map(|type_oid| Decoder::of_type(type_oid, definition));
+            (column.name.clone(), decoder)
+        };
+        Types(version.columns.iter().map(decoder).collect())
+    }
+
+    /// `None` if the type is not known.
+    pub fn of_column(&self, name: &str) -> Option<&Decoder> {
+        self.0.get(name)?.as_ref()
+    }
+}
+
 /// A field: name, value and type.
-pub type Field<'a> = (&'a str, &'a Cbor, &'a str);
+type Field<'a> = (&'a str, &'a Cbor, Option<&'a Decoder>);
 
 /// A row as JSON, of no more than `longest` bytes as `jsonb`: the longest values are null where it would be more, and
 /// their columns are named.
-pub fn row<'a>(fields: &[Field<'a>], longest: usize) -> (String, Vec<&'a str>) {
+pub fn row<'a>(
+    columns: impl Iterator<Item = (&'a String, &'a Cbor)>,
+    types: &'a Types,
+    longest: usize,
+) -> (String, Vec<&'a str>) {
+    let field =
+        |(name, value): (&'a String, &'a Cbor)| (name.as_str(), value, types.of_column(name));
+    let fields: Vec<Field> = columns.map(field).collect();
+    let left_out = too_long(&fields, longest);
+    let shown = fields.iter().map(|(name, value, of)| {
+        let value = match left_out.contains(name) {
+            true => &Cbor::Null,
+            false => *value,
+        };
+        (*name, value, *of)
+    });
+    let mut json = String::new();
+    write_object(&mut json, shown);
+    (json, left_out)
+}
+
+/// The text of a value, as `->>` would give it of the row as JSON.
+pub fn text(value: &Cbor, of: Option<&Decoder>) -> String {
+    match (value, of) {
+        (Cbor::Text(text), _) => text.clone(),
+        (value, Some(of)) if value_text::is_text(of) => value_text::as_in_json(value, of),
+        (Cbor::Bytes(_) | Cbor::Float(_) | Cbor::Tag(37, _), _) => value_text::plain(value),
+        (value, of) => {
+            let mut json = String::new();
+            write(&mut json, value, of);
+            json
+        }
+    }
+}
+
+/// The columns with the longest values, as many as must go.
+fn too_long<'a>(fields: &[Field<'a>], longest: usize) -> Vec<&'a str> {
     let mut sizes: Vec<(usize, &str)> = fields
         .iter()
-        .map(|(name, value, type_name)| (size(value, type_name), *name))
+        .map(|(name, value, of)| (size(value, *of), *name))
         .collect();
-    sizes.sort_unstable();
     let names: usize = fields.iter().map(|(name, ..)| name.len() + OVERHEAD).sum();
     let mut left: usize = sizes.iter().map(|(size, _)| size).sum::<usize>() + names;
     let mut left_out = Vec::new();
+    if left > longest {
+        sizes.sort_unstable();
+    }
     while left > longest
         && let Some((size, name)) = sizes.pop()
     {
         left -= size;
         left_out.push(name);
     }
-    let shown = fields.iter().map(|(name, value, type_name)| {
-        let value = match left_out.contains(name) {
-            true => &Cbor::Null,
-            false => *value,
-        };
-        (*name, value, *type_name)
-    });
-    (object(shown), left_out)
+    left_out
 }
 
 /// Bytes at most that a value takes as `jsonb`, or as JSON if that is more.
-fn size(value: &Cbor, type_name: &str) -> usize {
+fn size(value: &Cbor, of: Option<&Decoder>) -> usize {
     let count = |text: &str, is: fn(&u8) -> bool| match text.len() <= LONGEST {
         true => text.bytes().filter(is).count(),
         false => 0,
     };
     let content = match value {
         // Behind each of these there may be an element.
-        Cbor::Text(text) if matches!(type_name, "json" | "jsonb") => {
+        Cbor::Text(text) if is_json(of) => {
             text.len() + OVERHEAD * count(text, |b| matches!(b, b',' | b'[' | b'{' | b':'))
         }
         // Control characters take up to six bytes, and these two take two.
@@ -58,170 +122,148 @@ fn size(value: &Cbor, type_name: &str) -> usize {
             text.len() + 5 * escaped
         }
         Cbor::Bytes(bytes) => 2 * bytes.len(),
-        Cbor::Tag(_, inner) => size(inner, type_name),
+        Cbor::Tag(_, inner) => size(inner, of),
         Cbor::Array(elements) => {
-            let of = type_name.strip_suffix("[]").unwrap_or("");
+            let of = match of {
+                Some(Decoder::Array(array)) => Some(array.element()),
+                _ => None,
+            };
             elements.iter().map(|element| size(element, of)).sum()
         }
-        Cbor::Map(map) => map.iter().map(|(k, v)| size(k, "") + size(v, "")).sum(),
+        Cbor::Map(map) => map.iter().map(|(k, v)| size(k, None) + size(v, None)).sum(),
         // A number, or a time as text.
         _ => 3 * OVERHEAD,
     };
     content + OVERHEAD
 }
 
-/// The text of a value, as `->>` would give it of the row as JSON.
-pub fn text(value: &Cbor, type_name: &str) -> String {
-    match value {
-        Cbor::Text(text) => text.clone(),
-        Cbor::Bytes(bytes) => format!("\\x{}", hex(bytes)),
-        value => {
-            let mut json = String::new();
-            write(&mut json, value, type_name);
-            serde_json::from_str::<String>(&json).unwrap_or(json)
-        }
-    }
+fn is_json(of: Option<&Decoder>) -> bool {
+    matches!(of, Some(Decoder::Json | Decoder::Jsonb))
 }
 
-fn object<'a>(fields: impl Iterator<Item = (&'a str, &'a Cbor, &'a str)>) -> String {
-    let mut json = String::from("{");
-    for (place, (name, value, type_name)) in fields.enumerate() {
+fn write_object<'a>(json: &mut String, fields: impl Iterator<Item = Field<'a>>) {
+    json.push('{');
+    for (place, (name, value, of)) in fields.enumerate() {
         if place > 0 {
             json.push(',');
         }
-        json.push_str(&quoted(name));
+        write_text(json, name);
         json.push(':');
-        write(&mut json, value, type_name);
+        write(json, value, of);
     }
     json.push('}');
-    json
 }
 
-fn quoted(text: &str) -> String {
-    // jsonb has no U+0000, and neither has any text of the server's.
-    serde_json::Value::from(text).to_string()
-}
-
-/// Writes a value as `to_jsonb` would write one of its type, as far as the leaf format tells.
-fn write(json: &mut String, value: &Cbor, type_name: &str) {
-    // Writing to a String does not fail.
-    let _ = match value {
-        Cbor::Null => write!(json, "null"),
-        Cbor::Bool(b) => write!(json, "{b}"),
-        Cbor::Integer(n) => match moment(*n, type_name) {
-            Some(text) => write!(json, "{}", quoted(&text)),
-            None => write!(json, "{n}"),
-        },
-        Cbor::Float(f) if f.is_finite() => write!(json, "{f}"),
-        Cbor::Float(f) => write!(json, "{}", quoted(special(*f))),
-        Cbor::Text(text) if matches!(type_name, "json" | "jsonb") => write!(json, "{text}"),
-        Cbor::Text(text) => write!(json, "{}", quoted(text)),
-        Cbor::Bytes(bytes) => write!(json, "\"\\\\x{}\"", hex(bytes)),
-        Cbor::Tag(37, uuid) => match uuid.as_ref() {
-            Cbor::Bytes(b) if b.len() == 16 => {
-                let h = hex(b);
-                write!(
-                    json,
-                    "\"{}-{}-{}-{}-{}\"",
-                    &h[..8],
-                    &h[8..12],
-                    &h[12..16],
-                    &h[16..20],
-                    &h[20..]
-                )
-            }
-            other => return write(json, other, ""),
-        },
-        Cbor::Tag(4, parts) => match parts.as_ref() {
-            Cbor::Array(parts) if parts.len() == 2 => {
-                write!(json, "{}", decimal(&parts[0], &parts[1]))
-            }
-            other => return write(json, other, ""),
-        },
-        Cbor::Tag(_, inner) => return write(json, inner, type_name),
-        Cbor::Array(elements) => {
-            let of = type_name.strip_suffix("[]").unwrap_or("");
-            json.push('[');
-            for (place, element) in elements.iter().enumerate() {
-                if place > 0 {
-                    json.push(',');
-                }
-                write(json, element, of);
-            }
-            write!(json, "]")
+/// Writes a value as `to_jsonb` writes one of its type; where the type is not known, by the kind of value.
+fn write(json: &mut String, value: &Cbor, of: Option<&Decoder>) {
+    match (value, of) {
+        (Cbor::Null, _) => json.push_str("null"),
+        (Cbor::Text(text), of) if is_json(of) => json.push_str(text),
+        (Cbor::Array(elements), Some(Decoder::Array(array))) => {
+            write_array(json, elements.iter(), Some(array.element()));
         }
-        Cbor::Map(map) => {
-            let fields = map.iter().filter_map(|(name, value)| match name {
-                Cbor::Text(name) => Some((name.as_str(), value, "")),
-                _ => None,
-            });
-            write!(json, "{}", object(fields))
+        (Cbor::Tag(40, parts), Some(Decoder::Array(array))) => {
+            write_dimensions(json, parts, array.element());
         }
-        _ => write!(json, "null"),
-    };
-}
-
-fn special(f: f64) -> &'static str {
-    match f {
-        f64::INFINITY => "Infinity",
-        f64::NEG_INFINITY => "-Infinity",
-        _ => "NaN",
+        (Cbor::Map(map), of) => write_composite(json, map, of),
+        (value, Some(of)) if value_text::is_text(of) => {
+            write_text(json, &value_text::as_in_json(value, of));
+        }
+        (Cbor::Float(f), Some(Decoder::Float4)) if f.is_finite() => {
+            json.push_str(&(*f as f32).to_string());
+        }
+        (value, _) => write_plain(json, value),
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    let mut text = Vec::new();
-    alloc::reserve(&mut text, 2 * bytes.len());
-    let digit = |half: u8| b"0123456789abcdef"[usize::from(half)];
-    text.extend(bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]));
-    String::from_utf8(text).expect("digits are UTF-8")
+fn write_plain(json: &mut String, value: &Cbor) {
+    // Writing to a String does not fail.
+    let _ = match value {
+        Cbor::Bool(b) => write!(json, "{b}"),
+        Cbor::Integer(n) => write!(json, "{n}"),
+        Cbor::Float(f) if f.is_finite() => write!(json, "{f}"),
+        Cbor::Tag(4, _) => write!(json, "{}", value_text::plain(value)),
+        Cbor::Array(elements) => {
+            write_array(json, elements.iter(), None);
+            Ok(())
+        }
+        value => {
+            write_text(json, &value_text::plain(value));
+            Ok(())
+        }
+    };
 }
 
-/// A count of microseconds or days as the time that it stands for, in the form that JSON has it.
-fn moment(n: i128, type_name: &str) -> Option<String> {
-    let n = i64::try_from(n).ok()?;
-    let (type_oid, value) = match type_name {
-        "date" => {
-            let days =
-                i32::try_from(time::server_micros(n.checked_mul(MICROS_PER_DAY)?) / MICROS_PER_DAY);
-            (pg_sys::DATEOID, pg_sys::Datum::from(days.ok()?))
+fn write_array<'a>(
+    json: &mut String,
+    elements: impl Iterator<Item = &'a Cbor>,
+    of: Option<&Decoder>,
+) {
+    json.push('[');
+    for (place, element) in elements.enumerate() {
+        if place > 0 {
+            json.push(',');
         }
-        t if t.starts_with("timestamp") && t.ends_with("with time zone") => (
-            pg_sys::TIMESTAMPTZOID,
-            pg_sys::Datum::from(time::server_micros(n)),
-        ),
-        t if t.starts_with("timestamp") => (
-            pg_sys::TIMESTAMPOID,
-            pg_sys::Datum::from(time::server_micros(n)),
-        ),
-        t if t.starts_with("time") && t.ends_with("without time zone") => {
-            (pg_sys::TIMEOID, pg_sys::Datum::from(n))
-        }
-        _ => return None,
-    };
-    // SAFETY: each value has the representation of its type; these types are passed by value.
-    let text = unsafe { datum::output(type_oid, value) };
-    Some(text.replacen(' ', "T", 1))
+        write(json, element, of);
+    }
+    json.push(']');
 }
 
-/// `mantissa · 10^exponent`, written out.
-fn decimal(exponent: &Cbor, mantissa: &Cbor) -> String {
-    let Cbor::Integer(exponent) = exponent else {
-        return "null".to_owned();
-    };
-    let digits = match mantissa {
-        Cbor::Integer(n) => n.to_string(),
-        Cbor::Tag(tag @ (2 | 3), magnitude) => match magnitude.as_ref() {
-            Cbor::Bytes(bytes) => {
-                let n = num_bigint::BigUint::from_bytes_be(bytes);
-                match tag {
-                    2 => n.to_string(),
-                    _ => format!("-{}", n + 1u8),
-                }
-            }
-            _ => return "null".to_owned(),
+/// An array of several dimensions, or with other bounds than JSON has: sizes, elements, lower bounds.
+fn write_dimensions(json: &mut String, parts: &Cbor, of: &Decoder) {
+    let (sizes, elements) = match parts {
+        Cbor::Array(of_array) => match of_array.as_slice() {
+            [Cbor::Array(sizes), Cbor::Array(elements), ..] => (sizes, elements),
+            _ => return write_plain(json, parts),
         },
-        _ => return "null".to_owned(),
+        _ => return write_plain(json, parts),
     };
-    format!("{digits}e{exponent}")
+    let size = |size: &Cbor| match size {
+        Cbor::Integer(n) => usize::try_from(*n).unwrap_or(0),
+        _ => 0,
+    };
+    let sizes: Vec<usize> = sizes.iter().map(size).collect();
+    write_dimension(json, &sizes, elements, of);
+}
+
+fn write_dimension(json: &mut String, sizes: &[usize], elements: &[Cbor], of: &Decoder) {
+    let inner = match sizes {
+        [] | [_] => return write_array(json, elements.iter(), Some(of)),
+        [size, ..] => elements.len() / (*size).max(1),
+    };
+    json.push('[');
+    for (place, elements) in elements.chunks(inner.max(1)).enumerate() {
+        if place > 0 {
+            json.push(',');
+        }
+        write_dimension(json, &sizes[1..], elements, of);
+    }
+    json.push(']');
+}
+
+fn write_composite(json: &mut String, map: &BTreeMap<Cbor, Cbor>, of: Option<&Decoder>) {
+    let type_of = |name: &str| match of {
+        Some(Decoder::Composite(composite)) => {
+            let mut fields = composite.fields();
+            fields.find(|(field, _)| field == name).map(|(_, of)| of)
+        }
+        _ => None,
+    };
+    let fields = map.iter().filter_map(|(name, value)| match name {
+        Cbor::Text(name) => Some((name.as_str(), value, type_of(name))),
+        _ => None,
+    });
+    write_object(json, fields);
+}
+
+/// `jsonb` has no U+0000, and neither has any text of the server's.
+fn write_text(json: &mut String, text: &str) {
+    let is_plain = |b: u8| b >= b' ' && b != b'"' && b != b'\\';
+    if text.bytes().all(is_plain) {
+        json.push('"');
+        json.push_str(text);
+        json.push('"');
+        return;
+    }
+    json.push_str(&serde_json::Value::from(text).to_string());
 }

@@ -1,5 +1,7 @@
 //! `merkle_log_health`: one row a check, with what to do where one fails.
 
+mod verified;
+
 use super::{apart, lag};
 use crate::capture::{queue, state};
 use crate::catalog::identity;
@@ -86,6 +88,8 @@ pub fn checks(session: &Session) -> Vec<Check> {
             "end that transaction: COMMIT, ROLLBACK PREPARED, or pg_terminate_backend",
         ));
         checks.push(writer(session, &state));
+        checks.push(verified::overdue(session, &state));
+        checks.push(verified::found(session, &state));
         checks.push(readable(session, &state));
         let enabled = state.enabled && !state.paused;
         checks.push(check(

@@ -2,40 +2,53 @@
 
 use super::health;
 use crate::cache;
+use crate::catalog::logs;
 use crate::pg::server;
 use crate::session::Session;
 use crate::shared;
+use crate::verify::recorded;
 use std::fmt::Write;
 use std::sync::atomic::Ordering::SeqCst;
 
-/// A metric: name, kind, what it says, and its values by log.
+/// A metric: name, kind, what it says, and its values by log, or by log and kind of finding.
 struct Metric {
     name: &'static str,
     kind: &'static str,
     help: &'static str,
-    values: Vec<(Option<String>, f64)>,
+    values: Vec<(Labels, f64)>,
 }
+
+const FINDINGS: &str = "merkle_log_findings";
+
+type Labels = Vec<(&'static str, String)>;
 
 pub fn text(session: &Session) -> String {
     let mut metrics = server_metrics();
     metrics.extend(log_metrics(session));
+    metrics.push(findings(session));
     let failed = health::checks(session).iter().filter(|c| !c.ok).count();
     metrics.push(Metric {
         name: "merkle_log_health_failed",
         kind: "gauge",
         help: "Checks of merkle_log_health() that are not ok.",
-        values: vec![(None, failed as f64)],
+        values: vec![(Labels::new(), failed as f64)],
     });
     let mut text = String::new();
-    for metric in metrics.iter().filter(|m| !m.values.is_empty()) {
+    // Of findings it is said as well that there are none.
+    let is_said = |m: &&Metric| !m.values.is_empty() || m.name == FINDINGS;
+    for metric in metrics.iter().filter(is_said) {
         let Metric {
             name, kind, help, ..
         } = metric;
         // Writing to a String does not fail.
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        for (log, value) in &metric.values {
-            let labels = log.as_ref().map(|l| format!("{{log=\"{}\"}}", escape(l)));
-            let _ = writeln!(text, "{name}{} {value}", labels.unwrap_or_default());
+        for (labels, value) in &metric.values {
+            let label = |(name, of): &(_, String)| format!("{name}=\"{}\"", escape(of));
+            let labels: Vec<String> = labels.iter().map(label).collect();
+            let _ = match labels.is_empty() {
+                true => writeln!(text, "{name} {value}"),
+                false => writeln!(text, "{name}{{{}}} {value}", labels.join(",")),
+            };
         }
     }
     text
@@ -55,7 +68,7 @@ fn server_metrics() -> Vec<Metric> {
         name,
         kind: "gauge",
         help,
-        values: vec![(None, value)],
+        values: vec![(Labels::new(), value)],
     };
     let mut metrics = vec![one(
         "merkle_log_worker_up",
@@ -75,6 +88,28 @@ fn server_metrics() -> Vec<Metric> {
         ));
     }
     metrics
+}
+
+/// The findings that are open, by kind.
+fn findings(session: &Session) -> Metric {
+    let mut values = Vec::new();
+    for id in logs::ids(session) {
+        let Some(log) = logs::by_id(session, id) else {
+            continue;
+        };
+        for (kind, count) in recorded::open_by_kind(session, id) {
+            values.push((
+                vec![("log", log.name.clone()), ("kind", kind)],
+                count as f64,
+            ));
+        }
+    }
+    Metric {
+        name: FINDINGS,
+        kind: "gauge",
+        help: "Findings of continuous verification that are open, by kind.",
+        values,
+    }
 }
 
 fn log_metrics(session: &Session) -> Vec<Metric> {
@@ -175,6 +210,31 @@ fn log_metrics(session: &Session) -> Vec<Metric> {
                ORDER BY c.tree_size DESC LIMIT 1)",
         ),
         (
+            "merkle_log_open_findings",
+            "gauge",
+            "Findings of continuous verification that are open.",
+            "open_findings",
+        ),
+        (
+            "merkle_log_verified_rows_total",
+            "counter",
+            "Rows and entries that continuous verification has read.",
+            "COALESCE(verified_rows, 0)",
+        ),
+        (
+            "merkle_log_verify_interval_seconds",
+            "gauge",
+            "How often the log is to be verified, of a log that is.",
+            "EXTRACT(epoch FROM verify_interval)",
+        ),
+        (
+            "merkle_log_verify_age_seconds",
+            "gauge",
+            "How long ago the last full pass of continuous verification ended, or else the log was made.",
+            "(SELECT EXTRACT(epoch FROM pg_catalog.clock_timestamp() - COALESCE(s.last_verified_at, l.created_at))
+                FROM @extschema@.verification_logs l WHERE l.log_name = s.log_name)",
+        ),
+        (
             "merkle_log_cache_hits_total",
             "counter",
             "Hashes found in the node cache.",
@@ -205,7 +265,7 @@ fn log_metrics(session: &Session) -> Vec<Metric> {
         help,
         values: rows
             .iter()
-            .filter_map(|(log, values)| Some((Some(log.clone()), values[place]?)))
+            .filter_map(|(log, values)| Some((vec![("log", log.clone())], values[place]?)))
             .collect(),
     };
     COLUMNS.iter().enumerate().map(metric).collect()

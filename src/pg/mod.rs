@@ -28,6 +28,7 @@ pub mod settings;
 pub mod shmem;
 pub mod spi;
 pub mod subtransaction;
+pub mod text_form;
 pub mod time_limit;
 pub mod trigger;
 pub mod trigger_call;

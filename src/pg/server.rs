@@ -60,3 +60,10 @@ pub fn transaction_snapshot_level() -> Option<&'static str> {
         _ => None,
     }
 }
+
+/// Bytes that one operation may take for what it has to remember (`maintenance_work_mem`).
+pub fn maintenance_memory() -> usize {
+    // SAFETY: a variable of this process, which has one thread that reads it.
+    let kilobytes = unsafe { pg_sys::maintenance_work_mem };
+    usize::try_from(kilobytes).unwrap_or(0) << 10
+}

@@ -153,6 +153,17 @@ pub fn has_written_nothing() -> bool {
     unsafe { pg_sys::GetTopTransactionIdIfAny() == pg_sys::InvalidTransactionId }
 }
 
+/// Runs `f` as a statement of its own would be run in READ COMMITTED: what commits until now is seen by what it reads
+/// with the snapshot of the statement.
+pub fn with_new_snapshot<T>(f: impl FnOnce() -> T) -> T {
+    // SAFETY: called inside a transaction; an error unwinds past the end, and the abort pops all snapshots.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+    let value = f();
+    // SAFETY: pops what was pushed above.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    value
+}
+
 /// The transaction's 64-bit id; assigns one if it has none yet.
 pub fn id() -> u64 {
     // SAFETY: called inside a transaction; the first reads a global of the backend.

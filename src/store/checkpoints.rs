@@ -62,6 +62,14 @@ pub fn latest(session: &Session, snapshot: Snapshot, log: &Log) -> Option<Stored
     found.into_iter().next()
 }
 
+/// Of every origin the newest checkpoint, also of logs that are not there any more.
+pub fn newest_of_origins(session: &Session) -> Vec<Stored> {
+    let sql = format!(
+        "SELECT DISTINCT ON (c.origin) {COLUMNS} FROM @extschema@.merkle_checkpoint c ORDER BY c.origin, c.tree_size DESC"
+    );
+    session.query(Snapshot::Fresh, &sql, &[], from_row)
+}
+
 /// The checkpoint of a size.
 pub fn at(session: &Session, snapshot: Snapshot, log: &Log, size: i64) -> Option<Stored> {
     let sql = format!(

@@ -212,6 +212,16 @@ pub fn in_order(
     Ok(found)
 }
 
+/// The sources that the entries `from .. to` are of, as the calling statement sees them.
+pub fn sources_of(session: &Session, log: &Log, from: i64, to: i64) -> Vec<i32> {
+    session.read(
+        "SELECT DISTINCT m.source_id FROM @extschema@.merkle_log m
+          WHERE m.log_id = $1 AND m.leaf_index >= $2 AND m.leaf_index < $3",
+        &[log.id.into(), from.into(), to.into()],
+        |row| row.required(0),
+    )
+}
+
 /// The leaf index behind the last entry of a log, as the calling statement sees it.
 pub fn end(session: &Session, log: &Log) -> i64 {
     let last = session.read_one(

@@ -13,6 +13,7 @@ use crate::pg::memory::Scratch;
 use crate::pg::spi::{Row, Snapshot};
 use crate::session::Session;
 use merkle_tree::{HASH_SIZE, Hash};
+use std::ops::Range;
 
 /// Entries of a run.
 const RUN: i64 = 16_384;
@@ -204,40 +205,36 @@ fn places(row: &Row, prefix: &[u8]) -> Option<Vec<u16>> {
     }
 }
 
-/// The runs whose row is not what the entries say, by their first entry; of a log of `size` entries.
-pub fn mismatches(session: &Session, log: &Log, size: i64) -> Result<Vec<i64>, Error> {
-    let next = next_run(session, Snapshot::Statement, log);
-    let mut wrong = Vec::new();
-    let mut scratch = Scratch::new();
-    for run in log.pruned_to / RUN..next {
-        pgrx::check_for_interrupts!();
-        let is_right: Result<bool, Error> = scratch.scope(|| {
-            let first = (run * RUN).max(log.pruned_to);
-            if (run + 1) * RUN > size {
-                return Ok(false);
-            }
-            let stored = session.read_one(
-                "SELECT x.entries, x.hashes FROM @extschema@.merkle_hash_index x WHERE x.log_id = $1 AND x.run = $2",
-                &[log.id.into(), run.into()],
-                |row| (row.get::<i32>(0), row.get::<Vec<u8>>(1)),
-            );
-            let Some((Some(entries), Some(hashes))) = stored else {
-                return Ok(false);
-            };
-            // A run that was pruned in part since still has the items of what is gone.
-            let kept = |item: &[u8; ITEM]| {
-                run * RUN + i64::from(u16::from_be_bytes([item[4], item[5]])) >= first
-            };
-            let items = hashes.as_chunks::<ITEM>().0;
-            let left: Vec<u8> = items.iter().filter(|i| kept(i)).flatten().copied().collect();
-            let whole = entries as usize * ITEM == hashes.len();
-            Ok(whole && left == of_run(session, Snapshot::Statement, log, run)?)
-        });
-        if !is_right? {
-            wrong.push((run * RUN).max(log.pruned_to));
+/// The runs that have a row, or should have.
+pub fn runs(session: &Session, log: &Log) -> Range<i64> {
+    log.pruned_to / RUN..next_run(session, Snapshot::Statement, log)
+}
+
+/// The first entry of a run whose row is not what the entries say, of a log of `size` entries.
+pub fn mismatch(session: &Session, log: &Log, run: i64, size: i64) -> Result<Option<i64>, Error> {
+    let first = (run * RUN).max(log.pruned_to);
+    let is_right: Result<bool, Error> = Scratch::new().scope(|| {
+        if (run + 1) * RUN > size {
+            return Ok(false);
         }
-    }
-    Ok(wrong)
+        let stored = session.read_one(
+            "SELECT x.entries, x.hashes FROM @extschema@.merkle_hash_index x WHERE x.log_id = $1 AND x.run = $2",
+            &[log.id.into(), run.into()],
+            |row| (row.get::<i32>(0), row.get::<Vec<u8>>(1)),
+        );
+        let Some((Some(entries), Some(hashes))) = stored else {
+            return Ok(false);
+        };
+        // A run that was pruned in part since still has the items of what is gone.
+        let kept = |item: &[u8; ITEM]| {
+            run * RUN + i64::from(u16::from_be_bytes([item[4], item[5]])) >= first
+        };
+        let items = hashes.as_chunks::<ITEM>().0;
+        let left: Vec<u8> = items.iter().filter(|i| kept(i)).flatten().copied().collect();
+        let whole = entries as usize * ITEM == hashes.len();
+        Ok(whole && left == of_run(session, Snapshot::Statement, log, run)?)
+    });
+    Ok((!is_right?).then_some(first))
 }
 
 const _: () = assert!(HASH_SIZE >= PREFIX && RUN <= 1 << 16);

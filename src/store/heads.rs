@@ -251,6 +251,17 @@ pub fn at(
     Ok((size, root))
 }
 
+/// The size that the log had at a time, by its heads: 0 before the first.
+pub fn size_at(session: &Session, log: &Log, time: TimestampWithTimeZone) -> i64 {
+    let size = session.read_one(
+        "SELECT h.tree_size FROM @extschema@.merkle_tree_head h
+          WHERE h.log_id = $1 AND h.created_at <= $2 ORDER BY h.tree_size DESC LIMIT 1",
+        &[log.id.into(), time.into()],
+        |row| row.required(0),
+    );
+    size.unwrap_or(0)
+}
+
 /// The size of the head with this root. The empty tree's root is that of size 0.
 pub fn with_root(session: &Session, log: &Log, root: &Hash) -> Option<i64> {
     if *root == EMPTY_ROOT {

@@ -4,6 +4,7 @@
 use crate::catalog::logs::Log;
 use crate::error::Error;
 use crate::pg::alloc;
+use crate::pg::index::{Direction, Key};
 use crate::pg::memory::Scratch;
 use crate::pg::spi::{Row, Snapshot};
 use crate::session::Session;
@@ -252,11 +253,44 @@ pub fn in_full(session: &Session, snapshot: Snapshot, log: &Log, index: i64) -> 
         snapshot,
         "SELECT d.leaf_data FROM @extschema@.merkle_leaf_data d WHERE d.log_id = $1 AND d.leaf_index = $2",
         &[log.id.into(), index.into()],
-        |row| {
-            let leaf_data = row.get::<&[u8]>(0)?;
-            alloc::reserve(&mut Vec::<u8>::new(), leaf_data.len().saturating_mul(COPIES));
-            Leaf::decode_in_full(leaf_data).ok()
-        },
+        |row| decoded(row.get::<&[u8]>(0)?),
     );
     leaf.into_iter().next().flatten()
+}
+
+/// Hands what is kept of those of the entries `from .. to` that are wanted to `take`, as `in_full` has it, in the order of
+/// the log; entries of which nothing is kept are left out.
+pub fn each_in_full(
+    session: &Session,
+    log: &Log,
+    from: i64,
+    to: i64,
+    mut wanted: impl FnMut(i64) -> bool,
+    mut take: impl FnMut(i64, Leaf),
+) -> Result<(), Error> {
+    let keys = [
+        Key::int4(1, log.id),
+        Key::at_least(2, from),
+        Key::at_most(2, to - 1),
+    ];
+    let mut scratch = Scratch::new();
+    let mut kept = session.index(c"merkle_leaf_data", c"merkle_leaf_data_pkey")?;
+    kept.scan(Snapshot::Statement, &keys, Direction::Forward, |row| {
+        let index: i64 = row.required(1);
+        // What is long is read into the server's memory.
+        let leaf = wanted(index).then(|| scratch.reuse(|| row.get::<&[u8]>(3).and_then(decoded)));
+        if let Some(leaf) = leaf.flatten() {
+            take(index, leaf);
+        }
+        true
+    });
+    Ok(())
+}
+
+fn decoded(leaf_data: &[u8]) -> Option<Leaf> {
+    alloc::reserve(
+        &mut Vec::<u8>::new(),
+        leaf_data.len().saturating_mul(COPIES),
+    );
+    Leaf::decode_in_full(leaf_data).ok()
 }

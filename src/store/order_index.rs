@@ -126,13 +126,25 @@ pub fn missing(session: &Session, wanted: impl Iterator<Item = Mark>) -> Result<
     Ok(wanted.filter(|m| !stored(m)).collect())
 }
 
-/// Hands each mark of some sources, source and leaf index, to `take`, as the calling statement sees them.
-pub fn each(session: &Session, sources: &[i32], mut take: impl FnMut(i32, i64)) {
-    for source_id in sources {
-        let sql =
-            "SELECT i.leaf_index FROM @extschema@.merkle_order_index i WHERE i.source_id = $1";
-        session.read(sql, &[(*source_id).into()], |row| {
-            take(*source_id, row.required(0))
-        });
-    }
+/// A mark as it is stored, whatever it is.
+pub struct Stored {
+    pub key: Vec<u8>,
+    pub leaf_index: i64,
+}
+
+/// The marks of a source behind a key, in the order of keys, at most `limit`, as the calling statement sees them.
+pub fn page(session: &Session, source_id: i32, after: Option<&[u8]>, limit: i64) -> Vec<Stored> {
+    session.read(
+        "SELECT i.order_key, i.leaf_index FROM @extschema@.merkle_order_index i
+          WHERE i.source_id = $1 AND i.order_key > $2 ORDER BY i.order_key LIMIT $3",
+        &[
+            source_id.into(),
+            after.unwrap_or_default().into(),
+            limit.into(),
+        ],
+        |row| Stored {
+            key: row.required(0),
+            leaf_index: row.required(1),
+        },
+    )
 }

@@ -79,6 +79,27 @@ impl Batches {
         }
     }
 
+    /// Forgets batches that were looked at in part: what is left of them has another digest.
+    pub fn forget_parts(&mut self) {
+        self.parts.clear();
+    }
+
+    /// Forgets which entries are known to be altered, where all is said of their batches. `next`: the first entry
+    /// that was not looked at.
+    pub fn forget_settled(&mut self, next: i64) {
+        let mut open: Vec<(i64, i64)> = self.bad.clone();
+        open.extend(self.parts.iter().map(|(size, part)| (part.first, *size)));
+        // The head before a batch is a part of it.
+        let unsettled = |at: &i64| {
+            *at + 1 >= next
+                || open
+                    .iter()
+                    .any(|(first, end)| (first - 1..*end).contains(at))
+        };
+        self.places.retain(unsettled);
+        self.digests.retain(unsettled);
+    }
+
     /// Compares a batch whose entries have all been seen.
     fn judge(&mut self, size: i64) {
         let complete = |part: &Part| part.entries == size - part.first;
@@ -97,7 +118,7 @@ impl Batches {
             None => !self.seen && self.since.is_none_or(|since| size <= since),
         };
         self.seen |= part.stored.is_some();
-        if !right {
+        if !right && self.bad.len() < PLACES {
             self.bad.push((part.first, size));
         }
     }

@@ -11,33 +11,29 @@ use crate::store::heads::Head;
 use merkle_tree::EMPTY_ROOT;
 use tlog::{Checkpoint, SignedNote, VerifierKey};
 
-/// Checkpoints that are checked at once.
-const PAGE: i64 = 500;
+/// What is wrong with the next checkpoints of a log, at most `limit` behind a size, and the size of the last of them;
+/// `None` behind the last. The heads themselves are checked by the recomputation of the tree.
+pub fn page(session: &Session, log: &Log, after: i64, limit: i64) -> Option<(Vec<Finding>, i64)> {
+    let page = checkpoints::with_heads(session, log, after, limit);
+    let (last, _) = page.last()?;
+    let last = last.tree_size;
+    let finding = |(stored, root): &(Stored, Option<Vec<u8>>)| {
+        let why = mismatch(stored, root.as_deref())?;
+        Some(finding(
+            stored.tree_size,
+            &stored.root,
+            root.as_deref(),
+            why,
+        ))
+    };
+    Some((page.iter().filter_map(finding).collect(), last))
+}
 
-/// What is wrong with the checkpoints of a log whose latest head is `head`: the heads themselves are checked by the
-/// recomputation of the tree.
-pub fn mismatches(session: &Session, log: &Log, head: &Head) -> Result<Vec<Finding>, Error> {
+/// What the log, whose latest head is `head`, does not contain of the checkpoints that are known to have been signed.
+pub fn accepted(session: &Session, log: &Log, head: &Head) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
-    let mut after = -1;
-    loop {
-        pgrx::check_for_interrupts!();
-        let page = checkpoints::with_heads(session, log, after, PAGE);
-        let Some((last, _)) = page.last() else {
-            break;
-        };
-        after = last.tree_size;
-        for (stored, root) in &page {
-            if let Some(why) = mismatch(stored, root.as_deref()) {
-                findings.push(finding(
-                    stored.tree_size,
-                    &stored.root,
-                    root.as_deref(),
-                    why,
-                ));
-            }
-        }
-    }
     for known in checkpoints::accepted(session, Snapshot::Statement, log)? {
+        pgrx::check_for_interrupts!();
         let why = match contains(session, log, head, &known) {
             Ok(()) => continue,
             Err(error @ Error::Checkpoint(_)) => error.to_string(),

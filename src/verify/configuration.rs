@@ -9,14 +9,18 @@ use crate::catalog::logs::{self, ADMINISTRATION, ADMINISTRATION_NAME};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
+use crate::store::heads;
 use crate::store::late::{self, Group};
+use merkle_tree::Hash;
 use pgrx::pg_sys;
 use serde_json::Value as Json;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 /// What is on record, or why nothing is.
 pub struct Record {
-    pub replay: Option<Replay>,
+    pub replay: Option<Rc<Replay>>,
     problem: Option<Problem>,
 }
 
@@ -32,7 +36,7 @@ impl Record {
     pub fn load(session: &Session) -> Record {
         match replay(session) {
             Ok(replay) => Record {
-                replay: Some(replay),
+                replay: Some(Rc::new(replay)),
                 problem: None,
             },
             Err(problem) => Record {
@@ -41,6 +45,40 @@ impl Record {
             },
         }
     }
+
+    /// As `load`, but what this process has replayed before is not replayed again while the administration log has
+    /// the same tree head. For slices of a pass, whose first slice has loaded it.
+    pub fn replayed(session: &Session) -> Record {
+        let head = logs::administration(session)
+            .and_then(|log| heads::latest(session, Snapshot::Statement, &log))
+            .ok()
+            .map(|head| (head.tree_size, head.root));
+        let known = REPLAYED.with_borrow(|known| {
+            let known = known.as_ref().filter(|known| head == Some(known.head));
+            known.map(|known| known.replay.clone())
+        });
+        if known.is_some() {
+            return Record {
+                replay: known,
+                problem: None,
+            };
+        }
+        let record = Record::load(session);
+        let replayed = head.zip(record.replay.clone());
+        REPLAYED.set(replayed.map(|(head, replay)| Replayed { head, replay }));
+        record
+    }
+}
+
+/// A replay, and the size and root that the administration log had then.
+struct Replayed {
+    head: (i64, Hash),
+    replay: Rc<Replay>,
+}
+
+thread_local! {
+    /// What was replayed last.
+    static REPLAYED: RefCell<Option<Replayed>> = const { RefCell::new(None) };
 }
 
 /// Columns of a source that batches move on; what they must be, the entries say.
@@ -87,6 +125,7 @@ impl Verification {
         }
         findings.extend(relations(session, &recorded));
         findings.extend(self.late(session, replay));
+        findings.extend(self.acknowledged(session, replay));
         Ok(findings)
     }
 }
@@ -249,6 +288,8 @@ fn orphans(session: &Session) -> Vec<Finding> {
         "merkle_statement",
         "merkle_pending",
         "merkle_late_entry",
+        "merkle_finding",
+        "merkle_verification",
     ]
     .map(|table| (table, "log_id", "verification_logs"));
     let of_sources = [

@@ -22,6 +22,10 @@ macro_rules! kinds {
                 }
             }
 
+            pub fn from_name(name: &str) -> Option<Kind> {
+                Kind::ALL.iter().copied().find(|k| k.as_str() == name)
+            }
+
             /// Whose fault it is.
             pub fn of(self) -> Of {
                 match self {
@@ -113,6 +117,10 @@ kinds! {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Finding {
     pub kind: Kind,
+    /// The kind that it had before something else that was found told better, where it could be another.
+    pub found_as: Option<Kind>,
+    /// It may be so for a while, and is no fault before it has been so for long.
+    pub is_tentative: bool,
     pub source_table: Option<String>,
     pub source_key: Option<String>,
     pub leaf_index: Option<i64>,
@@ -125,12 +133,22 @@ impl Finding {
     pub fn of_log(kind: Kind, leaf_index: Option<i64>, detail: String) -> Finding {
         Finding {
             kind,
+            found_as: None,
+            is_tentative: false,
             source_table: None,
             source_key: None,
             leaf_index,
             expected: None,
             actual: None,
             detail,
+        }
+    }
+
+    /// What is said of a row that is not what its entry says, or is not there.
+    pub fn of_row(kind: Kind) -> &'static str {
+        match kind {
+            Kind::Deleted => "the row was logged and does not exist",
+            _ => "the row is not what was logged",
         }
     }
 

@@ -33,9 +33,7 @@ pub struct Orders {
     /// By source: the entries with the greatest order value, in order of leaf index.
     tops: HashMap<i32, Vec<Top>>,
     /// By source: the key of the last entry in the order of keys whose row is what was logged.
-    last: HashMap<i32, SortKey>,
-    /// Entries that the order index should have a mark of.
-    marks: HashSet<(i32, i64)>,
+    last: HashMap<i32, (SortKey, String)>,
     /// By source: the least order value ahead of the watermark whose row has an entry, and its text.
     ahead: HashMap<i32, (OrderValue, String)>,
 }
@@ -57,32 +55,64 @@ struct TopEntry {
 #[derive(Default, Serialize, Deserialize)]
 pub struct OrderNotes {
     tops: Vec<(i32, Vec<TopEntry>)>,
-    marks: Vec<(i32, i64)>,
     ahead: Vec<(i32, String)>,
+    last: Vec<(i32, String)>,
+}
+
+impl OrderNotes {
+    /// Takes out what is about some sources.
+    pub fn take(&mut self, sources: &[i32]) -> OrderNotes {
+        fn taken<T>(notes: &mut Vec<(i32, T)>, sources: &[i32]) -> Vec<(i32, T)> {
+            let (taken, left) = std::mem::take(notes)
+                .into_iter()
+                .partition(|(id, _)| sources.contains(id));
+            *notes = left;
+            taken
+        }
+        OrderNotes {
+            tops: taken(&mut self.tops, sources),
+            ahead: taken(&mut self.ahead, sources),
+            last: taken(&mut self.last, sources),
+        }
+    }
+
+    pub fn append(&mut self, other: OrderNotes) {
+        self.tops.extend(other.tops);
+        self.ahead.extend(other.ahead);
+        self.last.extend(other.last);
+    }
 }
 
 impl Orders {
     pub fn notes(self) -> OrderNotes {
+        fn texts<T>(values: HashMap<i32, (T, String)>) -> Vec<(i32, String)> {
+            let text = |(id, (_, text))| (id, text);
+            values.into_iter().map(text).collect()
+        }
         let entries = |tops: Vec<Top>| tops.into_iter().map(|top| top.entry).collect();
         let tops = self.tops.into_iter();
         OrderNotes {
             tops: tops.map(|(id, tops)| (id, entries(tops))).collect(),
-            marks: self.marks.into_iter().collect(),
-            ahead: self
-                .ahead
-                .into_iter()
-                .map(|(id, (_, text))| (id, text))
-                .collect(),
+            ahead: texts(self.ahead),
+            last: texts(self.last),
         }
     }
 
     /// Takes over what was found out about the entries behind these.
     pub fn absorb(&mut self, notes: OrderNotes, shapes: &[&Shape]) {
-        self.marks.extend(notes.marks);
+        let value = |source_id: i32, text: &str| {
+            let shape = shapes.iter().find(|s| s.source.id == source_id)?;
+            value_of(shape, text)
+        };
         for (source_id, text) in notes.ahead {
-            let shape = shapes.iter().find(|s| s.source.id == source_id);
-            if let Some(value) = shape.and_then(|shape| value_of(shape, &text)) {
+            if let Some(value) = value(source_id, &text) {
                 self.note_ahead(source_id, value, &text);
+            }
+        }
+        for (source_id, text) in notes.last {
+            let key = value(source_id, &text).and_then(|value| value.sort_key());
+            if let Some(key) = key {
+                self.last.insert(source_id, (key, text));
             }
         }
         for (source_id, entries) in notes.tops {
@@ -178,9 +208,6 @@ impl Verification {
             if entry.order.is_none() && problem.is_none() && entry.source_id != OF_LOG {
                 let tile = order_index::tile_of(entry.leaf_index);
                 if marked.insert(entry.source_id, tile) != Some(tile) {
-                    self.orders
-                        .marks
-                        .insert((entry.source_id, entry.leaf_index));
                     wanted.push(entry);
                 }
             }
@@ -215,36 +242,13 @@ impl Verification {
         }
     }
 
-    /// The marks of the order index that no entry asks for.
-    pub(super) fn surplus_marks(&self, session: &Session) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        let ids = self.rows.ids();
-        let (size, end) = (self.head.tree_size, entries::end(session, &self.log));
-        let mut seen = HashSet::new();
-        order_index::each(session, &ids, |source_id, leaf_index| {
-            let mark = (source_id, leaf_index);
-            // Entries beyond the last head are a finding of their own.
-            let expected = self.orders.marks.contains(&mark) || (size..end).contains(&leaf_index);
-            // Of two marks of one entry one has another key than the entry's.
-            let detail = match (expected, seen.insert(mark)) {
-                (true, true) => return,
-                (true, false) => "the order index has two marks of one entry".to_owned(),
-                (false, _) => "the order index has a mark at an entry that is not the first of its source in a tile, or is of another source".to_owned(),
-            };
-            findings.push(Finding {
-                source_table: self.rows.name_of(source_id),
-                ..Finding::of_log(Kind::IndexMismatch, Some(leaf_index), detail)
-            });
-        });
-        findings
-    }
-
     /// Compares the watermarks with the last entries of their sources, and goes on with what they should be.
     pub(super) fn watermarks(&mut self, session: &Session) -> Result<Vec<Finding>, Error> {
         let mut findings = Vec::new();
         // Where entries were altered or are not covered by a head, they do not tell.
         let end = entries::end(session, &self.log);
-        if self.batches.entries_damaged() || end > self.head.tree_size {
+        // Nor where a pass could not follow the log.
+        if self.batches.entries_damaged() || end > self.head.tree_size || !self.is_at_the_end() {
             return Ok(findings);
         }
         let mut right = Vec::new();
@@ -274,7 +278,7 @@ impl Verification {
         }
         findings.extend(self.logged_ahead(session));
         for (source_id, watermark) in right {
-            self.rows.set_watermark(source_id, watermark);
+            self.correct_watermark(source_id, watermark);
         }
         Ok(findings)
     }
@@ -354,9 +358,10 @@ fn order_problem(
         let last = orders.last.get(&entry.source_id);
         match key {
             // What an altered entry says is not held against the others.
-            Some(key) if last.is_none_or(|last| *last < key) => {
+            Some(key) if last.is_none_or(|(last, _)| *last < key) => {
                 if known.is_some() {
-                    orders.last.insert(entry.source_id, key);
+                    let text = entry.key.clone();
+                    orders.last.insert(entry.source_id, (key, text));
                 }
             }
             _ => {

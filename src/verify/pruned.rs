@@ -1,8 +1,9 @@
 //! What is left of pruned entries: tiles that must fit together, and the tree heads they lead to.
 
+use super::Verification;
 use super::finding::{Finding, Kind};
+use super::stages::Stage;
 use super::tiles::{stored_tile, tile_mismatch};
-use super::{Stage, Verification};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;

@@ -96,7 +96,8 @@ pub fn verify(
     }
     let key = finder.key(session, key)?;
     let record = Record::none();
-    let mut rows = Rows::load(session, &log, &record, false, |s| s.relation == relation)?;
+    let mut rows = Rows::of(session, &log, &record, false);
+    rows.open(session, &log, &record, |s| s.relation == relation);
     let mut index = None;
     for source in &finder.sources {
         index = index.max(entries::latest_of(session, snapshot, &log, *source, &key)?);

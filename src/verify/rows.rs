@@ -28,6 +28,7 @@ use crate::store::order_index::{self, Mark};
 use crate::store::redacted::{self, RedactedKeys};
 use leaf_format::{Kind, Leaf};
 use merkle_tree::Hash;
+use pgrx::pg_sys;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -88,11 +89,18 @@ pub struct Notes {
     covered: HashMap<i32, Covered>,
 }
 
+impl Notes {
+    /// For who reads on under another snapshot.
+    pub fn without_covered(mut self) -> Notes {
+        self.covered.clear();
+        self
+    }
+}
+
 enum Source {
     Here(Box<Shape>),
     /// Removed from the log: its table may change as it likes, and whether it did is still told.
     Removed {
-        name: String,
         salted: bool,
         /// The table, where it can still be read; else why not.
         shape: Result<Box<Shape>, String>,
@@ -107,13 +115,6 @@ enum Source {
 }
 
 impl Source {
-    fn name(&self) -> &str {
-        match self {
-            Source::Here(shape) => &shape.source.name,
-            Source::Removed { name, .. } | Source::Unreadable { name, .. } => name,
-        }
-    }
-
     /// The table, where it can be read.
     fn shape(&self) -> Option<&Shape> {
         match self {
@@ -158,15 +159,8 @@ pub struct Rows {
 
 impl Rows {
     /// The sources as they were put on record, so that a setting that was altered is one finding, not one a row.
-    /// `which`: the sources to look at.
-    pub fn load(
-        session: &Session,
-        log: &Log,
-        record: &Record,
-        from_start: bool,
-        which: impl Fn(&sources::Source) -> bool,
-    ) -> Result<Rows, Error> {
-        let mut loaded = HashMap::new();
+    /// None of them is open yet.
+    pub fn of(session: &Session, log: &Log, record: &Record, from_start: bool) -> Rows {
         let stored = sources::all(session, log);
         let replay = record.replay.as_ref();
         let recorded = replay.map(|r| r.sources(log, &stored)).unwrap_or_default();
@@ -180,66 +174,47 @@ impl Rows {
                 source.relation = table;
             }
         }
-        let settings = all.iter().map(|s| (s.id, s.clone())).collect();
-        for source in all.into_iter().filter(which) {
-            let (name, salted) = (source.name.clone(), source.salted);
-            let recorded = || replay.map(|r| r.versions(source.id)).unwrap_or_default();
-            let state = if source.removed {
-                let shape = state::open_versions(session, log, &source, recorded());
-                Source::Removed {
-                    name,
-                    salted,
-                    shape: shape.map(Box::new).map_err(|problem| problem.detail),
-                }
-            } else {
-                match state::open_versions(session, log, &source, recorded()) {
-                    Ok(shape) => Source::Here(Box::new(shape)),
-                    Err(problem) => Source::Unreadable {
-                        name,
-                        salted,
-                        kind: match problem.state {
-                            State::TableGone => Finds::Deleted,
-                            State::Damaged => Finds::Unreadable,
-                            _ => Finds::SchemaChanged,
-                        },
-                        reason: match problem.state {
-                            State::TableGone => gone(&problem),
-                            _ => format!("{}. {}", problem.detail, problem.mend),
-                        },
-                    },
-                }
-            };
-            loaded.insert(source.id, state);
-        }
-        let reordered = loaded.values().filter_map(|source| match source {
-            Source::Here(shape) => reordered(session, log, shape),
-            _ => None,
-        });
-        let reordered = reordered.collect();
-        let partitions = loaded
-            .iter()
-            .filter_map(|(id, source)| match source {
-                Source::Here(shape) => {
-                    let on_record = replay.map(|r| r.partitions(*id));
-                    Some((*id, Partitions::load(session, shape, on_record)))
-                }
-                _ => None,
-            })
-            .collect();
-        Ok(Rows {
-            sources: loaded,
-            settings,
+        Rows {
+            sources: HashMap::new(),
+            settings: all.into_iter().map(|s| (s.id, s)).collect(),
             facts: HashMap::new(),
             annexes: HashMap::new(),
             unchecked: BTreeMap::new(),
             departed: BTreeMap::new(),
-            partitions,
+            partitions: HashMap::new(),
             covered: HashMap::new(),
             unlogged: Vec::new(),
             from_start,
             redacted: RedactedKeys::load(session, Snapshot::Statement, log),
-            reordered,
-        })
+            reordered: Vec::new(),
+        }
+    }
+
+    /// Opens those sources that `which` chooses and that are not open yet; returns their ids.
+    pub fn open(
+        &mut self,
+        session: &Session,
+        log: &Log,
+        record: &Record,
+        which: impl Fn(&sources::Source) -> bool,
+    ) -> Vec<i32> {
+        let is_new = |s: &&sources::Source| !self.sources.contains_key(&s.id) && which(s);
+        let mut new: Vec<sources::Source> =
+            self.settings.values().filter(is_new).cloned().collect();
+        new.sort_by_key(|s| s.id);
+        let replay = record.replay.as_ref();
+        for source in &new {
+            let versions = replay.map(|r| r.versions(source.id)).unwrap_or_default();
+            let opened = opened(session, log, source, versions);
+            if let Source::Here(shape) = &opened {
+                self.reordered.extend(reordered(session, log, shape));
+                let on_record = replay.map(|r| r.partitions(source.id));
+                let partitions = Partitions::load(session, shape, on_record);
+                self.partitions.insert(source.id, partitions);
+            }
+            self.sources.insert(source.id, opened);
+        }
+        new.into_iter().map(|s| s.id).collect()
     }
 
     /// The shapes of the sources that can be read, by source id.
@@ -282,6 +257,24 @@ impl Rows {
             Some(Source::Here(shape)) => Some(shape),
             _ => None,
         }
+    }
+
+    /// The names of the captured sources.
+    pub fn captured(&self) -> Vec<&str> {
+        let captured = |s: &&sources::Source| s.by_trigger() && !s.removed;
+        let captured = self.settings.values().filter(captured);
+        captured.map(|s| s.name.as_str()).collect()
+    }
+
+    /// The tables of sources.
+    pub fn relations(&self, of: &[i32]) -> Vec<pg_sys::Oid> {
+        let relation = |id| self.settings.get(id).map(|s| s.relation);
+        of.iter().filter_map(relation).collect()
+    }
+
+    /// True if a source was looked for, readable or not.
+    pub fn is_open(&self, source_id: i32) -> bool {
+        self.sources.contains_key(&source_id)
     }
 
     pub fn set_watermark(&mut self, source_id: i32, watermark: Option<Vec<String>>) {
@@ -345,9 +338,7 @@ impl Rows {
     }
 
     pub fn name_of(&self, source_id: i32) -> Option<String> {
-        self.sources
-            .get(&source_id)
-            .map(|source| source.name().to_owned())
+        self.settings.get(&source_id).map(|s| s.name.clone())
     }
 
     /// What the sources, and what is kept of entries, say about each of `entries`, in their order.
@@ -524,10 +515,10 @@ impl Rows {
                 .is_none_or(|l| l.key() != entry.key);
         }
         if entry.source_id == OF_LOG {
-            let truncated = |(id, source): (&i32, &Source)| {
-                source.name() == leaf.source && truncation_key(*id) == entry.key
+            let truncated = |(id, source): (&i32, &sources::Source)| {
+                source.name == leaf.source && truncation_key(*id) == entry.key
             };
-            return leaf.kind != Kind::Truncate || !self.sources.iter().any(truncated);
+            return leaf.kind != Kind::Truncate || !self.settings.iter().any(truncated);
         }
         let hashed = leaf
             .origin
@@ -637,6 +628,37 @@ impl Rows {
             .chain(renamed)
             .chain(self.reordered.iter().cloned())
             .collect()
+    }
+}
+
+/// A source, with its table where that can be read.
+fn opened(
+    session: &Session,
+    log: &Log,
+    source: &sources::Source,
+    versions: Vec<Version>,
+) -> Source {
+    let salted = source.salted;
+    let shape = state::open_versions(session, log, source, versions);
+    match shape {
+        shape if source.removed => Source::Removed {
+            salted,
+            shape: shape.map(Box::new).map_err(|problem| problem.detail),
+        },
+        Ok(shape) => Source::Here(Box::new(shape)),
+        Err(problem) => Source::Unreadable {
+            name: source.name.clone(),
+            salted,
+            kind: match problem.state {
+                State::TableGone => Finds::Deleted,
+                State::Damaged => Finds::Unreadable,
+                _ => Finds::SchemaChanged,
+            },
+            reason: match problem.state {
+                State::TableGone => gone(&problem),
+                _ => format!("{}. {}", problem.detail, problem.mend),
+            },
+        },
     }
 }
 

@@ -43,7 +43,7 @@ impl Verification {
     /// Checks the next chunk of entries.
     pub(super) fn entries(&mut self, session: &Session) -> Result<Vec<Finding>, Error> {
         // Chunks end at multiples of their size, so that one tile of level 1 covers each.
-        let upto = self.next - self.next % CHUNK + CHUNK;
+        let upto = (self.next - self.next % CHUNK + CHUNK).min(self.next + self.span);
         let (start, end) = (self.next, self.end.min(upto));
         self.next = end;
         let entries = entries::between(session, &self.log, start, end)?;
@@ -57,11 +57,13 @@ impl Verification {
         let mut findings = Vec::new();
         let mut slots = slots(start, end, entries, rows);
         let stored = self.stored_hashes(session, start, end)?;
+        // Only who checks the whole log says that a row is nowhere in it; and in slices, the sources are read
+        // once more, under the snapshots of those.
+        let tells = self.whole && self.pass.is_none();
         for stray in self.rows.take_unlogged() {
-            match self.whole {
+            match tells {
                 true if self.strays.len() < PENDING => self.strays.push(stray),
                 true => findings.extend(self.unlogged_row(stray, false)),
-                // Only who checks the whole log says that a row is nowhere in it.
                 false => {}
             }
         }
@@ -223,13 +225,13 @@ impl Verification {
             ),
             Row::Is(now) if logged != Some(now) => finding(
                 Kind::Modified,
-                "the row is not what was logged".into(),
+                Finding::of_row(Kind::Modified).into(),
                 logged,
                 Some(now),
             ),
             Row::Gone => finding(
                 Kind::Deleted,
-                "the row was logged and does not exist".into(),
+                Finding::of_row(Kind::Deleted).into(),
                 logged,
                 None,
             ),
@@ -238,6 +240,10 @@ impl Verification {
         match (found.kind, logged) {
             (Kind::Modified | Kind::Deleted, Some(hash)) if self.pending_count < PENDING => {
                 self.pending_count += 1;
+                let found = Finding {
+                    found_as: Some(found.kind),
+                    ..found
+                };
                 self.pending.entry(*hash).or_default().push(found);
             }
             _ => findings.push(found),

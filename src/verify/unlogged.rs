@@ -1,12 +1,14 @@
 //! Rows that should have an entry and have none: slipped in behind the watermark; and entries that
 //! cannot be found by their keys.
 
+use super::Verification;
 use super::finding::{Finding, Kind};
-use super::walk::Stray;
-use super::{CHUNK, Stage, Verification};
+use super::stages::Stage;
+use super::walk::{Covered, Stray};
 use crate::capture::gather;
 use crate::capture::row_key;
 use crate::capture::scan::{Leaf, Scan};
+use crate::capture::shape::Shape;
 use crate::capture::statement::{self, Rows};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
@@ -19,96 +21,134 @@ use std::collections::HashSet;
 pub(super) const NOT_TAKEN: &str = "the row is not in the log: it lies behind the watermark, or its order value is one that no batch takes (infinity, NaN)";
 
 impl Verification {
-    /// Looks up the next rows at or behind the watermark of the `source`-th readable source, of those
-    /// that were not read along with the entries.
+    /// Looks up the next rows at or behind the watermark of the first readable source from `source` on, of those
+    /// that were not read along with the entries; also says how to go on.
     pub(super) fn unlogged(
         &mut self,
         session: &Session,
-        source: usize,
+        source: i32,
         gap: usize,
         after: Option<Vec<String>>,
-    ) -> Result<Vec<Finding>, Error> {
+    ) -> Result<(Vec<Finding>, Stage), Error> {
         let shapes = self.rows.shapes();
-        let Some(shape) = shapes.get(source) else {
-            return Ok(self.give_up_pending());
+        let Some(shape) = shapes.into_iter().find(|s| s.source.id >= source) else {
+            return Ok((self.give_up_pending(), Stage::Report));
         };
-        let by_trigger = shape.source.by_trigger();
         let id = shape.source.id;
-        let gaps = self.rows.gaps(id);
-        let Some(range) = gaps
-            .get(gap)
-            .filter(|_| !by_trigger || shape.source.every_row_is_logged())
-        else {
-            self.stage = Stage::Unlogged {
-                source: source + 1,
+        // What was read along with the entries, another slice has read under another snapshot.
+        let gaps = match self.pass {
+            Some(_) => Covered::default().gaps(),
+            None => self.rows.gaps(id),
+        };
+        let is_asked = !shape.source.by_trigger() || shape.source.every_row_is_logged();
+        let Some(range) = gaps.get(gap).filter(|_| is_asked) else {
+            let next = Stage::Unlogged {
+                source: id.saturating_add(1),
                 gap: 0,
                 after: None,
             };
-            return Ok(Vec::new());
-        };
-        let mut scan = Scan::new(&self.log, shape, shape.current())?;
-        let which = match by_trigger {
-            true => Rows::All,
-            false => Rows::Behind {
-                watermark: shape.source.watermark.as_deref(),
-                pruned: shape.source.pruned_order.as_deref(),
-                upto: range.upto.as_deref(),
-                ceiling: None,
-            },
+            return Ok((Vec::new(), next));
         };
         let after = after.or_else(|| range.after.clone());
-        let statement = statement::rows(shape, scan.attributes(), after.as_deref(), which, CHUNK);
-        let rows = scan.all_with_problems(Snapshot::Statement, &statement)?;
-        self.stage = match rows.last() {
+        let rows = self.rows_of(shape, after, range.upto.as_deref())?;
+        let next = match rows.last() {
             Some(last) => Stage::Unlogged {
-                source,
+                source: id,
                 gap,
                 after: Some(last.position(shape)?),
             },
             None => Stage::Unlogged {
-                source,
+                source: id,
                 gap: gap + 1,
                 after: None,
             },
         };
-        let logged = match by_trigger {
-            false => entries::logged(session, Snapshot::Statement, &self.log, id, &rows)?,
+        let scanned = rows.len() as u64;
+        let strays = self.without_entry(session, shape, rows)?;
+        let findings = self.strays_of(session, id, strays);
+        self.checked.scanned += scanned;
+        Ok((findings, next))
+    }
+
+    /// The next rows of a source that should have an entry.
+    fn rows_of(
+        &self,
+        shape: &Shape,
+        after: Option<Vec<String>>,
+        upto: Option<&[String]>,
+    ) -> Result<Vec<Leaf>, Error> {
+        let mut scan = Scan::new(&self.log, shape, shape.current())?;
+        let which = match shape.source.by_trigger() {
+            true => Rows::All,
+            false => Rows::Behind {
+                watermark: shape.source.watermark.as_deref(),
+                pruned: shape.source.pruned_order.as_deref(),
+                upto,
+                ceiling: None,
+            },
+        };
+        let statement =
+            statement::rows(shape, scan.attributes(), after.as_deref(), which, self.span);
+        scan.all_with_problems(Snapshot::Statement, &statement)
+    }
+
+    /// Those of `rows` that have none, and none is on its way.
+    fn without_entry(
+        &self,
+        session: &Session,
+        shape: &Shape,
+        rows: Vec<Leaf>,
+    ) -> Result<Vec<Leaf>, Error> {
+        let (id, snapshot) = (shape.source.id, Snapshot::Statement);
+        let logged = match shape.source.by_trigger() {
+            false => entries::logged(session, snapshot, &self.log, id, &rows)?,
             true => {
                 let keys: Vec<String> = rows.iter().map(|r| r.key.clone()).collect();
-                let live = entries::live(session, Snapshot::Statement, &self.log, id, keys.clone());
+                let live = entries::live(session, snapshot, &self.log, id, keys.clone());
                 let mut logged: HashSet<String> = live.into_keys().collect();
                 let others: Vec<String> = keys
                     .into_iter()
                     .filter(|key| !logged.contains(key))
                     .collect();
                 if !others.is_empty() {
-                    logged.extend(gather::waiting(session, Snapshot::Statement, shape, others));
+                    logged.extend(gather::waiting(session, snapshot, shape, others));
                 }
                 logged
             }
         };
-        let name = shape.source.name.clone();
-        self.checked.scanned += rows.len() as u64;
         let by_earlier_key = |row: &Leaf| {
             let keys = row_key::earlier(shape, &row.key);
-            !keys.is_empty()
-                && !entries::live(session, Snapshot::Statement, &self.log, id, keys).is_empty()
+            !keys.is_empty() && !entries::live(session, snapshot, &self.log, id, keys).is_empty()
         };
-        let strays: Vec<Leaf> = rows
+        Ok(rows
             .into_iter()
             .filter(|r| !logged.contains(&r.key) && !by_earlier_key(r))
-            .collect();
+            .collect())
+    }
+
+    /// What is to be said about rows of a source without an entry.
+    fn strays_of(&mut self, session: &Session, id: i32, strays: Vec<Leaf>) -> Vec<Finding> {
+        let Some(source) = self.rows.source(id) else {
+            return Vec::new();
+        };
+        let (name, by_trigger) = (source.name.clone(), source.by_trigger());
+        // It was said that its rows may come late: then reconcile has to log them first.
+        let may_come_late = !by_trigger && source.late_accepted;
         if !strays.is_empty() && key_index::is_outdated(session, &self.log, id) {
+            // A later pass reads them again.
+            if self.pass.is_some() {
+                return Vec::new();
+            }
             let rows = strays.len();
             let detail = format!(
                 "its keys are compared otherwise than when the hashes of its entries were computed (the type or the collation of the key was changed), and the next batch computes them anew; until then the entries of {rows} rows are not found"
             );
-            return Ok(vec![Finding {
+            return vec![Finding {
                 source_table: Some(name),
                 ..Finding::of_log(Kind::SchemaChanged, None, detail)
-            }]);
+            }];
         }
-        Ok(strays
+        strays
             .into_iter()
             .flat_map(|row| {
                 let stray = Stray {
@@ -118,7 +158,11 @@ impl Verification {
                 };
                 self.unlogged_row(stray, by_trigger)
             })
-            .collect())
+            .map(|finding| Finding {
+                is_tentative: may_come_late && finding.kind == Kind::Unlogged,
+                ..finding
+            })
+            .collect()
     }
 
     /// What is to be said about a row without an entry: that, or that an entry's key was altered.
@@ -134,6 +178,7 @@ impl Verification {
                 );
             }
             self.batches.note(&explained);
+            self.note_explained(&explained);
             return explained;
         }
         let (kind, detail) = match by_trigger {

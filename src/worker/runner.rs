@@ -3,6 +3,7 @@
 //! A log that fails is put on record and tried again ever more rarely; the others go on. A log that is
 //! behind is run again without a pause, in turn with the others.
 
+use super::verifier::Verifier;
 use crate::batch::{self, Scope};
 use crate::capture::fence::Fence;
 use crate::capture::queue;
@@ -63,6 +64,8 @@ pub extern "C-unwind" fn merkle_log_worker_main(database: pg_sys::Datum) {
         last_ended: Instant::now(),
         queue: None,
         vacuumed: None,
+        verifier: Verifier::new(),
+        remembers: false,
     };
     while let Some(pause) = runner.round() {
         worker::report(None);
@@ -91,6 +94,9 @@ struct Runner {
     /// The queue's table and its size.
     queue: Option<(pg_sys::Oid, i64)>,
     vacuumed: Option<Instant>,
+    verifier: Verifier,
+    /// What is on record as signed was put on file.
+    remembers: bool,
 }
 
 /// When a log is due, and how it went so far.
@@ -139,9 +145,13 @@ impl Runner {
         let next = self.logs.values().map(State::due).min();
         let now = Instant::now();
         if !queued && !asked && next.is_some_and(|at| at > now) {
-            return next.map(|at| (at - now).min(TICK));
+            self.verifier.run(self.place);
+            return Some(self.pause());
         }
         let logs = self.schedule()?;
+        if !std::mem::replace(&mut self.remembers, true) {
+            remember_signed();
+        }
         let mut behind = false;
         let began = Instant::now();
         for log in &logs {
@@ -150,12 +160,18 @@ impl Runner {
         self.last_took = began.elapsed();
         self.clean_up(queued);
         self.last_ended = Instant::now();
-        if behind {
-            return Some(Duration::ZERO);
+        self.verifier.run(self.place);
+        match behind {
+            true => Some(Duration::ZERO),
+            false => Some(self.pause()),
         }
+    }
+
+    /// How long there is nothing to do.
+    fn pause(&self) -> Duration {
         let next = self.logs.values().map(State::due).min();
-        let pause = next.map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
-        Some(pause.min(TICK))
+        let next = next.map_or(self.verifier.due(), |at| at.min(self.verifier.due()));
+        next.saturating_duration_since(Instant::now()).min(TICK)
     }
 
     /// The logs to run, as they are now. `None`: this database has none of ours.
@@ -404,6 +420,18 @@ fn run_batch(log: &Scheduled, fence: &mut Option<Fence>, busy: bool) -> Result<R
             Err(report) => Error::raise_report(report),
         }
     })
+}
+
+/// A server that took over has not signed itself what it has on record.
+fn remember_signed() {
+    let remembered = worker::transaction(|| {
+        if let Err(report) = Session::enter(checkpoint::remember_all) {
+            Error::raise_report(report);
+        }
+    });
+    if let Err(failure) = remembered {
+        pgrx::log!("merkle_log: {}", failure.message);
+    }
 }
 
 /// Signs a checkpoint of what is new.

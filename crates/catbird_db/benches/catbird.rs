@@ -170,7 +170,7 @@ impl Bench {
 
     async fn store_packages(&self, owner: &str) -> Result<(), Failure> {
         self.sql(&format!(
-            "TRUNCATE key_packages;
+            "TRUNCATE key_packages, last_resort_claims;
              INSERT INTO key_packages (did, cipher_suite, key_data, expires_at)
              SELECT 'did:plc:{owner}', {SUITE}, decode(repeat(md5(n::text), 20), 'hex'), now() + interval '1 day'
                FROM generate_series(1, {PACKAGES}) n"

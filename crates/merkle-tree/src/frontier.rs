@@ -64,6 +64,35 @@ impl Frontier {
         self.append(0, leaf, Some(root))
     }
 
+    /// The frontier of `size` leaves from the hashes of its incomplete tiles, as [`Self::edges`] gave them.
+    ///
+    /// # Errors
+    /// If a tree of that size has incomplete tiles of other lengths.
+    pub fn from_edges(size: TreeSize, edges: Vec<Vec<Hash>>) -> Result<Self, OutOfRange> {
+        let size = size.get();
+        let mut nodes = size;
+        for hashes in &edges {
+            if hashes.len() as u64 != nodes % TILE_WIDTH {
+                return Err(OutOfRange(size));
+            }
+            nodes /= TILE_WIDTH;
+        }
+        match nodes {
+            0 => Ok(Frontier {
+                size,
+                edge: edges,
+                full: Vec::new(),
+                taken: size,
+            }),
+            _ => Err(OutOfRange(size)),
+        }
+    }
+
+    /// The hashes of the incomplete tile of each level, from the leaves up.
+    pub fn edges(&self) -> &[Vec<Hash>] {
+        &self.edge
+    }
+
     /// The leaves of the incomplete tile at the end.
     pub fn edge(&self) -> &[Hash] {
         self.edge.first().map_or(&[], Vec::as_slice)

@@ -5,10 +5,14 @@ mod administer;
 mod connection;
 mod database;
 mod export;
+mod follow;
 mod http;
+mod hub;
 mod keygen;
 mod manual;
+mod monitor;
 mod output;
+mod rehash;
 mod serve;
 mod status;
 mod submit;
@@ -55,6 +59,10 @@ enum Command {
     Apply(administer::apply::Options),
     /// Answers over HTTP: roots, proofs, tiles, health, and a page for people
     Serve(serve::Options),
+    /// Follows logs, checks all that they show, and tells when something is wrong
+    Monitor(monitor::Options),
+    /// Pulls checkpoints of logs into a log of its own, one timeline over many databases
+    Hub(hub::Options),
     /// Has witnesses cosign new checkpoints of logs, and keeps the cosignatures in the database
     Submit(submit::Options),
     /// Cosigns checkpoints of logs that it has seen grow, over HTTP (C2SP tlog-witness)
@@ -77,6 +85,8 @@ fn main() -> ExitCode {
         Command::Source(options) => administer::source::run(&options, json),
         Command::Apply(options) => administer::apply::run(&options, json),
         Command::Serve(options) => serve::run(&options, json),
+        Command::Monitor(options) => monitor::run(&options, json),
+        Command::Hub(options) => hub::run(&options, json),
         Command::Submit(options) => submit::run(&options, json),
         Command::Witness(options) => witness::run(&options, json),
         Command::Completions { shell } => manual::completions(shell, Cli::command()),

@@ -23,8 +23,9 @@ pub const STATE: &str = "
                 ELSE 'running' END";
 
 /// What keeps it from doing so.
-pub const PROBLEM: &str =
-    "pg_catalog.concat_ws('; ', s.held_as_copy_of, s.last_error, s.source_problems, s.waiting_for)";
+pub const PROBLEM: &str = "pg_catalog.concat_ws('; ', s.held_as_copy_of, s.last_error, s.source_problems, s.waiting_for,
+                   CASE WHEN s.open_findings > 0 THEN pg_catalog.format('%s open findings: see findings()', s.open_findings) END,
+                   CASE WHEN s.verify_problem IS NOT NULL THEN 'not verified: ' || s.verify_problem END)";
 
 /// The size of its newest checkpoint.
 pub const SIGNED: &str = "

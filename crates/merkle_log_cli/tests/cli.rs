@@ -468,3 +468,30 @@ fn nothing_that_a_row_contains_reaches_the_terminal() {
         "{text:?}"
     );
 }
+
+#[test]
+fn two_files_that_show_a_fork_are_bad_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let log = key("example.com/log", 1);
+    let bundle = orders(20).bundle(&[3], &[&log]);
+    let forked = Checkpoint::new(
+        "example.com/log",
+        merkle_tree::TreeSize::new(20).unwrap(),
+        merkle_tree::leaf_hash(b"another history"),
+    );
+    std::fs::write(at.join("bundle"), bundle.to_json()).unwrap();
+    let forked = note(&forked.unwrap(), &[&log], 1);
+    std::fs::write(at.join("forked"), forked.to_string()).unwrap();
+    for file in ["bundle", "forked"] {
+        assert_eq!(verify(file, at).0, 0, "{file}");
+    }
+    for files in [["bundle", "forked"], ["forked", "bundle"]] {
+        let (code, text) = says(&["verify", "--key", &vkey(), files[0], files[1]], at);
+        assert_eq!(code, 1, "{text}");
+        assert!(
+            text.contains(&format!("{} shows the other one", files[0])),
+            "{text}"
+        );
+    }
+}

@@ -1,13 +1,12 @@
 //! What a log is asked, and what is believed of its answers.
 
+use crate::growth::{Growth, compare};
 use crate::kept::Kept;
 use crate::tiles::{Tiles, get, short_tile};
 use crate::{Error, Retry, Transport};
 use merkle_tree::{
-    Hash, LeafIndex, TreeSize, VerifyError, consistency_proof, inclusion_proof, leaf_hash, root,
-    verify_consistency, verify_inclusion,
+    Hash, LeafIndex, TreeSize, VerifyError, inclusion_proof, leaf_hash, verify_inclusion,
 };
-use std::collections::HashMap;
 use std::path::PathBuf;
 use tlog::{Checkpoint, Policy, ProofBundle, Proven, SignedNote, VerifiedCheckpoint};
 
@@ -195,12 +194,11 @@ impl Client {
                 }
             };
         }
-        let shown = &level.0.checkpoint.checkpoint;
-        let grew = match shown.size() <= kept.size() {
-            true => self.grew(shown, &kept),
-            false => self.grew(&kept, shown),
-        };
-        grew.map_err(|error| error.between(&kept_note, &level.1.checkpoint))?;
+        let (shown, note) = (&level.0.checkpoint.checkpoint, &level.1.checkpoint);
+        match shown.size() <= kept.size() {
+            true => self.continues(note, &kept_note, [&kept_note, note])?,
+            false => self.continues(&kept_note, note, [&kept_note, note])?,
+        }
         Ok(proven)
     }
 
@@ -226,8 +224,7 @@ impl Client {
                 shown: shown.size().get(),
             });
         }
-        self.grew(kept, shown)
-            .map_err(|error| error.between(kept_note, note))?;
+        self.continues(kept_note, note, [kept_note, note])?;
         Ok(match kept.size() == shown.size() {
             true => Progress::Same,
             false => Progress::Grew { from: kept.size() },
@@ -235,61 +232,37 @@ impl Client {
     }
 
     /// That the entries of `old` are the first of `new`, by a proof from the log's tiles.
-    fn grew(&self, old: &Checkpoint, new: &Checkpoint) -> Result<(), Unproven> {
-        if old.size() == new.size() {
-            return match old.root() == new.root() {
-                true => Ok(()),
-                false => Err(Unproven::False(tlog::Error::Fork {
-                    origin: new.origin().to_owned(),
-                    size: new.size().get(),
-                })),
-            };
-        }
-        let mut tiles = self.tiles(new.size());
-        let unread = |error| Unproven::Unread(read_error(error));
-        let path = consistency_proof(&mut tiles, old.size(), new.size()).map_err(unread)?;
-        let prefix = root(&mut tiles, old.size()).map_err(unread)?;
-        // First that the tiles are those of the new root: a damaged mirror must not look like a rewritten log.
-        verify_consistency(old.size(), new.size(), &prefix, new.root(), &path)
-            .map_err(|why| Unproven::Unread(tlog::Error::Consistency(why).into()))?;
-        match prefix == *old.root() {
-            true => Ok(()),
-            false => Err(Unproven::False(tlog::Error::Consistency(
-                VerifyError::RootMismatch,
-            ))),
-        }
+    fn continues(
+        &self,
+        old: &SignedNote,
+        new: &SignedNote,
+        [kept, shown]: [&SignedNote; 2],
+    ) -> Result<(), Error> {
+        let fork = match compare(&*self.transport, &self.retry, old, new)? {
+            Growth::Grew { .. } => return Ok(()),
+            Growth::Forked(fork) => fork,
+        };
+        let checkpoint: Checkpoint = fork.old.text().parse()?;
+        let why = match fork.path.is_empty() {
+            true => tlog::Error::Fork {
+                origin: checkpoint.origin().to_owned(),
+                size: checkpoint.size().get(),
+            },
+            false => tlog::Error::Consistency(VerifyError::RootMismatch),
+        };
+        Err(Error::NotConsistent {
+            kept: Box::new(kept.clone()),
+            shown: Box::new(shown.clone()),
+            why,
+        })
     }
 
     fn tiles(&self, size: TreeSize) -> Tiles<'_> {
-        Tiles {
-            transport: &*self.transport,
-            retry: &self.retry,
-            size,
-            read: HashMap::new(),
-        }
+        Tiles::new(&*self.transport, &self.retry, size)
     }
 }
 
-/// Why growth is not proven.
-enum Unproven {
-    Unread(Error),
-    False(tlog::Error),
-}
-
-impl Unproven {
-    fn between(self, kept: &SignedNote, shown: &SignedNote) -> Error {
-        match self {
-            Unproven::Unread(error) => error,
-            Unproven::False(why) => Error::NotConsistent {
-                kept: Box::new(kept.clone()),
-                shown: Box::new(shown.clone()),
-                why,
-            },
-        }
-    }
-}
-
-fn read_error(error: merkle_tree::Error<Error>) -> Error {
+pub(crate) fn read_error(error: merkle_tree::Error<Error>) -> Error {
     match error {
         merkle_tree::Error::Read(error) => error,
         _ => short_tile(),

@@ -14,7 +14,7 @@ pub struct Http {
     agent: ureq::Agent,
 }
 
-/// How long one file may take.
+/// How long one file may take, if nothing else is said.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What speaks HTTP, for at most that long at a time.
@@ -46,9 +46,14 @@ pub(crate) fn agent(timeout: Duration) -> ureq::Agent {
 impl Http {
     /// The log whose files are below `prefix`, such as `https://example.com/orders`.
     pub fn new(prefix: &str) -> Http {
+        Http::with_timeout(prefix, TIMEOUT)
+    }
+
+    /// The same, with a time that no file may take longer than.
+    pub fn with_timeout(prefix: &str, timeout: Duration) -> Http {
         Http {
             prefix: prefix.trim_end_matches('/').to_owned(),
-            agent: config(TIMEOUT).build().into(),
+            agent: config(timeout).build().into(),
         }
     }
 }

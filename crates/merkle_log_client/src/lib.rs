@@ -26,6 +26,7 @@
 mod asynchronous;
 mod client;
 mod error;
+mod growth;
 #[cfg(feature = "http")]
 mod http;
 mod kept;
@@ -41,10 +42,12 @@ pub use asynchronous::AsyncClient;
 pub use asynchronous::AsyncWitnessClient;
 pub use client::{Client, Entry, Latest, Progress};
 pub use error::Error;
+pub use growth::{Growth, compare};
 #[cfg(feature = "http")]
 pub use http::Http;
 pub use kept::{Kept, Lock};
 pub use retry::Retry;
 #[cfg(feature = "http")]
 pub use submit::{Offered, SubmitError, WitnessClient};
+pub use tiles::Tiles;
 pub use transport::{Directory, Transport, TransportError};

@@ -5,12 +5,12 @@ use merkle_tree::{HASH_SIZE, Hash, HashReader, TILE_HEIGHT, TILE_WIDTH, TileId, 
 use std::collections::HashMap;
 use tlog::{TileLevel, TilePath, entry_bundle, tile_from_bytes};
 
-/// The tiles of one tree.
-pub(crate) struct Tiles<'t> {
-    pub(crate) transport: &'t dyn Transport,
-    pub(crate) retry: &'t Retry,
-    pub(crate) size: TreeSize,
-    pub(crate) read: HashMap<TileId, Vec<Hash>>,
+/// The tiles of one tree, as a log serves them.
+pub struct Tiles<'t> {
+    transport: &'t dyn Transport,
+    retry: &'t Retry,
+    size: TreeSize,
+    read: HashMap<TileId, Vec<Hash>>,
 }
 
 const MAX_BUNDLE: u64 = TILE_WIDTH * (2 + u16::MAX as u64);
@@ -31,7 +31,29 @@ impl HashReader for Tiles<'_> {
     }
 }
 
-impl Tiles<'_> {
+impl<'t> Tiles<'t> {
+    pub fn new(transport: &'t dyn Transport, retry: &'t Retry, size: TreeSize) -> Tiles<'t> {
+        Tiles {
+            transport,
+            retry,
+            size,
+            read: HashMap::new(),
+        }
+    }
+
+    /// The file of a tile or an entry bundle of this tree, and its width, unverified: of a partial one, the full one may
+    /// be there instead.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if neither is there; another one if that cannot be told.
+    pub fn served(&self, level: TileLevel, index: u64) -> Result<(Vec<u8>, u16), Error> {
+        let limit = match level {
+            TileLevel::Entries => MAX_BUNDLE,
+            TileLevel::Hashes(_) => MAX_TILE,
+        };
+        self.file(&self.path(level, index)?, limit)
+    }
+
     /// The entry at an index of the tree, unverified.
     pub(crate) fn entry(&self, index: u64) -> Result<Vec<u8>, Error> {
         let path = self.path(TileLevel::Entries, index / TILE_WIDTH)?;
@@ -54,7 +76,10 @@ impl Tiles<'_> {
     }
 
     /// Where a tile is, with the width that it has in this tree.
-    fn path(&self, level: TileLevel, index: u64) -> Result<TilePath, Error> {
+    ///
+    /// # Errors
+    /// If this tree has no such tile.
+    pub fn path(&self, level: TileLevel, index: u64) -> Result<TilePath, Error> {
         let height = match level {
             TileLevel::Entries => 0,
             TileLevel::Hashes(level) => u32::from(level) * TILE_HEIGHT,

@@ -38,11 +38,24 @@ impl Directory {
 
 impl Transport for Directory {
     fn get(&self, path: &str, limit: u64) -> Result<Vec<u8>, TransportError> {
-        match std::fs::File::open(self.path.join(path)) {
+        let path = self.path.join(path);
+        // What is no file, such as a pipe, might be waited for and read for ever.
+        let opened = match std::fs::metadata(&path) {
+            Ok(of) if !of.is_file() => Err(std::io::Error::other("is no file")),
+            Ok(_) => std::fs::File::open(path),
+            Err(error) => Err(error),
+        };
+        match opened {
             Ok(file) => read_at_most(file, limit),
             Err(error) if error.kind() == ErrorKind::NotFound => Err(TransportError::NotFound),
             Err(error) => Err(TransportError::Lasting(error.to_string())),
         }
+    }
+}
+
+impl<T: Transport + ?Sized> Transport for std::sync::Arc<T> {
+    fn get(&self, path: &str, limit: u64) -> Result<Vec<u8>, TransportError> {
+        (**self).get(path, limit)
     }
 }
 

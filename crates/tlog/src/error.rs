@@ -59,6 +59,8 @@ pub enum Error {
     Fork { origin: String, size: u64 },
     #[error("the proof contradicts itself: {0}")]
     Contradiction(&'static str),
+    #[error("no fork is proven: {0}")]
+    NoFork(&'static str),
 }
 
 impl Error {

@@ -1,8 +1,8 @@
 //! The formats of the transparency field, as pure functions over bytes: [signed notes](SignedNote),
 //! [checkpoints](Checkpoint), cosignatures, [requests to witnesses](AddCheckpoint), [policies](Policy), [tile paths](TilePath),
 //! [entry bundles](entry_bundle) and [proofs](TlogProof) as the C2SP specifications have them; and
-//! [proof bundles](ProofBundle) and [consistency proofs](ConsistencyBundle), which are the project's own
-//! (`docs/proof-format.md`).
+//! [proof bundles](ProofBundle), [consistency proofs](ConsistencyBundle) and [fork proofs](ForkProof), which are the
+//! project's own (`docs/proof-format.md`).
 //!
 //! Every decoder is strict (one value has one form, except where a specification allows several), and
 //! none panics, whatever bytes it is given. Hashing and proofs are those of the crate `merkle-tree`.
@@ -31,6 +31,7 @@ mod cosignature;
 mod encoding;
 pub mod entry_bundle;
 mod error;
+mod fork;
 mod key;
 mod note;
 mod policy;
@@ -44,6 +45,7 @@ pub use checkpoint::Checkpoint;
 pub use consistency::{ConsistencyBundle, ProvenGrowth};
 pub use cosignature::UnixSeconds;
 pub use error::Error;
+pub use fork::{ForkProof, ProvenFork};
 pub use key::{KeyId, KeyName, SignatureType, SigningKey, VerifierKey};
 pub use note::{MAX_SIGNATURES, Signature, SignedNote, Signer};
 pub use policy::{Cosigned, Policy, Quorum, VerifiedCheckpoint, Witness};

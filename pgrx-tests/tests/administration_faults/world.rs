@@ -142,6 +142,13 @@ pub const CALLS: &[Call] = &[
         "SELECT EXISTS (SELECT FROM merkle_accepted_checkpoint JOIN verification_logs USING (log_id) WHERE log_name = 'c#')",
     ),
     call(
+        "acknowledge_finding",
+        "INSERT INTO merkle_finding (log_id, identity, kind, found_as, detail, pass, source_table)
+         SELECT log_id, '\\x01', 'unlogged', 'unlogged', 'made up', 1, 'public.c#' FROM verification_logs WHERE log_name = 'c#'",
+        "SELECT acknowledge_finding((SELECT max(finding) FROM findings('c#')), 'a trial')",
+        "SELECT EXISTS (SELECT FROM findings('c#') WHERE state = 'acknowledged')",
+    ),
+    call(
         "prune_log",
         "",
         "SELECT prune_log('c#', 256)",
@@ -214,6 +221,7 @@ const STATE: &str = "SELECT t FROM (
     UNION ALL SELECT 'late ' || m::text FROM merkle_late_entry m
     UNION ALL SELECT 'checkpoint ' || m::text FROM merkle_checkpoint m
     UNION ALL SELECT 'accepted ' || m::text FROM merkle_accepted_checkpoint m
+    UNION ALL SELECT 'finding ' || m::text FROM merkle_finding m
     UNION ALL SELECT concat_ws(' ', 'trigger', tgrelid::regclass, tgname, tgenabled) FROM pg_trigger WHERE NOT tgisinternal) s ORDER BY t";
 
 /// How rows of the administration log, whose number is 0, begin in `STATE`.

@@ -102,7 +102,6 @@ impl Verification {
             let detail = "an entry stands where there is none any more".to_owned();
             Finding::of_log(Kind::EntryAltered, Some(index), detail)
         }));
-        findings.extend(self.surplus_marks(session));
         findings.extend(self.surplus_rows(session));
         let surplus = session.read(
             "SELECT t.level, t.tile_index FROM @extschema@.merkle_tile t
@@ -130,15 +129,20 @@ impl Verification {
             self.log.pruned_to.into(),
         ];
         let kept = session.read(
-            "SELECT d.leaf_index FROM @extschema@.merkle_leaf_data d
-              WHERE d.log_id = $1 AND (d.leaf_index < $3 OR d.leaf_index >= $2)",
+            "SELECT d.leaf_index FROM @extschema@.merkle_leaf_data d WHERE d.log_id = $1 AND d.leaf_index < $3
+             UNION ALL
+             SELECT d.leaf_index FROM @extschema@.merkle_leaf_data d WHERE d.log_id = $1 AND d.leaf_index >= $2",
             &args,
             |row| row.required::<i64>(0),
         );
         let statements = session.read(
+            // A statement has an entry at least, so that one that ends before the first entry begins there.
             "SELECT t.from_leaf_index FROM @extschema@.merkle_statement t
-              WHERE t.log_id = $1 AND (t.from_leaf_index < 0 OR t.from_leaf_index >= $2
-                    OR t.from_leaf_index + t.entries::pg_catalog.int8 <= $3)",
+              WHERE t.log_id = $1 AND t.from_leaf_index < $3
+                AND (t.from_leaf_index < 0 OR t.from_leaf_index + t.entries::pg_catalog.int8 <= $3)
+             UNION ALL
+             SELECT t.from_leaf_index FROM @extschema@.merkle_statement t
+              WHERE t.log_id = $1 AND t.from_leaf_index >= $2",
             &args,
             |row| row.required::<i64>(0),
         );

@@ -5,7 +5,7 @@
 //! interrupted, and is written again. A tree that is not a continuation of what is published is refused.
 
 mod directory;
-mod object_store;
+pub mod object_store;
 mod source;
 mod target;
 mod tree;
@@ -76,6 +76,8 @@ pub struct Exported {
     pub withheld: u64,
     /// Whether a checkpoint was published.
     pub published: bool,
+    /// Published entries that were to be written anew and are not in the database any more.
+    pub not_rewritten: u64,
 }
 
 pub fn run(options: &Options, json: bool) -> Result<ExitCode, Failure> {
@@ -170,6 +172,13 @@ fn bar(entries: u64, json: bool) -> ProgressBar {
 }
 
 fn report(options: &Options, exported: &Exported, json: bool) -> Result<(), Failure> {
+    if exported.not_rewritten > 0 {
+        eprintln!(
+            "merkle-log: the first {} entries were pruned in the database, so their bundles in the target are as they were, with the leaf data of entries that were redacted since\n\
+             Hint: Delete tile/entries up to there in the target if they must go.",
+            exported.not_rewritten
+        );
+    }
     let (checkpoint, new) = (
         &exported.checkpoint,
         exported.checkpoint.size().get() - exported.before,
@@ -190,6 +199,7 @@ fn report(options: &Options, exported: &Exported, json: bool) -> Result<(), Fail
                 "written_entries": exported.written,
                 "withheld_entries": exported.withheld,
                 "published": exported.published,
+                "not_rewritten_entries": exported.not_rewritten,
             })
         );
     }

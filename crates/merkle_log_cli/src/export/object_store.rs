@@ -28,19 +28,30 @@ pub struct Store {
     pub overwrite: bool,
 }
 
+/// A store and the prefix in it that a URL names.
+pub fn located(url: &str) -> Result<(Box<dyn ObjectStore>, Path), Stop> {
+    let known = ["AWS_", "GOOGLE_", "AZURE_"];
+    let options =
+        std::env::vars().filter(|(name, _)| known.iter().any(|prefix| name.starts_with(prefix)));
+    let options = options.map(|(name, value)| (name.to_ascii_lowercase(), value));
+    let url = url::Url::parse(url)?;
+    if !matches!(url.scheme(), "s3" | "gs" | "az") {
+        return Err(said("a target is a directory, or a URL with s3, gs or az"));
+    }
+    // Reqwest asks for a process-wide provider; a second call finds it there.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Ok(object_store::parse_url_opts(&url, options)?)
+}
+
+/// Where a file of a tree is below a prefix.
+pub fn below(prefix: &Path, path: &str) -> Path {
+    let path = Path::from(path);
+    prefix.parts().chain(path.parts()).collect()
+}
+
 impl Store {
     pub fn open(url: &str) -> Result<Store, Stop> {
-        let known = ["AWS_", "GOOGLE_", "AZURE_"];
-        let options = std::env::vars()
-            .filter(|(name, _)| known.iter().any(|prefix| name.starts_with(prefix)));
-        let options = options.map(|(name, value)| (name.to_ascii_lowercase(), value));
-        let url = url::Url::parse(url)?;
-        if !matches!(url.scheme(), "s3" | "gs" | "az") {
-            return Err(said("a target is a directory, or a URL with s3, gs or az"));
-        }
-        // Reqwest asks for a process-wide provider; a second call finds it there.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let (store, prefix) = object_store::parse_url_opts(&url, options)?;
+        let (store, prefix) = located(url)?;
         Ok(Store {
             store,
             prefix,
@@ -50,8 +61,7 @@ impl Store {
     }
 
     fn at(&self, path: &str) -> Path {
-        let path = Path::from(path);
-        self.prefix.parts().chain(path.parts()).collect()
+        below(&self.prefix, path)
     }
 
     pub async fn checkpoint(&mut self) -> Result<Option<Bytes>, Stop> {

@@ -259,21 +259,24 @@ impl<'e> Export<'e> {
             written: self.written,
             withheld: self.withheld,
             published: self.is_new,
+            not_rewritten: match self.again {
+                true => self.log.pruned_to.min(self.published_size()),
+                false => 0,
+            },
         })
     }
 
-    /// Removes the partial tiles of the published tree that are complete now.
+    /// Removes the partial tiles of the published tree that are complete now; where all files are written anew, all that
+    /// are complete now: an export that was killed may have left some of a size that was never published.
     async fn remove_partial(&self) -> Result<(), Stop> {
+        if self.again {
+            return self.remove_all_partial().await;
+        }
         let Some(published) = &self.published else {
             return Ok(());
         };
         let mut partial = Vec::new();
-        let levels = std::iter::once(TileLevel::Entries).chain((0..=7).map(TileLevel::Hashes));
-        for level in levels {
-            let height = match level {
-                TileLevel::Entries => 0,
-                TileLevel::Hashes(level) => u32::from(level) * TILE_HEIGHT,
-            };
+        for (level, height) in levels() {
             let nodes = published.size().get() >> height;
             let index = nodes / TILE_WIDTH;
             if !nodes.is_multiple_of(TILE_WIDTH) && (self.size() >> height) / TILE_WIDTH > index {
@@ -285,6 +288,25 @@ impl<'e> Export<'e> {
         }
         Ok(())
     }
+}
+
+impl Export<'_> {
+    async fn remove_all_partial(&self) -> Result<(), Stop> {
+        for (level, height) in levels() {
+            for index in 0..(self.size() >> height) / TILE_WIDTH {
+                let full = TilePath::new(level, index, TILE_WIDTH as u16)?;
+                self.target.remove_partial(&full).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The levels of tiles, each with how far entries are shifted to their nodes there.
+fn levels() -> impl Iterator<Item = (TileLevel, u32)> {
+    let of_hashes =
+        (0..=7u8).map(|level| (TileLevel::Hashes(level), u32::from(level) * TILE_HEIGHT));
+    std::iter::once((TileLevel::Entries, 0)).chain(of_hashes)
 }
 
 fn tile(level: u8, index: u64, hashes: &[Hash]) -> Result<File, Stop> {

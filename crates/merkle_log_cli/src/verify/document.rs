@@ -5,8 +5,8 @@ use merkle_tree::{LeafIndex, leaf_hash};
 use std::io::Read;
 use std::path::Path;
 use tlog::{
-    Checkpoint, ConsistencyBundle, Content, Error, ProofBundle, Proven, ProvenEntry, ProvenGrowth,
-    SignedNote, TlogProof, VerifiedCheckpoint,
+    Checkpoint, ConsistencyBundle, Content, Error, ForkProof, ProofBundle, Proven, ProvenEntry,
+    ProvenGrowth, SignedNote, TlogProof, VerifiedCheckpoint,
 };
 
 pub fn verify(path: &Path, trust: &Trust) -> Result<Report, Finding> {
@@ -14,6 +14,7 @@ pub fn verify(path: &Path, trust: &Trust) -> Result<Report, Finding> {
     let report = match kind(&bytes) {
         Kind::Bundle => Report::Bundle(bundle(&bytes, trust)?),
         Kind::Consistency => Report::Consistency(Box::new(consistency(&bytes, trust)?)),
+        Kind::Fork => return Err(fork(&bytes, trust)),
         Kind::TlogProof => Report::Bundle(tlog_proof(&bytes, trust)?),
         Kind::Checkpoint => {
             Report::Checkpoint(trust.policy.verify(&SignedNote::from_bytes(&bytes)?)?)
@@ -55,6 +56,7 @@ pub fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 enum Kind {
     Bundle,
     Consistency,
+    Fork,
     TlogProof,
     Checkpoint,
 }
@@ -69,9 +71,10 @@ fn kind(bytes: &[u8]) -> Kind {
         Kind::TlogProof
     } else if bytes.trim_ascii_start().starts_with(b"{") || matches!(bytes, [0xa0..=0xbf, ..]) {
         // A brace, or a map of CBOR. In both, the format is a text as it is.
-        match has("merkle_log/consistency@") && !has("merkle_log/proof-bundle@") {
-            true => Kind::Consistency,
-            false => Kind::Bundle,
+        match has("merkle_log/proof-bundle@") {
+            false if has("merkle_log/consistency@") => Kind::Consistency,
+            false if has("merkle_log/fork@") => Kind::Fork,
+            _ => Kind::Bundle,
         }
     } else {
         Kind::Checkpoint
@@ -118,6 +121,29 @@ fn consistency(bytes: &[u8], trust: &Trust) -> Result<ProvenGrowth, Finding> {
         }
     }
     Ok(proven)
+}
+
+/// A proof against a log: good evidence is what is bad, and evidence that proves nothing says nothing of the log.
+fn fork(bytes: &[u8], trust: &Trust) -> Finding {
+    let proof = match bytes.trim_ascii_start().first() {
+        Some(b'{') => ForkProof::from_json(bytes),
+        _ => ForkProof::from_cbor(bytes),
+    };
+    match proof.and_then(|proof| Ok((proof.verify(&trust.policy)?, proof))) {
+        Err(why) => Finding::Unknown(format!("it is no evidence against a log: {why}")),
+        Ok((proven, proof)) => {
+            let (old, new) = (&proven.old.checkpoint, &proven.new.checkpoint);
+            Finding::Bad(format!(
+                "the log {:?} has signed two histories: {} entries with root {}, and {} entries of which the first {} have root {}",
+                old.origin(),
+                old.size(),
+                old.root(),
+                new.size(),
+                old.size(),
+                proof.prefix_root
+            ))
+        }
+    }
 }
 
 /// A proof of one entry, as the bundle of that entry.
@@ -186,6 +212,19 @@ fn agrees(shown: &Checkpoint, kept: &Checkpoint) -> Result<(), Finding> {
 }
 
 impl Report {
+    /// Every checkpoint that was verified.
+    pub fn checkpoints(&self) -> Vec<&Checkpoint> {
+        match self {
+            Report::Bundle(proven) => {
+                let levels = std::iter::successors(Some(proven), |p| p.hub.as_deref());
+                levels.map(|level| &level.checkpoint.checkpoint).collect()
+            }
+            Report::Consistency(growth) => vec![&growth.old.checkpoint, &growth.new.checkpoint],
+            Report::Checkpoint(checkpoint) => vec![&checkpoint.checkpoint],
+            Report::Directory(directory) => vec![&directory.checkpoint.checkpoint],
+        }
+    }
+
     fn oldest_checkpoint(&self) -> &VerifiedCheckpoint {
         match self {
             Report::Bundle(proven) => &proven.checkpoint,

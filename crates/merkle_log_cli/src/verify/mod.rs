@@ -5,6 +5,8 @@ mod document;
 mod report;
 
 use crate::output::Failure;
+use merkle_tree::Hash;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tlog::{Checkpoint, Error, Policy, SignedNote, VerifierKey};
@@ -72,11 +74,13 @@ pub fn run(options: &Options, json: bool) -> Result<ExitCode, Failure> {
         ..trust
     };
     let (mut bad, mut unknown) = (false, false);
+    let mut seen = Seen::default();
     for file in &options.files {
         let found = match file.is_dir() {
             true => directory::verify(file, &trust),
             false => document::verify(file, &trust),
         };
+        let found = found.and_then(|report| seen.agree(file, &report).map(|()| report));
         bad |= matches!(found, Err(Finding::Bad(_)));
         unknown |= matches!(found, Err(Finding::Unknown(_)));
         report::print(file, &found, json)?;
@@ -86,6 +90,27 @@ pub fn run(options: &Options, json: bool) -> Result<ExitCode, Failure> {
         (false, true) => ExitCode::from(2),
         (false, false) => ExitCode::SUCCESS,
     })
+}
+
+/// The tree heads that the files have shown, with the first file that did: two files may prove that a log forked, although
+/// each is good by itself.
+#[derive(Default)]
+struct Seen(HashMap<(String, u64), (Hash, PathBuf)>);
+
+impl Seen {
+    fn agree(&mut self, file: &Path, report: &Report) -> Result<(), Finding> {
+        for checkpoint in report.checkpoints() {
+            let (origin, size) = (checkpoint.origin().to_owned(), checkpoint.size().get());
+            let shown = (*checkpoint.root(), file.to_owned());
+            let (root, first) = self.0.entry((origin.clone(), size)).or_insert(shown);
+            if root != checkpoint.root() {
+                let fork = Error::Fork { origin, size };
+                let first = first.display();
+                return Err(Finding::Bad(format!("{fork}: {first} shows the other one")));
+            }
+        }
+        Ok(())
+    }
 }
 
 fn policy(options: &Options) -> Result<Policy, Failure> {
@@ -98,7 +123,7 @@ fn policy(options: &Options) -> Result<Policy, Failure> {
 }
 
 /// A key as such, or a file that holds one. A key has a plus in two places; a file's name seldom has.
-fn verifier_key(key: &str) -> Result<VerifierKey, Failure> {
+pub fn verifier_key(key: &str) -> Result<VerifierKey, Failure> {
     match key.parse::<VerifierKey>() {
         Ok(key) => Ok(key),
         Err(error) => match std::fs::read_to_string(key) {

@@ -6,6 +6,7 @@ use super::evidence::make_directory;
 use super::log::{Log, digest};
 use crate::http::{self, Admission};
 use crate::output::Failure;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -71,10 +72,8 @@ impl Witness {
     fn read_logs(&self, live: &Live) -> Result<(), Failure> {
         let mut logs = self.logs.write().unwrap_or_else(PoisonError::into_inner);
         for origin in &live.origins {
-            let digest = digest(origin);
-            if !logs.contains_key(&digest) {
-                let log = Log::read(&self.directory, origin)?;
-                logs.insert(digest, Arc::new(log));
+            if let Entry::Vacant(place) = logs.entry(digest(origin)) {
+                place.insert(Arc::new(Log::read(&self.directory, origin)?));
             }
         }
         Ok(())

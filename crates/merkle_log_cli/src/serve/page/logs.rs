@@ -148,7 +148,7 @@ async fn findings(
     if let (_, Some(checks)) = gateway.health(reader.has_token()).await? {
         let failing = checks
             .into_iter()
-            .filter(|check| !check.ok && of_log(check.log()));
+            .filter(|check| !check.ok && log.is_none_or(|log| check.is_of(log)));
         return Ok(failing.map(Finding::from).collect());
     }
     let session = gateway.session().await?;

@@ -47,31 +47,35 @@ pub struct Check {
     pub detail: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mend: Option<String>,
+    /// The logs that the object may be of, by its text.
+    #[serde(skip)]
+    pub logs: Vec<String>,
 }
 
 impl Check {
     /// What everyone may know of it, if its log is not public: not even which table it is about.
     pub fn without_detail(self) -> Check {
         Check {
-            object: self.object.map(|object| log_of(&object).to_owned()),
+            object: self.logs.first().cloned(),
             detail: None,
             mend: None,
             ..self
         }
     }
 
-    pub fn log(&self) -> Option<&str> {
-        self.object.as_deref().map(log_of)
+    pub fn is_of(&self, log: &str) -> bool {
+        self.logs.iter().any(|name| name == log)
     }
-}
-
-fn log_of(object: &str) -> &str {
-    object.split_once(": ").map_or(object, |(log, _)| log)
 }
 
 /// The checks, or none if the gateway's role may not ask for them.
 pub async fn checks(session: &Session) -> Result<Option<Vec<Check>>, Problem> {
-    let sql = "SELECT check_name, object, ok, detail, mend FROM @extschema@.merkle_log_health()";
+    // A log's name may hold a colon: all logs count that the object can be of.
+    let sql = "SELECT h.check_name, h.object, h.ok, h.detail, h.mend,
+                      ARRAY(SELECT l.log_name::text FROM @extschema@.merkle_log_status l
+                             WHERE h.object = l.log_name OR starts_with(h.object, l.log_name || ': ')
+                             ORDER BY length(l.log_name))
+                 FROM @extschema@.merkle_log_health() h";
     let rows = match permitted(session, sql).await? {
         Some(rows) => rows,
         None => return Ok(None),
@@ -83,6 +87,7 @@ pub async fn checks(session: &Session) -> Result<Option<Vec<Check>>, Problem> {
             ok: row.try_get(2)?,
             detail: row.try_get(3)?,
             mend: row.try_get(4)?,
+            logs: row.try_get(5)?,
         })
     };
     rows.iter()
@@ -166,11 +171,13 @@ impl Gateway {
         let known = self.remembered.checks.or(ask).await?;
         let (server, checks) = (*known).clone();
         let live = self.live();
-        let shown =
-            |check: Check| match has_token || check.log().is_some_and(|log| live.is_public(log)) {
-                true => check,
-                false => check.without_detail(),
-            };
+        let is_public = |check: &Check| {
+            !check.logs.is_empty() && check.logs.iter().all(|log| live.is_public(log))
+        };
+        let shown = |check: Check| match has_token || is_public(&check) {
+            true => check,
+            false => check.without_detail(),
+        };
         Ok((
             server,
             checks.map(|checks| checks.into_iter().map(shown).collect()),

@@ -6,6 +6,7 @@ use crate::serve::problems::{Kind, Problem};
 use serde::Serialize;
 use tlog::{BundleLeaf, ProofBundle};
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 use utoipa::ToSchema;
 
 /// The proof that an entry is in the tree of a size (RFC 9162 §2.1.3).
@@ -70,7 +71,25 @@ pub async fn by_row(
 ) -> Result<Inclusion, Problem> {
     let sql = "SELECT leaf_index, tree_size, leaf_hash, root_hash, path
                  FROM @extschema@.inclusion_proof_of($1, $2::pg_catalog.text::pg_catalog.regclass, VARIADIC $3::pg_catalog.text[])";
-    inclusion(session.row(sql, &[&log, &table, &key]).await?)
+    let row = session.row(sql, &[&log, &table, &key]).await;
+    inclusion(row.map_err(|problem| of_source(problem, log, table))?)
+}
+
+/// Whether a table is there that is no source of the log is nobody's business.
+fn of_source(problem: Problem, log: &str, table: &str) -> Problem {
+    const NAMES: [SqlState; 3] = [
+        SqlState::UNDEFINED_TABLE,
+        SqlState::INVALID_SCHEMA_NAME,
+        SqlState::UNDEFINED_OBJECT,
+    ];
+    match &problem.sqlstate {
+        Some(state) if NAMES.contains(state) => {
+            let detail =
+                format!("log \"{log}\" does not exist, or \"{table}\" is not one of its sources");
+            Problem::new(Kind::NotFound, detail)
+        }
+        _ => problem,
+    }
 }
 
 /// The proof that the tree of one size begins with that of another (RFC 9162 §2.1.4).
@@ -137,7 +156,8 @@ pub async fn bundle(
         Wanted::Row { table, key } => {
             let sql = "SELECT cbor FROM @extschema@.proof_bundle_of($1, $2::pg_catalog.text::pg_catalog.regclass,
                                                                      VARIADIC $3::pg_catalog.text[])";
-            session.row(sql, &[&log, table, key]).await?
+            let row = session.row(sql, &[&log, table, key]).await;
+            row.map_err(|problem| of_source(problem, log, table))?
         }
     };
     let cbor: Vec<u8> = row.ok_or_else(no_proof)?.try_get(0)?;

@@ -1,0 +1,66 @@
+-- The tables of a hub (docs/hub.md): sources of a log, in which nothing is ever changed.
+CREATE SCHEMA hub;
+COMMENT ON SCHEMA hub IS 'Checkpoints of logs of other databases, as merkle-log hub pulls them.';
+
+CREATE TABLE hub.checkpoints (
+    origin      text        NOT NULL CHECK (origin <> ''),
+    tree_size   bigint      NOT NULL CHECK (tree_size >= 0),
+    root        bytea       NOT NULL CHECK (pg_catalog.octet_length(root) = 32),
+    checkpoint  text        NOT NULL,
+    -- The size of the checkpoint that this one was found to continue; -1 for the first. Of two hubs that pull one log at
+    -- once, only one can continue it.
+    continues   bigint      NOT NULL CHECK (continues >= -1 AND continues < tree_size),
+    pulled_from text        NOT NULL,
+    pulled_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (origin, tree_size),
+    UNIQUE (origin, continues)
+);
+COMMENT ON TABLE hub.checkpoints IS 'Checkpoints that are signed by their logs, and continue one another.';
+COMMENT ON COLUMN hub.checkpoints.origin IS 'The name of the log.';
+COMMENT ON COLUMN hub.checkpoints.tree_size IS 'How many entries it has.';
+COMMENT ON COLUMN hub.checkpoints.root IS 'Their root.';
+COMMENT ON COLUMN hub.checkpoints.checkpoint IS 'The signed note, as it was shown.';
+COMMENT ON COLUMN hub.checkpoints.continues IS 'The size of the checkpoint that this one was found to continue; -1 for the first.';
+COMMENT ON COLUMN hub.checkpoints.pulled_from IS 'What the configuration calls the log.';
+COMMENT ON COLUMN hub.checkpoints.pulled_at IS 'When it was pulled.';
+
+CREATE TABLE hub.convictions (
+    origin      text        NOT NULL,
+    -- Of the checkpoint that is contradicted. Of the contradictions to one, the first is kept.
+    tree_size   bigint      NOT NULL,
+    evidence    text        NOT NULL,
+    pulled_from text        NOT NULL,
+    found_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (origin, tree_size)
+);
+COMMENT ON TABLE hub.convictions IS 'Logs that have signed two histories, each with the proof.';
+COMMENT ON COLUMN hub.convictions.origin IS 'The name of the log.';
+COMMENT ON COLUMN hub.convictions.tree_size IS 'The size of the checkpoint in hub.checkpoints that is contradicted.';
+COMMENT ON COLUMN hub.convictions.evidence IS 'A fork proof (JSON), which merkle-log verify convicts the log by.';
+COMMENT ON COLUMN hub.convictions.pulled_from IS 'What the configuration calls the log.';
+COMMENT ON COLUMN hub.convictions.found_at IS 'When it was found.';
+
+CREATE FUNCTION hub.refuse_change() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RAISE EXCEPTION 'rows of hub.% are never changed or removed', TG_TABLE_NAME
+        USING ERRCODE = 'object_not_in_prerequisite_state',
+              HINT = 'They are entries of the hub''s log.';
+END
+$$;
+COMMENT ON FUNCTION hub.refuse_change() IS 'Refuses what would change rows that are entries of a log.';
+
+CREATE TRIGGER only_grows BEFORE UPDATE OR DELETE ON hub.checkpoints
+    FOR EACH ROW EXECUTE FUNCTION hub.refuse_change();
+CREATE TRIGGER only_grows BEFORE UPDATE OR DELETE ON hub.convictions
+    FOR EACH ROW EXECUTE FUNCTION hub.refuse_change();
+CREATE TRIGGER is_never_emptied BEFORE TRUNCATE ON hub.checkpoints
+    FOR EACH STATEMENT EXECUTE FUNCTION hub.refuse_change();
+CREATE TRIGGER is_never_emptied BEFORE TRUNCATE ON hub.convictions
+    FOR EACH STATEMENT EXECUTE FUNCTION hub.refuse_change();
+ALTER TABLE hub.checkpoints ENABLE ALWAYS TRIGGER only_grows;
+ALTER TABLE hub.checkpoints ENABLE ALWAYS TRIGGER is_never_emptied;
+ALTER TABLE hub.convictions ENABLE ALWAYS TRIGGER only_grows;
+ALTER TABLE hub.convictions ENABLE ALWAYS TRIGGER is_never_emptied;

@@ -1,0 +1,126 @@
+//! One pull of one log: its newest checkpoint becomes a row, or what is wrong with it does.
+
+use super::database::{Hub, Pulled};
+use crate::follow::{Followed, Newest, Refusal};
+use crate::output::Failure;
+use std::fmt;
+use tlog::{Checkpoint, ForkProof, SignedNote};
+
+/// What came of a pull.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The checkpoint is in the hub: now, or before.
+    Kept { size: u64, new: bool },
+    /// The log is proven bad.
+    Bad(String),
+    /// Nothing can be said of the log.
+    Undone(String),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Kept { size, new: true } => write!(f, "{size} entries, new"),
+            Outcome::Kept { size, new: false } => write!(f, "{size} entries"),
+            Outcome::Bad(what) => write!(f, "BAD: {what}"),
+            Outcome::Undone(what) => write!(f, "could not tell: {what}"),
+        }
+    }
+}
+
+/// How often another hub may be faster.
+const ROUNDS: u32 = 100;
+
+/// Pulls the newest checkpoint of a log. One that was convicted is pulled further, and stays bad.
+pub fn pull(hub: &Hub, log: &Followed) -> Outcome {
+    let pulled = pull_once(hub, log).and_then(|outcome| match outcome {
+        Outcome::Kept { .. } => match hub.convictions(&log.origin)? {
+            0 => Ok(outcome),
+            _ => Ok(Outcome::Bad(
+                "the log has signed two histories: hub.convictions has the proof".to_owned(),
+            )),
+        },
+        outcome => Ok(outcome),
+    });
+    pulled.unwrap_or_else(|failure| {
+        Outcome::Undone(match failure {
+            Failure::Said(what) => what,
+            Failure::Unheard => "nobody listens".to_owned(),
+        })
+    })
+}
+
+fn pull_once(hub: &Hub, log: &Followed) -> Result<Outcome, Failure> {
+    for _ in 0..ROUNDS {
+        // What is kept is read before the log is asked: what another hub keeps meanwhile may be newer.
+        let kept = hub.newest(&log.origin)?;
+        let newest = match log.newest() {
+            Ok(newest) => newest,
+            Err(refusal) => return refused(hub, log, refusal),
+        };
+        let size = newest.size();
+        let same = hub.of_size(&log.origin, size)?;
+        // First the one of the same size, which tells most.
+        for known in [&same, &kept].into_iter().flatten() {
+            if let Err(refusal) = log.continues(known, &newest) {
+                return refused(hub, log, refusal);
+            }
+        }
+        if same.is_some() {
+            return Ok(Outcome::Kept { size, new: false });
+        }
+        // A fork is one without witnesses as well; a checkpoint to rely on is not.
+        if let Err(why) = log.policy.check_quorum(&newest.verified) {
+            return Ok(Outcome::Undone(why.to_string()));
+        }
+        if keep(hub, log, kept.as_ref(), &newest)? {
+            return Ok(Outcome::Kept { size, new: true });
+        }
+    }
+    Ok(Outcome::Undone(
+        "other hubs keep newer checkpoints faster than this one can compare with them".to_owned(),
+    ))
+}
+
+fn keep(
+    hub: &Hub,
+    log: &Followed,
+    kept: Option<&SignedNote>,
+    newest: &Newest,
+) -> Result<bool, Failure> {
+    hub.keep(&Pulled {
+        origin: &log.origin,
+        size: newest.size(),
+        root: newest.verified.checkpoint.root().as_bytes(),
+        note: &newest.note,
+        continues: kept.map(size_of).transpose()?,
+        from: &log.name,
+    })
+}
+
+fn size_of(note: &SignedNote) -> Result<u64, Failure> {
+    Ok(note.text().parse::<Checkpoint>()?.size().get())
+}
+
+fn refused(hub: &Hub, log: &Followed, refusal: Refusal) -> Result<Outcome, Failure> {
+    let what = refusal.to_string();
+    Ok(match refusal {
+        Refusal::Fork(fork) => {
+            convict(hub, log, &fork)?;
+            Outcome::Bad(what)
+        }
+        Refusal::Signature { proven: true, .. } | Refusal::Tiles(_) => Outcome::Bad(what),
+        _ => Outcome::Undone(what),
+    })
+}
+
+/// The evidence is kept beside the checkpoint that it contradicts: the one of the two that the hub has.
+fn convict(hub: &Hub, log: &Followed, fork: &ForkProof) -> Result<(), Failure> {
+    fork.verify(&log.policy)?;
+    let (old, new) = (size_of(&fork.old)?, size_of(&fork.new)?);
+    let has_old = hub
+        .of_size(&log.origin, old)?
+        .is_some_and(|kept| kept.text() == fork.old.text());
+    let size = if has_old { old } else { new };
+    hub.convict(&log.origin, size, &fork.to_json(), &log.name)
+}
