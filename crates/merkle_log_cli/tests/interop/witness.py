@@ -5,7 +5,7 @@ import pathlib
 import sys
 import threading
 
-from aics_tlog import Checkpoint, MerkleTree, parse_note, parse_vkey, sign_checkpoint, verify_note
+from aics_tlog import Checkpoint, MerkleTree, parse_note, parse_vkey, sign_checkpoint, verify_cosignature
 from aics_witness import (
     WitnessAhead,
     WitnessClient,
@@ -37,13 +37,17 @@ def serve(at, vkey):
 
 def submit(url, vkey):
     key = Ed25519PrivateKey.from_private_bytes(bytes([1]) * 32)
-    tree, fork = (MerkleTree([b"%d" % i for i in range(300)]) for _ in range(2))
+    witness, tree = parse_vkey(vkey), MerkleTree([b"%d" % i for i in range(300)])
     fork = MerkleTree([b"x" if i == 7 else b"%d" % i for i in range(300)])
     note = lambda of, size: sign_checkpoint(Checkpoint(origin=ORIGIN, size=size, root=of.root(size)), key, ORIGIN).to_bytes()
     client = WitnessClient(url, vkey)
     for size in [1, 2, 3, 8, 9, 64, 65, 100, 100, 250]:
         lines = client.submit(note(tree, size), tree.consistency_proof)
-        assert verify_note(parse_note(merge_cosignatures(note(tree, size), lines)), [parse_vkey(vkey)])
+        merged = parse_note(merge_cosignatures(note(tree, size), lines))
+        by_witness = [line for line in merged.signatures if (line.name, line.key_id) == (witness.name, witness.key_id)]
+        assert len(by_witness) == 1
+        cosigned = (witness.name, witness.public_key, ORIGIN, size, tree.root(size))
+        assert verify_cosignature(by_witness[0].signature, *cosigned)
     # A client that has forgotten what the witness has.
     WitnessClient(url, vkey).submit(note(tree, 260), tree.consistency_proof)
     for refused, size, why in [(fork, 300, WitnessRejected), (fork, 260, WitnessRejected), (tree, 200, WitnessAhead)]:

@@ -187,7 +187,8 @@ fn post(address: &str, body: &[u8]) -> (u16, String) {
     )
 }
 
-/// What the peer decides otherwise, within the specification: it refuses extension lines and two signatures by one key.
+/// What the peer decides otherwise, within the specification: it refuses extension lines and two signatures by one key, and
+/// an origin that is no key name is malformed to it, and not known to us.
 fn is_matter_of_taste(request: &[u8]) -> bool {
     AddCheckpoint::from_bytes(request).is_ok_and(|request| {
         let mut signers: Vec<_> = request
@@ -199,7 +200,9 @@ fn is_matter_of_taste(request: &[u8]) -> bool {
         let count = signers.len();
         signers.sort();
         signers.dedup();
-        signers.len() < count || !request.checkpoint().extensions().is_empty()
+        signers.len() < count
+            || tlog::KeyName::new(request.checkpoint().origin()).is_err()
+            || !request.checkpoint().extensions().is_empty()
     })
 }
 
