@@ -413,7 +413,7 @@ fn no_time_is_signed_that_the_clock_does_not_show_or_that_is_earlier_than_before
 }
 
 #[test]
-fn tls_sockets_and_systemd_are_those_of_the_gateway() {
+fn a_witness_can_listen_on_a_socket_in_a_file() {
     let (place, log) = (place(""), history(1_000, "a"));
     let socket = place.path().join("socket");
     let mut place = place;

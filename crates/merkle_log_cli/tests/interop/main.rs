@@ -7,6 +7,7 @@
 mod crates;
 #[path = "../../../tlog/tests/support/mod.rs"]
 mod support;
+mod witness;
 
 use merkle_tree::*;
 use serde_json::{Value as Json, json};
