@@ -107,7 +107,7 @@ fn a_busy_log_gives_no_false_finding() {
             assert!(found.is_empty(), "after {sql}: {found:?}");
             std::thread::sleep(Duration::from_millis(rng.random_range(50..400)));
         }
-        until(
+        server_tests::until(
             &mut a,
             "SELECT bool_and(v.pass >= 3) FROM merkle_verification v WHERE v.log_id > 0",
         );
