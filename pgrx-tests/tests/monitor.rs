@@ -159,6 +159,37 @@ fn rows_that_are_not_what_was_logged_are_found_once_and_recovered_from() {
 }
 
 #[test]
+fn what_was_redacted_removed_or_pruned_accuses_no_log() {
+    let shop = Shop::open("audit", 1000);
+    let mut c = shop.client();
+    run(
+        &mut c,
+        "CREATE TABLE people (id integer PRIMARY KEY, name text); CREATE TABLE gone (id integer PRIMARY KEY);
+         SELECT add_source('audit', 'people', capture => 'trigger', store_leaf_data => true, salted => true);
+         SELECT add_source('audit', 'gone', capture => 'trigger');
+         INSERT INTO people SELECT i, 'Ada' FROM generate_series(1, 20) i; INSERT INTO gone SELECT generate_series(1, 20);
+         SELECT redact_row_of('audit', 'people', 'asked for', 7); SELECT remove_source('audit', 'gone'); DROP TABLE gone",
+    );
+    drain(&mut c, "audit");
+    run(&mut c, "SELECT prune_log('audit', 512)");
+    run(&mut c, "SELECT checkpoint('audit')");
+    let kinds: Vec<String> = column(
+        &mut c,
+        "SELECT DISTINCT kind FROM verify_log('audit') ORDER BY kind",
+    );
+    assert_eq!(kinds, ["redacted", "source_removed"]);
+    let directory = tempfile::tempdir().unwrap();
+    let logs = over_sql(&shop, "sql", "postgres");
+    let configuration = configuration(directory.path(), "verify_seconds = 1", &logs);
+    for _ in 0..2 {
+        let (code, text) = follow_once("monitor", directory.path(), &configuration);
+        assert_eq!(code, 0, "{text}");
+        shop.grow(10);
+    }
+    assert_eq!(told(directory.path()).len(), 0);
+}
+
+#[test]
 fn a_role_without_rights_follows_hashes_and_is_told_that_it_compares_nothing() {
     let shop = Shop::open("audit", 300);
     let directory = tempfile::tempdir().unwrap();

@@ -286,10 +286,18 @@ fn a_second_witness_on_the_same_state_is_refused() {
     };
     let (code, text) = second();
     assert!(
-        code == 2 && text.contains("another witness has the state"),
+        code == 2 && text.contains("another process has the state"),
         "{code} {text}"
     );
     assert_eq!(witness.add(&log.request(0, 5)).status, 200);
+}
+
+/// A note whose root begins with another letter.
+fn damaged(note: &str) -> String {
+    let lines: Vec<&str> = note.splitn(4, '\n').collect();
+    let other = if lines[2].starts_with('A') { 'B' } else { 'A' };
+    let root = format!("{other}{}", &lines[2][1..]);
+    [lines[0], lines[1], &root, lines[3]].join("\n")
 }
 
 #[test]
@@ -315,6 +323,7 @@ fn what_it_cannot_trust_stops_it_before_it_listens() {
             "not a signed note",
         ),
         (other.note(5).to_string(), "another log"),
+        (damaged(&history(9, "a").note(5).to_string()), "damaged"),
     ] {
         std::fs::write(&kept, &content).unwrap();
         let (code, text) = start();
@@ -386,6 +395,33 @@ fn what_cannot_be_kept_is_not_cosigned() {
         witness.metric(&format!("failures_total{{origin=\"{ORIGIN}\"}}")),
         1
     );
+}
+
+#[test]
+fn a_state_that_others_have_changed_is_not_gone_on_with() {
+    let (place, log) = (place(""), history(1_000, "a"));
+    let witness = place.start();
+    assert_eq!(witness.add(&log.request(0, 10)).status, 200);
+    assert_eq!(witness.add(&log.request(10, 20)).status, 200);
+    let file = place.state().join(format!("{}.checkpoint", digest(ORIGIN)));
+    let newest = std::fs::read(&file).unwrap();
+    // Taken away, and an empty one in its place: what was cosigned is not forgotten.
+    let away = place.path().join("away");
+    std::fs::rename(place.state(), &away).unwrap();
+    says_in_words(&witness.add(&log.request(20, 30)), 503);
+    std::fs::create_dir(place.state()).unwrap();
+    for old in [0, 20] {
+        assert_ne!(witness.add(&log.request(old, 30)).status, 200);
+    }
+    std::fs::remove_dir_all(place.state()).unwrap();
+    std::fs::rename(&away, place.state()).unwrap();
+    // A damaged one.
+    let newest = String::from_utf8(newest).unwrap();
+    std::fs::write(&file, damaged(&newest)).unwrap();
+    says_in_words(&witness.add(&log.request(20, 30)), 503);
+    std::fs::write(&file, &newest).unwrap();
+    assert_eq!(witness.add(&log.request(20, 30)).status, 200);
+    assert_eq!(witness.program.json("/health")["ok"], true);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod administer;
 mod connection;
 mod database;
 mod export;
+mod files;
 mod follow;
 mod http;
 mod hub;

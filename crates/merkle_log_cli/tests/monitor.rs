@@ -318,7 +318,7 @@ fn one_monitor_has_a_state_and_a_damaged_state_is_never_begun_anew() {
     let daemon = stage.daemon();
     let said = stage.run(&["--once"]);
     assert!(
-        said.code == 2 && said.text.contains("used by another process"),
+        said.code == 2 && said.text.contains("another process has the state"),
         "{said:?}"
     );
     drop(daemon);

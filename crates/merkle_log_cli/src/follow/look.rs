@@ -96,7 +96,8 @@ impl Followed {
         let verified = self.policy.verify_log(&note).map_err(|error| match error {
             tlog::Error::Checkpoint(_) | tlog::Error::Note(_) => unread(error),
             error => Refusal::Signature {
-                proven: matches!(error, tlog::Error::BadSignature { .. }),
+                // A false line of a witness says nothing of the log.
+                proven: matches!(&error, tlog::Error::BadSignature { name, .. } if name.as_str() == self.origin),
                 what: error.to_string(),
             },
         })?;

@@ -2,7 +2,6 @@
 //! signatures and proofs hold.
 
 mod config;
-pub mod files;
 pub mod heartbeat;
 mod look;
 mod sql;

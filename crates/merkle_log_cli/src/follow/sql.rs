@@ -13,6 +13,9 @@ use tokio::sync::Mutex;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
+/// Characters of a finding.
+const LONGEST_FINDING: usize = 500;
+
 pub struct SqlLog {
     runtime: Handle,
     connection: Connection,
@@ -39,12 +42,25 @@ impl SqlLog {
     }
 
     /// What `verify_log` finds, one line a finding, at most so many; and whether there are more. It has a session of its
-    /// own, and takes as long as it takes.
-    pub fn findings(&self, most: usize) -> Result<(Vec<String>, bool), Failure> {
+    /// own, and takes so long at most.
+    pub fn findings(&self, most: usize, limit: Duration) -> Result<(Vec<String>, bool), Failure> {
+        let asked = async { tokio::time::timeout(limit, self.all_findings(most)).await };
+        self.runtime.block_on(asked).unwrap_or_else(|_| {
+            let seconds = limit.as_secs();
+            Err(Failure::Said(format!(
+                "verify_log did not end in {seconds} s"
+            )))
+        })
+    }
+
+    async fn all_findings(&self, most: usize) -> Result<(Vec<String>, bool), Failure> {
         use futures_util::TryStreamExt;
-        self.runtime.block_on(async {
+        {
             let database = self.connect().await?;
-            let sql = "SELECT pg_catalog.concat_ws(' ', kind, source_table, source_key, leaf_index) FROM @extschema@.verify_log($1)";
+            // Redactions and what left with a partition or a removed source are told as well, and are no one's fault.
+            let sql = "SELECT pg_catalog.concat_ws(' ', v.kind, v.source_table, v.source_key, v.leaf_index)
+                         FROM @extschema@.verify_log($1) v JOIN @extschema@.finding_kinds() k USING (kind)
+                        WHERE k.fault_of <> 'nobody'";
             let rows = database.stream(sql, &[&self.log]).await?;
             let mut rows = std::pin::pin!(rows);
             let mut found = Vec::new();
@@ -52,10 +68,11 @@ impl SqlLog {
                 if found.len() == most {
                     return Ok((found, true));
                 }
-                found.push(row.try_get::<_, String>(0).map_err(failed)?);
+                let line = row.try_get::<_, String>(0).map_err(failed)?;
+                found.push(line.chars().take(LONGEST_FINDING).collect());
             }
             Ok((found, false))
-        })
+        }
     }
 
     async fn connect(&self) -> Result<Database, Failure> {
@@ -90,8 +107,10 @@ impl SqlLog {
         let index = i64::try_from(tile.index()).map_err(out_of_range)?;
         let rows = match tile.level() {
             TileLevel::Entries => {
-                // What begins later is what pruning has left.
-                let sql = "SELECT entry_bundle FROM @extschema@.entry_bundles($1, $2, $3) WHERE first_index = $2";
+                // Of pruned entries there are none, and asking for them would be an error.
+                let sql = "SELECT b.entry_bundle
+                             FROM @extschema@.merkle_log_status l, @extschema@.entry_bundles(l.log_name, $2, $3) b
+                            WHERE l.log_name = $1 AND l.pruned_to <= $2 AND b.first_index = $2";
                 self.rows(sql, &[&self.log, &first, &end]).await?
             }
             TileLevel::Hashes(0) => {

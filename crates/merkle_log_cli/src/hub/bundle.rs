@@ -2,7 +2,7 @@
 
 use crate::connection::{Connection, failed};
 use crate::database::{Database, block_on};
-use crate::follow::files;
+use crate::files;
 use crate::output::{Failure, say};
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -92,11 +92,13 @@ impl Hub {
         })
     }
 
-    /// How often an origin was convicted.
-    pub fn convictions(&self, origin: &str) -> Result<u64, Failure> {
+    /// The evidence against an origin, the first pieces of it.
+    pub fn convictions(&self, origin: &str) -> Result<Vec<String>, Failure> {
         self.ask(async |database| {
-            let sql = "SELECT pg_catalog.count(*) FROM hub.convictions WHERE origin = $1";
-            Ok(database.one::<i64>(sql, &[&origin]).await? as u64)
+            let sql = "SELECT evidence FROM hub.convictions WHERE origin = $1 ORDER BY found_at LIMIT 100";
+            let rows = database.rows(sql, &[&origin]).await?;
+            let evidence = rows.iter().map(|row| row.try_get(0));
+            evidence.collect::<Result<_, _>>().map_err(failed)
         })
     }
 

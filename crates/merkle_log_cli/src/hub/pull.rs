@@ -34,9 +34,9 @@ const ROUNDS: u32 = 100;
 /// Pulls the newest checkpoint of a log. One that was convicted is pulled further, and stays bad.
 pub fn pull(hub: &Hub, log: &Followed) -> Outcome {
     let pulled = pull_once(hub, log).and_then(|outcome| match outcome {
-        Outcome::Kept { .. } => match hub.convictions(&log.origin)? {
-            0 => Ok(outcome),
-            _ => Ok(Outcome::Bad(
+        Outcome::Kept { .. } => match is_convicted(hub, log)? {
+            false => Ok(outcome),
+            true => Ok(Outcome::Bad(
                 "the log has signed two histories: hub.convictions has the proof".to_owned(),
             )),
         },
@@ -48,6 +48,18 @@ pub fn pull(hub: &Hub, log: &Followed) -> Outcome {
             Failure::Unheard => "nobody listens".to_owned(),
         })
     })
+}
+
+/// Whether a conviction holds. What is no proof convicts nobody, whoever has put it there.
+fn is_convicted(hub: &Hub, log: &Followed) -> Result<bool, Failure> {
+    let holds = |evidence: &String| {
+        let proof = ForkProof::from_json(evidence.as_bytes());
+        proof.is_ok_and(|proof| {
+            let fork = proof.verify(&log.policy);
+            fork.is_ok_and(|fork| fork.old.checkpoint.origin() == log.origin)
+        })
+    };
+    Ok(hub.convictions(&log.origin)?.iter().any(holds))
 }
 
 fn pull_once(hub: &Hub, log: &Followed) -> Result<Outcome, Failure> {
@@ -109,7 +121,7 @@ fn refused(hub: &Hub, log: &Followed, refusal: Refusal) -> Result<Outcome, Failu
             convict(hub, log, &fork)?;
             Outcome::Bad(what)
         }
-        Refusal::Signature { proven: true, .. } | Refusal::Tiles(_) => Outcome::Bad(what),
+        // Tiles may be a mirror's, and anyone can add a false signature on the way: a fork is what convicts.
         _ => Outcome::Undone(what),
     })
 }

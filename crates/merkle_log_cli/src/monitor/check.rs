@@ -2,15 +2,19 @@
 
 use super::event::{Condition, Trouble};
 use super::state::State;
-use crate::follow::{Followed, Newest, Refusal, files, now};
+use crate::files;
+use crate::follow::{Followed, Newest, Refusal, now};
 use crate::output::Failure;
 use crate::rehash::{Fault, Rehash, Saved, Tree, Wanted};
 use merkle_log_client::Kept;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tlog::{Checkpoint, ForkProof, SignedNote};
+
+/// Files that convict a log, at most: one is enough.
+const MOST_EVIDENCE: usize = 100;
 
 /// A log, and what is kept of it.
 pub struct Watched {
@@ -134,7 +138,7 @@ impl Watched {
                 found.right.push(Trouble::WentBack);
                 return Ok(true);
             }
-            Err(Refusal::Fork(fork)) => self.convict(&fork, found)?,
+            Err(Refusal::Fork(fork)) => self.convict(before, &fork, found)?,
             Err(back @ Refusal::WentBack { kept, .. }) => {
                 found.wrong(Trouble::WentBack, false, kept, back);
             }
@@ -145,11 +149,20 @@ impl Watched {
     }
 
     /// Keeps the evidence of a fork, one for each kept checkpoint, before it is told.
-    fn convict(&self, fork: &ForkProof, found: &mut Found) -> Result<(), Undone> {
+    fn convict(
+        &self,
+        kept: &SignedNote,
+        fork: &ForkProof,
+        found: &mut Found,
+    ) -> Result<(), Undone> {
         let undone = |error: tlog::Error| Undone(error.to_string());
         fork.verify(&self.followed.policy).map_err(undone)?;
-        let old: Checkpoint = fork.old.text().parse().map_err(undone)?;
-        let path = self.path(&format!("evidence/fork-{}.json", old.size()));
+        let kept: Checkpoint = kept.text().parse().map_err(undone)?;
+        let mut path = self.path(&format!("evidence/fork-{}.json", kept.size()));
+        let known = pieces(&self.path("evidence"))?;
+        if known.len() >= MOST_EVIDENCE && !known.contains(&path) {
+            path = known[0].clone();
+        }
         if !path.exists() {
             files::replace(&path, fork.to_json().as_bytes()).map_err(Failure::of(&path))?;
         }
@@ -176,11 +189,24 @@ impl Watched {
             state.recorded.grew = now();
         }
         state.recorded.size = newest.size();
-        // A fork stays proven as long as its evidence is there, whatever the log shows now.
-        let evidence = state.directory.join("evidence");
-        let mut files = std::fs::read_dir(&evidence).map_err(Failure::of(&evidence))?;
-        if files.next().is_none() {
-            found.right.push(Trouble::Fork);
+        // A fork stays proven as long as its evidence is there, whatever the log shows now; also where this ended
+        // between keeping the evidence and recording it.
+        let is_recorded = state.recorded.conditions.contains_key(&Trouble::Fork);
+        match pieces(&state.directory.join("evidence"))?.first() {
+            None => found.right.push(Trouble::Fork),
+            Some(_) if is_recorded => {}
+            Some(path) => {
+                let path = path.display().to_string();
+                found.wrong.push((
+                    Trouble::Fork,
+                    Condition {
+                        same: path.clone(),
+                        detail: "the log has signed two histories".to_owned(),
+                        proven: true,
+                        evidence: Some(path),
+                    },
+                ));
+            }
         }
         Ok(())
     }
@@ -209,8 +235,8 @@ impl Watched {
                     }
                 }
                 Err(fault) => {
-                    if fault == Fault::Root {
-                        // Which of the entries is wrong is not known: all are hashed anew.
+                    // What was hashed before may have been served falsely then: all is hashed anew.
+                    if !matches!(fault, Fault::Unread(_)) {
                         std::fs::remove_file(&path)
                             .or_else(ignore_absent)
                             .map_err(Failure::of(&path))?;
@@ -288,7 +314,7 @@ impl Watched {
     }
 
     /// Compares entries with rows, if the database can be asked and it is time to.
-    pub fn verify(&self, every: u64) -> Result<(), Undone> {
+    pub fn verify(&self, every: u64, limit: u64) -> Result<(), Undone> {
         const MOST: usize = 100;
         let due = self.state().recorded.verified.saturating_add(every);
         let Some(database) = &self.followed.database else {
@@ -297,16 +323,19 @@ impl Watched {
         if every == 0 || now() < due {
             return Ok(());
         }
-        let (findings, more) = database.findings(MOST)?;
+        let (findings, more) = database.findings(MOST, Duration::from_secs(limit))?;
         let mut found = Found::default();
         match findings.as_slice() {
             [] => found.right.push(Trouble::Finding),
             findings => {
                 let more = if more { " and more" } else { "" };
                 let detail = format!("{}{more}: {}", findings.len(), findings.join("; "));
-                found.wrong(Trouble::Finding, true, findings.join("\n"), detail);
+                // A row without an entry may be one that came late, and is logged soon.
+                let proven = !findings.iter().all(|line| line.starts_with("unlogged "));
+                found.wrong(Trouble::Finding, proven, findings.join("\n"), detail);
             }
         }
+        found.right.push(Trouble::Unverified);
         self.state().change(found.wrong, &found.right, |recorded| {
             recorded.verified = now()
         })?;
@@ -314,7 +343,7 @@ impl Watched {
     }
 
     /// What time alone makes wrong.
-    pub fn watch(&self, unreachable_seconds: u64) -> Result<(), Failure> {
+    pub fn watch(&self, unreachable_seconds: u64, verify_seconds: u64) -> Result<(), Failure> {
         let mut state = self.state();
         let recorded = &state.recorded;
         let mut found = Found::default();
@@ -323,6 +352,14 @@ impl Watched {
             let why = state.undone.as_deref().unwrap_or("a check takes longer");
             let detail = format!("no check was completed for {unchecked} seconds: {why}");
             found.wrong(Trouble::Unreachable, false, "", detail);
+        }
+        let unverified = now().saturating_sub(recorded.verified.max(recorded.since));
+        let is_verified = self.followed.database.is_some() && verify_seconds > 0;
+        if is_verified && unverified > verify_seconds.saturating_add(unreachable_seconds) {
+            let detail = format!(
+                "entries were not compared with rows for {unverified} seconds: verify_log fails, or takes longer"
+            );
+            found.wrong(Trouble::Unverified, false, "", detail);
         }
         let still = now().saturating_sub(recorded.grew);
         if self.stale_seconds.is_some_and(|most| still > most) {
@@ -355,6 +392,22 @@ fn record(fault: Fault, found: &mut Found) -> Result<(), Undone> {
             Ok(())
         }
     }
+}
+
+/// The files of a directory of evidence, in order.
+fn pieces(evidence: &Path) -> Result<Vec<PathBuf>, Undone> {
+    let mut pieces = Vec::new();
+    for file in std::fs::read_dir(evidence).map_err(Failure::of(evidence))? {
+        let path = file.map_err(Failure::of(evidence))?.path();
+        // One that is not whole is called otherwise.
+        pieces.extend(
+            path.extension()
+                .is_some_and(|e| e == "json")
+                .then_some(path),
+        );
+    }
+    pieces.sort();
+    Ok(pieces)
 }
 
 fn ignore_absent(error: std::io::Error) -> std::io::Result<()> {

@@ -24,6 +24,9 @@ pub struct Config {
     /// Seconds between two comparisons of entries with rows, of logs in a database; 0: never.
     #[serde(default = "seconds::<86_400>")]
     pub verify_seconds: u64,
+    /// Seconds that such a comparison may take.
+    #[serde(default = "seconds::<43_200>")]
+    pub verify_limit_seconds: u64,
     /// With --once, how long to try to tell what was found.
     #[serde(default = "seconds::<30>")]
     pub deliver_seconds: u64,

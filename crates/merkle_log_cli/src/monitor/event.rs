@@ -21,6 +21,8 @@ pub enum Trouble {
     EntryMismatch,
     /// Its database has rows that are not what was logged.
     Finding,
+    /// Its entries could not be compared with its rows for longer than allowed.
+    Unverified,
     /// No check could be completed for longer than allowed.
     Unreachable,
     /// It has not grown for longer than allowed.
@@ -28,7 +30,7 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    pub const ALL: [Trouble; 9] = [
+    pub const ALL: [Trouble; 10] = [
         Trouble::Fork,
         Trouble::WentBack,
         Trouble::BadSignature,
@@ -36,6 +38,7 @@ impl Trouble {
         Trouble::TileMismatch,
         Trouble::EntryMismatch,
         Trouble::Finding,
+        Trouble::Unverified,
         Trouble::Unreachable,
         Trouble::Stale,
     ];
@@ -49,6 +52,7 @@ impl Trouble {
             Trouble::TileMismatch => "tile_mismatch",
             Trouble::EntryMismatch => "entry_mismatch",
             Trouble::Finding => "finding",
+            Trouble::Unverified => "unverified",
             Trouble::Unreachable => "unreachable",
             Trouble::Stale => "stale",
         }

@@ -9,7 +9,8 @@ mod metrics;
 mod state;
 mod tell;
 
-use crate::follow::{files, heartbeat};
+use crate::files;
+use crate::follow::heartbeat;
 use crate::http::report;
 use crate::output::{Failure, printable, say};
 use crate::rehash::Wanted;
@@ -19,6 +20,7 @@ use metrics::Program;
 use state::State;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tell::Teller;
@@ -86,26 +88,28 @@ fn once(
     json: bool,
 ) -> Result<ExitCode, Failure> {
     let check = |log: &Arc<Watched>| {
-        let done =
-            check(log, config, Duration::MAX).and_then(|()| log.verify(config.verify_seconds));
-        log.watch(config.unreachable_seconds)?;
+        let done = check(log, config, Duration::MAX)
+            .and_then(|()| log.verify(config.verify_seconds, config.verify_limit_seconds));
+        log.watch(config.unreachable_seconds, config.verify_seconds)?;
         Ok::<_, Failure>(done.err())
     };
-    // One that is slow does not hold up the others.
+    // One that is slow holds up neither the others nor what is told of them.
+    let patience = Duration::from_secs(config.deliver_seconds);
+    let are_checked = AtomicBool::new(false);
     let undone = std::thread::scope(|scope| {
+        for teller in tellers {
+            let are_checked = &are_checked;
+            scope.spawn(move || teller.run_until(logs, are_checked, patience));
+        }
         let started: Vec<_> = logs.iter().map(|log| scope.spawn(|| check(log))).collect();
         let joined = started.into_iter().map(|thread| match thread.join() {
             Ok(done) => done,
             Err(_) => Err(Failure::Said("a check panicked".to_owned())),
         });
-        joined.collect::<Result<Vec<_>, _>>()
+        let undone: Vec<_> = joined.collect();
+        are_checked.store(true, SeqCst);
+        undone.into_iter().collect::<Result<Vec<_>, _>>()
     })?;
-    let deadline = Instant::now() + Duration::from_secs(config.deliver_seconds);
-    std::thread::scope(|scope| {
-        for teller in tellers {
-            scope.spawn(|| teller.run_until(logs, deadline));
-        }
-    });
     let mut worst = 0;
     for (log, undone) in logs.iter().zip(&undone) {
         let code = conclude(log, undone.as_ref(), json)?;
@@ -184,7 +188,9 @@ fn keep_watching(logs: &[Arc<Watched>], config: &Config, program: &Program) {
     loop {
         program.beat();
         for log in logs {
-            if let Err(Failure::Said(why)) = log.watch(config.unreachable_seconds) {
+            if let Err(Failure::Said(why)) =
+                log.watch(config.unreachable_seconds, config.verify_seconds)
+            {
                 let name = &log.followed.name;
                 tracing::error!(log = name, why, "the state cannot be kept");
             }
@@ -213,7 +219,7 @@ fn keep_checking(log: &Watched, config: &Config) {
 fn keep_verifying(log: &Watched, config: &Config) {
     let interval = Duration::from_secs(config.interval_seconds);
     loop {
-        if let Err(Undone(why)) = log.verify(config.verify_seconds) {
+        if let Err(Undone(why)) = log.verify(config.verify_seconds, config.verify_limit_seconds) {
             let name = &log.followed.name;
             tracing::warn!(
                 log = name,

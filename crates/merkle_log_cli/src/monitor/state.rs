@@ -10,7 +10,8 @@
 //! What is wrong and what is to be told of it are in one file: they change together, whenever the process ends.
 
 use super::event::{Condition, Event, Trouble};
-use crate::follow::{files, now};
+use crate::files;
+use crate::follow::now;
 use crate::output::{Failure, time};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};

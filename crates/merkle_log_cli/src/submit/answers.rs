@@ -47,8 +47,8 @@ pub fn of_log(name: &str, standing: &Standing, at: Instant) -> Value {
     let witnesses = standing.witnesses.iter().map(|(name, witness)| {
         json!({
             "name": name,
-            "size": witness.cosigned.map(|cosigned| cosigned.size),
-            "cosigned_at": witness.cosigned.map(|cosigned| time(cosigned.at)),
+            "size": witness.cosigned.map(|cosigned| cosigned.head.size),
+            "cosigned_at": witness.cosigned.map(|cosigned| time(cosigned.at.min(now()))),
             "error": witness.error,
             "failures": witness.failures,
         })
@@ -56,10 +56,10 @@ pub fn of_log(name: &str, standing: &Standing, at: Instant) -> Value {
     json!({
         "log": name,
         "origin": standing.origin,
-        "size": standing.newest,
+        "size": standing.newest.map(|newest| newest.size),
         "quorum": standing.is_reached(),
-        "quorum_size": standing.quorum.map(|quorum| quorum.size),
-        "quorum_at": standing.quorum.map(|quorum| time(quorum.at)),
+        "quorum_size": standing.quorum.map(|quorum| quorum.head.size),
+        "quorum_at": standing.quorum.map(|quorum| time(quorum.at.min(now()))),
         "waiting_seconds": standing.waiting(at).as_secs(),
         "problem": standing.problem,
         "witnesses": witnesses.collect::<Vec<_>>(),
@@ -103,17 +103,17 @@ async fn metrics(State(shared): State<Shared>) -> Response {
         (
             "newest_entries",
             "Entries of the newest checkpoint.",
-            &|standing| standing.newest.unwrap_or_default(),
+            &|standing| standing.newest.map_or(0, |newest| newest.size),
         ),
         (
             "quorum_entries",
             "Entries of the newest checkpoint that has its quorum.",
-            &|standing| standing.quorum.map_or(0, |quorum| quorum.size),
+            &|standing| standing.quorum.map_or(0, |quorum| quorum.head.size),
         ),
         (
             "quorum_timestamp_seconds",
             "When that checkpoint was cosigned last.",
-            &|standing| standing.quorum.map_or(0, |quorum| quorum.at),
+            &|standing| standing.quorum.map_or(0, |quorum| quorum.at.min(now())),
         ),
         (
             "quorum_age_seconds",

@@ -125,18 +125,19 @@ fn report(log: &Log, json: bool) -> Result<bool, Failure> {
         say!("{}", answers::of_log(&log.name, &standing, Instant::now()))?;
         return Ok(reached);
     }
-    let Some(size) = standing.newest else {
+    let Some(newest) = standing.newest else {
         return Ok(false);
     };
     let quorum = if reached { "has" } else { "has not" };
     say!(
-        "{}: the checkpoint of {size} entries {quorum} its quorum",
-        printable(&log.name)
+        "{}: the checkpoint of {} entries {quorum} its quorum",
+        printable(&log.name),
+        newest.size
     )?;
     for (name, witness) in &standing.witnesses {
         let name = printable(name);
         match (
-            witness.cosigned.filter(|cosigned| cosigned.size == size),
+            witness.cosigned.filter(|cosigned| cosigned.head == newest),
             &witness.error,
         ) {
             (Some(cosigned), _) => say!("  {name}: cosigned at {}", time(cosigned.at))?,

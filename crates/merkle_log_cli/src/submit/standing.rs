@@ -4,6 +4,7 @@
 //! that signs often would have many checkpoints with one cosignature, and none with a quorum. So the target stays until
 //! it has its quorum, or for [`PATIENCE`]; then the newest checkpoint takes its place.
 
+use merkle_tree::Hash;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tlog::{Checkpoint, Error, Policy, Signature, SignedNote, UnixSeconds, VerifiedCheckpoint};
@@ -20,10 +21,26 @@ pub struct Target {
     since: Instant,
 }
 
-/// A checkpoint that has the quorum.
+/// The tree head of a checkpoint. Two of one size are not the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub size: u64,
+    pub root: Hash,
+}
+
+impl Head {
+    fn of(checkpoint: &Checkpoint) -> Head {
+        Head {
+            size: checkpoint.size().get(),
+            root: *checkpoint.root(),
+        }
+    }
+}
+
+/// A tree head that has been cosigned, or has the quorum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reached {
-    pub size: u64,
+    pub head: Head,
     pub at: UnixSeconds,
 }
 
@@ -41,7 +58,7 @@ pub struct WitnessStanding {
 #[derive(Default)]
 pub struct Standing {
     pub origin: Option<String>,
-    pub newest: Option<u64>,
+    pub newest: Option<Head>,
     target: Option<Target>,
     /// The target's note with all cosignatures that were gathered.
     cosigned: Option<SignedNote>,
@@ -81,7 +98,7 @@ impl Standing {
         let verified = policy.verify_log(note)?;
         let newest = &verified.checkpoint;
         self.origin = Some(newest.origin().to_owned());
-        self.newest = Some(newest.size().get());
+        self.newest = Some(Head::of(newest));
         self.problem = None;
         self.heartbeat = time;
         if !self.gives_way_to(newest, now) {
@@ -122,16 +139,16 @@ impl Standing {
 
     /// Whether a witness has cosigned the target.
     pub fn has(&self, witness: &str, target: &Target) -> bool {
-        let size = target.checkpoint.size().get();
+        let head = Head::of(&target.checkpoint);
         let standing = self.witnesses.get(witness);
         standing
             .and_then(|standing| standing.cosigned)
-            .is_some_and(|cosigned| cosigned.size == size)
+            .is_some_and(|cosigned| cosigned.head == head)
     }
 
     /// Whether the newest checkpoint has the quorum.
     pub fn is_reached(&self) -> bool {
-        self.newest.is_some() && self.quorum.map(|quorum| quorum.size) == self.newest
+        self.newest.is_some() && self.quorum.map(|quorum| quorum.head) == self.newest
     }
 
     /// For how long a checkpoint has waited for its quorum.
@@ -146,7 +163,8 @@ impl Standing {
         };
         let (had, size) = (target.checkpoint.size(), newest.size());
         if size > had {
-            let reached = self.quorum.map(|quorum| quorum.size) == Some(had.get());
+            let had = Head::of(&target.checkpoint);
+            let reached = self.quorum.map(|quorum| quorum.head) == Some(had);
             return reached || now.saturating_duration_since(target.since) >= PATIENCE;
         }
         // A database that was brought back, or another history of one size: the witnesses will say.
@@ -154,22 +172,22 @@ impl Standing {
     }
 
     fn count(&mut self, verified: &VerifiedCheckpoint, policy: &Policy) {
-        let size = verified.checkpoint.size().get();
+        let head = Head::of(&verified.checkpoint);
         for cosigned in &verified.cosigned {
             let standing = self.witnesses.entry(cosigned.witness.clone()).or_default();
             *standing = WitnessStanding {
                 cosigned: Some(Reached {
-                    size,
+                    head,
                     at: cosigned.time,
                 }),
                 ..WitnessStanding::default()
             };
         }
-        let known = self.quorum.map(|quorum| quorum.size) == Some(size);
+        let known = self.quorum.map(|quorum| quorum.head) == Some(head);
         if !known && policy.check_quorum(verified).is_ok() {
             let at = verified.cosigned.iter().map(|cosigned| cosigned.time).max();
             self.quorum = Some(Reached {
-                size,
+                head,
                 at: at.unwrap_or(self.heartbeat),
             });
             self.waiting_since = None;
@@ -289,7 +307,8 @@ mod tests {
         assert_eq!(stage.sees(11, 2), None);
         assert_eq!(stage.waiting(3), 3);
         stage.hears(10, 3, 4);
-        assert_eq!(stage.standing.quorum, Some(Reached { size: 10, at: 1010 }));
+        let quorum = stage.standing.quorum.unwrap();
+        assert_eq!((quorum.head.size, quorum.at), (10, 1010));
         assert!(!stage.standing.is_reached());
         assert_eq!(stage.sees(12, 5), Some(12));
         stage.hears(12, 3, 6);
@@ -337,7 +356,7 @@ mod tests {
                 .see(&foreign, &policy(), Instant::now(), 6)
                 .is_err()
         );
-        assert_eq!(standing.newest, Some(10));
+        assert_eq!(standing.newest.map(|newest| newest.size), Some(10));
     }
 
     #[test]
@@ -350,6 +369,25 @@ mod tests {
         stage.hears(10, 2, 1);
         let standing = &stage.standing.witnesses["w2"];
         assert!(standing.error.is_none() && standing.failures == 0);
+    }
+
+    #[test]
+    fn another_root_of_the_same_size_has_no_cosignature_of_the_first_one() {
+        let mut stage = Stage::new();
+        stage.sees(10, 0);
+        stage.hears(10, 2, 1);
+        stage.hears(10, 3, 2);
+        assert!(stage.standing.is_reached());
+        let root = merkle_tree::leaf_hash(b"another history");
+        let size = merkle_tree::TreeSize::new(10).unwrap();
+        let other = Checkpoint::new(ORIGIN, size, root).unwrap();
+        let mut other = SignedNote::new(&other.to_string()).unwrap();
+        other.sign(&log(), 0).unwrap();
+        let now = stage.start + Duration::from_secs(3);
+        let seen = stage.standing.see(&other, &policy(), now, 3).unwrap();
+        let target = seen.unwrap();
+        assert!(!stage.standing.is_reached() && !stage.standing.has("w2", &target));
+        assert_eq!(stage.waiting(5), 2);
     }
 
     #[test]

@@ -4,11 +4,11 @@
 //! Forks are kept for good, the first of them, since one is enough to convict. What is merely unproven anyone can make
 //! of an honest checkpoint: the newest of those are kept, and one that is cosigned after all is removed.
 
+use crate::files;
 use crate::output::{Failure, hex};
 use sha2::{Digest, Sha256};
-use std::fs::File;
-use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 use std::time::SystemTime;
 use tlog::{ConsistencyBundle, Doubt};
 
@@ -111,13 +111,8 @@ impl Evidence {
     }
 
     fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        make_directory(&self.directory)?;
-        let new = self.path(&format!("{name}.new"));
-        let mut file = File::create(&new)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        std::fs::rename(&new, self.path(name))?;
-        File::open(&self.directory)?.sync_all()
+        files::make_directory(&self.directory)?;
+        files::replace(&self.path(name), content)
     }
 }
 
@@ -125,21 +120,6 @@ impl Evidence {
 fn names(text: &str) -> [String; 2] {
     let digest = hex(&Sha256::digest(text.as_bytes())[..16]);
     ["fork", "unproven"].map(|kind| format!("{kind}-{digest}.json"))
-}
-
-/// Makes a directory that only its owner can read, unless it is there; it is on disk when this returns.
-pub fn make_directory(directory: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    match std::fs::DirBuilder::new().mode(0o750).create(directory) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        made => {
-            made?;
-            let parent = directory
-                .parent()
-                .filter(|path| !path.as_os_str().is_empty());
-            File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! One log as the witness knows it: the last checkpoint that it has cosigned, and evidence. One request at a time, and
 //! what is cosigned is on disk before anyone is told.
 
-use super::evidence::{self, Evidence, make_directory};
+use super::evidence::{self, Evidence};
+use crate::files;
 use crate::output::{Failure, hex, printable};
 use merkle_log_client::Kept;
 use sha2::{Digest, Sha256};
@@ -11,13 +12,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 use tlog::{
     AddCheckpoint, Checkpoint, ConsistencyBundle, Doubt, Signature, SignedNote, SigningKey,
-    UnixSeconds, Verdict,
+    UnixSeconds, Verdict, VerifierKey,
 };
 use tokio::sync::Mutex;
 
 pub struct Log {
     pub origin: String,
     kept: Kept,
+    /// Of the witness and of the log: what is kept must be signed by one of them, and by none of them falsely.
+    keys: Vec<VerifierKey>,
     /// The directory of the evidence.
     evidence: PathBuf,
     memory: Arc<Mutex<Memory>>,
@@ -25,6 +28,8 @@ pub struct Log {
     shown: RwLock<Shown>,
     /// Pieces of evidence that were not kept: there were enough, or the disk failed.
     pub evidence_lost: AtomicU64,
+    /// Forks among them of which nothing is kept.
+    pub forks_lost: AtomicU64,
     /// Checkpoints that could not be kept, and were not cosigned therefore.
     pub failures: AtomicU64,
 }
@@ -40,8 +45,11 @@ enum Last {
     OnDisk(Option<SignedNote>),
     /// It was found, and whoever wrote it may have been killed before it was certain to survive a failure of power.
     Found(Option<SignedNote>),
-    /// Writing failed: what is on disk must be read again.
-    Unknown,
+    /// Writing failed: either of these is on disk, which must be read again.
+    Unknown {
+        before: Option<SignedNote>,
+        tried: SignedNote,
+    },
 }
 
 /// The log as others see it.
@@ -58,7 +66,7 @@ impl Last {
     fn note(&self) -> Option<&SignedNote> {
         match self {
             Last::OnDisk(last) | Last::Found(last) => last.as_ref(),
-            Last::Unknown => None,
+            Last::Unknown { .. } => None,
         }
     }
 }
@@ -78,17 +86,21 @@ pub fn digest(origin: &str) -> String {
 
 impl Log {
     /// The log as the state's directory has it.
-    pub fn read(state: &Path, origin: &str) -> Result<Log, Failure> {
+    pub fn read(state: &Path, origin: &str, keys: Vec<VerifierKey>) -> Result<Log, Failure> {
         let digest = digest(origin);
         let all_evidence = state.join("evidence");
-        make_directory(&all_evidence).map_err(Failure::of(&all_evidence))?;
+        files::make_directory(&all_evidence).map_err(Failure::of(&all_evidence))?;
         let kept = Kept::new(state.join(format!("{digest}.checkpoint")));
-        let last = read(&kept, origin)?;
+        let last = read(&kept, origin, &keys)?;
+        if last.is_some() {
+            files::settle(kept.path()).map_err(Failure::of(kept.path()))?;
+        }
         let directory = all_evidence.join(digest);
         let evidence = Evidence::read(directory.clone())?;
         let log = Log {
             origin: origin.to_owned(),
             kept,
+            keys,
             evidence: directory,
             memory: Arc::new(Mutex::new(Memory {
                 last: Last::Found(last),
@@ -96,6 +108,7 @@ impl Log {
             })),
             shown: RwLock::default(),
             evidence_lost: AtomicU64::new(0),
+            forks_lost: AtomicU64::new(0),
             failures: AtomicU64::new(0),
         };
         if let Ok(memory) = log.memory.try_lock() {
@@ -178,8 +191,15 @@ impl Log {
         let signature = own(&note, key).cloned();
         let on_disk = matches!(memory.last, Last::OnDisk(_));
         if !on_disk || last.as_ref() != Some(&note) {
-            memory.last = Last::Unknown;
             let lock = self.kept.lock()?;
+            // What is signed must continue what is on disk, whoever has written that.
+            if read(&self.kept, &self.origin, &self.keys)? != last {
+                return Err(self.altered());
+            }
+            memory.last = Last::Unknown {
+                before: last,
+                tried: note.clone(),
+            };
             self.kept.replace(&note, &lock)?;
             if let Err(error) = memory.evidence.cleared(note.text()) {
                 tracing::warn!(origin = self.name(), %error, "evidence that means nothing any more was not removed");
@@ -190,10 +210,21 @@ impl Log {
     }
 
     fn find_again(&self, memory: &mut Memory) -> Result<(), Failure> {
-        if matches!(memory.last, Last::Unknown) {
-            memory.last = Last::Found(read(&self.kept, &self.origin)?);
+        if let Last::Unknown { before, tried } = &memory.last {
+            let found = read(&self.kept, &self.origin, &self.keys)?;
+            if found != *before && found.as_ref() != Some(tried) {
+                return Err(self.altered());
+            }
+            memory.last = Last::Found(found);
         }
         Ok(())
+    }
+
+    fn altered(&self) -> Failure {
+        Failure::Said(format!(
+            "{} does not hold what this witness has kept: another process, or somebody, has changed it",
+            self.kept.path().display()
+        ))
     }
 
     fn keep_evidence(&self, evidence: &mut Evidence, doubt: Doubt, bundle: &ConsistencyBundle) {
@@ -228,6 +259,9 @@ impl Log {
             }
             Err(error) => {
                 self.evidence_lost.fetch_add(1, Relaxed);
+                if doubt == Doubt::Fork {
+                    self.forks_lost.fetch_add(1, Relaxed);
+                }
                 // All of it is in the line, since it is nowhere else.
                 let evidence = bundle.to_json();
                 tracing::error!(origin, %error, evidence, "evidence cannot be kept");
@@ -256,7 +290,7 @@ impl Log {
         }
         shown.forks.clone_from(&memory.evidence.forks);
         shown.unproven = memory.evidence.unproven.len();
-        shown.failing = matches!(memory.last, Last::Unknown);
+        shown.failing = matches!(memory.last, Last::Unknown { .. });
     }
 
     pub fn evidence_file(&self, name: &str) -> PathBuf {
@@ -268,8 +302,8 @@ impl Log {
     }
 }
 
-/// What is kept of a log. A file that is not of it is never taken for an absent one.
-fn read(kept: &Kept, origin: &str) -> Result<Option<SignedNote>, Failure> {
+/// What is kept of a log. A file that is damaged, or not of it, is never taken for an absent one.
+fn read(kept: &Kept, origin: &str, keys: &[VerifierKey]) -> Result<Option<SignedNote>, Failure> {
     let wrong = |what: &str| Failure::Said(format!("{}: {what}", kept.path().display()));
     let Some(note) = kept.read().map_err(|error| match error {
         merkle_log_client::Error::Tlog(error) => wrong(&error.to_string()),
@@ -279,8 +313,13 @@ fn read(kept: &Kept, origin: &str) -> Result<Option<SignedNote>, Failure> {
         return Ok(None);
     };
     match checkpoint_of(&note) {
-        Some(checkpoint) if checkpoint.origin() == origin => Ok(Some(note)),
-        Some(_) => Err(wrong("it is a checkpoint of another log")),
+        Some(checkpoint) if checkpoint.origin() != origin => {
+            Err(wrong("it is a checkpoint of another log"))
+        }
+        Some(_) => match note.verify(keys) {
+            Ok(_) => Ok(Some(note)),
+            Err(error) => Err(wrong(&format!("it is damaged: {error}"))),
+        },
         None => Err(wrong("it is not a checkpoint")),
     }
 }

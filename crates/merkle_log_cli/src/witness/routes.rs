@@ -127,6 +127,8 @@ struct LogHealth {
     cosigned_at: Option<String>,
     /// Paths of what convicts the log
     forks: Vec<String>,
+    /// Forks of which no evidence could be kept; the program's log has it
+    forks_lost: u64,
     /// Checkpoints that were not shown to continue the log; whoever sent them may have altered the proof
     unproven: usize,
 }
@@ -137,6 +139,7 @@ async fn health(State(witness): State<Shared>) -> Response {
         .iter()
         .map(|log| {
             let shown = log.shown();
+            let forks_lost = log.forks_lost.load(Relaxed);
             let digest = digest(&log.origin);
             let checkpoint = shown.note.as_ref().and_then(checkpoint_of);
             let cosigned_at = shown
@@ -144,7 +147,8 @@ async fn health(State(witness): State<Shared>) -> Response {
                 .as_ref()
                 .map(|note| time(time_of(note, &witness.key)));
             LogHealth {
-                ok: shown.forks.is_empty() && !shown.failing,
+                ok: shown.forks.is_empty() && forks_lost == 0 && !shown.failing,
+                forks_lost,
                 origin: log.origin.clone(),
                 size: checkpoint
                     .as_ref()

@@ -2,14 +2,14 @@
 
 use super::answers::refused;
 use super::config::{Config, Live};
-use super::evidence::make_directory;
 use super::log::{Log, digest};
+use crate::files;
 use crate::http::{self, Admission};
 use crate::output::Failure;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, OpenOptions, TryLockError};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tlog::{SigningKey, VerifierKey};
@@ -33,10 +33,10 @@ pub struct Witness {
 impl Witness {
     pub fn open(config: &Config) -> Result<Witness, Failure> {
         let directory = config.state.clone();
-        make_directory(&directory).map_err(Failure::of(&directory))?;
+        files::make_directory(&directory).map_err(Failure::of(&directory))?;
         let witness = Witness {
             key: config.signing_key()?,
-            _lock: lock(&directory)?,
+            _lock: files::lock(&directory)?,
             directory,
             live: RwLock::new(Arc::new(Live::of(config)?)),
             logs: RwLock::default(),
@@ -73,7 +73,10 @@ impl Witness {
         let mut logs = self.logs.write().unwrap_or_else(PoisonError::into_inner);
         for origin in &live.origins {
             if let Entry::Vacant(place) = logs.entry(digest(origin)) {
-                place.insert(Arc::new(Log::read(&self.directory, origin)?));
+                let of_log = |key: &&VerifierKey| key.name().as_str() == origin;
+                let keys = live.policy.logs().iter().filter(of_log).cloned();
+                let keys = keys.chain([self.verifier_key()]).collect();
+                place.insert(Arc::new(Log::read(&self.directory, origin, keys)?));
             }
         }
         Ok(())
@@ -104,25 +107,5 @@ impl Witness {
         let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
         let counts = verdicts.iter();
         counts.map(|(name, count)| (*name, *count)).collect()
-    }
-}
-
-/// The state for this process alone. The lock ends with the process, however it ends.
-fn lock(directory: &Path) -> Result<File, Failure> {
-    let path = directory.join("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(Failure::of(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Failure::Said(format!(
-            "another witness has the state in {}\n\
-             Hint: Two witnesses need two directories and two keys.",
-            directory.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(Failure::of(&path)(error)),
     }
 }

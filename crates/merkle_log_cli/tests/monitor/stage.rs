@@ -192,9 +192,9 @@ impl Stage {
             }
         });
         // It has its state from the moment at which others do not get it.
-        let lock = self.path("state/lock");
+        let state = self.path("state");
         let daemon = Daemon { child, lines };
-        self.until(|| std::fs::File::open(&lock).is_ok_and(|file| file.try_lock().is_err()));
+        self.until(|| std::fs::File::open(&state).is_ok_and(|state| state.try_lock().is_err()));
         daemon
     }
 

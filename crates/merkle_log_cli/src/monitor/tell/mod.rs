@@ -10,6 +10,7 @@ use super::config::Tell;
 use super::event::Event;
 use crate::output::{Failure, printable};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
@@ -76,22 +77,28 @@ impl Teller {
         }
     }
 
-    /// Tells what waits, as long as that succeeds; whether nothing waits any more.
+    /// Tells what waits. An event that is not taken holds back the later ones of its log, and no other log's.
+    ///
+    /// # Errors
+    /// The first reason why something was not told.
     fn tell_all(&self, logs: &[Arc<Watched>]) -> Result<(), String> {
-        for log in logs {
-            loop {
-                let Some(event) = log.state().next_for(&self.name).cloned() else {
-                    break;
-                };
-                self.tell(&event)?;
-                let told = log.state().was_told(&self.name, &event.id);
-                told.map_err(|failure| match failure {
-                    Failure::Said(what) => what,
-                    Failure::Unheard => String::new(),
-                })?;
-            }
+        let told = logs.iter().map(|log| self.tell_of(log));
+        let told: Vec<Result<(), String>> = told.collect();
+        told.into_iter().collect()
+    }
+
+    fn tell_of(&self, log: &Watched) -> Result<(), String> {
+        loop {
+            let Some(event) = log.state().next_for(&self.name).cloned() else {
+                return Ok(());
+            };
+            self.tell(&event)?;
+            let told = log.state().was_told(&self.name, &event.id);
+            told.map_err(|failure| match failure {
+                Failure::Said(what) => what,
+                Failure::Unheard => String::new(),
+            })?;
         }
-        Ok(())
     }
 
     /// Tells what happens, for ever.
@@ -113,9 +120,14 @@ impl Teller {
         }
     }
 
-    /// Tells what waits, for so long at most. What is left waits for the next time.
-    pub fn run_until(&self, logs: &[Arc<Watched>], deadline: Instant) {
-        let mut pause = FIRST_PAUSE;
+    /// Tells what is found while the logs are checked, and then for so long at most. What is left waits for the next time.
+    pub fn run_until(&self, logs: &[Arc<Watched>], are_checked: &AtomicBool, patience: Duration) {
+        while !are_checked.load(SeqCst) {
+            // What is not taken is told again below.
+            let _ = self.tell_all(logs);
+            std::thread::sleep(LOOK);
+        }
+        let (mut pause, deadline) = (FIRST_PAUSE, Instant::now() + patience);
         while let Err(why) = self.tell_all(logs) {
             let (name, why) = (&self.name, printable(&why));
             if Instant::now() + pause > deadline {
