@@ -1255,6 +1255,7 @@ COMMENT ON FUNCTION @extschema@.run_scheduled_batch(integer) IS 'What a pg_cron 
 -- Continuous verification.
 
 -- How far the pass of continuous verification over each log is, and when the last one ended.
+-- Not carried by pg_dump: a pass over a restored log begins anew, and may begin before all of it is there.
 CREATE TABLE @extschema@.merkle_verification (
     log_id        integer     PRIMARY KEY,
     pass          bigint      NOT NULL DEFAULT 0,
@@ -1297,7 +1298,6 @@ CREATE TABLE @extschema@.merkle_finding (
 CREATE UNIQUE INDEX merkle_finding_unresolved ON @extschema@.merkle_finding (log_id, identity)
     WHERE resolved_at IS NULL;
 
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_verification', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_finding', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_finding_finding_id_seq', '');
 

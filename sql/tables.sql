@@ -324,6 +324,7 @@ CREATE TABLE @extschema@.merkle_accepted_checkpoint (
 ) USING heap;
 
 -- How far the pass of continuous verification over each log is, and when the last one ended.
+-- Not carried by pg_dump: a pass over a restored log begins anew, and may begin before all of it is there.
 CREATE TABLE @extschema@.merkle_verification (
     log_id        integer     PRIMARY KEY,
     pass          bigint      NOT NULL DEFAULT 0,
@@ -388,6 +389,5 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_database', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_redacted_key', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_pending', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_pending_id', '');
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_verification', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_finding', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_finding_finding_id_seq', '');

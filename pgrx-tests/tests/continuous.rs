@@ -140,7 +140,12 @@ fn is_found(
     pass(client, log);
     assert_eq!(open(client, log), named, "{tampering}");
     assert!(!is_healthy(client, log, "findings"), "{tampering}");
-    let count = &format!("SELECT count(*) FROM findings('{log}')");
+    // As in `open`.
+    let count = &format!(
+        "WITH f AS MATERIALIZED (SELECT * FROM findings('{log}'))
+         SELECT count(*) FROM f WHERE NOT (f.kind = 'entry_missing' AND EXISTS (
+             SELECT FROM f g WHERE g.kind = 'index_mismatch' AND g.source_key = f.source_key))"
+    );
     let once: i64 = one(client, count);
     pass(client, log);
     assert_eq!(open(client, log), named, "{tampering}");
@@ -149,7 +154,8 @@ fn is_found(
     pass(client, log);
     assert_eq!(open(client, log), [""; 0], "{tampering}");
     assert!(is_healthy(client, log, "findings"), "{tampering}");
-    assert_eq!(one::<i64>(client, count), once, "{tampering}: forgotten");
+    // A pass that was under way may have seen it half put back.
+    assert!(one::<i64>(client, count) >= once, "{tampering}: forgotten");
     // A pass that was under way may have named what it saw before otherwise.
     let place = |f: &String| f.split_once(' ').map(|(_, place)| place.to_owned());
     let resolved: Vec<_> = found(client, log, "resolved").iter().map(place).collect();
@@ -532,6 +538,110 @@ fn one_log_that_cannot_be_read_holds_up_no_other() {
 }
 
 #[test]
+fn a_log_that_is_being_altered_holds_up_no_other() {
+    let cluster = Cluster::with(FAST);
+    let mut c = cluster.client("postgres");
+    for log in ["first", "second"] {
+        run(
+            &mut c,
+            &format!(
+                "CREATE TABLE {log} (id integer PRIMARY KEY); SELECT create_log('{log}', verify_interval => '1 ms');
+                 SELECT add_source('{log}', '{log}', capture => 'trigger'); INSERT INTO {log} SELECT generate_series(1, 300)"
+            ),
+        );
+    }
+    for log in ["first", "second"] {
+        pass(&mut c, log);
+    }
+    let mut other = cluster.client("postgres");
+    for (alters, goes_on) in [("first", "second"), ("second", "first")] {
+        for statement in [
+            format!("SELECT alter_log('{alters}', 'renamed')"),
+            format!("SELECT drop_log('{alters}', true)"),
+        ] {
+            let mut transaction = other.transaction().unwrap();
+            transaction.batch_execute(&statement).unwrap();
+            pass(&mut c, goes_on);
+            transaction.rollback().unwrap();
+        }
+    }
+}
+
+#[test]
+fn many_rows_that_may_come_late_take_no_place_of_a_finding() {
+    let cluster = Cluster::with(FAST);
+    let mut c = cluster.client("postgres");
+    run(
+        &mut c,
+        "CREATE TABLE t (id bigint PRIMARY KEY, note text); SELECT create_log('audit', verify_interval => '1 ms', reconcile_interval => '1 h');
+         SELECT add_source('audit', 't', order_column => 'id', capture => 'watermark');
+         INSERT INTO t SELECT i, 'a' FROM generate_series(10000, 10500) i",
+    );
+    drain(&mut c, "audit");
+    run(
+        &mut c,
+        "INSERT INTO t SELECT i, 'late' FROM generate_series(1, 3000) i",
+    );
+    pass(&mut c, "audit");
+    assert!(is_healthy(&mut c, "audit", "findings"));
+    run(&mut c, "UPDATE t SET note = 'forged' WHERE id = 10400");
+    pass(&mut c, "audit");
+    assert_eq!(found(&mut c, "audit", "open").len(), 1);
+    assert!(!is_healthy(&mut c, "audit", "findings"));
+}
+
+#[test]
+fn another_change_of_what_was_acknowledged_is_another_finding() {
+    let cluster = Cluster::with(FAST);
+    let mut c = cluster.client("postgres");
+    orders(&mut c, 300);
+    for change in [
+        "UPDATE verification_logs SET settle = '1 s' WHERE log_name = 'audit'",
+        "UPDATE verification_logs SET settle = '1 h' WHERE log_name = 'audit'",
+        "UPDATE merkle_tree_head SET created_at = created_at + '1 s' WHERE log_id = 1 AND tree_size = 300",
+        "UPDATE merkle_tree_head SET created_at = created_at + '1 h' WHERE log_id = 1 AND tree_size = 300",
+    ] {
+        assert_eq!(found(&mut c, "audit", "open"), [""; 0], "before {change}");
+        run(&mut c, change);
+        pass(&mut c, "audit");
+        assert_eq!(found(&mut c, "audit", "open").len(), 1, "{change}");
+        run(
+            &mut c,
+            "SELECT acknowledge_finding(finding, 'looked at') FROM findings('audit') WHERE state = 'open'",
+        );
+        pass(&mut c, "audit");
+    }
+}
+
+#[test]
+fn rows_that_come_with_a_partition_are_no_finding_before_reconcile_could_log_them() {
+    let cluster = Cluster::with(FAST);
+    let mut c = cluster.client("postgres");
+    run(
+        &mut c,
+        "CREATE TABLE t (id integer, part integer, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
+         CREATE TABLE t_a PARTITION OF t FOR VALUES IN (1); CREATE TABLE t_b (LIKE t); INSERT INTO t_b SELECT i, 2 FROM generate_series(1, 50) i;
+         SELECT create_log('audit', verify_interval => '1 ms', reconcile_interval => '1 h');
+         SELECT add_source('audit', 't', capture => 'trigger'); INSERT INTO t SELECT i, 1 FROM generate_series(1, 50) i",
+    );
+    pass(&mut c, "audit");
+    run(
+        &mut c,
+        "ALTER TABLE t ATTACH PARTITION t_b FOR VALUES IN (2)",
+    );
+    pass(&mut c, "audit");
+    pass(&mut c, "audit");
+    assert_eq!(found(&mut c, "audit", "open"), [""; 0]);
+    run(&mut c, "SELECT reconcile('audit')");
+    pass(&mut c, "audit");
+    assert_eq!(found(&mut c, "audit", "open"), [""; 0]);
+    assert_eq!(
+        one::<i64>(&mut c, "SELECT count(*) FROM late_entries('audit')"),
+        50
+    );
+}
+
+#[test]
 fn a_log_that_is_not_verified_in_time_is_not_healthy() {
     let cluster =
         Cluster::with("shared_preload_libraries = 'merkle_log'\nmerkle_log.verify_rate = 0");
@@ -571,7 +681,7 @@ fn thousands_of_findings_are_recorded_up_to_a_bound_and_counted_beyond() {
     assert_eq!(found(&mut a, "audit", "open").len(), 1000);
     until(
         &mut a,
-        "SELECT findings_left_out = 2000 FROM merkle_log_status WHERE log_name = 'audit' AND verify_stage IS NULL",
+        "SELECT EXISTS (SELECT FROM merkle_log_status WHERE log_name = 'audit' AND findings_left_out = 2000 AND verify_stage IS NULL)",
     );
     assert!(!is_healthy(&mut a, "audit", "findings"));
     run(

@@ -85,6 +85,33 @@ fn dump_and_restore_gives_the_same_roots_and_goes_on() {
 }
 
 #[test]
+fn a_dump_is_restored_beside_a_worker_that_verifies() {
+    let cluster = Cluster::preloaded();
+    cluster.shell("createdb shop && psql -q -c 'CREATE EXTENSION merkle_log' shop");
+    let mut client = cluster.client("shop");
+    run(&mut client, SETUP);
+    until(
+        &mut client,
+        "SELECT count(*) >= 2 FROM merkle_verification WHERE ended_at IS NOT NULL",
+    );
+    drain(&mut client, "audit");
+    let expected = proofs(&mut client);
+    cluster.shell("createdb copy && cd \"$PGHOST\" && pg_dump -Fc -f dump.tmp shop && pg_restore -e --section=pre-data -d copy dump.tmp");
+    // The worker finds a database with an extension and without what the dump brings.
+    let mut copy = cluster.client("copy");
+    until(
+        &mut copy,
+        "SELECT EXISTS (SELECT FROM pg_stat_activity
+                         WHERE datname = 'copy' AND backend_type LIKE 'merkle_log%' AND backend_start < clock_timestamp() - '3 s'::interval)",
+    );
+    cluster.shell(
+        "cd \"$PGHOST\" && pg_restore -e --section=data --section=post-data -d copy dump.tmp",
+    );
+    assert_eq!(proofs(&mut copy), expected);
+    assert_eq!(findings(&mut copy, "audit"), Vec::<String>::new());
+}
+
+#[test]
 fn a_dump_that_is_restored_into_its_own_database_goes_on_once_someone_says_so() {
     let cluster = Cluster::start();
     cluster.shell("createdb shop && psql -q -c 'CREATE EXTENSION merkle_log' shop");

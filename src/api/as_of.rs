@@ -51,6 +51,14 @@ impl Then {
         })
     }
 
+    fn time(self) -> Option<TimestampWithTimeZone> {
+        match self {
+            Then::Latest => Some(TimestampWithTimeZone::positive_infinity()),
+            Then::Time(time) => Some(time),
+            Then::Size(_) => None,
+        }
+    }
+
     /// As the calling statement sees the log.
     fn size(self, session: &Session, log: &Log) -> Result<i64, Error> {
         let latest = heads::latest(session, Snapshot::Statement, log)?.tree_size;
@@ -77,8 +85,9 @@ fn rows_at(
     let mut at = Session::enter(|session| {
         let log = logs::by_name(session, Snapshot::Statement, log_name("log", log)?)?;
         let relation = required("source_table", source_table)?.0;
-        let size = then?.size(session, &log)?;
-        TableAt::start(session, log, relation, size)
+        let then = then?;
+        let size = then.size(session, &log)?;
+        TableAt::start(session, log, relation, size, then.time())
     })?;
     let rows = paged(move |session| match &mut at {
         Some(at) => at.page(session),

@@ -18,6 +18,7 @@ use crate::error::{identifier, literal};
 use crate::pg::spi::{self, Row, Snapshot};
 use crate::pg::{datum, relcache, subtransaction};
 use crate::session::Session;
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
@@ -396,11 +397,27 @@ impl Partitions {
         Partitions { left, attached }
     }
 
-    /// As the log had them when it had `size` entries; `None` if none had left by then.
-    pub fn that_left_by(session: &Session, shape: &Shape, size: i64) -> Option<Partitions> {
+    /// As the log had them when it had `size` entries; `None` if none had left by then. What left when the log had just so
+    /// many had left by a `time`, or not.
+    pub fn that_left_by(
+        session: &Session,
+        shape: &Shape,
+        size: i64,
+        time: Option<TimestampWithTimeZone>,
+    ) -> Option<Partitions> {
         let mut recorded = recorded(session, Snapshot::Statement, shape.source.id);
         recorded.retain(|p| p.from_leaf_index <= size);
-        let had_left = |p: &Partition| p.to_leaf_index.is_some_and(|to| to <= size);
+        let left_then: HashSet<(String, i64)> = session
+            .query(
+                Snapshot::Statement,
+                "SELECT p.partition_name, p.from_leaf_index FROM @extschema@.verification_source_partitions p
+                  WHERE p.source_id = $1 AND (p.to_leaf_index < $2 OR p.to_leaf_index = $2 AND p.detached_at <= $3)",
+                &[shape.source.id.into(), size.into(), time.into()],
+                |row| (row.required(0), row.required(1)),
+            )
+            .into_iter()
+            .collect();
+        let had_left = |p: &Partition| left_then.contains(&(p.name.clone(), p.from_leaf_index));
         let (left, attached): (Vec<_>, Vec<_>) = recorded.into_iter().partition(had_left);
         (!left.is_empty()).then_some(Partitions { left, attached })
     }

@@ -15,6 +15,7 @@ use crate::session::Session;
 use crate::store::entries::Entry;
 use crate::store::{key_index, leaves};
 use leaf_format::Kind;
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 use std::collections::HashMap;
 
@@ -40,7 +41,8 @@ pub struct TableAt {
 }
 
 impl TableAt {
-    /// `None` if the table was no source of the log when it had `size` entries.
+    /// `None` if the table was no source of the log when it had `size` entries. `time`: between two entries partitions may
+    /// leave; without it, none has left since the last one.
     ///
     /// # Errors
     /// If the table never was one, if the caller may not read it, or if all entries up to `size` were pruned.
@@ -49,6 +51,7 @@ impl TableAt {
         log: Log,
         relation: pg_sys::Oid,
         size: i64,
+        time: Option<TimestampWithTimeZone>,
     ) -> Result<Option<TableAt>, Error> {
         let TableSources { sources, .. } = TableSources::of_table(session, &log, relation)?;
         let had_begun = |of: &Recorded| {
@@ -65,7 +68,7 @@ impl TableAt {
         let first = truncated.map_or(0, |index| index + 1);
         check_not_pruned(&log, &source.source, first, size)?;
         let shape = Shape::load(session, &log, &source.source)?;
-        let partitions = Partitions::that_left_by(session, &shape, size);
+        let partitions = Partitions::that_left_by(session, &shape, size, time);
         let entries = first.max(log.pruned_to)..size;
         let memory = server::maintenance_memory();
         Ok(Some(TableAt {

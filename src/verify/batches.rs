@@ -24,13 +24,21 @@ struct Part {
     stored: Option<Vec<u8>>,
 }
 
+/// A batch whose entries give another digest than the recorded one.
+#[derive(Serialize, Deserialize)]
+struct Bad {
+    first: i64,
+    end: i64,
+    digest: Vec<u8>,
+}
+
 /// The batches that the entries checked so far are of.
 #[derive(Default, Serialize, Deserialize)]
 pub struct Batches {
     /// By the size of the tree that they end at: those that are not complete yet.
     parts: BTreeMap<i64, Part>,
-    /// First entry and end of those whose digest is another.
-    bad: Vec<(i64, i64)>,
+    /// Those whose digest is another.
+    bad: Vec<Bad>,
     /// Entries that are known to be altered or missing.
     places: Vec<i64>,
     /// Something of ours is known to be wrong, so a row without an entry may have had one.
@@ -87,7 +95,8 @@ impl Batches {
     /// Forgets which entries are known to be altered, where all is said of their batches. `next`: the first entry
     /// that was not looked at.
     pub fn forget_settled(&mut self, next: i64) {
-        let mut open: Vec<(i64, i64)> = self.bad.clone();
+        let bad = self.bad.iter().map(|bad| (bad.first, bad.end));
+        let mut open: Vec<(i64, i64)> = bad.collect();
         open.extend(self.parts.iter().map(|(size, part)| (part.first, *size)));
         // The head before a batch is a part of it.
         let unsettled = |at: &i64| {
@@ -119,7 +128,11 @@ impl Batches {
         };
         self.seen |= part.stored.is_some();
         if !right && self.bad.len() < PLACES {
-            self.bad.push((part.first, size));
+            self.bad.push(Bad {
+                first: part.first,
+                end: size,
+                digest: metadata::bytes(&sum),
+            });
         }
     }
 
@@ -154,7 +167,7 @@ impl Batches {
 
     /// True if the keys or statements of an entry may not be what its batch wrote.
     pub fn doubts(&self, leaf_index: i64) -> bool {
-        let holds = |(first, end): &(i64, i64)| (*first..*end).contains(&leaf_index);
+        let holds = |bad: &Bad| (bad.first..bad.end).contains(&leaf_index);
         self.bad.iter().any(holds)
     }
 
@@ -180,11 +193,11 @@ impl Batches {
     /// What is to be said of batches, where nothing more exact was.
     pub fn findings(&self) -> Vec<Finding> {
         // The head before the batch is a part of it: what begins there depends on it.
-        let known = |(first, end): &(i64, i64)| {
-            let within = first - 1..*end;
+        let known = |bad: &Bad| {
+            let within = bad.first - 1..bad.end;
             self.places.iter().any(|at| within.contains(at))
         };
-        let finding = |(first, end): &(i64, i64)| {
+        let finding = |Bad { first, end, digest }: &Bad| {
             let within = |at: &&i64| (*first..*end).contains(*at);
             if let Some(at) = self.digests.iter().find(within) {
                 let detail =
@@ -195,7 +208,10 @@ impl Batches {
                 "of the batch of entries {first} to {}, a key, an order value, a source, a salt, a statement, the time of the tree head or its digest was altered",
                 end - 1
             );
-            Finding::of_log(Kind::MetadataAltered, Some(*first), detail)
+            Finding {
+                is_now: Some(digest.clone()),
+                ..Finding::of_log(Kind::MetadataAltered, Some(*first), detail)
+            }
         };
         let unknown = self.bad.iter().filter(|batch| !known(batch));
         unknown.map(finding).collect()

@@ -191,7 +191,12 @@ fn compare(recorded: &Configuration, stored: Vec<Row>) -> Vec<Finding> {
         (Some(recorded), Some(stored)) => {
             let names = differences(recorded, stored);
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            (!names.is_empty()).then(|| finding(stored, altered_columns(&names)))
+            let values = names.iter().map(|name| stored.columns.get(*name));
+            let values = serde_json::to_vec(&values.collect::<Vec<_>>()).ok();
+            (!names.is_empty()).then(|| Finding {
+                is_now: values,
+                ..finding(stored, altered_columns(&names))
+            })
         }
         (Some(recorded), None) => Some(finding(recorded, "is on record and does not exist".into())),
         (None, Some(stored)) => Some(finding(stored, "was never put on record".into())),

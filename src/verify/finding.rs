@@ -121,6 +121,8 @@ pub struct Finding {
     pub found_as: Option<Kind>,
     /// It may be so for a while, and is no fault before it has been so for long.
     pub is_tentative: bool,
+    /// What is wrong now, where neither the place nor the hash of a row tells: another value is another finding.
+    pub is_now: Option<Vec<u8>>,
     pub source_table: Option<String>,
     pub source_key: Option<String>,
     pub leaf_index: Option<i64>,
@@ -135,6 +137,7 @@ impl Finding {
             kind,
             found_as: None,
             is_tentative: false,
+            is_now: None,
             source_table: None,
             source_key: None,
             leaf_index,

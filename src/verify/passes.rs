@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 /// Tables of a log that are kept from being altered before a slice takes its snapshot, at most.
 const HELD: usize = 64;
 
+/// Rows of the queue, of up to a page each, that are a backlog.
+const BACKLOG: i64 = 500;
+
 /// As long as changes are gathered after the first was queued, nobody waits for a slice.
 const UNDISTURBED: Duration = Duration::from_millis(10);
 
@@ -37,7 +40,7 @@ pub struct Limits<'a> {
 /// What became of a slice.
 pub struct Slice {
     pub rows: u64,
-    /// Who keeps a table locked, if that ended it.
+    /// What a pass over the log waits for, if that ended it.
     pub blocked: Option<String>,
 }
 
@@ -52,7 +55,11 @@ pub fn next(session: &Session, except: &[i32]) -> Option<(i32, String)> {
           CROSS JOIN LATERAL (SELECT CASE WHEN l.log_id <> $2 THEN l.verify_interval
                                           ELSE LEAST(l.verify_interval, '1 day'::pg_catalog.interval) END) e (every)
           WHERE l.log_id <> ALL ($1) AND e.every IS NOT NULL
-            AND (v.stage IS NOT NULL OR v.started_at IS NULL OR v.started_at + e.every <= pg_catalog.clock_timestamp())
+            -- Until it has entries, a dump may be about to bring them.
+            AND (l.log_id <> $2 OR EXISTS (SELECT FROM @extschema@.merkle_tree_head h WHERE h.log_id = l.log_id))
+            AND (v.stage IS NOT NULL OR v.started_at IS NULL OR v.started_at + e.every <= pg_catalog.clock_timestamp()
+                 -- A pass over a log without entries was none.
+                 OR v.size = 0 AND EXISTS (SELECT FROM @extschema@.merkle_tree_head h WHERE h.log_id = l.log_id))
           ORDER BY v.read_at NULLS FIRST, l.log_id LIMIT 1",
         &[except.to_vec().into(), ADMINISTRATION.into()],
         |row| (row.required(0), row.required(1)),
@@ -104,17 +111,36 @@ pub fn slice(session: &Session, log_id: i32, limits: &Limits) -> Result<Slice, E
         |_| (),
     );
     let Some(log) = held.and_then(|()| logs::by_id(session, log_id)) else {
+        // Another log's turn, until the transaction that alters or drops this one has ended.
         return Ok(Slice {
             rows: 0,
-            blocked: None,
+            blocked: Some("a transaction that alters or drops the log".to_owned()),
         });
     };
+    if has_backlog(session, log_id) {
+        let why = "it waits until most of the changes in the queue are logged";
+        set_problem(session, log_id, why);
+        return Ok(Slice {
+            rows: 0,
+            blocked: Some(why.to_owned()),
+        });
+    }
     let stored = stored(session, log_id);
     for source in sources::active(session, &log).iter().take(HELD) {
         // One that cannot be held is asked for again when it is read.
         let _unheld = fence::hold_tables(session, &[source.relation], Instant::now());
     }
     xact::with_new_snapshot(|| read(session, &log, stored, limits))
+}
+
+/// True if so much waits in the queue that each slice would take long to find out which rows have changes in it.
+fn has_backlog(session: &Session, log_id: i32) -> bool {
+    let waiting = session.fresh_one(
+        "SELECT pg_catalog.count(*) FROM (SELECT 1 FROM @extschema@.merkle_pending p WHERE p.log_id = $1 LIMIT $2) w",
+        &[log_id.into(), BACKLOG.into()],
+        |row| row.required::<i64>(0),
+    );
+    waiting.is_some_and(|waiting| waiting >= BACKLOG)
 }
 
 fn read(session: &Session, log: &Log, stored: Stored, limits: &Limits) -> Result<Slice, Error> {

@@ -23,6 +23,9 @@ use std::collections::hash_map::Entry;
 
 /// Findings of a log that are open at a time, at most: further ones are counted.
 const MOST: usize = 1000;
+/// Rows that are only suspected, at most. They take no place of findings, and further ones are not counted: a later pass
+/// meets those that are left.
+const MOST_SUSPECTED: usize = 1000;
 /// Findings of a log that are resolved, and were not acknowledged, of which the rows are kept.
 const KEPT: i64 = 10_000;
 
@@ -31,6 +34,7 @@ struct Known {
     id: i64,
     kind: String,
     open: bool,
+    is_suspected: bool,
     /// It was suspected, and for long enough.
     is_confirmed: bool,
 }
@@ -63,14 +67,14 @@ pub fn identity(finding: &Finding) -> Vec<u8> {
     part(place.as_ref().map(|p| p.as_slice()));
     part(finding.actual.as_deref());
     part(place.is_none().then_some(finding.detail.as_bytes()));
+    part(finding.is_now.as_deref());
     hasher.finalize().to_vec()
 }
 
 fn known(session: &Session, log: &Log, pass: i64) -> HashMap<Vec<u8>, Known> {
     let known = session.fresh(
-        "SELECT f.identity, f.finding_id, f.kind, f.acknowledged_at IS NULL,
-                f.is_suspected AND f.pass < $2 AND pg_catalog.clock_timestamp()
-                    > f.first_seen + 2 * COALESCE(l.reconcile_interval, $3 * '1 s'::pg_catalog.interval)
+        "SELECT f.identity, f.finding_id, f.kind, f.acknowledged_at IS NULL AND NOT f.is_suspected, f.is_suspected,
+                f.is_suspected AND f.pass < $2 AND pg_catalog.clock_timestamp() NOT BETWEEN f.first_seen AND f.first_seen + 2 * COALESCE(l.reconcile_interval, $3 * '1 s'::pg_catalog.interval)
            FROM @extschema@.merkle_finding f JOIN @extschema@.verification_logs l USING (log_id)
           WHERE f.log_id = $1 AND f.resolved_at IS NULL",
         &[
@@ -83,7 +87,8 @@ fn known(session: &Session, log: &Log, pass: i64) -> HashMap<Vec<u8>, Known> {
                 id: row.required(1),
                 kind: row.required(2),
                 open: row.required(3),
-                is_confirmed: row.required(4),
+                is_suspected: row.required(4),
+                is_confirmed: row.required(5),
             };
             (row.required::<Vec<u8>>(0), known)
         },
@@ -100,6 +105,7 @@ pub fn record(session: &Session, log: &Log, pass: i64, findings: &[Finding]) -> 
     }
     let mut known = known(session, log, pass);
     recorded.open = known.values().filter(|k| k.open).count();
+    let mut suspected = known.values().filter(|k| k.is_suspected).count();
     let mut seen = Vec::new();
     for finding in faults() {
         pgrx::check_for_interrupts!();
@@ -108,6 +114,7 @@ pub fn record(session: &Session, log: &Log, pass: i64, findings: &[Finding]) -> 
             seen.push(known.id);
             if std::mem::take(&mut known.is_confirmed) {
                 confirm(session, known.id);
+                recorded.open += 1;
                 recorded.new.push(finding.kind);
             }
             // Whoever finds it first may not know yet what it is.
@@ -118,20 +125,27 @@ pub fn record(session: &Session, log: &Log, pass: i64, findings: &[Finding]) -> 
             }
             continue;
         }
-        if recorded.open >= MOST {
+        if finding.is_tentative && suspected >= MOST_SUSPECTED {
+            continue;
+        }
+        if !finding.is_tentative && recorded.open >= MOST {
             recorded.left_out += 1;
             continue;
         }
         let new = Known {
             id: insert(session, log, pass, &identity, finding),
             kind: finding.kind.as_str().to_owned(),
-            open: true,
+            open: !finding.is_tentative,
+            is_suspected: finding.is_tentative,
             is_confirmed: false,
         };
         known.insert(identity, new);
-        recorded.open += 1;
-        if !finding.is_tentative {
-            recorded.new.push(finding.kind);
+        match finding.is_tentative {
+            true => suspected += 1,
+            false => {
+                recorded.open += 1;
+                recorded.new.push(finding.kind);
+            }
         }
     }
     for id in seen {

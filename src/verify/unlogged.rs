@@ -132,8 +132,11 @@ impl Verification {
             return Vec::new();
         };
         let (name, by_trigger) = (source.name.clone(), source.by_trigger());
-        // It was said that its rows may come late: then reconcile has to log them first.
-        let may_come_late = !by_trigger && source.late_accepted;
+        // It was said that its rows may come late, or they may have come with a partition: then reconcile has to log
+        // them first.
+        let late_accepted = !by_trigger && source.late_accepted;
+        let is_partitioned = |shape: &Shape| shape.table.partitioned;
+        let may_come_late = late_accepted || self.rows.shape(id).is_some_and(is_partitioned);
         if !strays.is_empty() && key_index::is_outdated(session, &self.log, id) {
             // A later pass reads them again.
             if self.pass.is_some() {
