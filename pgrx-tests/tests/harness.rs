@@ -26,3 +26,18 @@ fn a_cluster_has_the_extension_that_is_installed() {
         "SELECT installed_version = default_version FROM pg_available_extensions WHERE name = 'merkle_log'"
     ));
 }
+
+#[test]
+fn a_cluster_that_is_killed_leaves_no_shared_memory_behind() {
+    let cluster = Cluster::start();
+    let segment = cluster.shared_memory_segment().unwrap();
+    let exists = || {
+        let segments = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+        segments
+            .lines()
+            .any(|line| line.split_whitespace().nth(1) == Some(segment.as_str()))
+    };
+    assert!(exists());
+    drop(cluster);
+    assert!(!exists());
+}

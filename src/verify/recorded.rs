@@ -74,7 +74,8 @@ pub fn identity(finding: &Finding) -> Vec<u8> {
 fn known(session: &Session, log: &Log, pass: i64) -> HashMap<Vec<u8>, Known> {
     let known = session.fresh(
         "SELECT f.identity, f.finding_id, f.kind, f.acknowledged_at IS NULL AND NOT f.is_suspected, f.is_suspected,
-                f.is_suspected AND f.pass < $2 AND pg_catalog.clock_timestamp() NOT BETWEEN f.first_seen AND f.first_seen + 2 * COALESCE(l.reconcile_interval, $3 * '1 s'::pg_catalog.interval)
+                f.is_suspected AND f.pass < $2 AND pg_catalog.clock_timestamp() NOT BETWEEN f.first_seen
+                    AND f.first_seen + 2 * COALESCE(l.reconcile_interval, $3 * '1 s'::pg_catalog.interval)
            FROM @extschema@.merkle_finding f JOIN @extschema@.verification_logs l USING (log_id)
           WHERE f.log_id = $1 AND f.resolved_at IS NULL",
         &[

@@ -41,7 +41,7 @@ pub fn settle(path: &Path) -> io::Result<()> {
     sync(parent(path))
 }
 
-/// Makes a directory that only its owner's group can read, unless it is there; it is on disk when this returns.
+/// Makes a directory that only its owner and the owner's group can read, unless it is there; it is on disk when this returns.
 pub fn make_directory(directory: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     match std::fs::DirBuilder::new().mode(0o750).create(directory) {

@@ -55,24 +55,22 @@ impl SqlLog {
 
     async fn all_findings(&self, most: usize) -> Result<(Vec<String>, bool), Failure> {
         use futures_util::TryStreamExt;
-        {
-            let database = self.connect().await?;
-            // Redactions and what left with a partition or a removed source are told as well, and are no one's fault.
-            let sql = "SELECT pg_catalog.concat_ws(' ', v.kind, v.source_table, v.source_key, v.leaf_index)
-                         FROM @extschema@.verify_log($1) v JOIN @extschema@.finding_kinds() k USING (kind)
-                        WHERE k.fault_of <> 'nobody'";
-            let rows = database.stream(sql, &[&self.log]).await?;
-            let mut rows = std::pin::pin!(rows);
-            let mut found = Vec::new();
-            while let Some(row) = rows.try_next().await.map_err(failed)? {
-                if found.len() == most {
-                    return Ok((found, true));
-                }
-                let line = row.try_get::<_, String>(0).map_err(failed)?;
-                found.push(line.chars().take(LONGEST_FINDING).collect());
+        let database = self.connect().await?;
+        // Redactions and what left with a partition or a removed source are told as well, and are no one's fault.
+        let sql = "SELECT pg_catalog.concat_ws(' ', v.kind, v.source_table, v.source_key, v.leaf_index)
+                     FROM @extschema@.verify_log($1) v JOIN @extschema@.finding_kinds() k USING (kind)
+                    WHERE k.fault_of <> 'nobody'";
+        let rows = database.stream(sql, &[&self.log]).await?;
+        let mut rows = std::pin::pin!(rows);
+        let mut found = Vec::new();
+        while let Some(row) = rows.try_next().await.map_err(failed)? {
+            if found.len() == most {
+                return Ok((found, true));
             }
-            Ok((found, false))
+            let line = row.try_get::<_, String>(0).map_err(failed)?;
+            found.push(line.chars().take(LONGEST_FINDING).collect());
         }
+        Ok((found, false))
     }
 
     async fn connect(&self) -> Result<Database, Failure> {
