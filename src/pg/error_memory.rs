@@ -3,7 +3,8 @@
 //! Each function of Rust that an error of the server passes through copies what the error says, and only then takes
 //! it off the server's stack of errors. Where memory is too short for the copies, each of them is an error
 //! more; with five on the stack the server ends all of its processes. So while a call into the extension lasts, some
-//! memory is kept that the error itself gives back, before it is copied for the first time.
+//! memory is kept, of which each error gives back a piece before it is copied. It is kept in pieces because the first
+//! memory context to grow takes as much as there is at once, up to 8 MB, and an error is copied into several.
 
 use super::alloc;
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -12,15 +13,17 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::ptr;
 
-/// Bytes. A memory context that has grown asks for no less than 1 MB at a time; the rest is for others.
-const SIZE: usize = 2 << 20;
+/// Bytes of a piece. A memory context that has grown asks for no less than 1 MB at a time; the rest is for others.
+const SIZE: usize = (1 << 20) + (1 << 18);
+/// More than the errors that fit on the server's stack of errors.
+const PIECES: usize = 8;
 const LAYOUT: Layout = match Layout::from_size_align(SIZE, 16) {
     Ok(layout) => layout,
     Err(_) => panic!("a valid layout"),
 };
 
 thread_local! {
-    static KEPT: Cell<*mut u8> = const { Cell::new(ptr::null_mut()) };
+    static KEPT: [Cell<*mut u8>; PIECES] = const { [const { Cell::new(ptr::null_mut()) }; PIECES] };
     static CALLBACK: Cell<pg_sys::ErrorContextCallback> = const {
         Cell::new(pg_sys::ErrorContextCallback { previous: ptr::null_mut(), callback: None, arg: ptr::null_mut() })
     };
@@ -35,7 +38,7 @@ pub struct Held {
 /// An error, if there is not even so much memory: nothing was begun yet, and few functions see it.
 pub fn hold() -> Held {
     refill();
-    if KEPT.get().is_null() {
+    if KEPT.with(|pieces| pieces.iter().any(|piece| piece.get().is_null())) {
         alloc::raise();
     }
     let outermost = !HELD.replace(true);
@@ -64,23 +67,26 @@ impl Drop for Held {
     }
 }
 
-/// Takes the memory again, if there is so much.
+/// Takes the memory again, as far as there is so much.
 pub fn refill() {
-    if KEPT.get().is_null() {
-        // SAFETY: the layout has a size.
-        KEPT.set(unsafe { System.alloc(LAYOUT) });
-    }
+    KEPT.with(|pieces| {
+        for piece in pieces.iter().filter(|piece| piece.get().is_null()) {
+            // SAFETY: the layout has a size.
+            piece.set(unsafe { System.alloc(LAYOUT) });
+        }
+    });
 }
 
 /// Called by the server for each error and notice, before anything is copied.
 unsafe extern "C-unwind" fn give_back(_: *mut c_void) {
     // SAFETY: called while the server handles an error, as `geterrcode` asks for.
-    let lacks_memory =
-        unsafe { pg_sys::geterrcode() } == PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY as i32;
-    let kept = KEPT.get();
-    if lacks_memory && !kept.is_null() {
-        KEPT.set(ptr::null_mut());
-        // SAFETY: allocated with this layout by the same allocator, and given back once.
-        unsafe { System.dealloc(kept, LAYOUT) };
+    if unsafe { pg_sys::geterrcode() } != PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY as i32 {
+        return;
     }
+    KEPT.with(|pieces| {
+        if let Some(piece) = pieces.iter().find(|piece| !piece.get().is_null()) {
+            // SAFETY: allocated with this layout by the same allocator, and given back once.
+            unsafe { System.dealloc(piece.replace(ptr::null_mut()), LAYOUT) };
+        }
+    });
 }

@@ -24,17 +24,22 @@ impl Database {
             )
             .await
             .map_err(failed)?;
-        match found {
-            Some(row) => Ok(Database {
-                schema: row.get(0),
-                client,
-            }),
-            None => Err(Failure::Said(
+        let Some(row) = found else {
+            return Err(Failure::Said(
                 "the database does not have the extension merkle_log\n\
                  Hint: Is it the right database? Otherwise run CREATE EXTENSION merkle_log in it."
                     .to_owned(),
-            )),
-        }
+            ));
+        };
+        // The planner takes our views for so expensive that compiling their expressions would take longest of all.
+        client
+            .batch_execute("SET jit = off")
+            .await
+            .map_err(failed)?;
+        Ok(Database {
+            schema: row.get(0),
+            client,
+        })
     }
 
     /// Whether the server has gone away.

@@ -41,6 +41,7 @@ pub fn pool(connection: Connection, purpose: Purpose, limits: &Limits) -> Result
         "SET default_transaction_read_only = {read_only};
          SET statement_timeout = {};
          SET lock_timeout = {};
+         SET jit = off;
          SET idle_in_transaction_session_timeout = '60s';
          SET client_connection_check_interval = '1s'",
         limits.statement_ms, limits.statement_ms
