@@ -277,7 +277,7 @@ async fn claim_all(db: Database, owner: Did) -> catbird_db::Result<Vec<i64>> {
     }
 }
 
-/// What claim_key_package sends, from what sqlx has on record, with values in place.
+/// The transaction that claim_key_package sends, from what sqlx has on record, with values in place.
 fn claim_statement() -> Result<String, Failure> {
     for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx"))? {
         let record: serde_json::Value =
@@ -288,7 +288,11 @@ fn claim_statement() -> Result<String, Failure> {
                 .replace("$1", &quoted("did:plc:bob"))
                 .replace("$2", &SUITE.to_string())
                 .replace("$3", "gen_random_uuid()");
-            return Ok(query.split_whitespace().collect::<Vec<_>>().join(" ") + ";");
+            let query = query.split_whitespace().collect::<Vec<_>>().join(" ");
+            // As the crate sends it, which takes the package back when a call is cancelled.
+            return Ok(format!(
+                "BEGIN ISOLATION LEVEL READ COMMITTED;\n{query};\nCOMMIT;"
+            ));
         }
     }
     Err("no statement on record".into())
