@@ -18,7 +18,7 @@ pub type BundleColumns = (String, Vec<u8>, Option<String>);
 
 pub fn columns(bundle: &ProofBundle) -> BundleColumns {
     let single = match bundle.entries.as_slice() {
-        [entry] => Some(bundle.tlog_proof(entry).to_string()),
+        [entry] => bundle.tlog_proof(entry).map(|proof| proof.to_string()),
         _ => None,
     };
     (bundle.to_json(), bundle.to_cbor(), single)

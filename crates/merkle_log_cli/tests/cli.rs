@@ -119,7 +119,7 @@ fn what_psql_prints_is_read_from_standard_input() {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    let proof = bundle.tlog_proof(&bundle.entries[0]).to_string();
+    let proof = bundle.tlog_proof(&bundle.entries[0]).unwrap().to_string();
     let texts = [
         bundle.to_json(),
         format!("\\x{hex}"),
@@ -200,7 +200,7 @@ fn a_tlog_proof_is_checked_with_its_entry_or_a_leaf_hash() {
     let at = directory.path();
     let bundle = orders(20).bundle(&[3], &[&key("example.com/log", 1)]);
     let entry = &bundle.entries[0];
-    let mut proof = bundle.tlog_proof(entry);
+    let mut proof = bundle.tlog_proof(entry).unwrap();
     std::fs::write(at.join("with.tlog-proof"), proof.to_string()).unwrap();
     proof.extra = None;
     std::fs::write(at.join("without.tlog-proof"), proof.to_string()).unwrap();
