@@ -227,11 +227,9 @@ pub fn together(
             value: format!("of {}", indexes.len()),
         });
     }
-    let mut leaf_indexes = Vec::new();
-    for index in &indexes {
-        leaf_indexes.push(check(session, log, *index, size)?);
-    }
     room_for(indexes.len(), size);
+    let checked = indexes.iter().map(|i| check(session, log, *i, size));
+    let leaf_indexes: Vec<LeafIndex> = checked.collect::<Result<_, _>>()?;
     let mut known = Known::default();
     let mut reader = WholeTiles::new(
         TileReader {

@@ -52,7 +52,7 @@ impl KeyError {
             KeyError::Type { .. } => PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
             KeyError::NoValue { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             KeyError::NoArray { .. } => PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-            KeyError::Lengths { .. } => PgSqlErrorCode::ERRCODE_ARRAY_SUBSCRIPT_ERROR,
+            KeyError::Lengths { .. } => PgSqlErrorCode::ERRCODE_ARRAY_ELEMENT_ERROR,
         }
     }
 
