@@ -81,7 +81,14 @@ fn inclusion_proofs_of_rows(
     let proven = numbers.into_iter().zip(proofs).map(|((_, number), proof)| {
         let (index, size, leaf, root, path): InclusionColumns = proof;
         let path = Some(path);
-        (number, Some(index), Some(size), Some(leaf), Some(root), path)
+        (
+            number,
+            Some(index),
+            Some(size),
+            Some(leaf),
+            Some(root),
+            path,
+        )
     });
     let open = open.into_iter();
     let open = open.map(|number| (number, None, None, None, None, None));

@@ -31,7 +31,9 @@ pub enum KeyError {
         type_name: String,
         value: String,
     },
-    #[error("the keys of many rows are an array for each column of the key, not a value of type {given}")]
+    #[error(
+        "the keys of many rows are an array for each column of the key, not a value of type {given}"
+    )]
     NoArray { given: String },
     #[error("the arrays of the columns of the keys have {} elements", .lengths.iter().map(usize::to_string).collect::<Vec<_>>().join(" and "))]
     Lengths { lengths: Vec<usize> },

@@ -46,7 +46,9 @@ fn scattered(count: usize) -> BTreeSet<u64> {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("| entries | each its path | paths, each node once (version 1) | one proof (version 2) |");
+    println!(
+        "| entries | each its path | paths, each node once (version 1) | one proof (version 2) |"
+    );
     println!("| --- | --- | --- | --- |");
     let from = SIZE / 2 + 77;
     for count in [2, 10, 100, 1_000, 10_000] {

@@ -113,14 +113,21 @@ fn exit_codes_say_good_bad_or_unknown() {
 fn one_proof_of_many_rows_is_proven_and_an_altered_one_is_false() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
-    let indexes: Vec<u64> = (100..150).chain([7]).collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+    let indexes: Vec<u64> = (100..150)
+        .chain([7])
+        .collect::<std::collections::BTreeSet<_>>()
+        .into_iter()
+        .collect();
     let mut bundle = orders(300).bundle_at_once(&indexes, &[&key("example.com/log", 1)]);
     std::fs::write(at.join("bundle.json"), bundle.to_json()).unwrap();
     std::fs::write(at.join("bundle.cbor"), bundle.to_cbor()).unwrap();
     for file in ["bundle.json", "bundle.cbor"] {
         let (code, text) = verify(file, at);
         assert_eq!(code, 0, "{text}");
-        assert!(text.contains("149: insert public.orders: id = 149") && text.contains("7: insert"), "{text}");
+        assert!(
+            text.contains("149: insert public.orders: id = 149") && text.contains("7: insert"),
+            "{text}"
+        );
     }
     bundle.entries[3].leaf = BundleLeaf::Data(order(99));
     std::fs::write(at.join("altered"), bundle.to_json()).unwrap();

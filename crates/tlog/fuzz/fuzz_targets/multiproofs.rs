@@ -48,7 +48,10 @@ fuzz_target!(|input: (u64, u8, Vec<u64>, Vec<[u8; 32]>)| {
         Ok(proof) => {
             assert!(verify_multiproof(&leaves, size, &proof.nodes, &head).is_ok());
             let same = proof.nodes == nodes;
-            assert_eq!(verify_multiproof(&leaves, size, &nodes, &head).is_ok(), same);
+            assert_eq!(
+                verify_multiproof(&leaves, size, &nodes, &head).is_ok(),
+                same
+            );
         }
         Err(_) => assert!(verify_multiproof(&leaves, size, &nodes, &head).is_err()),
     }

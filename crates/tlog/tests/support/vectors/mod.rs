@@ -174,9 +174,7 @@ fn good(cast: &Cast) -> Vec<Json> {
                 .to_vec()
         }),
     );
-    let others = strict::good(cast)
-        .into_iter()
-        .chain(multiproof::good(cast));
+    let others = strict::good(cast).into_iter().chain(multiproof::good(cast));
     bundles.extend(others.map(|(name, bundle)| (name.to_owned(), plain.clone(), bundle)));
     bundles
         .into_iter()

@@ -266,8 +266,14 @@ pub fn malformed_json(cast: &Cast) -> Vec<(&'static str, String)> {
             "one proof: an unknown field of an entry",
             edit(&|b| b["entries"][0]["note"] = "text".into()),
         ),
-        ("one proof: a short node", edit(&|b| b["nodes"][0] = "AAAA".into())),
-        ("one proof: a node that is null", edit(&|b| b["nodes"][0] = Json::Null)),
+        (
+            "one proof: a short node",
+            edit(&|b| b["nodes"][0] = "AAAA".into()),
+        ),
+        (
+            "one proof: a node that is null",
+            edit(&|b| b["nodes"][0] = Json::Null),
+        ),
         (
             "one proof: no nodes at all",
             edit(&|b| {
@@ -285,7 +291,10 @@ pub fn malformed_json(cast: &Cast) -> Vec<(&'static str, String)> {
 
 /// CBOR that is not the one form of a bundle.
 pub fn malformed_cbor(cast: &Cast) -> Vec<(&'static str, Vec<u8>)> {
-    let cbor = cast.orders(2).bundle_at_once(&[0, 1], &[&cast.log]).to_cbor();
+    let cbor = cast
+        .orders(2)
+        .bundle_at_once(&[0, 1], &[&cast.log])
+        .to_cbor();
     // a4 65 "nodes" 80 66 "format" ...
     assert_eq!((cbor[0], cbor[7]), (0xa4, 0x80));
     vec![
@@ -293,8 +302,14 @@ pub fn malformed_cbor(cast: &Cast) -> Vec<(&'static str, Vec<u8>)> {
             "one proof: nodes of indefinite length",
             [&cbor[..7], &[0x9f, 0xff], &cbor[8..]].concat(),
         ),
-        ("one proof: a byte too many", [cbor.as_slice(), &[0]].concat()),
-        ("one proof: nodes that are a text", [&cbor[..7], &[0x60], &cbor[8..]].concat()),
+        (
+            "one proof: a byte too many",
+            [cbor.as_slice(), &[0]].concat(),
+        ),
+        (
+            "one proof: nodes that are a text",
+            [&cbor[..7], &[0x60], &cbor[8..]].concat(),
+        ),
     ]
 }
 
