@@ -63,9 +63,7 @@ fn proofs_by_many_keys_are_those_by_each_key() {
             "SELECT key_number, (leaf_index, tree_size, leaf_hash, root_hash, path)::text AS p
                FROM ({given}) k ({columns}), inclusion_proofs_of_rows('{log}', '{table}', {of})"
         );
-        let each = format!(
-            "SELECT n, p::text AS p FROM ({each}) e (n, p)"
-        );
+        let each = format!("SELECT n, p::text AS p FROM ({each}) e (n, p)");
         let differing: i64 = one(
             &mut c,
             &format!(
@@ -93,6 +91,11 @@ fn proofs_by_many_keys_are_those_by_each_key() {
     assert_eq!(one::<i64>(&mut c, none), 0);
     let some = "SELECT count(*) FROM (SELECT inclusion_proofs_of_rows('audit', 'orders', ARRAY(SELECT generate_series(1, 5000))) LIMIT 3) s";
     assert_eq!(one::<i64>(&mut c, some), 3);
+    // Which row each is of, as docs/operations.md has it.
+    let joined = "SELECT count(*) FROM (SELECT array_agg(id ORDER BY note) AS ids FROM orders WHERE id < 500) s,
+                         LATERAL inclusion_proofs_of_rows('audit', 'orders', s.ids) p,
+                         LATERAL (SELECT s.ids[p.key_number] AS id) k WHERE p.leaf_index = k.id - 1";
+    assert_eq!(one::<i64>(&mut c, joined), 499);
     // Every proof holds.
     let holds = "SELECT bool_and(verify_inclusion(leaf_hash, leaf_index, tree_size, path, root_hash))
                    FROM inclusion_proofs_of_rows('audit', 'orders', (SELECT array_agg(i) FROM generate_series(1, 70000, 41) i))";

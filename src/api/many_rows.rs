@@ -2,7 +2,7 @@
 //! the functions that take them is in `sql/many_rows.sql`.
 
 use super::bundles::{self, BundleColumns};
-use super::proofs::{InclusionColumns, bytes, hash, named, proofs_of};
+use super::proofs::{InclusionColumns, bytes, hash, hashes, indexes, named, proofs_of};
 use super::{log_name, required, without_nulls};
 use crate::bundle;
 use crate::capture::given_key::GivenKeys;
@@ -131,7 +131,7 @@ fn multiproof(
 > {
     Session::enter(|session| {
         let log = named(session, log)?;
-        let indexes = super::proofs::indexes("leaf_indexes", leaf_indexes)?;
+        let indexes = indexes("leaf_indexes", leaf_indexes)?;
         let together = prove::together(session, &log, indexes, tree_size)?;
         Ok(TableIterator::once(multiproof_columns(together)))
     })
@@ -259,14 +259,4 @@ fn leaves(
 fn size(tree_size: i64) -> Option<TreeSize> {
     let size = u64::try_from(tree_size).ok()?;
     TreeSize::new(size).ok()
-}
-
-fn hashes(name: &'static str, given: pgrx::Array<&[u8]>) -> Result<Vec<Hash>, Error> {
-    let given = without_nulls(name, given)?;
-    let mut hashes = Vec::new();
-    alloc::reserve(&mut hashes, given.len());
-    for element in given.iter() {
-        hashes.push(hash(name, required(name, element)?)?);
-    }
-    Ok(hashes)
 }

@@ -418,9 +418,12 @@ pub fn hash(name: &'static str, bytes: &[u8]) -> Result<Hash, Error> {
     Hash::try_from(bytes).map_err(|e| Error::HashLength { name, length: e.0 })
 }
 
-fn hashes(name: &'static str, path: pgrx::Array<&[u8]>) -> Result<Vec<Hash>, Error> {
-    let path = without_nulls(name, path)?;
-    path.iter()
-        .map(|element| hash(name, required(name, element)?))
-        .collect()
+pub fn hashes(name: &'static str, given: pgrx::Array<&[u8]>) -> Result<Vec<Hash>, Error> {
+    let given = without_nulls(name, given)?;
+    let mut hashes = Vec::new();
+    alloc::reserve(&mut hashes, given.len());
+    for element in given.iter() {
+        hashes.push(hash(name, required(name, element)?)?);
+    }
+    Ok(hashes)
 }
