@@ -183,3 +183,8 @@ COMMENT ON COLUMN @extschema@.merkle_finding.is_suspected IS 'A row of a source 
 COMMENT ON COLUMN @extschema@.merkle_finding.pass IS 'The pass that has seen it last.';
 COMMENT ON FUNCTION @extschema@.findings(text) IS 'What continuous verification has found in a log, or in all, when first and last, and who has looked at it; keys and content are shown to those who may read the sources.';
 COMMENT ON FUNCTION @extschema@.acknowledge_finding(bigint, text) IS 'Says that somebody has looked at a finding, which is on record then and alarms no more.';
+COMMENT ON FUNCTION @extschema@.inclusion_proofs_of_rows(text, regclass, "any") IS 'The proofs that rows are in the log, by an array of values for each column of the rows'' key: in order of leaf index, each with the number of its key; one with NULLs for a key that is not in the log.';
+COMMENT ON FUNCTION @extschema@.multiproof(text, bigint[], bigint) IS 'One proof that entries are in the log, all at once: the nodes that do not follow from their leaf hashes.';
+COMMENT ON FUNCTION @extschema@.multiproof_of_rows(text, regclass, "any") IS 'One proof that rows are in the log, all at once, by an array of values for each column of the rows'' key.';
+COMMENT ON FUNCTION @extschema@.verify_multiproof(bytea[], bigint[], bigint, bytea[], bytea) IS 'True if one proof of several entries holds, which are given in order of leaf index; reads nothing.';
+COMMENT ON FUNCTION @extschema@.proof_bundle_of_rows(text, regclass, "any") IS 'What an outsider needs to check the latest entries of rows, by an array of values for each column of the rows'' key.';

@@ -1227,6 +1227,89 @@ COMMENT ON FUNCTION @extschema@.nest_bundle(text, text) IS 'A bundle in two leve
 COMMENT ON FUNCTION @extschema@.verify_bundle(bytea, text[]) IS 'Whether a proof bundle holds, by the verifier key of its log, and of each of its hubs; reads nothing.';
 COMMENT ON FUNCTION @extschema@.verify_bundle(text, text[]) IS 'Whether a proof bundle as JSON holds, by the verifier key of its log, and of each of its hubs; reads nothing.';
 
+-- Proofs of many rows at once.
+
+CREATE FUNCTION @extschema@.inclusion_proofs_of_rows(
+    log           text,
+    source_table  regclass,
+    VARIADIC keys "any"
+) RETURNS TABLE (
+    key_number bigint,
+    leaf_index bigint,
+    tree_size  bigint,
+    leaf_hash  bytea,
+    root_hash  bytea,
+    path       bytea[]
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'inclusion_proofs_of_rows_wrapper';
+
+CREATE FUNCTION @extschema@.multiproof_of_rows(
+    log           text,
+    source_table  regclass,
+    VARIADIC keys "any"
+) RETURNS TABLE (
+    tree_size    bigint,
+    root_hash    bytea,
+    leaf_indexes bigint[],
+    leaf_hashes  bytea[],
+    nodes        bytea[]
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'multiproof_of_rows_wrapper';
+
+CREATE FUNCTION @extschema@.proof_bundle_of_rows(
+    log           text,
+    source_table  regclass,
+    VARIADIC keys "any"
+) RETURNS TABLE (
+    "json"     text,
+    cbor       bytea,
+    tlog_proof text
+)
+STABLE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'proof_bundle_of_rows_wrapper';
+
+CREATE FUNCTION @extschema@.multiproof(
+    log          text,
+    leaf_indexes bigint[],
+    tree_size    bigint DEFAULT NULL
+) RETURNS TABLE (
+    tree_size    bigint,
+    root_hash    bytea,
+    leaf_indexes bigint[],
+    leaf_hashes  bytea[],
+    nodes        bytea[]
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'multiproof_wrapper';
+
+CREATE FUNCTION @extschema@.verify_multiproof(
+    leaf_hashes  bytea[],
+    leaf_indexes bigint[],
+    tree_size    bigint,
+    nodes        bytea[],
+    root_hash    bytea
+) RETURNS boolean
+IMMUTABLE STRICT PARALLEL SAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'verify_multiproof_wrapper';
+
+COMMENT ON FUNCTION @extschema@.inclusion_proofs_of_rows(text, regclass, "any") IS 'The proofs that rows are in the log, by an array of values for each column of the rows'' key: in order of leaf index, each with the number of its key; one with NULLs for a key that is not in the log.';
+COMMENT ON FUNCTION @extschema@.multiproof(text, bigint[], bigint) IS 'One proof that entries are in the log, all at once: the nodes that do not follow from their leaf hashes.';
+COMMENT ON FUNCTION @extschema@.multiproof_of_rows(text, regclass, "any") IS 'One proof that rows are in the log, all at once, by an array of values for each column of the rows'' key.';
+COMMENT ON FUNCTION @extschema@.verify_multiproof(bytea[], bigint[], bigint, bytea[], bytea) IS 'True if one proof of several entries holds, which are given in order of leaf index; reads nothing.';
+COMMENT ON FUNCTION @extschema@.proof_bundle_of_rows(text, regclass, "any") IS 'What an outsider needs to check the latest entries of rows, by an array of values for each column of the rows'' key.';
+
 -- Long values of versions, and batches by pg_cron.
 
 CREATE FUNCTION @extschema@.kept_value(
@@ -1454,6 +1537,7 @@ BEGIN
                            'find_root', 'has_root', 'inclusion_proof_by_hash', 'consistency_proof_by_root',
                            'log_entries', 'entry_bundles', 'table_at', 'changes', 'row_diff', 'checkpoint', 'checkpoint_key', 'accept_checkpoint',
                            'add_cosignature', 'proof_bundle', 'proof_bundle_at', 'nest_bundle', 'verify_bundle',
+                           'inclusion_proofs_of_rows', 'multiproof', 'multiproof_of_rows', 'verify_multiproof', 'proof_bundle_of_rows',
                            'kept_value', 'run_scheduled_batch', 'findings',
                            'acknowledge_finding']::pg_catalog.name[])) o (owner, acl, kind, name)
          CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a

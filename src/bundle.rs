@@ -7,23 +7,23 @@ use crate::catalog::logs::{ADMINISTRATION, Log};
 use crate::catalog::sources::{self, OF_LOG, Source};
 use crate::error::{CheckpointError, Error};
 use crate::pg::spi::Snapshot;
-use crate::prove::{self, Inclusion};
+use crate::prove;
 use crate::session::Session;
 use crate::store::checkpoints::{self, Stored};
 use crate::store::entries::{self, Entry};
 use crate::store::leaves;
 use leaf_format::{Columns, Leaf};
-use merkle_tree::{LeafIndex, leaf_hash};
+use merkle_tree::{Hash, LeafIndex, leaf_hash};
 use pgrx::pg_sys;
 use tlog::{BundleEntry, BundleLeaf, Label, ProofBundle, SignedNote};
 
 /// Entries that one bundle has at most.
-pub const MOST: usize = 10_000;
+const MOST: usize = 10_000;
 
-/// A bundle of the entries with these indexes, under the newest checkpoint.
+/// A bundle of the entries with these indexes, under the newest checkpoint: one entry has a path, several have one proof.
 ///
 /// # Errors
-/// If a checkpoint that has all of them was not signed yet.
+/// If a checkpoint that has all of them was not signed yet, or they are too many.
 pub fn of_entries(session: &Session, log: &Log, indexes: Vec<i64>) -> Result<ProofBundle, Error> {
     let newest = checkpoints::latest(session, Snapshot::Statement, log);
     under(session, log, newest, indexes)
@@ -57,6 +57,7 @@ fn under(
 ) -> Result<ProofBundle, Error> {
     indexes.sort_unstable();
     indexes.dedup();
+    check_number(indexes.len())?;
     let last = indexes.last().copied().unwrap_or_default();
     let signed = signed.filter(|signed| last < signed.tree_size);
     let signed = signed.ok_or_else(|| {
@@ -73,17 +74,54 @@ fn under(
             log: log.name.clone(),
             problem: format!("the checkpoint of size {size}: {e}"),
         })?;
-    let sources = sources::all(session, log);
-    let bundled = indexes.iter().map(|index| {
-        pgrx::check_for_interrupts!();
-        let proof = prove::entry(session, Snapshot::Statement, log, *index, Some(size))?;
-        entry(session, log, &sources, proof, size)
-    });
+    if let [index] = *indexes {
+        let proof = prove::entry(session, Snapshot::Statement, log, index, Some(size))?;
+        let leaves = [(index, proof.leaf)];
+        let mut entries = without_paths(session, log, &leaves, size)?;
+        entries.iter_mut().for_each(|e| e.path = proof.path.clone());
+        return Ok(ProofBundle {
+            checkpoint,
+            entries,
+            multiproof: None,
+            hub: None,
+        });
+    }
+    let proven = prove::together(session, log, indexes, Some(size))?;
+    let leaves = proven.indexes.into_iter().zip(proven.proof.leaves);
+    let leaves: Vec<(i64, Hash)> = leaves.collect();
     Ok(ProofBundle {
         checkpoint,
-        entries: bundled.collect::<Result<_, Error>>()?,
+        entries: without_paths(session, log, &leaves, size)?,
+        multiproof: Some(proven.proof.nodes),
         hub: None,
     })
+}
+
+/// The entries of a bundle with these indexes and leaf hashes, still without their paths.
+fn without_paths(
+    session: &Session,
+    log: &Log,
+    leaves: &[(i64, Hash)],
+    size: i64,
+) -> Result<Vec<BundleEntry>, Error> {
+    let sources = sources::all(session, log);
+    let entries = leaves.iter().map(|leaf| {
+        pgrx::check_for_interrupts!();
+        entry(session, log, &sources, *leaf, size)
+    });
+    entries.collect()
+}
+
+/// That a bundle can have so many entries.
+pub fn check_number(entries: usize) -> Result<(), Error> {
+    match (1..=MOST).contains(&entries) {
+        true => Ok(()),
+        false => Err(Error::Argument {
+            name: "leaf_index",
+            must: "one leaf index, or up to 10,000",
+            value: format!("{entries} of them"),
+        }),
+    }
 }
 
 /// A bundle of the latest entry of the row with this key.
@@ -101,31 +139,31 @@ fn entry(
     session: &Session,
     log: &Log,
     sources: &[Source],
-    proof: Inclusion,
+    (index, leaf): (i64, Hash),
     size: i64,
 ) -> Result<BundleEntry, Error> {
-    let stored = entries::at(session, Snapshot::Statement, log, proof.index, size)?;
+    let stored = entries::at(session, Snapshot::Statement, log, index, size)?;
     let source = sources.iter().find(|s| s.id == stored.source_id);
     let may_read = match source {
         Some(source) => session.caller_may_read(source)?,
         None => may_read_own(session, log, &stored),
     };
     let data = match may_read {
-        true => shown(session, log, source, &proof),
+        true => shown(session, log, source, index, leaf),
         false => None,
     };
     let label = source
         .filter(|_| may_read)
         .and_then(|source| label(session, log, source, &stored, data.as_deref()));
-    let index = u64::try_from(proof.index).ok();
-    let index = index.and_then(|index| LeafIndex::new(index).ok());
+    let at = u64::try_from(index).ok();
+    let at = at.and_then(|at| LeafIndex::new(at).ok());
     Ok(BundleEntry {
-        index: index.ok_or_else(|| Error::Damaged {
+        index: at.ok_or_else(|| Error::Damaged {
             log: log.name.clone(),
-            problem: format!("{} is no leaf index", proof.index),
+            problem: format!("{index} is no leaf index"),
         })?,
-        leaf: data.map_or(BundleLeaf::Hash(proof.leaf), BundleLeaf::Data),
-        path: proof.path,
+        leaf: data.map_or(BundleLeaf::Hash(leaf), BundleLeaf::Data),
+        path: Vec::new(),
         label,
     })
 }
@@ -144,17 +182,18 @@ fn shown(
     session: &Session,
     log: &Log,
     source: Option<&Source>,
-    proof: &Inclusion,
+    index: i64,
+    leaf: Hash,
 ) -> Option<Vec<u8>> {
     if source.is_some_and(|s| s.salted) {
         return None;
     }
-    let kept = leaves::kept(session, log, proof.index, proof.index + 1);
+    let kept = leaves::kept(session, log, index, index + 1);
     let data = match kept.into_values().next() {
         Some(kept) => Some(kept),
-        None => source.and_then(|_| prove::leaf_data(session, log, proof.index).ok()),
+        None => source.and_then(|_| prove::leaf_data(session, log, index).ok()),
     };
-    data.filter(|data| leaf_hash(data) == proof.leaf)
+    data.filter(|data| leaf_hash(data) == leaf)
 }
 
 /// What the row is, for people, unless the leaf data call it or its columns something else by now.

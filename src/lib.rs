@@ -71,6 +71,7 @@ pgrx::extension_sql_file!(
         api::administration::administration,
         "trigger_functions",
         "by_key",
+        "many_rows",
         api::checkpoints::checkpoint,
         api::checkpoints::checkpoint_key,
         api::checkpoints::accept_checkpoint,

@@ -1,19 +1,21 @@
 //! Inclusion proofs: of an entry, of a row's latest entry, of many entries at once; and the leaf data that they are of.
 
-use crate::capture::given_key::GivenKey;
-use crate::capture::row_key::{self, Finder};
+use crate::capture::given_key::{GivenKey, GivenKeys};
+use crate::capture::row_key::{self, Finder, RowKey};
 use crate::capture::scan::Scan;
 use crate::capture::shape::Shape;
 use crate::capture::statement;
 use crate::catalog::logs::{self, ADMINISTRATION, Log};
 use crate::catalog::sources::{self, OF_LOG};
 use crate::error::Error;
+use crate::pg::alloc;
+use crate::pg::memory::Scratch;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
-use crate::store::tiles::{Known, TileReader};
+use crate::store::tiles::{Known, TileReader, WholeTiles};
 use crate::store::tree::{TreeReader, tree_error, tree_size};
 use crate::store::{entries, heads, leaves};
-use merkle_tree::{Hash, HashReader, LeafIndex, TILE_WIDTH, TileId, TreeSize};
+use merkle_tree::{Hash, HashReader, LeafIndex, Multiproof, TILE_WIDTH, TileId, TreeSize};
 use pgrx::pg_sys;
 
 /// A proof, and what it proves.
@@ -61,16 +63,67 @@ pub fn row(
     let finder = Finder::of(session, &log, relation)?;
     finder.check_caller_reads(session, &log)?;
     let key = finder.key(session, key)?;
+    let index = latest(session, snapshot, &log, &finder, &key)?;
+    let index = index.ok_or_else(|| not_logged(&log, &finder, key))?;
+    entry(session, snapshot, &log, index, size)
+}
+
+/// The latest entry of the row with this key.
+fn latest(
+    session: &Session,
+    snapshot: Snapshot,
+    log: &Log,
+    finder: &Finder,
+    key: &RowKey,
+) -> Result<Option<i64>, Error> {
     let mut index = None;
     for source in &finder.sources {
-        index = index.max(entries::latest_of(session, snapshot, &log, *source, &key)?);
+        index = index.max(entries::latest_of(session, snapshot, log, *source, key)?);
     }
-    let index = index.ok_or_else(|| Error::RowNotLogged {
+    Ok(index)
+}
+
+fn not_logged(log: &Log, finder: &Finder, key: RowKey) -> Error {
+    Error::RowNotLogged {
         log: log.name.clone(),
         table: finder.name.clone(),
         key: key.text,
-    })?;
-    entry(session, snapshot, &log, index, size)
+    }
+}
+
+/// What is done about a key of which the log has no entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Unlogged {
+    Refused,
+    /// Its place has no leaf index.
+    LeftOpen,
+}
+
+/// The latest entries of the rows with these keys, in the order of the keys.
+pub fn latest_of_rows(
+    session: &Session,
+    log: &Log,
+    relation: pg_sys::Oid,
+    keys: &GivenKeys,
+    unlogged: Unlogged,
+) -> Result<Vec<Option<i64>>, Error> {
+    let finder = Finder::of(session, log, relation)?;
+    finder.check_caller_reads(session, log)?;
+    let mut indexes = Vec::new();
+    alloc::reserve(&mut indexes, keys.count());
+    let mut scratch = Scratch::new();
+    for number in 0..keys.count() {
+        pgrx::check_for_interrupts!();
+        let index = scratch.reuse(|| {
+            let key = finder.key(session, GivenKey::Values(&keys.key(number)))?;
+            match latest(session, Snapshot::Statement, log, &finder, &key)? {
+                None if unlogged == Unlogged::Refused => Err(not_logged(log, &finder, key)),
+                index => Ok(index),
+            }
+        })?;
+        indexes.push(index);
+    }
+    Ok(indexes)
 }
 
 /// Indexes that are looked at before interrupts are.
@@ -143,6 +196,65 @@ impl Many {
         }
         Ok(proofs)
     }
+}
+
+/// Entries that are proven at once at most.
+pub const MOST_TOGETHER: usize = 100_000;
+
+/// One proof of several entries, and what it proves.
+pub struct Together {
+    pub size: i64,
+    pub root: Hash,
+    /// In ascending order.
+    pub indexes: Vec<i64>,
+    pub proof: Multiproof,
+}
+
+/// One proof of the entries at `indexes`, given in any order and any number of times, in the tree of `size` or the latest.
+pub fn together(
+    session: &Session,
+    log: &Log,
+    mut indexes: Vec<i64>,
+    size: Option<i64>,
+) -> Result<Together, Error> {
+    let (size, root) = heads::at(session, Snapshot::Statement, log, size)?;
+    indexes.sort_unstable();
+    indexes.dedup();
+    if indexes.is_empty() || indexes.len() > MOST_TOGETHER {
+        return Err(Error::Argument {
+            name: "leaf_indexes",
+            must: "of 1 to 100,000 entries",
+            value: format!("of {}", indexes.len()),
+        });
+    }
+    room_for(indexes.len(), size);
+    let checked = indexes.iter().map(|i| check(session, log, *i, size));
+    let leaf_indexes: Vec<LeafIndex> = checked.collect::<Result<_, _>>()?;
+    let mut known = Known::default();
+    let mut reader = WholeTiles::new(
+        TileReader {
+            reader: TreeReader::cached(session, log, Snapshot::Statement),
+            known: &mut known,
+        },
+        log,
+        size,
+    );
+    let proof = merkle_tree::multiproof(&mut reader, &leaf_indexes, tree_size(log, size)?);
+    Ok(Together {
+        size,
+        root,
+        indexes,
+        proof: proof.map_err(|e| tree_error(log, e))?,
+    })
+}
+
+/// Raises an error where there is no memory for the proof of so many entries. The paths of entries meet at the latest
+/// where a level has fewer nodes than there are entries.
+fn room_for(entries: usize, size: i64) {
+    /// Bytes a node: which it is, its place, its hash, and what the reader remembers of it.
+    const NODE: usize = 200;
+    let levels = 1 + (size as usize / entries).max(1).ilog2() as usize;
+    alloc::reserve(&mut Vec::<u8>::new(), (levels + 2) * entries * NODE);
 }
 
 /// The canonical bytes of an entry: those that are kept, or of the source row as it is now.

@@ -18,7 +18,7 @@ pub type BundleColumns = (String, Vec<u8>, Option<String>);
 
 pub fn columns(bundle: &ProofBundle) -> BundleColumns {
     let single = match bundle.entries.as_slice() {
-        [entry] => Some(bundle.tlog_proof(entry).to_string()),
+        [entry] => bundle.tlog_proof(entry).map(|proof| proof.to_string()),
         _ => None,
     };
     (bundle.to_json(), bundle.to_cbor(), single)
@@ -76,13 +76,7 @@ pub fn proof_bundle_at(
 
 fn indexes(given: Option<pgrx::VariadicArray<i64>>) -> Result<Vec<i64>, Error> {
     let given = required("leaf_index", given)?;
-    if given.is_empty() || given.len() > bundle::MOST {
-        return Err(Error::Argument {
-            name: "leaf_index",
-            must: "one leaf index, or up to 10,000",
-            value: format!("{} of them", given.len()),
-        });
-    }
+    bundle::check_number(given.len())?;
     given
         .iter()
         .map(|index| required("leaf_index", index))

@@ -11,6 +11,7 @@ pub mod find;
 pub mod findings;
 pub mod history;
 pub mod logs;
+pub mod many_rows;
 pub mod ops;
 pub mod proofs;
 pub mod retired;

@@ -222,24 +222,40 @@ fn inclusion_proofs(
     >,
     ErrorReport,
 > {
-    let many = Session::look(|session| {
+    let proofs = Session::look(|session| {
         let log = named(session, log)?;
-        let given = without_nulls("leaf_indexes", required("leaf_indexes", leaf_indexes)?)?;
-        let mut indexes = Vec::new();
-        alloc::reserve(&mut indexes, given.len());
-        for index in given {
-            indexes.push(required("leaf_index", index)?);
-        }
-        Many::start(session, log, indexes, tree_size)
+        let indexes = indexes("leaf_indexes", leaf_indexes)?;
+        proofs_of(session, log, indexes, tree_size)
     })?;
-    Ok(TableIterator::new(Proofs {
-        many,
+    Ok(TableIterator::new(proofs))
+}
+
+/// An argument that is a list of leaf indexes.
+pub fn indexes(name: &'static str, given: Option<pgrx::Array<i64>>) -> Result<Vec<i64>, Error> {
+    let given = without_nulls(name, required(name, given)?)?;
+    let mut indexes = Vec::new();
+    alloc::reserve(&mut indexes, given.len());
+    for index in given {
+        indexes.push(required("leaf_index", index)?);
+    }
+    Ok(indexes)
+}
+
+/// The proofs of these entries, in order of leaf index.
+pub fn proofs_of(
+    session: &Session,
+    log: Log,
+    indexes: Vec<i64>,
+    tree_size: Option<i64>,
+) -> Result<Proofs, Error> {
+    Ok(Proofs {
+        many: Many::start(session, log, indexes, tree_size)?,
         made: Vec::new().into_iter(),
-    }))
+    })
 }
 
 /// Proofs one by one, made a tile at a time.
-struct Proofs {
+pub struct Proofs {
     many: Many,
     made: std::vec::IntoIter<Inclusion>,
 }
@@ -402,9 +418,12 @@ pub fn hash(name: &'static str, bytes: &[u8]) -> Result<Hash, Error> {
     Hash::try_from(bytes).map_err(|e| Error::HashLength { name, length: e.0 })
 }
 
-fn hashes(name: &'static str, path: pgrx::Array<&[u8]>) -> Result<Vec<Hash>, Error> {
-    let path = without_nulls(name, path)?;
-    path.iter()
-        .map(|element| hash(name, required(name, element)?))
-        .collect()
+pub fn hashes(name: &'static str, given: pgrx::Array<&[u8]>) -> Result<Vec<Hash>, Error> {
+    let given = without_nulls(name, given)?;
+    let mut hashes = Vec::new();
+    alloc::reserve(&mut hashes, given.len());
+    for element in given.iter() {
+        hashes.push(hash(name, required(name, element)?)?);
+    }
+    Ok(hashes)
 }

@@ -26,6 +26,44 @@ pub enum GivenKey<'a> {
     Values(&'a [Option<Argument<'a>>]),
 }
 
+/// Many keys, given as an array for each column of the key.
+pub struct GivenKeys<'a> {
+    columns: Vec<Vec<Option<Argument<'a>>>>,
+    count: usize,
+}
+
+impl<'a> GivenKeys<'a> {
+    /// # Errors
+    /// If an argument is no array, or the arrays are not of one length.
+    pub fn new(arguments: &[Option<Argument<'a>>]) -> Result<GivenKeys<'a>, Error> {
+        let mut columns = Vec::new();
+        for argument in arguments {
+            let argument = argument.ok_or(Error::Null { name: "keys" })?;
+            let elements = argument.elements().ok_or_else(|| KeyError::NoArray {
+                given: argument.type_name(),
+            });
+            columns.push(elements.map_err(Error::GivenKey)?);
+        }
+        let lengths: Vec<usize> = columns.iter().map(Vec::len).collect();
+        match lengths.iter().all(|length| *length == lengths[0]) {
+            true => Ok(GivenKeys {
+                count: lengths.first().copied().unwrap_or_default(),
+                columns,
+            }),
+            false => Err(Error::GivenKey(KeyError::Lengths { lengths })),
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// A value for each column; `number` is less than the count.
+    pub fn key(&self, number: usize) -> Vec<Option<Argument<'a>>> {
+        self.columns.iter().map(|column| column[number]).collect()
+    }
+}
+
 /// Types whose values the server compares to each other's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Family {

@@ -31,6 +31,12 @@ pub enum KeyError {
         type_name: String,
         value: String,
     },
+    #[error(
+        "the keys of many rows are an array for each column of the key, not a value of type {given}"
+    )]
+    NoArray { given: String },
+    #[error("the arrays of the columns of the keys have {} elements", .lengths.iter().map(usize::to_string).collect::<Vec<_>>().join(" and "))]
+    Lengths { lengths: Vec<usize> },
 }
 
 fn columns_in_words(columns: usize) -> String {
@@ -47,6 +53,8 @@ impl KeyError {
             KeyError::Null { .. } => PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             KeyError::Type { .. } => PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
             KeyError::NoValue { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            KeyError::NoArray { .. } => PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+            KeyError::Lengths { .. } => PgSqlErrorCode::ERRCODE_ARRAY_ELEMENT_ERROR,
         }
     }
 
@@ -67,6 +75,14 @@ impl KeyError {
                 format!("Give a value of type {type_name}, or its text: $1::{type_name}, $1::text.")
             }
             KeyError::NoValue { type_name, .. } => format!("Give a value of type {type_name}."),
+            KeyError::NoArray { .. } => {
+                "Give ARRAY[...] or array_agg(...), and say of which type a literal or a parameter is: '{1,2}'::bigint[], $1::bigint[]."
+                    .to_owned()
+            }
+            KeyError::Lengths { .. } => {
+                "The first elements are the first key, the second elements the second key, as in unnest."
+                    .to_owned()
+            }
         }
     }
 }

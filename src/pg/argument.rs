@@ -1,6 +1,6 @@
 //! Arguments of whatever type the caller gives: those of functions with `VARIADIC "any"`.
 
-use super::datum;
+use super::{alloc, datum};
 use pgrx::callconv::{Arg, ArgAbi};
 use pgrx::pg_sys;
 use pgrx::pgrx_sql_entity_graph::metadata::{
@@ -29,6 +29,46 @@ impl Argument<'_> {
     pub fn text(&self) -> String {
         // SAFETY: the server passed this value of this type, and it lives as long as the call.
         unsafe { datum::output(self.type_oid, self.datum) }
+    }
+
+    /// The elements of an array in the order in which `unnest` gives them; `None` if the value is no array. They last as
+    /// long as the memory context that is current.
+    pub fn elements(&self) -> Option<Vec<Option<Self>>> {
+        // SAFETY: a catalog look-up, which gives no type for what is no array.
+        let element = unsafe { pg_sys::get_element_type(self.type_oid) };
+        if element == pg_sys::InvalidOid {
+            return None;
+        }
+        let (mut length, mut by_value, mut alignment) = (0, false, 0);
+        let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+        // SAFETY: the server passed this value of this type, and the catalog says how its elements are laid out.
+        unsafe {
+            pg_sys::get_typlenbyvalalign(element, &mut length, &mut by_value, &mut alignment);
+            let array = pg_sys::pg_detoast_datum(self.datum.cast_mut_ptr());
+            pg_sys::deconstruct_array(
+                array.cast(),
+                element,
+                length.into(),
+                by_value,
+                alignment,
+                &mut values,
+                &mut nulls,
+                &mut count,
+            );
+        }
+        let type_oid = datum::base_type(element);
+        let mut elements = Vec::new();
+        alloc::reserve(&mut elements, count as usize);
+        elements.extend((0..count as usize).map(|i| {
+            // SAFETY: both arrays are as long as was said.
+            let (datum, is_null) = unsafe { (*values.add(i), *nulls.add(i)) };
+            (!is_null).then_some(Argument {
+                type_oid,
+                datum,
+                ..*self
+            })
+        }));
+        Some(elements)
     }
 
     /// The name of the type, for people.

@@ -1,6 +1,7 @@
 //! Reading a tree for many proofs: a tile of leaves at a time, and what is above them once.
 
-use super::tree::TreeReader;
+use super::tree::{TreeReader, tree_error};
+use crate::catalog::logs::Log;
 use crate::error::Error;
 use merkle_tree::{Hash, HashReader, TILE_WIDTH, TileId, parents};
 use std::collections::HashMap;
@@ -53,6 +54,11 @@ impl TileReader<'_, '_> {
         self.in_tile(&(index..index + 1))
     }
 
+    /// The leaf hashes of the tile at hand.
+    fn leaves(&self) -> &[Hash] {
+        self.known.levels.first().map_or(&[], Vec::as_slice)
+    }
+
     /// The root of a complete subtree in the tile at hand.
     fn in_tile(&self, leaves: &Range<u64>) -> Option<Hash> {
         let length = leaves.end - leaves.start;
@@ -89,5 +95,47 @@ impl HashReader for TileReader<'_, '_> {
 
     fn read(&mut self, tile: TileId, first: u8, count: u16) -> Result<Vec<Hash>, Error> {
         self.reader.read(tile, first, count)
+    }
+}
+
+/// Reads whole tiles of leaves where a part of one is asked for: for who asks from the left of the tree to its right.
+pub struct WholeTiles<'a, 'k> {
+    tiles: TileReader<'a, 'k>,
+    log: &'a Log,
+    /// Leaves of the tree.
+    size: u64,
+}
+
+impl<'a, 'k> WholeTiles<'a, 'k> {
+    pub fn new(tiles: TileReader<'a, 'k>, log: &'a Log, size: i64) -> Self {
+        let size = size as u64;
+        WholeTiles { tiles, log, size }
+    }
+}
+
+impl HashReader for WholeTiles<'_, '_> {
+    type Error = Error;
+
+    fn recall(&mut self, leaves: &Range<u64>) -> Option<Hash> {
+        self.tiles.recall(leaves)
+    }
+
+    fn learn(&mut self, leaves: &Range<u64>, hash: &Hash) {
+        // What is in the tile at hand is not asked for again once another one is.
+        if leaves.end - leaves.start >= TILE_WIDTH {
+            self.tiles.learn(leaves, hash);
+        }
+    }
+
+    fn read(&mut self, tile: TileId, first: u8, count: u16) -> Result<Vec<Hash>, Error> {
+        pgrx::check_for_interrupts!();
+        if tile.level > 0 {
+            return self.tiles.read(tile, first, count);
+        }
+        let there = TILE_WIDTH.min(self.size.saturating_sub(tile.index * TILE_WIDTH));
+        let opened = self.tiles.open_tile(tile.index, there as u16);
+        opened.map_err(|e| tree_error(self.log, e))?;
+        let leaves = self.tiles.leaves().iter().skip(first.into());
+        Ok(leaves.take(count.into()).copied().collect())
     }
 }

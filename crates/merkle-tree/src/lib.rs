@@ -33,6 +33,7 @@ mod frontier;
 mod hash;
 mod index;
 mod lanes;
+mod multiproof;
 mod proof;
 mod read;
 mod verify;
@@ -43,6 +44,7 @@ pub use hash::{
     tile_hash,
 };
 pub use index::{LeafIndex, MAX_SIZE, OutOfRange, TILE_HEIGHT, TILE_WIDTH, TileId, TreeSize};
+pub use multiproof::{Multiproof, MultiproofVerification, multiproof, verify_multiproof};
 pub use proof::{consistency_proof, inclusion_proof};
 pub use read::{Error, HashReader, root, subtree_hash};
 pub use verify::{VerifyError, prefix_root, verify_consistency, verify_inclusion};

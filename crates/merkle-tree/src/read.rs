@@ -34,6 +34,8 @@ pub enum Error<E> {
     },
     #[error("leaf index {index} is not in a tree of {size} leaves")]
     IndexOutOfRange { index: u64, size: u64 },
+    #[error("the leaf indexes are not ascending, or there are none")]
+    IndexesNotAscending,
     #[error("old size {old} is greater than new size {new}")]
     SizesReversed { old: u64, new: u64 },
 }

@@ -14,6 +14,8 @@ pub enum VerifyError {
     SizesReversed { old: u64, new: u64 },
     #[error("the path has the wrong number of hashes")]
     PathLength,
+    #[error("the leaf indexes are not ascending, or there are none")]
+    IndexesNotAscending,
     #[error("the path leads to another root")]
     RootMismatch,
 }

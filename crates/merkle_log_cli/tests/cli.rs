@@ -110,6 +110,33 @@ fn exit_codes_say_good_bad_or_unknown() {
 }
 
 #[test]
+fn one_proof_of_many_rows_is_proven_and_an_altered_one_is_false() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let indexes: Vec<u64> = (100..150)
+        .chain([7])
+        .collect::<std::collections::BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    let mut bundle = orders(300).bundle_at_once(&indexes, &[&key("example.com/log", 1)]);
+    std::fs::write(at.join("bundle.json"), bundle.to_json()).unwrap();
+    std::fs::write(at.join("bundle.cbor"), bundle.to_cbor()).unwrap();
+    for file in ["bundle.json", "bundle.cbor"] {
+        let (code, text) = verify(file, at);
+        assert_eq!(code, 0, "{text}");
+        assert!(
+            text.contains("149: insert public.orders: id = 149") && text.contains("7: insert"),
+            "{text}"
+        );
+    }
+    bundle.entries[3].leaf = BundleLeaf::Data(order(99));
+    std::fs::write(at.join("altered"), bundle.to_json()).unwrap();
+    let (code, text) = verify("altered", at);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("not proven together"), "{text}");
+}
+
+#[test]
 fn what_psql_prints_is_read_from_standard_input() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
@@ -119,7 +146,7 @@ fn what_psql_prints_is_read_from_standard_input() {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    let proof = bundle.tlog_proof(&bundle.entries[0]).to_string();
+    let proof = bundle.tlog_proof(&bundle.entries[0]).unwrap().to_string();
     let texts = [
         bundle.to_json(),
         format!("\\x{hex}"),
@@ -200,7 +227,7 @@ fn a_tlog_proof_is_checked_with_its_entry_or_a_leaf_hash() {
     let at = directory.path();
     let bundle = orders(20).bundle(&[3], &[&key("example.com/log", 1)]);
     let entry = &bundle.entries[0];
-    let mut proof = bundle.tlog_proof(entry);
+    let mut proof = bundle.tlog_proof(entry).unwrap();
     std::fs::write(at.join("with.tlog-proof"), proof.to_string()).unwrap();
     proof.extra = None;
     std::fs::write(at.join("without.tlog-proof"), proof.to_string()).unwrap();

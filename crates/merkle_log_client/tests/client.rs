@@ -92,7 +92,14 @@ fn bundles_older_and_newer_than_what_was_kept_are_part_of_it() {
     export(&orders(500), &signed(&orders(300)), &stage.exported());
     for size in [4, 20, 300, 500] {
         assert!(client.verify(&bundle(&orders(size), 3)).is_ok(), "{size}");
+        let several = orders(size).bundle_at_once(&[0, 3], &[&key("example.com/log", 1)]);
+        assert_eq!(client.verify(&several).unwrap().entries.len(), 2, "{size}");
     }
+    let several = rewritten(20).bundle_at_once(&[0, 3], &[&key("example.com/log", 1)]);
+    assert!(matches!(
+        client.verify(&several),
+        Err(Error::NotConsistent { .. })
+    ));
     let of_another_log = Log::of_orders("example.com/other", 9);
     let other = key("example.com/other", 2);
     let both = Policy::of_logs([

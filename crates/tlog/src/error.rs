@@ -53,6 +53,8 @@ pub enum Error {
         index: u64,
         why: merkle_tree::VerifyError,
     },
+    #[error("the entries are not proven together: {0}")]
+    Inclusions(merkle_tree::VerifyError),
     #[error("that the log only grew is not proven: {0}")]
     Consistency(merkle_tree::VerifyError),
     #[error("the log {origin:?} has signed two roots at size {size}")]
@@ -70,6 +72,7 @@ impl Error {
             self,
             Error::BadSignature { .. }
                 | Error::Inclusion { .. }
+                | Error::Inclusions(_)
                 | Error::Consistency(_)
                 | Error::Fork { .. }
                 | Error::Contradiction(_)

@@ -2,7 +2,7 @@
 
 mod support;
 
-use merkle_tree::{leaf_hash, leaf_hashes, tile_hash};
+use merkle_tree::{LeafIndex, leaf_hash, leaf_hashes, tile_hash};
 use std::collections::BTreeSet;
 use support::log::{Log, label};
 use support::{key, witness};
@@ -118,6 +118,66 @@ fn altered_bundles_are_refused() {
 }
 
 #[test]
+fn altered_proofs_of_several_entries_at_once_are_refused() {
+    let at_once = |indexes: &[u64]| log().bundle_at_once(indexes, &[&signer()]);
+    let mut original = at_once(&[3, 4, 99, 256]);
+    original.entries[2].leaf = BundleLeaf::Hash(original.entries[2].leaf.hash());
+    let other = at_once(&[3, 5, 256]);
+    let policy = policy();
+    assert!(original.verify(&policy).is_ok() && other.verify(&policy).is_ok());
+    let proves = |bytes: &[u8]| {
+        let bundle = ProofBundle::from_bytes(bytes).ok();
+        bundle.filter(|bundle| bundle.verify(&policy).is_ok())
+    };
+    let cbor = accepted(&original.to_cbor(), &other.to_cbor(), |bytes| {
+        proves(bytes).is_some()
+    });
+    assert_eq!(cbor, 0);
+    // JSON has spaces and escapes that mean nothing.
+    let json = accepted(
+        original.to_json().as_bytes(),
+        other.to_json().as_bytes(),
+        |bytes| proves(bytes).is_some_and(|bundle| bundle != original),
+    );
+    assert_eq!(json, 0);
+}
+
+/// Of what is well formed, too: indexes, leaf hashes and nodes that are altered as values.
+#[test]
+fn altered_values_of_a_proof_of_several_entries_are_refused() {
+    let original = log().bundle_at_once(&[3, 4, 99, 100, 101, 256], &[&signer()]);
+    let policy = policy();
+    assert!(original.verify(&policy).is_ok());
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    let mut readable = 0;
+    for _ in 0..MUTATIONS {
+        let mut altered = original.clone();
+        let nodes = altered.multiproof.as_mut().unwrap();
+        let (at, to) = (random.below(nodes.len()), random.below(nodes.len()));
+        let entry = random.below(altered.entries.len());
+        match random.below(7) {
+            0 => nodes[at] = nodes[to],
+            1 => nodes.swap(at, to),
+            2 => drop(nodes.remove(at)),
+            3 => nodes.insert(at, nodes[to]),
+            4 => altered.entries[entry].index = leaf_index(random.below(310)),
+            5 => altered.entries[entry].leaf = BundleLeaf::Hash(nodes[at]),
+            _ => drop(altered.entries.remove(entry)),
+        }
+        if altered == original {
+            continue;
+        }
+        readable += u32::from(ProofBundle::from_cbor(&altered.to_cbor()).is_ok());
+        assert!(altered.verify(&policy).is_err(), "{altered:?}");
+    }
+    assert!(readable > MUTATIONS / 2, "{readable}");
+}
+
+fn leaf_index(index: usize) -> LeafIndex {
+    LeafIndex::new(index as u64).unwrap()
+}
+
+#[test]
 fn altered_consistency_proofs_are_refused() {
     let (original, other) = (
         log().consistency(100, &[&signer()]),
@@ -144,7 +204,7 @@ fn altered_consistency_proofs_are_refused() {
 fn altered_tlog_proofs_are_refused() {
     let proof = |index: u64| {
         let bundle = log().bundle(&[index], &[&signer()]);
-        bundle.tlog_proof(&bundle.entries[0]).to_string()
+        bundle.tlog_proof(&bundle.entries[0]).unwrap().to_string()
     };
     let policy = policy();
     let count = accepted(proof(5).as_bytes(), proof(260).as_bytes(), |bytes| {

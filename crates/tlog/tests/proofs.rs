@@ -202,6 +202,30 @@ fn a_bundle_of_many_rows_has_each_node_once() {
 }
 
 #[test]
+fn one_proof_of_many_entries_has_no_node_that_follows_from_them() {
+    let log = support::log::Log::of_orders("example.com/log", 2_000);
+    let signer = support::key("example.com/log", 1);
+    let (in_a_row, scattered): (Vec<u64>, Vec<u64>) =
+        ((500..700).collect(), (0..2_000).step_by(10).collect());
+    for (indexes, most) in [(in_a_row, 12), (scattered, 720)] {
+        let paths = log.bundle(&indexes, &[&signer]);
+        let at_once = log.bundle_at_once(&indexes, &[&signer]);
+        let (policy, size) = (
+            Policy::of_log(signer.verifier_key()),
+            |bundle: &ProofBundle| {
+                let json: Json = serde_json::from_str(&bundle.to_json()).unwrap();
+                json["nodes"].as_array().unwrap().len()
+            },
+        );
+        assert!(size(&at_once) <= most && size(&at_once) < size(&paths));
+        let proven = [&paths, &at_once].map(|bundle| bundle.verify(&policy).unwrap());
+        let leaves = proven.map(|p| p.entries.iter().map(|e| e.leaf_hash).collect::<Vec<_>>());
+        assert_eq!(leaves[0], leaves[1]);
+        assert!(at_once.tlog_proof(&at_once.entries[0]).is_none());
+    }
+}
+
+#[test]
 fn a_bundle_that_is_too_large_is_refused_before_all_of_it_is_read() {
     let key = support::key("example.com/log", 1);
     let log = support::log::Log::of_orders("example.com/log", 2);

@@ -296,6 +296,7 @@ fn a_bundle_with_a_post_quantum_cosignature_is_that_of_its_file() {
             path: Vec::new(),
             label: None,
         }],
+        multiproof: None,
         hub: None,
     };
     let (log, witness) = (log.verifier_key(), witness.verifier_key());

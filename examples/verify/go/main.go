@@ -63,7 +63,7 @@ func aFaultIsLoud() (loud bool) {
 	defer func() { loud = recover() != nil }()
 	func() (err error) {
 		defer orRefused(&err)
-		entry{path: []int{7}}.verify(checkpoint{}, nil)
+		entry{path: []int{7}}.checkPath(checkpoint{}, nil)
 		return nil
 	}()
 	return false

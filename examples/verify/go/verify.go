@@ -178,6 +178,42 @@ func checkInclusion(found hash, index, size uint64, path []hash, root hash) {
 	require(last == 0 && found == root, fmt.Sprint("an entry is not proven: ", index))
 }
 
+type leafAt struct {
+	index uint64
+	hash  hash
+}
+
+// checkTogether checks one proof of several leaves in order: what is not known of a level is the next of the nodes.
+func checkTogether(known []leafAt, size uint64, nodes []hash, root hash) {
+	require(known[len(known)-1].index < size, "an index is beyond the tree")
+	for width := size; width > 1; width = (width + 1) / 2 {
+		var above []leafAt
+		next := func() hash {
+			require(len(nodes) > 0, "a node is missing")
+			first := nodes[0]
+			nodes = nodes[1:]
+			return first
+		}
+		for i := 0; i < len(known); i++ {
+			at, found := known[i].index, known[i].hash
+			switch {
+			case at&1 == 1:
+				found = node(next(), found)
+			case at+1 == width:
+			case i+1 < len(known) && known[i+1].index == at+1:
+				i++
+				found = node(found, known[i].hash)
+			default:
+				found = node(found, next())
+			}
+			above = append(above, leafAt{at / 2, found})
+		}
+		known = above
+	}
+	require(len(nodes) == 0, "a node is not needed")
+	require(known[0].hash == root, "the entries are not proven together")
+}
+
 func checkConsistency(from, to checkpoint, path []hash) {
 	require(from.size <= to.size, "the sizes are reversed")
 	if from.size == 0 || from.size == to.size {
@@ -256,14 +292,17 @@ func parseKeyColumns(value any) [][2]string {
 	return pairs
 }
 
-func parseEntry(value any) (e entry) {
-	o := fields(value, "index path", "leaf_data leaf_hash source key")
+// parseEntry reads an entry, which has a path in version 1 of the format.
+func parseEntry(value any, required string) (e entry) {
+	o := fields(value, required, "leaf_data leaf_hash source key")
 	require(oneOf(o.has("leaf_data"), o.has("leaf_hash")), "not one of leaf_data and leaf_hash")
 	require(o.has("source") == o.has("key"), "source or key alone")
 	e.index = number(text(o["index"]))
 	require(e.index < maxSize, "the index is beyond the largest tree")
-	for _, each := range list(o["path"]) {
-		e.path = append(e.path, place(each))
+	if o.has("path") {
+		for _, each := range list(o["path"]) {
+			e.path = append(e.path, place(each))
+		}
 	}
 	if o.has("leaf_data") {
 		e.data = append([]byte{}, unbase64(text(o["leaf_data"]))...)
@@ -308,33 +347,47 @@ func (e entry) checkLabel(found *row) {
 	}
 }
 
-func (e entry) verify(head checkpoint, nodes []hash) provenEntry {
+// checkPath checks the path of an entry: version 1.
+func (e entry) checkPath(head checkpoint, nodes []hash) {
 	var path []hash
 	for _, place := range e.path {
 		path = append(path, nodes[place])
 	}
 	checkInclusion(e.leafHash, e.index, head.size, path, head.root)
-	if e.data != nil {
-		e.checkLabel(parseRow(e.data))
-	}
-	return e.provenEntry
 }
 
 func verifyBundle(value any, keys []key, level int) (checkpoint, []provenEntry) {
 	b := fields(value, "format checkpoint nodes entries", "hub")
-	require(text(b["format"]) == "merkle_log/proof-bundle@v1", "another format")
+	together := text(b["format"]) == "merkle_log/proof-bundle@v2"
+	require(together || text(b["format"]) == "merkle_log/proof-bundle@v1", "another format")
 	require(level <= maxLevels, "too many bundles are nested")
 	head, nodes := openCheckpoint(text(b["checkpoint"]), keys), hashes(b["nodes"])
-	var entries []entry
-	for _, each := range list(b["entries"]) {
-		entries = append(entries, parseEntry(each))
+	required, fewest := "index path", 1
+	if together {
+		required, fewest = "index", 2
 	}
-	require(len(entries) > 0 && len(entries) <= maxEntries, "no entries, or too many")
-	checkNodes(nodes, entries)
+	var entries []entry
+	var leaves []leafAt
 	var proven []provenEntry
-	for i, e := range entries {
+	for i, each := range list(b["entries"]) {
+		e := parseEntry(each, required)
 		require(i == 0 || entries[i-1].index < e.index, "entries out of order")
-		proven = append(proven, e.verify(head, nodes))
+		entries, proven = append(entries, e), append(proven, e.provenEntry)
+		leaves = append(leaves, leafAt{e.index, e.leafHash})
+	}
+	require(len(entries) >= fewest && len(entries) <= maxEntries, "too few entries, or too many")
+	if together {
+		checkTogether(leaves, head.size, nodes, head.root)
+	} else {
+		checkNodes(nodes, entries)
+	}
+	for _, e := range entries {
+		if !together {
+			e.checkPath(head, nodes)
+		}
+		if e.data != nil {
+			e.checkLabel(parseRow(e.data))
+		}
 	}
 	if b.has("hub") {
 		_, held := verifyBundle(b["hub"], keys, level+1)

@@ -15,11 +15,12 @@ export class Refused extends Error {
 
   /** Whether the document is shown to be false, rather than unreadable or signed by someone unknown. */
   get isFalsehood() {
-    return ["BadSignature", "Inclusion", "Consistency", "Fork", "Contradiction"].includes(this.kind);
+    return ["BadSignature", "Inclusion", "Inclusions", "Consistency", "Fork", "Contradiction"].includes(this.kind);
   }
 }
 
 const BUNDLE = "merkle_log/proof-bundle@v1";
+const BUNDLE_AT_ONCE = "merkle_log/proof-bundle@v2";
 const CONSISTENCY = "merkle_log/consistency@v1";
 const MAX_SIZE = 2n ** 62n - 1n;
 const MAX_LEVELS = 8;
@@ -217,6 +218,36 @@ async function checkInclusion({ leafHash, index, path, trace }, { size, root }) 
   not(equal(found, root), "the path leads to another root than the one that is signed");
 }
 
+/** One proof of several leaves in order: what is not known of a level is the next of `nodes`. Records the steps of each. */
+async function checkTogether(leaves, nodes, { size, root }) {
+  const not = (holds, why) => check(holds, "Inclusions", `the entries are not proven together: ${why}`);
+  not(leaves[leaves.length - 1].index < size, `the tree has ${size} leaves`);
+  const rest = nodes[Symbol.iterator]();
+  let known = leaves.map((leaf) => ({ at: leaf.index, hash: leaf.leafHash, below: [leaf] }));
+  for (let width = size; width > 1n; width = (width + 1n) / 2n) {
+    const above = [];
+    for (let i = 0; i < known.length; i += 1) {
+      const node = known[i];
+      const [at, sibling] = [node.at / 2n, node.at ^ 1n];
+      if (sibling >= width) {
+        above.push({ ...node, at });
+        continue;
+      }
+      if (known[i + 1]?.at === sibling) i += 1;
+      const other = known[i] === node ? { hash: rest.next().value, below: [] } : known[i];
+      not(other.hash, "a node is missing");
+      const [left, right] = sibling < node.at ? [other, node] : [node, other];
+      const hash = await nodeHash(left.hash, right.hash);
+      for (const { trace } of left.below) trace.push({ sibling: right.hash, side: "right", hash });
+      for (const { trace } of right.below) trace.push({ sibling: left.hash, side: "left", hash });
+      above.push({ at, hash, below: [...left.below, ...right.below] });
+    }
+    known = above;
+  }
+  not(rest.next().done, "a node is not needed");
+  not(equal(known[0].hash, root), "the nodes lead to another root than the one that is signed");
+}
+
 async function checkConsistency(from, to, path) {
   const not = (holds, why) => check(holds, "Consistency", `that the log only grew is not proven: ${why}`);
   not(from.size <= to.size, "the sizes are reversed");
@@ -303,14 +334,12 @@ function hash(value) {
   return value;
 }
 
-function parseEntry(entry, nodes, as) {
-  fields(entry, ["index", "path"], ["leaf_data", "leaf_hash", "source", "key"]);
+function parseEntry(entry, as, paths) {
+  fields(entry, ["index", ...paths], ["leaf_data", "leaf_hash", "source", "key"]);
   form("leaf_data" in entry !== "leaf_hash" in entry, "an entry has not one of leaf_data and leaf_hash");
   form("source" in entry === "key" in entry, "an entry has not both or neither of source and key");
   const index = as.index(entry.index);
   form(index !== null && index >= 0n && index < MAX_SIZE, "an index is no index");
-  const places = list(entry.path).map(as.place);
-  form(places.length <= MAX_PATH && places.every((place) => place !== null && place < nodes.length), "a path is no path");
   const data = "leaf_data" in entry ? as.bytes(entry.leaf_data) : null;
   form(data !== null || "leaf_hash" in entry, "leaf data are not base64");
   const leafHash = data === null ? hash(as.bytes(entry.leaf_hash)) : null;
@@ -320,24 +349,35 @@ function parseEntry(entry, nodes, as) {
     form(new Set(entry.key.map(([name]) => name)).size === entry.key.length, "a key column is there twice");
   }
   const label = "source" in entry ? { source: entry.source, key: entry.key } : null;
-  return { index, data, leafHash, label, places, path: places.map((place) => nodes[place]) };
+  return { index, data, leafHash, label };
+}
+
+/** Of each entry the path, in version 1. */
+function parsePaths(entries, nodes, as) {
+  const places = entries.map(({ path }) => list(path).map(as.place));
+  const isPath = (path) => path.length <= MAX_PATH && path.every((place) => place !== null && place < nodes.length);
+  form(places.every(isPath), "a path is no path");
+  const needed = [...new Set(places.flat())];
+  const distinct = new Set(nodes.map(hex)).size === nodes.length;
+  form(distinct && needed.length === nodes.length && needed.every((place, i) => place === i), "the nodes are not those of the paths, each once and in their order");
+  return places.map((path) => path.map((place) => nodes[place]));
 }
 
 function parseBundle(value, as, level = 0) {
   fields(value, ["format", "checkpoint", "nodes", "entries"], ["hub"]);
-  form(value.format === BUNDLE, `its format is not ${BUNDLE}`);
+  const together = value.format === BUNDLE_AT_ONCE;
+  form(together || value.format === BUNDLE, `its format is neither ${BUNDLE} nor ${BUNDLE_AT_ONCE}`);
   form(level < MAX_LEVELS, "too many bundles are nested");
   const nodes = list(value.nodes).map((node) => hash(as.bytes(node)));
   form(list(value.entries).length <= MAX_ENTRIES, "it has too many entries");
-  const entries = value.entries.map((entry) => parseEntry(entry, nodes, as));
-  const needed = [...new Set(entries.flatMap(({ places }) => places))];
-  const distinct = new Set(nodes.map(hex)).size === nodes.length;
-  form(distinct && needed.length === nodes.length && needed.every((place, i) => place === i), "the nodes are not those of the paths, each once and in their order");
+  const entries = value.entries.map((entry) => parseEntry(entry, as, together ? [] : ["path"]));
+  const paths = together ? null : parsePaths(value.entries, nodes, as);
   const sorted = entries.every(({ index }, i) => i === 0 || entries[i - 1].index < index);
   form(entries.length > 0 && sorted, "the entries are not in the order of their indexes, or there are none");
   form(level === 0 || entries.length === 1, "the hub's bundle has more than one entry");
+  form(!together || entries.length > 1, "a proof of several entries at once has one entry");
   const hub = "hub" in value ? parseBundle(value.hub, as, level + 1) : null;
-  return { note: parseNote(value.checkpoint), entries, hub };
+  return { note: parseNote(value.checkpoint), entries, nodes, paths, hub };
 }
 
 function parseConsistency(value, as) {
@@ -392,20 +432,31 @@ async function verifyCheckpoint(report, what, note, policy, quorum) {
   return verified;
 }
 
-async function verifyEntry(report, entry, checkpoint) {
-  const { index, data, path, label } = entry;
+async function readEntry(report, entry, checkpoint) {
+  const { index, data, label } = entry;
   const of = `entry ${index}`;
   const withheld = data === null;
   const leafHash = await report.step(withheld ? `The leaf hash of ${of} is in the document` : `The leaf hash of ${of} follows from its leaf data`, () => (withheld ? entry.leafHash : sha256([0], data)), hex);
   const proven = { index, leafHash, data, leaf: withheld ? null : decodeLeaf(data), label, trace: [], holds: false, origin: checkpoint.origin, root: checkpoint.root };
   report.entries.push(proven);
-  const leads = () => checkInclusion({ leafHash, index, path, trace: proven.trace }, checkpoint);
-  await report.step(`The path of ${of} leads to the signed root`, leads, () => `${plural(path.length, "hash", "hashes")} up to ${hex(checkpoint.root)}`);
-  proven.holds = true;
-  if (label !== null && proven.leaf !== null) {
-    await report.step(`The label of ${of} does not contradict its leaf data`, () => checkLabel(label, proven.leaf));
-  }
   return proven;
+}
+
+async function verifyPath(report, entry, path, checkpoint) {
+  const leads = () => checkInclusion({ ...entry, path }, checkpoint);
+  await report.step(`The path of entry ${entry.index} leads to the signed root`, leads, () => `${plural(path.length, "hash", "hashes")} up to ${hex(checkpoint.root)}`);
+  entry.holds = true;
+}
+
+async function verifyTogether(report, entries, nodes, checkpoint) {
+  const lead = () => checkTogether(entries, nodes, checkpoint);
+  await report.step(`One proof leads from ${entriesOf(entries.length)} to the signed root`, lead, () => `${plural(nodes.length, "hash", "hashes")} up to ${hex(checkpoint.root)}`);
+  for (const entry of entries) entry.holds = true;
+}
+
+async function verifyLabel(report, { index, label, leaf }) {
+  if (label === null || leaf === null) return;
+  await report.step(`The label of entry ${index} does not contradict its leaf data`, () => checkLabel(label, leaf));
 }
 
 function checkLabel({ source, key }, leaf) {
@@ -419,10 +470,20 @@ function checkLabel({ source, key }, leaf) {
   }
 }
 
-async function verifyBundle(report, { note, entries, hub }, policy, of = "The checkpoint") {
+async function verifyBundle(report, { note, entries, nodes, paths, hub }, policy, of = "The checkpoint") {
   const checkpoint = await verifyCheckpoint(report, of, note, policy, hub === null);
   const proven = { ...checkpoint, entries: [], hub: null };
-  for (const entry of entries) proven.entries.push(await verifyEntry(report, entry, checkpoint));
+  for (const [i, entry] of entries.entries()) {
+    const read = await readEntry(report, entry, checkpoint);
+    proven.entries.push(read);
+    if (paths === null) continue;
+    await verifyPath(report, read, paths[i], checkpoint);
+    await verifyLabel(report, read);
+  }
+  if (paths === null) {
+    await verifyTogether(report, proven.entries, nodes, checkpoint);
+    for (const read of proven.entries) await verifyLabel(report, read);
+  }
   if (hub === null) return proven;
   proven.hub = await verifyBundle(report, hub, policy, "The hub's checkpoint");
   await report.step("The hub contains the checkpoint", () => checkHub(proven.hub.entries[0], note.text));
@@ -478,7 +539,7 @@ export async function verify(document, policy) {
     const parsed = await report.step("The document is a proof", () => {
       const [value, as] = parseDocument(document);
       return isConsistency(value) ? parseConsistency(value, as) : parseBundle(value, as);
-    }, (parsed) => ("from" in parsed ? CONSISTENCY : BUNDLE));
+    }, (parsed) => ("from" in parsed ? CONSISTENCY : parsed.paths === null ? BUNDLE_AT_ONCE : BUNDLE));
     report.proven = "from" in parsed ? await verifyConsistency(report, parsed, policy) : await verifyBundle(report, parsed, policy);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;

@@ -196,6 +196,25 @@ def check_inclusion(leaf_hash, index, size, path, root):
     require(last == 0 and found == root, f"entry {index} is not proven")
 
 
+def check_together(leaves, size, nodes, root):
+    """One proof of several leaves, (index, hash) in order: what is not known of a level is the next of the nodes."""
+    require(leaves[-1][0] < size, "an index is beyond the tree")
+    known, width, rest = dict(leaves), size, iter(nodes)
+    while width > 1:
+        above = {}
+        for at, found in known.items():
+            sibling = at ^ 1
+            if sibling >= width:
+                above[at >> 1] = found
+            elif sibling not in known or sibling > at:
+                other = known[sibling] if sibling in known else next(rest, None)
+                require(other is not None, "a node is missing")
+                above[at >> 1] = node(found, other) if at < sibling else node(other, found)
+        known, width = above, width + 1 >> 1
+    require(next(rest, None) is None, "a node is not needed")
+    require(known[0] == root, "the entries are not proven together")
+
+
 def check_consistency(old_size, old_root, new_size, new_root, path):
     require(old_size <= new_size, "the sizes are reversed")
     if old_size in (0, new_size):
@@ -293,18 +312,25 @@ def check_label_form(entry):
     require(len({name for name, _ in pairs}) == len(pairs), "a key column twice")
 
 
-def verify_entry(entry, nodes, size, root):
-    fields(entry, ["index", "path"], ["leaf_data", "leaf_hash", "source", "key"])
+def read_entry(entry, path):
+    """Index, leaf hash and leaf data, of which nothing is proven yet."""
+    fields(entry, ["index", *path], ["leaf_data", "leaf_hash", "source", "key"])
     require(("leaf_data" in entry) != ("leaf_hash" in entry), "not one of leaf_data and leaf_hash")
     check_label_form(entry)
     data = unbase64(entry["leaf_data"]) if "leaf_data" in entry else None
     leaf_hash = unhash(entry["leaf_hash"]) if data is None else sha256(b"\x00", data)
     index = number(entry["index"])
     require(index < MAX_SIZE, "the index is beyond the largest tree")
-    check_inclusion(leaf_hash, index, size, [nodes[place] for place in entry["path"]], root)
-    if data is not None:
-        check_label(entry, row(data))
     return index, leaf_hash, data
+
+
+def check_paths(bundle, entries, nodes, size, root):
+    """A path for each entry: version 1."""
+    places = [place for entry in bundle["entries"] for place in listed(entry["path"])]
+    require(all(type(place) is int for place in places), "a place is no number")
+    require(list(dict.fromkeys(places)) == list(range(len(nodes))) and len(set(nodes)) == len(nodes), "not the nodes of the paths")
+    for entry, (index, leaf_hash, _) in zip(bundle["entries"], entries):
+        check_inclusion(leaf_hash, index, size, [nodes[place] for place in entry["path"]], root)
 
 
 def check_hub(entries, text):
@@ -320,16 +346,20 @@ def check_hub(entries, text):
 def verify_bundle(bundle, keys, level=1):
     """What is proven: origin, size, and of each entry index, leaf hash, leaf data if they are there."""
     fields(bundle, ["format", "checkpoint", "nodes", "entries"], ["hub"])
-    require(bundle["format"] == "merkle_log/proof-bundle@v1", "another format")
+    together = bundle["format"] == "merkle_log/proof-bundle@v2"
+    require(together or bundle["format"] == "merkle_log/proof-bundle@v1", "another format")
     require(level <= MAX_LEVELS, "too many bundles are nested")
     origin, size, root, text = checkpoint(bundle["checkpoint"], keys)
     nodes = [unhash(each) for each in listed(bundle["nodes"])]
-    require(0 < len(listed(bundle["entries"])) <= MAX_ENTRIES, "no entries, or too many")
-    places = [place for entry in bundle["entries"] for place in listed(entry["path"])]
-    require(all(type(place) is int for place in places), "a place is no number")
-    require(list(dict.fromkeys(places)) == list(range(len(nodes))) and len(set(nodes)) == len(nodes), "not the nodes of the paths")
-    proven = [verify_entry(entry, nodes, size, root) for entry in bundle["entries"]]
+    require(together < len(listed(bundle["entries"])) <= MAX_ENTRIES, "too few entries, or too many")
+    proven = [read_entry(entry, [] if together else ["path"]) for entry in bundle["entries"]]
     require(all(a[0] < b[0] for a, b in zip(proven, proven[1:])), "entries out of order")
+    if together:
+        check_together([(index, leaf_hash) for index, leaf_hash, _ in proven], size, nodes, root)
+    else:
+        check_paths(bundle, proven, nodes, size, root)
+    for entry, (_, _, data) in zip(bundle["entries"], proven):
+        check_label(entry, None if data is None else row(data))
     if "hub" in bundle:
         *_, entries = verify_bundle(bundle["hub"], keys, level + 1)
         check_hub(entries, text)

@@ -24,16 +24,19 @@ pub struct ProofBundle {
     pub checkpoint: SignedNote,
     /// At least one, in the order of their indexes.
     pub entries: Vec<BundleEntry>,
+    /// The nodes that prove all entries at once ([`merkle_tree::multiproof`]), two or more: version 2 of the format. Where
+    /// there are none, each entry has a path: version 1.
+    pub multiproof: Option<Vec<Hash>>,
     /// A bundle of one entry, which contains the text of `checkpoint`.
     pub hub: Option<Box<ProofBundle>>,
 }
 
-/// One entry and its inclusion proof.
+/// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BundleEntry {
     pub index: LeafIndex,
     pub leaf: BundleLeaf,
-    /// The leaf's sibling first.
+    /// Its inclusion proof, the leaf's sibling first. Empty where the bundle has one proof of all its entries.
     pub path: Vec<Hash>,
     pub label: Option<Label>,
 }
@@ -68,9 +71,13 @@ impl ProofBundle {
         }
     }
 
-    /// The proof of one entry as C2SP tlog-proof, with the leaf data as extra data if they are there.
-    pub fn tlog_proof(&self, entry: &BundleEntry) -> TlogProof {
-        TlogProof {
+    /// The proof of one entry as C2SP tlog-proof, with the leaf data as extra data if they are there; None where the
+    /// bundle has one proof of all its entries.
+    pub fn tlog_proof(&self, entry: &BundleEntry) -> Option<TlogProof> {
+        if self.multiproof.is_some() {
+            return None;
+        }
+        Some(TlogProof {
             extra: match &entry.leaf {
                 BundleLeaf::Data(data) => Some(data.clone()),
                 BundleLeaf::Hash(_) => None,
@@ -78,7 +85,7 @@ impl ProofBundle {
             index: entry.index,
             path: entry.path.clone(),
             checkpoint: self.checkpoint.clone(),
-        }
+        })
     }
 
     /// This bundle, with the proof that its checkpoint is an entry of a hub. Of a bundle that is in a hub already, the
@@ -122,6 +129,13 @@ impl ProofBundle {
             }
             if level > 0 && bundle.entries.len() != 1 {
                 return refuse("the hub's bundle has more than one entry");
+            }
+            if bundle.multiproof.is_some() && bundle.entries.len() == 1 {
+                return refuse("a proof of several entries at once has one entry");
+            }
+            let has_path = |entry: &BundleEntry| !entry.path.is_empty();
+            if bundle.multiproof.is_some() && bundle.entries.iter().any(has_path) {
+                return refuse("an entry has a path beside the proof of all entries at once");
             }
             bundle
                 .entries

@@ -3,7 +3,7 @@
 use super::{BundleEntry, BundleLeaf, Label, ProofBundle};
 use crate::{Error, Policy, SignedNote, VerifiedCheckpoint};
 use leaf_format::{Cbor, Columns, Kind, Leaf};
-use merkle_tree::{Hash, LeafIndex, verify_inclusion};
+use merkle_tree::{Hash, LeafIndex, verify_inclusion, verify_multiproof};
 
 /// What was proven: these entries are in the log with this checkpoint.
 #[derive(Clone, Debug)]
@@ -51,8 +51,7 @@ impl ProofBundle {
             Some(hub) => Some(Box::new(hub.verify(policy)?)),
             None => None,
         };
-        let entries = self.entries.iter().map(|entry| entry.verify(&checkpoint));
-        let entries = entries.collect::<Result<_, _>>()?;
+        let entries = self.verify_entries(&checkpoint)?;
         if let Some(hub) = &hub {
             // The form of a hub's bundle is that it has one entry.
             let held = hub.entries.first().map(|entry| &entry.content);
@@ -65,16 +64,35 @@ impl ProofBundle {
             hub,
         })
     }
+
+    fn verify_entries(&self, verified: &VerifiedCheckpoint) -> Result<Vec<ProvenEntry>, Error> {
+        let (size, root) = (verified.checkpoint.size(), verified.checkpoint.root());
+        let hashes = self.entries.iter().map(|entry| entry.leaf.hash());
+        let Some(nodes) = &self.multiproof else {
+            let entries = self.entries.iter().zip(hashes).map(|(entry, leaf_hash)| {
+                verify_inclusion(&leaf_hash, entry.index, size, &entry.path, root).map_err(
+                    |why| {
+                        let index = entry.index.get();
+                        Error::Inclusion { index, why }
+                    },
+                )?;
+                entry.proven(leaf_hash)
+            });
+            return entries.collect();
+        };
+        let indexes = self.entries.iter().map(|entry| entry.index);
+        let leaves: Vec<(LeafIndex, Hash)> = indexes.zip(hashes).collect();
+        verify_multiproof(&leaves, size, nodes, root).map_err(Error::Inclusions)?;
+        let entries = self.entries.iter().zip(&leaves);
+        entries
+            .map(|(entry, (_, leaf_hash))| entry.proven(*leaf_hash))
+            .collect()
+    }
 }
 
 impl BundleEntry {
-    fn verify(&self, verified: &VerifiedCheckpoint) -> Result<ProvenEntry, Error> {
-        let leaf_hash = self.leaf.hash();
-        let (size, root) = (verified.checkpoint.size(), verified.checkpoint.root());
-        verify_inclusion(&leaf_hash, self.index, size, &self.path, root).map_err(|why| {
-            let index = self.index.get();
-            Error::Inclusion { index, why }
-        })?;
+    /// What is proven once the leaf is.
+    fn proven(&self, leaf_hash: Hash) -> Result<ProvenEntry, Error> {
         let content = self.leaf.content();
         if let (Content::Row(leaf), Some(label)) = (&content, &self.label) {
             label.check(leaf)?;

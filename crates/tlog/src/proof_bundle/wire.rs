@@ -1,20 +1,43 @@
-//! How a bundle is written: each node once, in the order in which the paths need them.
+//! How a bundle is written, in two versions: with a path for each entry, whose nodes are there once, in the order in which
+//! the paths need them; or with the nodes of one proof of all entries, in its order.
 
 use super::{BundleEntry, BundleLeaf, Label, MAX_ENTRIES, MAX_PATH, ProofBundle};
 use crate::Error;
 use crate::wire::{
-    Bytes, Format, FormatName, WireHash, WireIndex, WireNote, at_most, from_cbor, from_json,
-    to_cbor, to_json,
+    Bytes, WireHash, WireIndex, WireNote, at_most, from_cbor, from_json, to_cbor, to_json,
 };
 use merkle_tree::Hash;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::HashMap;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Bundle;
+/// Written as a text: a derived form would also be read from an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "&'static str")]
+enum Version {
+    Paths,
+    Multiproof,
+}
 
-impl FormatName for Bundle {
-    const NAME: &'static str = "merkle_log/proof-bundle@v1";
+impl From<Version> for &'static str {
+    fn from(version: Version) -> &'static str {
+        match version {
+            Version::Paths => "merkle_log/proof-bundle@v1",
+            Version::Multiproof => "merkle_log/proof-bundle@v2",
+        }
+    }
+}
+
+impl TryFrom<String> for Version {
+    type Error = String;
+
+    fn try_from(format: String) -> Result<Version, String> {
+        let versions = [Version::Paths, Version::Multiproof];
+        let found = versions.into_iter().find(|v| format == <&str>::from(*v));
+        found.ok_or_else(|| {
+            let [one, two] = versions.map(<&str>::from);
+            format!("the format is {format:?}, neither {one:?} nor {two:?}")
+        })
+    }
 }
 
 /// The fields are in the order of deterministic CBOR, here and below.
@@ -28,7 +51,7 @@ struct Wire {
     )]
     hub: Option<Box<Wire>>,
     nodes: Vec<WireHash>,
-    format: Format<Bundle>,
+    format: Version,
     #[serde(deserialize_with = "at_most::<MAX_ENTRIES, _, _>")]
     entries: Vec<WireEntry>,
     checkpoint: WireNote,
@@ -43,9 +66,13 @@ struct WireEntry {
         skip_serializing_if = "Option::is_none"
     )]
     key: Option<Vec<(String, String)>>,
-    /// Places in `nodes`.
-    #[serde(deserialize_with = "at_most::<MAX_PATH, _, _>")]
-    path: Vec<u32>,
+    /// Places in `nodes`; in version 1 only.
+    #[serde(
+        default,
+        deserialize_with = "path",
+        skip_serializing_if = "Option::is_none"
+    )]
+    path: Option<Vec<u32>>,
     index: WireIndex,
     #[serde(
         default,
@@ -76,6 +103,10 @@ where
     T::deserialize(deserializer).map(Some)
 }
 
+fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u32>>, D::Error> {
+    at_most::<MAX_PATH, _, _>(deserializer).map(Some)
+}
+
 impl ProofBundle {
     /// # Errors
     /// If it is not the JSON of a proof bundle.
@@ -100,23 +131,22 @@ impl ProofBundle {
 
 impl Wire {
     fn of(bundle: &ProofBundle) -> Wire {
-        let mut nodes = Vec::new();
-        let mut places: HashMap<Hash, u32> = HashMap::new();
-        let mut place = |hash: &Hash| {
-            *places.entry(*hash).or_insert_with(|| {
-                nodes.push(WireHash(*hash));
-                nodes.len() as u32 - 1
-            })
+        let (format, nodes, entries) = match &bundle.multiproof {
+            Some(nodes) => {
+                let nodes = nodes.iter().copied().map(WireHash).collect();
+                let entries = bundle.entries.iter();
+                let entries = entries.map(|entry| WireEntry::of(entry, None)).collect();
+                (Version::Multiproof, nodes, entries)
+            }
+            None => {
+                let (nodes, entries) = with_paths(&bundle.entries);
+                (Version::Paths, nodes, entries)
+            }
         };
-        let mut entries = Vec::with_capacity(bundle.entries.len());
-        for entry in &bundle.entries {
-            let path = entry.path.iter().map(&mut place).collect();
-            entries.push(WireEntry::of(entry, path));
-        }
         Wire {
             hub: bundle.hub.as_deref().map(|hub| Box::new(Wire::of(hub))),
             nodes,
-            format: Format::default(),
+            format,
             entries,
             checkpoint: WireNote(bundle.checkpoint.clone()),
         }
@@ -127,27 +157,72 @@ impl Wire {
         bundle.check_form()?;
         match Wire::of(&bundle) == self {
             true => Ok(bundle),
-            false => Err(Error::ProofBundle(
-                "the nodes are not those of the paths, each once and in their order".to_owned(),
+            false => Err(refuse(
+                "the nodes are not those of the paths, each once and in their order",
             )),
         }
     }
 
     fn unchecked(&self) -> Result<ProofBundle, Error> {
-        let entries = self.entries.iter().map(|entry| entry.entry(&self.nodes));
+        let entries = self.entries.iter().map(|entry| {
+            let path = self.path(entry)?;
+            entry.entry(path)
+        });
         Ok(ProofBundle {
             checkpoint: self.checkpoint.0.clone(),
             entries: entries.collect::<Result<_, _>>()?,
+            multiproof: match self.format {
+                Version::Paths => None,
+                Version::Multiproof => Some(self.nodes.iter().map(|node| node.0).collect()),
+            },
             hub: match &self.hub {
                 Some(hub) => Some(Box::new(hub.unchecked()?)),
                 None => None,
             },
         })
     }
+
+    /// The path of an entry, which it has in version 1.
+    fn path(&self, entry: &WireEntry) -> Result<Vec<Hash>, Error> {
+        let node = |place: &u32| {
+            let node = self.nodes.get(*place as usize).map(|node| node.0);
+            node.ok_or_else(|| refuse("a path has a node that is not there"))
+        };
+        match (self.format, &entry.path) {
+            (Version::Paths, Some(path)) => path.iter().map(node).collect(),
+            (Version::Multiproof, None) => Ok(Vec::new()),
+            (Version::Paths, None) => Err(refuse("an entry has no path")),
+            (Version::Multiproof, Some(_)) => Err(refuse(
+                "an entry has a path, which this version does not have",
+            )),
+        }
+    }
+}
+
+fn refuse(what: &str) -> Error {
+    Error::ProofBundle(what.to_owned())
+}
+
+/// The nodes of the paths of `entries`, each once, and the entries with the places of theirs.
+fn with_paths(entries: &[BundleEntry]) -> (Vec<WireHash>, Vec<WireEntry>) {
+    let mut nodes = Vec::new();
+    let mut places: HashMap<Hash, u32> = HashMap::new();
+    let mut place = |hash: &Hash| {
+        *places.entry(*hash).or_insert_with(|| {
+            nodes.push(WireHash(*hash));
+            nodes.len() as u32 - 1
+        })
+    };
+    let mut written = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let path = entry.path.iter().map(&mut place).collect();
+        written.push(WireEntry::of(entry, Some(path)));
+    }
+    (nodes, written)
 }
 
 impl WireEntry {
-    fn of(entry: &BundleEntry, path: Vec<u32>) -> WireEntry {
+    fn of(entry: &BundleEntry, path: Option<Vec<u32>>) -> WireEntry {
         let (leaf_data, leaf_hash) = match &entry.leaf {
             BundleLeaf::Data(data) => (Some(Bytes(data.clone())), None),
             BundleLeaf::Hash(hash) => (None, Some(WireHash(*hash))),
@@ -162,13 +237,7 @@ impl WireEntry {
         }
     }
 
-    fn entry(&self, nodes: &[WireHash]) -> Result<BundleEntry, Error> {
-        let refuse = |what: &str| Error::ProofBundle(what.to_owned());
-        let node = |place: &u32| {
-            let node = nodes.get(*place as usize).map(|node| node.0);
-            node.ok_or_else(|| refuse("a path has a node that is not there"))
-        };
-        let path = self.path.iter().map(node);
+    fn entry(&self, path: Vec<Hash>) -> Result<BundleEntry, Error> {
         Ok(BundleEntry {
             index: self.index.0,
             leaf: match (&self.leaf_data, &self.leaf_hash) {
@@ -176,7 +245,7 @@ impl WireEntry {
                 (None, Some(hash)) => BundleLeaf::Hash(hash.0),
                 _ => return Err(refuse("an entry has not one of leaf_data and leaf_hash")),
             },
-            path: path.collect::<Result<_, _>>()?,
+            path,
             label: match (&self.source, &self.key) {
                 (Some(source), Some(key)) => Some(Label {
                     source: source.clone(),

@@ -101,8 +101,19 @@ impl Log {
         ProofBundle {
             checkpoint: self.signed(signers),
             entries: indexes.iter().map(|index| self.entry(*index)).collect(),
+            multiproof: None,
             hub: None,
         }
+    }
+
+    /// The same with one proof of all entries.
+    pub fn bundle_at_once(&self, indexes: &[u64], signers: &[&dyn Signer]) -> ProofBundle {
+        let mut bundle = self.bundle(indexes, signers);
+        let indexes: Vec<_> = bundle.entries.iter().map(|entry| entry.index).collect();
+        let proof = multiproof(&mut self.tiles(), &indexes, self.size()).unwrap();
+        bundle.entries.iter_mut().for_each(|e| e.path.clear());
+        bundle.multiproof = Some(proof.nodes);
+        bundle
     }
 
     pub fn consistency(&self, old: u64, signers: &[&dyn Signer]) -> ConsistencyBundle {

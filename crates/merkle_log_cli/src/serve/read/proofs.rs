@@ -199,6 +199,7 @@ mod tests {
                     key: vec![("id".to_owned(), "7".to_owned())],
                 }),
             }],
+            multiproof: None,
             hub: None,
         };
         let shown = without_rows(bundle.clone());

@@ -65,15 +65,17 @@ async fn bundle(
     let rows = reader.may_see_rows(&gateway, &log);
     let bundle = proofs::bundle(&session, &log, &wanted, rows).await?;
     drop(session);
-    let content = match (OFFERED[form], bundle.entries.as_slice()) {
-        ("application/json", _) => bundle.to_json().into_bytes(),
-        ("application/cbor", _) => bundle.to_cbor(),
-        (_, [entry]) => bundle.tlog_proof(entry).to_string().into_bytes(),
+    let single = || match bundle.entries.as_slice() {
+        [entry] => bundle.tlog_proof(entry),
+        _ => None,
+    };
+    let content = match OFFERED[form] {
+        "application/json" => bundle.to_json().into_bytes(),
+        "application/cbor" => bundle.to_cbor(),
         _ => {
-            return Err(Problem::new(
-                Kind::NotAcceptable,
-                "a tlog-proof is of one entry",
-            ));
+            let of_one = "a tlog-proof is of one entry";
+            let proof = single().ok_or_else(|| Problem::new(Kind::NotAcceptable, of_one))?;
+            proof.to_string().into_bytes()
         }
     };
     let vary = [(

@@ -2,7 +2,7 @@
 
 use super::super::log::{Log, label, order};
 use super::super::note;
-use super::{Cast, checkpoint_row, hex, strict};
+use super::{Cast, checkpoint_row, hex, multiproof, strict};
 use leaf_format::Kind;
 use serde_json::{Value as Json, json};
 use tlog::*;
@@ -194,7 +194,7 @@ fn malformed_json(cast: &Cast) -> Vec<(&'static str, String)> {
         ("an object without fields", "{}".to_owned()),
         (
             "the format of a later version",
-            edit(&|b| b["format"] = "merkle_log/proof-bundle@v2".into()),
+            edit(&|b| b["format"] = "merkle_log/proof-bundle@v3".into()),
         ),
         ("no format", remove("format")),
         ("no checkpoint", remove("checkpoint")),
@@ -362,7 +362,10 @@ fn malformed_cbor(cast: &Cast) -> Vec<(&'static str, Vec<u8>)> {
 pub fn bad(cast: &Cast) -> Vec<Json> {
     let policy = cast.policy();
     let mut vectors = Vec::new();
-    for (name, error, bundle) in false_bundles(cast) {
+    for (name, error, bundle) in false_bundles(cast)
+        .into_iter()
+        .chain(multiproof::disproven(cast))
+    {
         vectors.push(json!({"name": name, "policy": policy, "error": error, "json": bundle.to_json(), "cbor": hex(&bundle.to_cbor())}));
     }
     let [one, two, _] = &cast.witnesses[..] else {
@@ -392,13 +395,19 @@ pub fn bad(cast: &Cast) -> Vec<Json> {
     ] {
         vectors.push(json!({"name": name, "policy": cast.witnessed(), "error": error, "json": bundle.to_json(), "cbor": hex(&bundle.to_cbor())}));
     }
-    for (name, text) in malformed_json(cast) {
+    for (name, text) in malformed_json(cast)
+        .into_iter()
+        .chain(multiproof::malformed_json(cast))
+    {
         vectors.push(json!({"name": name, "policy": policy, "error": "ProofBundle", "json": text}));
     }
     for (name, error, text) in strict::bad(cast) {
         vectors.push(json!({"name": name, "policy": policy, "error": error, "json": text}));
     }
-    for (name, cbor) in malformed_cbor(cast) {
+    for (name, cbor) in malformed_cbor(cast)
+        .into_iter()
+        .chain(multiproof::malformed_cbor(cast))
+    {
         vectors.push(
             json!({"name": name, "policy": policy, "error": "ProofBundle", "cbor": hex(&cbor)}),
         );

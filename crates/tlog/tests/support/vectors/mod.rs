@@ -1,6 +1,7 @@
 //! The content of `docs/proof-format-vectors.json`. Keys and trees are fixed, so that it is always the same.
 
 mod bad;
+mod multiproof;
 mod strict;
 
 use super::log::{Log, label, row};
@@ -173,15 +174,15 @@ fn good(cast: &Cast) -> Vec<Json> {
                 .to_vec()
         }),
     );
-    let at_the_limits = strict::good(cast).into_iter();
-    bundles.extend(at_the_limits.map(|(name, bundle)| (name.to_owned(), plain.clone(), bundle)));
+    let others = strict::good(cast).into_iter().chain(multiproof::good(cast));
+    bundles.extend(others.map(|(name, bundle)| (name.to_owned(), plain.clone(), bundle)));
     bundles
         .into_iter()
         .map(|(name, policy, bundle)| {
             let proofs = bundle
                 .entries
                 .iter()
-                .map(|entry| bundle.tlog_proof(entry).to_string());
+                .filter_map(|entry| Some(bundle.tlog_proof(entry)?.to_string()));
             json!({
                 "name": name,
                 "policy": policy,

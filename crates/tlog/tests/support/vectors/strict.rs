@@ -461,6 +461,7 @@ fn large(cast: &Cast, size: u64, index: u64) -> String {
     ProofBundle {
         checkpoint,
         entries: vec![entry],
+        multiproof: None,
         hub: None,
     }
     .to_json()
