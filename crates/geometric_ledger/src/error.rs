@@ -52,6 +52,9 @@ pub enum Error {
         oldest: u64,
         newest: u64,
     },
+    /// Of [`Options::batches`](crate::Options::batches).
+    #[error("batch {asked} was pruned, with what proves it; batches are kept from {first} on")]
+    Pruned { asked: u64, first: u64 },
     #[error("the tree: {0}")]
     Tree(String),
     #[error("the sum of all balances is {balances}, but {expected} was minted and not burned")]

@@ -36,8 +36,8 @@ pub struct AccountHistory {
 #[non_exhaustive]
 pub struct AccountState {
     pub sequence: u64,
-    /// When the batch was committed, in microseconds since 1970.
-    pub time: i64,
+    /// When the batch was committed, in microseconds since 1970; `None` if the batch was pruned.
+    pub time: Option<i64>,
     /// The account from then on; `None` if it was deleted.
     pub account: Option<Account>,
 }
@@ -59,7 +59,7 @@ impl GeometricLedger {
             let batch = self.core.batches.get(now.sequence())?;
             states.push(AccountState {
                 sequence: now.sequence(),
-                time: batch.map_or(0, |batch| batch.time),
+                time: batch.map(|batch| batch.time),
                 account: (now.kind() == Kind::Account).then(|| now.account()),
             });
             match self.core.undo(now) {

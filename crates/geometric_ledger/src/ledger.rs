@@ -369,6 +369,7 @@ fn create(
         minted: [0; 16],
         burned: [0; 16],
         root: *merkle_tree::EMPTY_ROOT.as_bytes(),
+        pruned: 0,
         account_shards: options.shards,
         shards: vec![State::default(); Layout::new(options.shards).shards()],
     };

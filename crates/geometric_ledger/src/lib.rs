@@ -62,6 +62,8 @@ pub use error::{Error, Refusal};
 pub use follow::{Follower, Lag, Promotion};
 pub use history::{AccountHistory, AccountState, View};
 pub use ledger::{GeometricLedger, Info};
+/// The memory that a [`disk::DiskFile`] maps.
+pub use memmap2;
 /// Hashes, sizes and the verification of proofs, as this crate's API has them.
 pub use merkle_tree;
 pub use options::{Durability, Options};

@@ -35,6 +35,7 @@ pub struct Options {
     pub(crate) scrub_every: Duration,
     pub(crate) audit_every: Duration,
     pub(crate) transfers: u64,
+    pub(crate) batches: u64,
     pub(crate) key: Option<Secret>,
     pub(crate) read_only: bool,
     /// Nothing is written but what somebody else has committed.
@@ -63,6 +64,7 @@ impl Default for Options {
             scrub_every: DAY,
             audit_every: DAY,
             transfers: u64::MAX,
+            batches: u64::MAX,
             key: None,
             read_only: false,
             following: false,
@@ -165,6 +167,14 @@ impl Options {
     /// that is pending is kept for as long as it is. Default: for ever.
     pub fn transfers(mut self, batches: u64) -> Self {
         self.transfers = batches;
+        self
+    }
+
+    /// The newest so many batches can be asked for and proven, and all that history needs; older ones are pruned
+    /// by checkpoints, 256 at a time. Who holds a root over fewer batches than were pruned can be shown no more
+    /// that the log only grew. A batch takes 160 bytes. Default: all are kept.
+    pub fn batches(mut self, batches: u64) -> Self {
+        self.batches = batches;
         self
     }
 

@@ -19,15 +19,23 @@ impl GeometricLedger {
     /// A committed batch.
     ///
     /// # Errors
-    /// If its row cannot be read.
+    /// [`Error::Pruned`] if it is not kept any more; also if its row cannot be read.
     pub fn batch(&self, sequence: u64) -> Result<Option<Batch>, Error> {
-        self.core.batches.get(sequence)
+        let found = self.core.batches.get(sequence)?;
+        let pruned = self.core.batches.pruned();
+        match found {
+            None if (1..=pruned).contains(&sequence) => Err(Error::Pruned {
+                asked: sequence,
+                first: pruned + 1,
+            }),
+            found => Ok(found),
+        }
     }
 
     /// That a batch is among all there are now.
     ///
     /// # Errors
-    /// [`Error::Tree`] if there is no such batch.
+    /// [`Error::Tree`] if there is no such batch, [`Error::Pruned`] if it is not kept any more.
     pub fn prove_batch(&self, sequence: u64) -> Result<BatchProof, Error> {
         self.core.batches.prove(sequence, self.size()?)
     }
@@ -35,7 +43,8 @@ impl GeometricLedger {
     /// That a batch is among the first `size`.
     ///
     /// # Errors
-    /// [`Error::Tree`] if there are fewer batches, or it is not among them.
+    /// [`Error::Tree`] if there are fewer batches, or it is not among them; [`Error::Pruned`] if it is not
+    /// kept any more.
     pub fn prove_batch_in(&self, sequence: u64, size: TreeSize) -> Result<BatchProof, Error> {
         self.core.batches.prove(sequence, self.within(size)?)
     }
@@ -43,7 +52,7 @@ impl GeometricLedger {
     /// The root over the first `size` batches.
     ///
     /// # Errors
-    /// [`Error::Tree`] if there are fewer.
+    /// [`Error::Tree`] if there are fewer, [`Error::Pruned`] if more than `size` were pruned.
     pub fn root_at(&self, size: TreeSize) -> Result<Hash, Error> {
         self.core.batches.root_at(self.within(size)?)
     }
@@ -52,7 +61,8 @@ impl GeometricLedger {
     /// [`merkle_tree::verify_consistency`].
     ///
     /// # Errors
-    /// [`Error::Tree`] if there are fewer, or `old` is greater than `new`.
+    /// [`Error::Tree`] if there are fewer, or `old` is greater than `new`; [`Error::Pruned`] if more than `old`
+    /// were pruned.
     pub fn prove_consistency(&self, old: TreeSize, new: TreeSize) -> Result<Vec<Hash>, Error> {
         self.core.batches.prove_consistency(old, self.within(new)?)
     }

@@ -138,9 +138,10 @@ pub struct TransferRecord {
     pub code: u32,
     pub reference: [u8; 24],
     pub kind: TransferKind,
-    /// The batch that did it, and its time in microseconds since 1970.
+    /// The batch that did it, and its time in microseconds since 1970; `None` if both the batch was pruned and
+    /// the entries of statements that have its time were let go.
     pub sequence: u64,
-    pub time: i64,
+    pub time: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,9 @@
 //! Snapshots: the ledger as of one batch, in a file; and ledgers made from them.
 //!
-//! A file holds batches first, slots after. An *incremental* snapshot has what came after another one. A ledger is restored beside the path it will have and renamed when it is
-//! whole, so restoring may end anywhere, and is done again from the start.
+//! A file holds batches first, slots after; batches that were pruned are left out, and the frontier that is left
+//! of them is in its header. An *incremental* snapshot has what came after another one. A ledger is restored
+//! beside the path it will have and renamed when it is whole, so restoring may end anywhere, and is done
+//! again from the start.
 
 use crate::engine::state::Core;
 use crate::error::Error;
@@ -11,11 +13,13 @@ use crate::storage::batch::Batch;
 use crate::storage::changes::{LONGEST_UPDATE, put_update, take_update};
 use crate::storage::disk::Directory;
 use crate::storage::encryption::Secret;
+use crate::storage::frontier_file;
 use crate::storage::record::{TOTALS, Totals};
 use crate::storage::shard::Found;
 use crate::storage::slot::Slot;
 use crate::storage::snapshot_file::{self, SnapshotInfo, SnapshotReader, SnapshotWriter};
 use crate::storage::superblock::{FORMAT, Superblock};
+use merkle_tree::Frontier;
 use rustix::fs::FlockOperation;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};
@@ -96,6 +100,11 @@ impl GeometricLedger {
         }
         let size = merkle_tree::TreeSize::new(view.sequence())
             .map_err(|error| Error::Tree(error.to_string()))?;
+        let held = core.batches.hold();
+        let frontier = match base {
+            0 => held.frontier.clone(),
+            _ => Frontier::default(),
+        };
         let info = {
             let superblock = core.superblock.lock().unwrap();
             SnapshotInfo {
@@ -104,17 +113,20 @@ impl GeometricLedger {
                 base,
                 sequence: view.sequence(),
                 root: *core.batches.root_at(size)?.as_bytes(),
+                pruned: frontier.size().get(),
+                frontier: frontier_file::hashes(&frontier),
                 salt: Secret::random()?.0,
                 data_keys: superblock.block.data_keys.clone(),
             }
         };
         let mut blocks =
             SnapshotWriter::create(out, name, &info, core.encryption.salted(&info.salt))?;
-        for sequence in base + 1..=view.sequence() {
+        for sequence in base.max(info.pruned) + 1..=view.sequence() {
             let batch = core.batches.get(sequence)?;
             let missing = || Error::damaged("batches", sequence, "the row is missing");
             blocks.push(|out| push_batch(out, &batch.ok_or_else(missing)?))?;
         }
+        drop(held);
         blocks.end()?;
         for (number, slot) in view.slots().enumerate() {
             if number % HEARTBEAT == 0 {
@@ -269,6 +281,12 @@ impl Core {
         let mut blocks = SnapshotReader::new(file, encryption, name.to_string());
         let mut writer = self.writer.lock().unwrap();
         let epoch = writer.epoch;
+        if last.is_none() && info.pruned > 0 {
+            let frontier = frontier_file::of_hashes(info.pruned, &info.frontier);
+            let frontier = frontier.ok_or_else(|| blocks.damaged("its frontier is none"))?;
+            self.batches.begin_at(&frontier)?;
+            writer.sequence = info.pruned;
+        }
         while let Some(block) = blocks.next()? {
             read(blocks.bytes())?;
             let mut rest = &block[..];

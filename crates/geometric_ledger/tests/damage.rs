@@ -12,6 +12,8 @@ const ACCOUNTS: u64 = 400;
 /// In every so many rounds transfers are recorded.
 const RECORDED: u64 = 10;
 const ROUNDS: u64 = 310;
+/// Batches that are kept where old ones are pruned.
+const KEPT: u64 = 150;
 
 fn open(disk: &SimDisk, options: &Options) -> Result<GeometricLedger, Error> {
     options.clone().open_on(Arc::new(disk.clone()))
@@ -142,9 +144,13 @@ struct Case {
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (options, is_encrypted) in [(small(), false), (encrypted(small()), true)] {
+    for (options, is_encrypted, kept) in [
+        (small(), false, u64::MAX),
+        (encrypted(small()), true, u64::MAX),
+        (small(), false, KEPT),
+    ] {
         for clean in [true, false] {
-            let options = options.clone().receipts(1_000);
+            let options = options.clone().receipts(1_000).batches(kept);
             let disk = SimDisk::new();
             let mut ledger = open(&disk, &options).unwrap();
             (0..150).for_each(|round| write(&ledger, round));
@@ -164,7 +170,7 @@ fn cases() -> Vec<Case> {
                 }
                 false => disk.kill(),
             };
-            let name = format!("encrypted {is_encrypted}, clean {clean}");
+            let name = format!("encrypted {is_encrypted}, clean {clean}, {kept} batches kept");
             cases.push(Case {
                 name,
                 options,
@@ -416,7 +422,7 @@ fn files_of_another_format_are_refused_with_the_way_out() {
     let mut content = disk.content("ledger");
     for copy in content.chunks_exact_mut(65_536) {
         let len = u32::from_le_bytes(copy[32..36].try_into().unwrap()) as usize;
-        let at = copy.windows(7).position(|it| it == b"format\x03").unwrap();
+        let at = copy.windows(7).position(|it| it == b"format\x04").unwrap();
         copy[at + 6] = 1;
         let hash = blake3::hash(&copy[32..36 + len]);
         copy[..32].copy_from_slice(hash.as_bytes());

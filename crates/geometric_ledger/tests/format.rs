@@ -81,7 +81,7 @@ fn a_ledger_of_the_format_before_is_read_and_converted_when_it_is_written_to() {
     assert_eq!(files(&path), before, "reading changes nothing");
 
     let ledger = small().open(&path).unwrap();
-    assert_eq!(ledger.info().format, 3);
+    assert_eq!(ledger.info().format, 4);
     let pay = NewTransfer::new([1; 16], key(1), key(2), 10);
     assert!(ledger.create_transfers(&[pay]).unwrap()[0].is_ok());
     assert_eq!(ledger.verify().unwrap(), []);
@@ -93,10 +93,35 @@ fn a_ledger_of_the_format_before_is_read_and_converted_when_it_is_written_to() {
 }
 
 #[test]
+fn a_ledger_of_format_3_is_read_and_converted_and_has_all_its_batches() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger");
+    let ledger = small().open(&path).unwrap();
+    for number in 0..300 {
+        let account = (key(number), Account::with_balance(1));
+        ledger.update_batch(&[account]).unwrap();
+    }
+    let root = ledger.root().unwrap();
+    ledger.close().unwrap();
+    edit(&path, |fields| {
+        set(fields, "format", Value::Integer(3));
+        fields.remove(&Value::Text("pruned".into()));
+    });
+    let ledger = small().read_only().open(&path).unwrap();
+    assert_eq!((ledger.info().format, ledger.root().unwrap()), (4, root));
+    drop(ledger);
+    let ledger = small().open(&path).unwrap();
+    assert_eq!(ledger.root().unwrap(), root);
+    assert_eq!(ledger.stats().first_batch, 1);
+    ledger.prove_batch(1).unwrap().verify().unwrap();
+    assert_eq!(ledger.verify().unwrap(), []);
+}
+
+#[test]
 fn a_ledger_of_another_format_is_refused_with_a_word_of_what_to_do() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger");
-    for format in [1, 4] {
+    for format in [1, 5] {
         small().open(&path).unwrap().close().unwrap();
         edit(&path, |fields| {
             set(fields, "format", Value::Integer(format))

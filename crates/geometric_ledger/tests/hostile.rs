@@ -22,6 +22,8 @@ const BALANCE: i128 = 1 << 40;
 const WRITERS: u64 = 4;
 /// Transfers that a writer made, of which it tries one again now and then.
 const RETRIED: u64 = 100;
+/// Batches that can be proven at least; older ones are pruned.
+const KEPT: u64 = 300;
 
 fn options(encrypted: bool) -> Options {
     let options = Options::new()
@@ -30,7 +32,8 @@ fn options(encrypted: bool) -> Options {
         .checkpoint_bytes(1 << 18)
         .history_bytes(4 << 20)
         .dirty_bytes(1 << 20)
-        .receipts(WRITERS * RETRIED * 4);
+        .receipts(WRITERS * RETRIED * 4)
+        .batches(KEPT);
     match encrypted {
         true => options.key(Secret::new([0x5E; 32])),
         false => options,
@@ -256,6 +259,7 @@ struct Counts {
     errors: u64,
     repaired: u64,
     unharmed: u64,
+    pruned: u64,
 }
 
 fn start(directory: &Path) -> Child {
@@ -386,11 +390,12 @@ fn restore(ledger: &GeometricLedger, directory: &Path, encrypted: bool) {
     assert!(sequence <= ledger.view().sequence());
     let sum = restored.audit().unwrap().balances;
     assert!(sum == 0 || sum == BALANCE * i128::from(ACCOUNTS));
-    let proof = |ledger: &GeometricLedger| ledger.batch(sequence).unwrap();
-    assert_eq!(
-        proof(&restored).map(|batch| batch.leaf_data()),
-        proof(ledger).map(|batch| batch.leaf_data())
-    );
+    let leaf = |batch: Option<Batch>| batch.map(|batch| batch.leaf_data());
+    let restored_leaf = leaf(restored.batch(sequence).unwrap());
+    match ledger.batch(sequence) {
+        Ok(batch) => assert_eq!(restored_leaf, leaf(batch)),
+        Err(error) => assert_pruned(&error, sequence, ledger.view().sequence()),
+    }
     for writer in 0..WRITERS {
         let told = Told::read(directory, writer);
         let last = told.done.iter().rev().find(|(_, done)| **done <= sequence);
@@ -401,6 +406,12 @@ fn restore(ledger: &GeometricLedger, directory: &Path, encrypted: bool) {
             assert!(repeated, "a restored ledger pays twice");
         }
     }
+}
+
+/// Only what is older than was promised may be gone.
+fn assert_pruned(error: &Error, sequence: u64, newest: u64) {
+    assert!(matches!(error, Error::Pruned { .. }), "{error}");
+    assert!(sequence + KEPT <= newest, "batch {sequence} of {newest}");
 }
 
 /// What a ledger must show however its files are damaged.
@@ -436,13 +447,21 @@ impl Expected {
             Err(_) => errors += 1,
         }
         let random = &mut Random(counts.damages);
-        let sequence = 1 + random.below(self.size);
-        match ledger.prove_batch(sequence) {
-            Ok(proof) => {
-                assert_eq!(proof.root, self.root, "{what}");
-                proof.verify().unwrap();
+        for sequence in [
+            1 + random.below(self.size),
+            self.size - random.below(KEPT.min(self.size)),
+        ] {
+            match ledger.prove_batch(sequence) {
+                Ok(proof) => {
+                    assert_eq!(proof.root, self.root, "{what}");
+                    proof.verify().unwrap();
+                }
+                Err(error @ Error::Pruned { .. }) => {
+                    assert_pruned(&error, sequence, self.size);
+                    counts.pruned += 1;
+                }
+                Err(_) => errors += 1,
             }
-            Err(_) => errors += 1,
         }
         match ledger.audit() {
             Err(error @ Error::Unbalanced { .. }) => panic!("{what}: {error}"),
@@ -556,7 +575,8 @@ fn flips(
     copy(from, &work);
     let random = &mut Random(5);
     for (name, content) in files(from) {
-        let small = ["ledger", "batches"].contains(&name.as_str()) || name.starts_with("tree-");
+        let small = ["ledger", "batches"].contains(&name.as_str())
+            || ["tree-", "frontier-"].iter().any(|it| name.starts_with(it));
         // Behind what is in use there are zeros, which mean nothing.
         let used = content
             .iter()
@@ -612,7 +632,8 @@ fn nothing_acknowledged_is_changed_by_kills_or_damage() {
         damages(directory, encrypted, long.is_some(), until, &mut counts);
         println!(
             "encrypted {encrypted}: {} kills, {} transfers acknowledged, {} batches followed, {} snapshots \
-             restored; {} damages: {} refused, {} errors of reads, {} repaired, {} without harm, 0 silent",
+             restored; {} damages: {} refused, {} errors of reads, {} repaired, {} without harm, 0 silent; {} proofs \
+             asked for of pruned batches",
             counts.kills,
             counts.acknowledged,
             counts.followed,
@@ -621,8 +642,10 @@ fn nothing_acknowledged_is_changed_by_kills_or_damage() {
             counts.refused,
             counts.errors,
             counts.repaired,
-            counts.unharmed
+            counts.unharmed,
+            counts.pruned
         );
         assert!(counts.acknowledged > 10 && counts.followed > 10 && counts.damages > 100);
+        assert!(counts.pruned > 10);
     }
 }

@@ -49,7 +49,7 @@ fn a_transfer_is_found_by_its_id_and_in_both_statements() {
     assert_eq!(record.kind, TransferKind::Direct);
     assert_eq!(record.sequence, done.sequence);
     let batch = ledger.batch(done.sequence).unwrap().unwrap();
-    assert_eq!(record.time, batch.time);
+    assert_eq!(record.time, Some(batch.time));
     for (account, change, left) in [(1, -30, 70), (2, 30, 130)] {
         let page = ledger
             .statement(&key(account), &StatementQuery::default())

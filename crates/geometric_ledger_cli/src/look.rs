@@ -91,7 +91,8 @@ pub fn history(
         return Ok(ExitCode::FAILURE);
     }
     for state in &history.states {
-        let (batch, when) = (state.sequence, time(state.time));
+        let batch = state.sequence;
+        let when = state.time.map_or("its time is not kept".into(), time);
         match (&state.account, json) {
             (None, false) => say!("batch {batch}  {when}  deleted")?,
             (Some(account), false) => say!(
@@ -106,7 +107,7 @@ pub fn history(
                 let account = account.as_ref().map(|account| to_json(key, account));
                 say!(
                     "{}",
-                    json!({"batch": batch, "time": when, "account": account})
+                    json!({"batch": batch, "time": state.time.map(time), "account": account})
                 )?;
             }
         }
@@ -139,6 +140,13 @@ pub fn inspect(mut ledger: Reader) -> Result<(), Failure> {
         found.history.1
     )?;
     say!("batches      {}", found.head.sequence)?;
+    if found.pruned > 0 {
+        let first = found.pruned + 1;
+        say!(
+            "pruned       batches 1 to {}; proofs are of batches from {first} on",
+            found.pruned
+        )?;
+    }
     say!("root         {}", hex(&found.head.root))?;
     opening(&found.recovery, found.process.is_some())
 }
@@ -184,12 +192,14 @@ pub fn stats(stats: &LedgerStats, json: bool) -> Result<(), Failure> {
             json!({
                 "accounts": stats.accounts,
                 "batches": stats.sequence,
+                "first_batch": stats.first_batch,
                 "minted": stats.totals.minted.to_string(),
                 "burned": stats.totals.burned.to_string(),
                 "receipts": stats.receipts,
                 "slots_bytes": stats.slots_bytes,
                 "index_bytes": stats.index_bytes,
                 "wal_bytes": stats.wal_bytes,
+                "batches_bytes": stats.batches_bytes,
                 "since_checkpoint_bytes": stats.since_checkpoint_bytes,
                 "dirty_bytes": stats.dirty_bytes,
                 "shards": stats.shards.len(),
@@ -200,11 +210,15 @@ pub fn stats(stats: &LedgerStats, json: bool) -> Result<(), Failure> {
     }
     say!("accounts     {}", stats.accounts)?;
     say!("batches      {}", stats.sequence)?;
+    if stats.first_batch > 1 {
+        say!("pruned       {}", stats.first_batch - 1)?;
+    }
     say!("minted       {}", stats.totals.minted)?;
     say!("burned       {}", stats.totals.burned)?;
     say!("receipts     {}", stats.receipts)?;
     say!("slots        {} bytes", stats.slots_bytes)?;
     say!("index        {} bytes", stats.index_bytes)?;
+    say!("tree         {} bytes of batches", stats.batches_bytes)?;
     say!(
         "log          {} bytes, of which a crash would replay {}",
         stats.wal_bytes,

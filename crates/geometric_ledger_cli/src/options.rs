@@ -20,6 +20,13 @@ pub struct Tuning {
     /// Log kept for history and for followers
     #[arg(long, global = true, value_name = "BYTES", value_parser = bytes, default_value = "256M")]
     history_bytes: u64,
+    /// Older batches than so many are pruned, with what proves them; all are kept if this is not given
+    #[arg(long, global = true, value_name = "BATCHES")]
+    keep_batches: Option<u64>,
+    /// Records and entries of transfers that are older than so many batches are let go; all are kept if this is
+    /// not given
+    #[arg(long, global = true, value_name = "BATCHES")]
+    keep_transfers: Option<u64>,
 }
 
 impl Tuning {
@@ -28,7 +35,9 @@ impl Tuning {
             .dirty_bytes(self.dirty_bytes)
             .resident_bytes(self.resident_bytes)
             .checkpoint_bytes(self.checkpoint_bytes)
-            .history_bytes(self.history_bytes);
+            .history_bytes(self.history_bytes)
+            .batches(self.keep_batches.unwrap_or(u64::MAX))
+            .transfers(self.keep_transfers.unwrap_or(u64::MAX));
         match key {
             Some(key) => options.key(key),
             None => options,

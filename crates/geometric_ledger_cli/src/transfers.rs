@@ -344,7 +344,10 @@ fn show(record: &TransferRecord) -> Result<(), Failure> {
     say!("code      {}", record.code)?;
     say!("reference {}", hex(&record.reference))?;
     say!("kind      {}", kind(&record.kind))?;
-    say!("done      batch {}, {}", record.sequence, time(record.time))
+    let when = record
+        .time
+        .map_or("at a time that is not kept".into(), time);
+    say!("done      batch {}, {when}", record.sequence)
 }
 
 fn kind(kind: &TransferKind) -> String {
@@ -393,7 +396,7 @@ fn to_json(record: &TransferRecord) -> Value {
         "other": other.map(|id| hex(id)),
         "expires": expires.map(time),
         "batch": record.sequence,
-        "time": time(record.time),
+        "time": record.time.map(time),
     })
 }
 

@@ -7,7 +7,8 @@
 //!    log has them; but the log must be durable first. The next checkpoint writes them again. The files are
 //!    synced, and those of batches.
 //! 4. The superblock says so. From here on, recovery begins at the noted state.
-//! 5. The journal's pages go to the index files; the superblock says that this is done.
+//! 5. The journal's pages go to the index files; the superblock says that this is done, and which old
+//!    batches are pruned.
 //!
 //! The index is so exact because replay builds on it: where an entry goes depends on all before it.
 //! Slots are replayed whole, so for them any later state will do.
@@ -90,7 +91,15 @@ impl Core {
         superblock.block.clean = clean;
         let (oldest, first) = self.history_bound(&superblock.block)?;
         superblock.block.oldest = oldest;
+        let pruned = superblock.block.pruned;
+        let prunable = self.prunable(&superblock.block);
+        superblock.block.pruned = self.batches.prune(prunable)?;
         superblock.write()?;
+        if superblock.block.pruned > pruned
+            && let Err(error) = self.batches.reclaim()
+        {
+            tracing::warn!(%error, "the space of pruned batches could not be given back");
+        }
         // As many as the next checkpoint will let go again.
         let spares = match clean {
             true => 1,
@@ -212,6 +221,14 @@ impl Core {
         let first = self.batches.get(low + 1)?;
         let first = first.map_or(block.position, |batch| batch.position.min(block.position));
         Ok((low, first))
+    }
+
+    /// How many of the first batches nobody may ask for any more: what is left are as many as the options
+    /// say, and those that history needs.
+    fn prunable(&self, block: &Superblock) -> u64 {
+        let unwanted = block.sequence.saturating_sub(self.options.batches);
+        // A view of the oldest state reads the totals after its batch.
+        unwanted.min(block.oldest.saturating_sub(1))
     }
 
     /// Says in the log, when nothing else is written, how far it is durable.

@@ -76,7 +76,7 @@ impl Core {
                 pending: resolves()?,
             },
         };
-        let batch = self.batches.get(found.sequence)?;
+        let time = self.time_of(&found, sequence)?;
         Ok(Some(TransferRecord {
             id: *id,
             debit: found.part.debit,
@@ -86,8 +86,46 @@ impl Core {
             reference: found.reference,
             kind,
             sequence: found.sequence,
-            time: batch.map_or(0, |batch| batch.time),
+            time,
         }))
+    }
+
+    /// When a record was made.
+    fn time_of(&self, found: &FoundRecord, sequence: u64) -> Result<Option<i64>, Error> {
+        if let Some(batch) = self.batches.get(found.sequence)? {
+            return Ok(Some(batch.time));
+        }
+        // The batch was pruned. What it changed of a balance has its time as well.
+        for account in [&found.part.debit, &found.credit] {
+            let count = self.statement_head(account, sequence)?.entries;
+            if let Some(time) = self.time_of_entry(account, count, found.sequence)? {
+                return Ok(Some(time));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The time of the entry that a batch made in a statement of `count` entries, if it made one that is
+    /// still there.
+    fn time_of_entry(
+        &self,
+        account: &Key,
+        count: u64,
+        sequence: u64,
+    ) -> Result<Option<i64>, Error> {
+        // Entries are let go oldest first, and those of later batches have higher numbers.
+        let (mut low, mut high) = (1, count + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.entry_slot(account, middle)? {
+                Some(slot) if slot.sequence() == sequence => {
+                    return Ok(Some(StatementEntry::from_words(middle, slot.words()).time));
+                }
+                Some(slot) if slot.sequence() > sequence => high = middle,
+                _ => low = middle + 1,
+            }
+        }
+        Ok(None)
     }
 
     fn pending_state(&self, id: &TransferId, sequence: u64) -> Result<PendingState, Error> {
@@ -126,11 +164,15 @@ impl Core {
         account: &Key,
         number: u64,
     ) -> Result<Option<StatementEntry>, Error> {
+        let slot = self.entry_slot(account, number)?;
+        Ok(slot.map(|slot| StatementEntry::from_words(number, slot.words())))
+    }
+
+    fn entry_slot(&self, account: &Key, number: u64) -> Result<Option<Slot>, Error> {
         let slot = self.find_newest(&entry_key(account, number), Kind::Entry)?;
         // Slots are let go in any order; those that may be are gone all at once.
         let kept = self.oldest_kept(self.visible.load(Ordering::Acquire));
-        let slot = slot.filter(|slot| slot.sequence() > kept);
-        Ok(slot.map(|slot| StatementEntry::from_words(number, slot.words())))
+        Ok(slot.filter(|slot| slot.sequence() > kept))
     }
 
     /// Pending transfers whose time is over.

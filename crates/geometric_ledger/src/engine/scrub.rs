@@ -7,6 +7,7 @@ use crate::engine::state::Core;
 use crate::error::Error;
 use crate::storage::index;
 use crate::storage::record::Totals;
+use crate::storage::row_scrub::RowScrub;
 use crate::storage::shard::{Found, Shard};
 use crate::storage::slot::{Kind, SLOT};
 use serde::{Deserialize, Serialize};
@@ -29,7 +30,7 @@ pub enum Location {
     Slot(u64),
     /// A line of an index.
     Line(u64),
-    /// A row of `batches`, or a hash of the tree above.
+    /// A row of `batches`, or a hash of the tree above or of the frontier of what was pruned.
     Row(u64),
 }
 
@@ -93,7 +94,7 @@ impl Core {
             let state = shard.state();
             state.slots * SLOT_BYTES + state.table.buckets * BUCKET_BYTES
         });
-        let rows = self.batches.root().0.get();
+        let rows = self.batches.root().0.get() - self.batches.pruned();
         let mut steps = Steps {
             done: 0,
             total: shards.sum::<u64>() + rows * ROW_BYTES,
@@ -104,7 +105,7 @@ impl Core {
             self.scrub_index(shard, &mut steps, &mut findings)?;
             self.scrub_slots(shard, &mut steps, &mut findings)?;
         }
-        let mut rows = self.batches.scrub();
+        let mut rows = RowScrub::new(&self.batches);
         while let Some(more) = rows.next(&self.batches, ROWS)? {
             findings.extend(more.into_iter().map(|(file, row, what)| Finding {
                 file,

@@ -1,6 +1,7 @@
 //! Numbers of a ledger.
 
 use crate::engine::state::Core;
+use crate::storage::batch::ROW;
 use crate::storage::record::Totals;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
@@ -11,12 +12,16 @@ pub struct LedgerStats {
     pub accounts: u64,
     /// The last batch that readers see.
     pub sequence: u64,
+    /// The first batch that was not pruned.
+    pub first_batch: u64,
     /// Minted and burned in the ledger's whole life.
     pub totals: Totals,
     /// Bytes of files: slots, index, write-ahead log.
     pub slots_bytes: u64,
     pub index_bytes: u64,
     pub wal_bytes: u64,
+    /// Bytes of what is kept of batches.
+    pub batches_bytes: u64,
     /// What a crash would have to replay.
     pub since_checkpoint_bytes: u64,
     /// Memory that is written and not in the files yet.
@@ -60,9 +65,13 @@ impl Core {
                 }
             })
             .collect();
+        let pruned = self.batches.pruned();
+        let sequence = self.visible.load(Ordering::Acquire);
         LedgerStats {
             accounts: totals.accounts,
-            sequence: self.visible.load(Ordering::Acquire),
+            sequence,
+            first_batch: pruned + 1,
+            batches_bytes: sequence.saturating_sub(pruned) * ROW as u64,
             totals,
             slots_bytes: self.shards.iter().map(|shard| shard.slots.bytes()).sum(),
             index_bytes: self.shards.iter().map(|shard| shard.index.bytes()).sum(),

@@ -16,7 +16,7 @@ use std::io::{self, Read, Write};
 /// The name of the socket in the ledger's directory.
 pub const SOCKET: &str = "socket";
 /// The version of what is said.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Bytes of a frame's content at the most.
 pub const LONGEST: usize = 1 << 21;
 /// Bytes of an account among data: its key, balance, nonce, flags, code and data.
@@ -104,6 +104,8 @@ pub struct Description {
     pub following: bool,
     /// The batches that accounts can be asked for as of.
     pub history: (u64, u64),
+    /// How many of the first batches were pruned.
+    pub pruned: u64,
     pub head: Head,
 }
 
@@ -185,6 +187,10 @@ pub enum Failure {
         balances: i128,
         expected: i128,
     },
+    Pruned {
+        asked: u64,
+        first: u64,
+    },
     Other(String),
 }
 
@@ -214,6 +220,10 @@ impl From<&Error> for Failure {
                 balances: *balances,
                 expected: *expected,
             },
+            Error::Pruned { asked, first } => Failure::Pruned {
+                asked: *asked,
+                first: *first,
+            },
             error => Failure::Other(error.to_string()),
         }
     }
@@ -236,6 +246,7 @@ impl From<Failure> for Error {
                 newest,
             },
             Failure::Unbalanced { balances, expected } => Error::Unbalanced { balances, expected },
+            Failure::Pruned { asked, first } => Error::Pruned { asked, first },
             Failure::Other(what) => Error::Reader(what),
         }
     }

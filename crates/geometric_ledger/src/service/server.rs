@@ -389,6 +389,7 @@ fn describe(ledger: &GeometricLedger) -> Result<Description, Error> {
         process: (!core.options.read_only).then(std::process::id),
         following: core.following.load(Ordering::Acquire),
         history: ledger.history().into_inner(),
+        pruned: core.batches.pruned(),
         head: head(ledger, &view)?,
     })
 }

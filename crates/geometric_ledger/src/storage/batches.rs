@@ -5,16 +5,21 @@
 //! from the write-ahead log. Rows have checksums; hashes above them have none, so what is read of them
 //! is checked against the root that is kept in memory, and where it is wrong or missing they are made
 //! again from the rows.
+//!
+//! Old batches may be pruned, whole tiles of them: their rows go, and the hashes that only they need. What is
+//! left of them is the frontier of the tree that they made, in memory and in a file of its own (see
+//! `frontier_file`). Later batches are proven as before.
 
 use crate::error::Error;
 use crate::storage::batch::{Batch, BatchProof, ROW};
 use crate::storage::disk::{Disk, DiskFile, EmptyFile, existing};
 use crate::storage::encryption::Encryption;
+use crate::storage::frontier_file;
 use crate::storage::superblock::Superblock;
-use merkle_tree::{Frontier, HASH_SIZE, Hash, HashReader, LeafIndex, TileId, TreeSize};
+use merkle_tree::{Frontier, HASH_SIZE, Hash, HashReader, LeafIndex, TILE_WIDTH, TileId, TreeSize};
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Rows kept in memory before they are written.
 const TAIL: usize = 512;
@@ -22,14 +27,19 @@ const TAIL: usize = 512;
 /// All batches of a ledger.
 pub(crate) struct Batches(Mutex<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     disk: Arc<dyn Disk>,
+    ledger: [u8; 16],
     rows: Arc<dyn DiskFile>,
     levels: Vec<Option<Arc<dyn DiskFile>>>,
     /// Rows in the file; those after them are in `tail`.
     written: u64,
     tail: Vec<(Batch, Hash, u32)>,
     frontier: Frontier,
+    /// What is left of the batches that were pruned.
+    pruned: Frontier,
+    /// How many read old batches, which are not pruned meanwhile.
+    holders: usize,
     /// Tiles on their way to the files; what fails on the way is written the next time.
     tiles: Vec<(TileId, Vec<Hash>)>,
     encryption: Arc<Encryption>,
@@ -71,22 +81,26 @@ impl Batches {
         }
         let mut inner = Inner {
             disk,
+            ledger: block.id,
             rows,
             levels,
             written: block.sequence,
             tail: Vec::new(),
             frontier: Frontier::default(),
+            pruned: Frontier::default(),
+            holders: 0,
             tiles: Vec::new(),
             encryption,
             unwritten: (!writable).then(HashMap::new),
         };
+        let frontier_rewritten = inner.load_pruned(block)?;
         let size =
             TreeSize::new(block.sequence).map_err(|error| Error::Format(error.to_string()))?;
         let frontier = Frontier::load(&mut inner, size);
         let rebuilt = match frontier {
             Ok(frontier) if frontier.root().as_bytes() == &block.root => {
                 inner.frontier = frontier;
-                false
+                frontier_rewritten
             }
             Err(merkle_tree::Error::Read(error @ Error::Io { .. })) => return Err(error),
             _ => {
@@ -101,7 +115,7 @@ impl Batches {
     }
 
     pub fn push(&self, batch: &Batch, epoch: u32) -> Result<(), Error> {
-        let mut inner = self.0.lock().unwrap();
+        let mut inner = self.lock();
         let leaf = batch.leaf_hash();
         inner
             .frontier
@@ -114,22 +128,29 @@ impl Batches {
         Ok(())
     }
 
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap()
+    }
+
+    /// A batch, if there is one that was not pruned.
     pub fn get(&self, sequence: u64) -> Result<Option<Batch>, Error> {
-        let inner = self.0.lock().unwrap();
+        let inner = self.lock();
         match sequence.checked_sub(1) {
-            Some(index) if index < inner.size() => Ok(Some(inner.row(index)?.0)),
+            Some(index) if (inner.first()..inner.size()).contains(&index) => {
+                Ok(Some(inner.row(index)?.0))
+            }
             _ => Ok(None),
         }
     }
 
     pub fn root(&self) -> (TreeSize, Hash) {
-        let inner = self.0.lock().unwrap();
+        let inner = self.lock();
         (inner.frontier.size(), inner.frontier.root())
     }
 
     /// The root of the first `size` batches.
     pub fn root_at(&self, size: TreeSize) -> Result<Hash, Error> {
-        self.checked(|inner| inner.root_at(size))
+        self.lock().checked(|inner| inner.root_at(size))
     }
 
     pub fn prove(&self, sequence: u64, size: TreeSize) -> Result<BatchProof, Error> {
@@ -140,7 +161,8 @@ impl Batches {
             .ok_or_else(|| {
                 Error::Tree(format!("batch {sequence} is not among the first {size}"))
             })?;
-        self.checked(|inner| {
+        self.lock().checked(|inner| {
+            inner.require(sequence, index.get())?;
             let (batch, _) = inner.row(index.get())?;
             let proof = BatchProof {
                 leaf_data: batch.leaf_data(),
@@ -155,42 +177,92 @@ impl Batches {
     }
 
     pub fn prove_consistency(&self, old: TreeSize, new: TreeSize) -> Result<Vec<Hash>, Error> {
-        self.checked(|inner| inner.consistency(old, new).map(|(path, ..)| path))
+        let mut inner = self.lock();
+        inner.checked(|inner| inner.consistency(old, new).map(|(path, ..)| path))
     }
 
-    /// Does something with the tree. Where its hashes turn out to be wrong, they are made again from the
-    /// rows, and it is done once more.
-    fn checked<T>(&self, mut each: impl FnMut(&mut Inner) -> Result<T, Error>) -> Result<T, Error> {
-        let mut inner = self.0.lock().unwrap();
-        inner.write()?;
-        match each(&mut inner) {
-            Err(Error::Damaged { file, .. }) if file.starts_with(TREE) => {
-                let frontier = inner.rebuild()?;
-                if frontier.root() != inner.frontier.root() {
-                    let what = "they do not lead to the root that was committed";
-                    return Err(Error::damaged("batches", "its rows", what));
-                }
-                each(&mut inner)
+    /// How many batches were pruned.
+    pub fn pruned(&self) -> u64 {
+        self.lock().first()
+    }
+
+    /// The frontier of the batches that were pruned. No more are until what is returned is dropped.
+    pub fn hold(&self) -> Held<'_> {
+        let mut inner = self.lock();
+        inner.holders += 1;
+        Held {
+            batches: self,
+            frontier: inner.pruned.clone(),
+        }
+    }
+
+    /// Prunes the first batches, in whole tiles and not more than `most`, unless somebody holds them. The
+    /// frontier is on disk then, and the rows are until [`Batches::reclaim`]. Returns how many batches are
+    /// pruned.
+    pub fn prune(&self, most: u64) -> Result<u64, Error> {
+        let to = most / TILE_WIDTH * TILE_WIDTH;
+        let (frontier, disk) = {
+            let mut inner = self.lock();
+            if to <= inner.first() || inner.holders > 0 {
+                return Ok(inner.first());
             }
-            result => result,
+            (
+                inner.checked(|inner| inner.frontier_at(to))?,
+                inner.disk.clone(),
+            )
+        };
+        // Batches go on meanwhile.
+        write_frontier(&*disk, &self.lock().ledger.clone(), &frontier)?;
+        let mut inner = self.lock();
+        if inner.holders == 0 {
+            inner.pruned = frontier;
         }
+        Ok(inner.first())
     }
 
-    /// Begins to read every row there is now, and every hash above them.
-    pub fn scrub(&self) -> RowScrub {
-        RowScrub {
-            end: self.0.lock().unwrap().size(),
-            at: 0,
-            frontier: Frontier::default(),
-            broken: false,
-            ended: false,
+    /// Gives back the space of what was pruned, when the superblock says so.
+    pub fn reclaim(&self) -> Result<(), Error> {
+        let (size, disk, rows, levels) = {
+            let inner = self.lock();
+            let disk = inner.disk.clone();
+            (
+                inner.first(),
+                disk,
+                inner.rows.clone(),
+                inner.levels.clone(),
+            )
+        };
+        let punched = rows.punch(0, size * ROW as u64);
+        punched.map_err(Error::io("batches"))?;
+        for (level, file) in levels.iter().enumerate() {
+            if let Some(file) = file {
+                let hashes = frontier_file::first_tile(size, level).index * TILE_WIDTH;
+                let punched = file.punch(0, hashes * HASH_SIZE as u64);
+                punched.map_err(Error::io("tree"))?;
+            }
         }
+        let names = disk.list().map_err(Error::io("the ledger's directory"))?;
+        let older = |name: &&String| frontier_file::size_in(name).is_some_and(|it| it < size);
+        for name in names.iter().filter(older) {
+            disk.remove(name).map_err(Error::io(name))?;
+        }
+        Ok(())
+    }
+
+    /// Begins an empty log behind batches that are pruned, durably.
+    pub fn begin_at(&self, frontier: &Frontier) -> Result<(), Error> {
+        let mut inner = self.lock();
+        write_frontier(&*inner.disk, &inner.ledger, frontier)?;
+        inner.put_tiles(frontier_file::tiles(frontier))?;
+        inner.written = frontier.size().get();
+        (inner.pruned, inner.frontier) = (frontier.clone(), frontier.clone());
+        Ok(())
     }
 
     /// Writes and syncs all rows and hashes.
     pub fn sync(&self) -> Result<(), Error> {
         let files = {
-            let mut inner = self.0.lock().unwrap();
+            let mut inner = self.lock();
             inner.write()?;
             let levels = inner.levels.iter().flatten().cloned();
             [inner.rows.clone()]
@@ -205,85 +277,140 @@ impl Batches {
     }
 }
 
-/// How far rows and hashes were read.
-pub(crate) struct RowScrub {
-    end: u64,
-    at: u64,
-    frontier: Frontier,
-    /// A row cannot be read, so what the rows lead to is not known.
-    broken: bool,
-    ended: bool,
+/// Who holds old batches.
+pub(crate) struct Held<'a> {
+    batches: &'a Batches,
+    /// Of the batches that were pruned before.
+    pub frontier: Frontier,
 }
 
-/// What is wrong, by file and row or hash.
-type Wrong = Vec<(String, u64, &'static str)>;
-
-impl RowScrub {
-    /// Reads the next rows, and says what is wrong with them, and with the hashes above them; `None` at the
-    /// end.
-    pub fn next(&mut self, batches: &Batches, rows: u64) -> Result<Option<Wrong>, Error> {
-        if self.ended {
-            return Ok(None);
-        }
-        let mut inner = batches.0.lock().unwrap();
-        inner.write()?;
-        let mut wrong = Vec::new();
-        let end = (self.at + rows).min(self.end);
-        for index in self.at..end {
-            match inner.row(index) {
-                Ok((batch, leaf)) if batch.leaf_hash() == leaf => {
-                    let pushed = self.frontier.push(leaf);
-                    pushed.map_err(|error| Error::Tree(error.to_string()))?;
-                }
-                Ok(_) => wrong.push(("batches".into(), index, "the leaf hash is another one")),
-                Err(Error::Damaged { .. }) => {
-                    wrong.push(("batches".into(), index, "the row's checksum is wrong"));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        self.broken |= !wrong.is_empty();
-        (self.at, self.ended) = (end, end == self.end);
-        if !self.broken {
-            self.compare(&mut inner, &mut wrong)?;
-        }
-        Ok(Some(wrong))
-    }
-
-    /// Compares the hashes that the rows lead to with those that are stored.
-    fn compare(&mut self, inner: &mut Inner, wrong: &mut Wrong) -> Result<(), Error> {
-        for (tile, hashes) in self.frontier.take_tiles() {
-            let place = tile.index * 256;
-            match inner.read(tile, 0, hashes.len() as u16) {
-                Ok(found) if found == hashes => {}
-                Ok(_) => wrong.push((level_name(tile.level.into()), place, "a hash is wrong")),
-                Err(Error::Damaged { file, .. }) => wrong.push((file, place, "hashes are missing")),
-                Err(error) => return Err(error),
-            }
-        }
-        // With wrong hashes, what was committed cannot be asked for.
-        if !self.ended || !wrong.is_empty() {
-            return Ok(());
-        }
-        match inner.root_at(self.frontier.size()) {
-            Ok(root) if root == self.frontier.root() => {}
-            Ok(_) | Err(Error::Damaged { .. }) => {
-                let what = "they do not lead to the root that was committed";
-                wrong.push(("batches".into(), 0, what));
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(())
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.batches.lock().holders -= 1;
     }
 }
 
 impl Inner {
+    /// Finds the frontier of the batches that were pruned, in its file or in the tree. Says whether the file
+    /// had to be written again.
+    fn load_pruned(&mut self, block: &Superblock) -> Result<bool, Error> {
+        let names = self.disk.list();
+        let names = names.map_err(Error::io("the ledger's directory"))?;
+        // A later one than the superblock's is of pruning that was interrupted; it goes on from here.
+        let (least, most) = (block.pruned.max(1), block.sequence);
+        let mut sizes: Vec<_> = names
+            .iter()
+            .filter_map(|name| frontier_file::size_in(name))
+            .filter(|size| (least..=most).contains(size))
+            .collect();
+        sizes.sort_unstable();
+        for size in sizes.into_iter().rev() {
+            if let Some(frontier) = read_frontier(&*self.disk, &self.ledger, size)? {
+                self.pruned = frontier;
+                return Ok(false);
+            }
+        }
+        if block.pruned == 0 {
+            return Ok(false);
+        }
+        self.pruned = self.frontier_in_tree(block)?;
+        if self.unwritten.is_none() {
+            tracing::warn!(
+                "the frontier's file is missing or damaged, and is made again from the tree"
+            );
+            write_frontier(&*self.disk, &self.ledger, &self.pruned)?;
+        }
+        Ok(true)
+    }
+
+    /// The frontier of the pruned batches from the tree's hashes, checked against the superblock's root.
+    fn frontier_in_tree(&mut self, block: &Superblock) -> Result<Frontier, Error> {
+        let size = |size| TreeSize::new(size).map_err(|error| Error::Format(error.to_string()));
+        let (pruned, now) = (size(block.pruned)?, size(block.sequence)?);
+        let mut load = || {
+            let frontier = Frontier::load(self, pruned).map_err(tree_error)?;
+            let path = merkle_tree::consistency_proof(self, pruned, now).map_err(tree_error)?;
+            let root = Hash::from(block.root);
+            merkle_tree::verify_consistency(pruned, now, &frontier.root(), &root, &path)
+                .map_err(wrong_hashes)?;
+            Ok(frontier)
+        };
+        load().map_err(|error: Error| match error {
+            Error::Io { .. } => error,
+            error => {
+                let what = format!("it cannot be read, and cannot be made again: {error}");
+                Error::damaged(&frontier_file::name(block.pruned), "the file", what)
+            }
+        })
+    }
+
+    /// The frontier of the first `size` batches, checked against the root that is kept in memory.
+    fn frontier_at(&mut self, size: u64) -> Result<Frontier, Error> {
+        let (size, now) = (TreeSize::new(size), self.frontier.size());
+        let size = size.map_err(|error| Error::Tree(error.to_string()))?;
+        let frontier = Frontier::load(self, size).map_err(tree_error)?;
+        let path = merkle_tree::consistency_proof(self, size, now).map_err(tree_error)?;
+        let (old, new) = (frontier.root(), self.frontier.root());
+        merkle_tree::verify_consistency(size, now, &old, &new, &path).map_err(wrong_hashes)?;
+        Ok(frontier)
+    }
+
+    /// How many batches were pruned, which is the index of the first row that there is.
+    pub(super) fn first(&self) -> u64 {
+        self.pruned.size().get()
+    }
+
+    pub(super) fn pruned(&self) -> &Frontier {
+        &self.pruned
+    }
+
+    /// Whether the file of the frontier is as it was written.
+    pub(super) fn frontier_is_whole(&self) -> Result<bool, Error> {
+        let found = read_frontier(&*self.disk, &self.ledger, self.first())?;
+        Ok(self.first() == 0 || found.is_some())
+    }
+
+    /// Fails if what `index` counts was pruned; `asked` is what was asked for.
+    fn require(&self, asked: u64, index: u64) -> Result<(), Error> {
+        match index < self.first() {
+            true => Err(Error::Pruned {
+                asked,
+                first: self.first() + 1,
+            }),
+            false => Ok(()),
+        }
+    }
+
+    /// Does something with the tree. Where its hashes turn out to be wrong, they are made again from the
+    /// rows, and it is done once more.
+    fn checked<T>(
+        &mut self,
+        mut each: impl FnMut(&mut Inner) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.write()?;
+        match each(self) {
+            Err(Error::Damaged { file, .. }) if file.starts_with(TREE) => {
+                let frontier = self.rebuild()?;
+                if frontier.root() != self.frontier.root() {
+                    let what = "they do not lead to the root that was committed";
+                    return Err(Error::damaged("batches", "its rows", what));
+                }
+                each(self)
+            }
+            result => result,
+        }
+    }
+
     /// The root of the first `size` batches, checked against the one that is kept in memory.
-    fn root_at(&mut self, size: TreeSize) -> Result<Hash, Error> {
+    pub(super) fn root_at(&mut self, size: TreeSize) -> Result<Hash, Error> {
         let now = self.frontier.size();
         if size == now {
             return Ok(self.frontier.root());
         }
+        if size == TreeSize::ZERO {
+            return Ok(merkle_tree::EMPTY_ROOT);
+        }
+        self.require(size.get(), size.get())?;
         let root = merkle_tree::root(self, size).map_err(tree_error)?;
         let path = merkle_tree::consistency_proof(self, size, now).map_err(tree_error)?;
         merkle_tree::verify_consistency(size, now, &root, &self.frontier.root(), &path)
@@ -297,6 +424,9 @@ impl Inner {
         old: TreeSize,
         new: TreeSize,
     ) -> Result<(Vec<Hash>, Hash, Hash), Error> {
+        if old > TreeSize::ZERO {
+            self.require(old.get(), old.get())?;
+        }
         let path = merkle_tree::consistency_proof(self, old, new).map_err(tree_error)?;
         let (old_root, new_root) = (self.root_at(old)?, self.root_at(new)?);
         merkle_tree::verify_consistency(old, new, &old_root, &new_root, &path)
@@ -309,8 +439,9 @@ impl Inner {
         tracing::warn!(
             "the tree's hashes are missing or damaged, and are made again from the batches"
         );
-        let mut frontier = Frontier::default();
-        for index in 0..self.size() {
+        let mut frontier = self.pruned.clone();
+        self.put_tiles(frontier_file::tiles(&frontier))?;
+        for index in self.first()..self.size() {
             let leaf = self.row(index)?.1;
             let pushed = frontier.push(leaf);
             pushed.map_err(|error| Error::Tree(error.to_string()))?;
@@ -322,11 +453,11 @@ impl Inner {
         Ok(frontier)
     }
 
-    fn size(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         self.written + self.tail.len() as u64
     }
 
-    fn row(&self, index: u64) -> Result<(Batch, Hash), Error> {
+    pub(super) fn row(&self, index: u64) -> Result<(Batch, Hash), Error> {
         if let Some((batch, leaf, _)) = index
             .checked_sub(self.written)
             .and_then(|at| self.tail.get(at as usize))
@@ -342,7 +473,7 @@ impl Inner {
         })
     }
 
-    fn write(&mut self) -> Result<(), Error> {
+    pub(super) fn write(&mut self) -> Result<(), Error> {
         if self.tail.is_empty() {
             return Ok(());
         }
@@ -421,10 +552,35 @@ impl HashReader for Inner {
     }
 }
 
+/// Writes the file of a frontier, durably.
+fn write_frontier(disk: &dyn Disk, ledger: &[u8; 16], frontier: &Frontier) -> Result<(), Error> {
+    let name = frontier_file::name(frontier.size().get());
+    let file = disk.open(&name, true).map_err(Error::io(&name))?;
+    let written = file.write_at(&frontier_file::encode(ledger, frontier), 0);
+    let synced = written
+        .and_then(|()| file.sync())
+        .and_then(|()| disk.sync());
+    synced.map_err(Error::io(&name))
+}
+
+/// The frontier in its file; `None` if the file is missing or not whole.
+fn read_frontier(disk: &dyn Disk, ledger: &[u8; 16], size: u64) -> Result<Option<Frontier>, Error> {
+    let name = frontier_file::name(size);
+    let Some(file) = existing(disk, &name).map_err(Error::io(&name))? else {
+        return Ok(None);
+    };
+    let mut bytes = vec![0; frontier_file::len(size)];
+    match file.read_at(&mut bytes, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        result => result.map_err(Error::io(&name))?,
+    }
+    Ok(frontier_file::decode(ledger, size, &bytes))
+}
+
 /// What the names of files of hashes begin with.
 const TREE: &str = "tree-";
 
-fn level_name(level: usize) -> String {
+pub(super) fn level_name(level: usize) -> String {
     format!("{TREE}{level}")
 }
 

@@ -194,6 +194,7 @@ pub(crate) fn refuse_orphaned_files(names: &[String]) -> Result<(), Error> {
         "pending.",
         "wal-",
         "tree-",
+        "frontier-",
     ];
     let ours = |name: &&String| {
         parts.iter().any(|part| name.starts_with(part))

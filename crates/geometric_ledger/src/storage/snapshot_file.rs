@@ -24,6 +24,12 @@ pub struct SnapshotInfo {
     pub sequence: u64,
     /// The root over all batches by then.
     pub root: [u8; 32],
+    /// How many of the first batches it does not have, because they were pruned.
+    #[serde(default)]
+    pub pruned: u64,
+    /// The hashes of their frontier.
+    #[serde(default)]
+    pub(crate) frontier: Vec<u8>,
     pub(crate) salt: [u8; 32],
     pub(crate) data_keys: Vec<(u32, Vec<u8>)>,
 }

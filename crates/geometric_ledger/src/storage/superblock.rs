@@ -16,9 +16,11 @@ use std::io;
 use std::sync::Arc;
 
 /// The format of all files of a ledger.
-pub const FORMAT: u32 = 3;
-/// The format before, which had no recorded transfers. It is converted when it is opened for writing.
+pub const FORMAT: u32 = 4;
+/// Formats before, which are converted when they are opened for writing: 2 had no recorded transfers, and
+/// in 3 all batches were kept.
 const FORMAT_2: u32 = 2;
+const FORMAT_3: u32 = 3;
 const COPY: usize = 64 << 10;
 /// The name of the first field, as CBOR; it is among the first bytes of a copy, which are written as one.
 const FIRST: &[u8; 7] = b"fformat";
@@ -54,6 +56,9 @@ pub struct Superblock {
     pub burned: [u8; 16],
     /// The root of the batches so far.
     pub root: [u8; 32],
+    /// How many of the first batches were pruned.
+    #[serde(default)]
+    pub pruned: u64,
     /// How many of the shards are of accounts; what the others are follows from it.
     #[serde(default)]
     pub account_shards: u16,
@@ -93,17 +98,15 @@ impl Superblock {
         })
     }
 
-    /// Makes it one of the present format, and says whether it was not: then it has shards more, that
-    /// are empty.
+    /// Makes it one of the present format, and says whether it was not. One of format 2 gets more shards,
+    /// which are empty.
     pub fn convert(&mut self) -> bool {
-        if self.format == FORMAT {
-            return false;
+        if self.format == FORMAT_2 {
+            let layout = self.layout();
+            self.account_shards = self.shards.len().saturating_sub(1) as u16;
+            self.shards.resize(layout.shards(), State::default());
         }
-        let layout = self.layout();
-        self.account_shards = self.shards.len().saturating_sub(1) as u16;
-        self.shards.resize(layout.shards(), State::default());
-        self.format = FORMAT;
-        true
+        std::mem::replace(&mut self.format, FORMAT) != FORMAT
     }
 
     /// Reads both copies; the whole one of the higher generation counts.
@@ -246,7 +249,7 @@ fn decode(bytes: &[u8]) -> Result<Option<Superblock>, Error> {
     }
     match serde_cbor::from_slice::<Version>(&content[4..]) {
         Ok(Version { format }) if !is_readable(format) => Err(Error::Format(format!(
-            "its files are of format {format}, and this version reads formats {FORMAT_2} and {FORMAT}; \
+            "its files are of format {format}, and this version reads formats {FORMAT_2} to {FORMAT}; \
              export the accounts with the version that wrote them, and import them into a new ledger"
         ))),
         _ => Ok(serde_cbor::from_slice(&content[4..]).ok()),
@@ -255,5 +258,5 @@ fn decode(bytes: &[u8]) -> Result<Option<Superblock>, Error> {
 
 /// Whether files of a format, a snapshot for example, can be read.
 pub fn is_readable(format: u32) -> bool {
-    [FORMAT_2, FORMAT].contains(&format)
+    [FORMAT_2, FORMAT_3, FORMAT].contains(&format)
 }

@@ -19,6 +19,8 @@ pub enum Fault {
     ShortWrite,
     /// The sync fails, and what it was for is not on disk. Later ones say that all is well.
     Sync,
+    /// The machine goes off in the middle of a write, or before a sync has done anything.
+    PowerOff,
 }
 
 #[derive(Clone)]
@@ -337,7 +339,8 @@ unsafe impl DiskFile for SimFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.disk.0.lock().unwrap();
         state.alive()?;
-        let fault = state.strikes(&[Fault::NoSpace, Fault::ShortWrite]);
+        let fault = state.strikes(&[Fault::NoSpace, Fault::ShortWrite, Fault::PowerOff]);
+        state.dead |= fault == Some(Fault::PowerOff);
         state.full |= fault == Some(Fault::NoSpace);
         let end = offset as usize + bytes.len();
         let full = state.full;
@@ -363,7 +366,12 @@ unsafe impl DiskFile for SimFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.0.lock().unwrap();
         state.alive()?;
-        let failed = state.strikes(&[Fault::Sync]).is_some();
+        let fault = state.strikes(&[Fault::Sync, Fault::PowerOff]);
+        if fault == Some(Fault::PowerOff) {
+            state.dead = true;
+            return state.alive();
+        }
+        let failed = fault.is_some();
         let content = &mut state.files[self.file];
         if failed {
             // As Linux does it: the pages are clean now, and gone when memory is short.
