@@ -70,6 +70,7 @@ fn watched(
                 false => Wanted::Served,
             },
             stale_seconds: log.stale_seconds,
+            interval: Duration::from_secs(config.interval_seconds),
         }))
     };
     config.logs.iter().map(open).collect()
