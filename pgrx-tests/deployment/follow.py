@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -258,6 +259,8 @@ def main():
     guide, root, dist, moto = map(pathlib.Path, sys.argv[1:])
     if os.geteuid() != 0:
         raise SystemExit("only root can boot the hosts of the guide")
+    # Whoever ends this, the hosts end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     started = time.monotonic()
     with contextlib.ExitStack() as cleanup:
         # On a disk: what a host writes would fill a /tmp in memory.

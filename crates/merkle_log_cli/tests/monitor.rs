@@ -207,7 +207,7 @@ fn a_log_without_growth_is_stale_if_growth_is_expected() {
 fn lost_witnesses_and_foreign_signatures_are_told_and_not_taken() {
     let cosigner = witness("example.com/witness", 9);
     let signer = key("example.com/log", 1);
-    let stage = Stage::new("");
+    let stage = Stage::new("quorum_seconds = 1");
     let policy = format!(
         "log {}\nwitness w {}\nquorum w\n",
         signer.verifier_key(),
@@ -220,6 +220,14 @@ fn lost_witnesses_and_foreign_signatures_are_told_and_not_taken() {
     export(&log, &witnessed, &stage.path("log"));
     assert_eq!(stage.once().code, 0);
     stage.show(&orders(301));
+    // Witnesses come a moment later than the log: that is no event yet.
+    let said = stage.once();
+    assert!(
+        said.code == 2 && said.why.contains("no quorum yet"),
+        "{said:?}"
+    );
+    assert_eq!(stage.told(), [""; 0]);
+    std::thread::sleep(Duration::from_secs(2));
     let said = stage.once();
     assert!(
         said.code == 2 && said.why.contains("quorum_lost"),

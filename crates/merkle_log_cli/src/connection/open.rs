@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
-use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -108,10 +108,6 @@ impl Server<'_> {
     ) -> Result<Client, Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        MakeRustlsConnect: MakeTlsConnect<Bounded<S>>,
-        <MakeRustlsConnect as MakeTlsConnect<Bounded<S>>>::Stream: Send + 'static,
-        <<MakeRustlsConnect as MakeTlsConnect<Bounded<S>>>::TlsConnect as TlsConnect<Bounded<S>>>::Future:
-            Send + 'static,
     {
         let asks_for_tls = config.get_ssl_mode() != SslMode::Disable;
         let stream = Bounded::new(stream, asks_for_tls);
@@ -120,7 +116,7 @@ impl Server<'_> {
             _ => "",
         };
         let connect = MakeTlsConnect::<Bounded<S>>::make_tls_connect(&mut tls.clone(), name);
-        let connect = connect.map_err(|error| said(&Into::<Box<dyn std::error::Error + Send + Sync>>::into(error).to_string()))?;
+        let connect = connect.map_err(|error| said(&error.to_string()))?;
         let (client, connection) = config
             .connect_raw(stream, BoundedTls(connect))
             .await

@@ -24,6 +24,8 @@ pub struct Watched {
     pub stale_seconds: Option<u64>,
     /// While entries are hashed, the log's newest checkpoint is looked at again after so long.
     pub interval: Duration,
+    /// Seconds that a checkpoint may be without its quorum before this is told.
+    pub quorum_seconds: u64,
 }
 
 /// Why a check came to no result. It says nothing of the log.
@@ -124,14 +126,12 @@ impl Watched {
         {
             return Ok(None);
         }
-        match self.followed.policy.check_quorum(&newest.verified) {
-            Ok(()) => found.right.push(Trouble::QuorumLost),
-            Err(why) => {
-                // Witnesses may still come; until then the checkpoint is not one to rely on.
-                found.wrong(Trouble::QuorumLost, false, "", why);
-                return Ok(None);
-            }
+        if let Err(why) = self.followed.policy.check_quorum(&newest.verified) {
+            self.lacks_quorum(why, found)?;
+            return Ok(None);
         }
+        found.right.push(Trouble::QuorumLost);
+        self.state().recorded.without_quorum = 0;
         if before.as_ref() != Some(&newest.note) {
             let replaced = kept
                 .lock()
@@ -140,6 +140,25 @@ impl Watched {
         }
         self.grew(&before, &newest, found)?;
         Ok(Some(newest.verified.checkpoint))
+    }
+
+    /// Witnesses come a moment after the log has signed; until then the checkpoint is not one to rely on, and nothing is
+    /// wrong yet.
+    fn lacks_quorum(&self, why: tlog::Error, found: &mut Found) -> Result<(), Undone> {
+        let mut state = self.state();
+        let since = state.recorded.without_quorum;
+        if since == 0 {
+            state.change(Vec::new(), &[], |recorded| recorded.without_quorum = now())?;
+        }
+        let lacked = if since == 0 { 0 } else { now().saturating_sub(since) };
+        let is_known = state.recorded.conditions.contains_key(&Trouble::QuorumLost);
+        match lacked >= self.quorum_seconds || is_known {
+            true => {
+                found.wrong(Trouble::QuorumLost, false, "", why);
+                Ok(())
+            }
+            false => Err(Undone(format!("the newest checkpoint has no quorum yet: {why}"))),
+        }
     }
 
     /// Whether the newest checkpoint continues the kept one. If not, what is wrong is recorded.
