@@ -121,7 +121,11 @@ fn every_service_is_locked_in() {
         let user = std::fs::read_to_string(&unit).unwrap();
         let user = user.lines().find_map(|line| line.strip_prefix("User="));
         let known = include_str!("../../examples/deployment/sysusers.conf");
-        let is_known = |user: &str| known.lines().any(|line| line.starts_with(&format!("u {user} ")));
+        let is_known = |user: &str| {
+            known
+                .lines()
+                .any(|line| line.starts_with(&format!("u {user} ")))
+        };
         assert!(user.is_some_and(is_known), "{user:?} of {}", unit.display());
     }
 }

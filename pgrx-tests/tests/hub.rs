@@ -274,8 +274,16 @@ fn the_statements_that_init_prints_make_the_same_hub() {
     let mut c = cluster.client("postgres");
     run(&mut c, "CREATE DATABASE printed");
     let mut printed = cluster.client("printed");
-    run(&mut printed, "CREATE SCHEMA apart; CREATE EXTENSION merkle_log SCHEMA apart; SET search_path = apart");
-    let names = ["--log", r"o'dd \ @extschema@", "--origin", "example.com/hub's"];
+    run(
+        &mut printed,
+        "CREATE SCHEMA apart; CREATE EXTENSION merkle_log SCHEMA apart; SET search_path = apart",
+    );
+    let names = [
+        "--log",
+        r"o'dd \ @extschema@",
+        "--origin",
+        "example.com/hub's",
+    ];
     let (code, text) = says(program().args(["hub", "init", "--print"]).args(names));
     assert_eq!(code, 0, "{text}");
     run(&mut printed, &text);
@@ -288,7 +296,13 @@ fn the_statements_that_init_prints_make_the_same_hub() {
     let made = "SELECT string_agg(concat_ws('|', l.log_name, l.origin, s.source_table, s.capture, s.store_leaf_data), E'\n' ORDER BY s.source_table)
                   FROM verification_logs l JOIN verification_sources s USING (log_id) WHERE l.log_name LIKE 'o%'";
     let shown: String = one(&mut c, made);
-    assert_eq!(shown.matches(r"o'dd \ @extschema@|example.com/hub's|").count(), 2, "{shown}");
+    assert_eq!(
+        shown
+            .matches(r"o'dd \ @extschema@|example.com/hub's|")
+            .count(),
+        2,
+        "{shown}"
+    );
     assert_eq!(one::<String>(&mut printed, made), shown);
 }
 
@@ -313,17 +327,25 @@ fn rows_that_no_log_has_signed_stop_nothing() {
     // Whoever may pull can still put there what the log has not signed: garbage, and a false signature.
     let false_signature = "\n\n\u{2014} example.com/only AAAAAAAA\n";
     run(&mut c, &put(20, &format!("{origin}\n20\n"), "\n"));
-    run(&mut c, &put(1_000_000, &format!("{origin}\n1000000\n"), false_signature));
     run(
         &mut c,
-        &format!("INSERT INTO hub.convictions (origin, tree_size, evidence, pulled_from)
-                  SELECT '{origin}', size, 'nonsense', 'garbage' FROM generate_series(0, 200) size"),
+        &put(1_000_000, &format!("{origin}\n1000000\n"), false_signature),
+    );
+    run(
+        &mut c,
+        &format!(
+            "INSERT INTO hub.convictions (origin, tree_size, evidence, pulled_from)
+                  SELECT '{origin}', size, 'nonsense', 'garbage' FROM generate_series(0, 200) size"
+        ),
     );
     for (rows, size) in [(5, 15), (10, 25)] {
         shop.grow(rows);
         let (code, text) = hub.pull(&logs);
         assert_eq!(code, 0, "{text}");
-        assert!(text.contains(&format!("{size} entries, new; ")) && text.contains("not believed"), "{text}");
+        assert!(
+            text.contains(&format!("{size} entries, new; ")) && text.contains("not believed"),
+            "{text}"
+        );
     }
     let chain: Vec<i64> = column(
         &mut c,

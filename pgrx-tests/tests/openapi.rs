@@ -39,7 +39,9 @@ fn is_described(gateway: &Gateway, configuration: &str) {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("schemathesis.toml"), configuration).unwrap();
     let (code, text) = says(
-        Command::new(clients.join("schemathesis"))
+        // By the interpreter: the script names one at the place where it was installed.
+        Command::new(clients.join("python"))
+            .arg(clients.join("schemathesis"))
             .current_dir(directory.path())
             .args(["--no-color", "run"])
             .arg(format!("http://{}/openapi.json", gateway.address))
@@ -47,7 +49,12 @@ fn is_described(gateway: &Gateway, configuration: &str) {
             .args(["--max-examples", size("10", "400")])
             .args(["--seed", &(seed() % u64::from(u32::MAX)).to_string()])
             // What a schema allows may still name an entry or a hash that is not there.
-            .args(["--checks", "all", "--exclude-checks", "positive_data_acceptance"])
+            .args([
+                "--checks",
+                "all",
+                "--exclude-checks",
+                "positive_data_acceptance",
+            ])
             .args(["--generation-database", "none", "--request-timeout", "60"]),
     );
     println!("{text}");

@@ -221,7 +221,8 @@ fn a_witness_that_lost_its_state_between_two_runs_is_told_and_keeps_nothing_new(
         assert!(
             code == 0
                 && text.contains("w0: cosigned at")
-                && text.contains("w1: the witness has cosigned 100 entries, and says that it is at 0"),
+                && text
+                    .contains("w1: the witness has cosigned 100 entries, and says that it is at 0"),
             "{code} {text}"
         );
     }

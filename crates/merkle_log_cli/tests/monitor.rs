@@ -568,7 +568,10 @@ fn a_fork_is_told_while_a_long_history_is_still_being_hashed() {
     let hashed = std::fs::read(stage.path("state/slow/hashed.json")).unwrap();
     let hashed: Json = serde_json::from_slice(&hashed).unwrap();
     let hashed = hashed["size"].as_u64().unwrap();
-    assert!(hashed < size, "all {hashed} entries were hashed before the fork was told");
+    assert!(
+        hashed < size,
+        "all {hashed} entries were hashed before the fork was told"
+    );
     monitor.kill();
 }
 

@@ -93,7 +93,9 @@ fn a_directory_without_bundles_is_not_said_to_be_pruned() {
     assert!(
         code == 0
             && text.contains("hashed      0 entries")
-            && text.contains("no entries  600 entries from 0 on: there are their hashes, and no bundles")
+            && text.contains(
+                "no entries  600 entries from 0 on: there are their hashes, and no bundles"
+            )
             && !text.contains("pruned"),
         "{code} {text}"
     );

@@ -38,7 +38,11 @@ pub struct Bounded<S> {
 
 impl<S> Bounded<S> {
     pub fn new(stream: S, asks_for_tls: bool) -> Bounded<S> {
-        let place = if asks_for_tls { Place::Negotiation } else { NEXT };
+        let place = if asks_for_tls {
+            Place::Negotiation
+        } else {
+            NEXT
+        };
         Bounded { stream, place }
     }
 

@@ -115,7 +115,8 @@ impl Hub {
             if has(database, sql, &[&origin, &size], convinces).await? {
                 return Ok(());
             }
-            let sql = "INSERT INTO hub.convictions (origin, tree_size, piece, evidence, pulled_from)
+            let sql =
+                "INSERT INTO hub.convictions (origin, tree_size, piece, evidence, pulled_from)
                        SELECT $1, $2, COALESCE(pg_catalog.max(c.piece) + 1, 0), $3, $4
                          FROM hub.convictions c WHERE c.origin = $1 AND c.tree_size = $2
                        ON CONFLICT DO NOTHING";
@@ -219,7 +220,8 @@ async fn insert(database: &Database, pulled: &Pulled<'_>) -> Result<Keeping, Fai
         Some(note) => note.text().parse::<Checkpoint>()?.size().get() as i64,
         None => -1,
     };
-    let sql = "INSERT INTO hub.checkpoints (origin, tree_size, root, checkpoint, continues, pulled_from)
+    let sql =
+        "INSERT INTO hub.checkpoints (origin, tree_size, root, checkpoint, continues, pulled_from)
                VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING RETURNING true";
     let (size, note) = (pulled.size as i64, pulled.note.to_string());
     let (origin, root, from) = (&pulled.origin, &pulled.root, &pulled.from);

@@ -31,10 +31,8 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     block_on(async {
         let database = Database::connect(&options.connection).await?;
         let schema = format!("{}.", database.schema());
-        let made = database
-            .client()
-            .batch_execute(&format!("BEGIN;\n{}\nCOMMIT", statements(options, &schema)));
-        made.await.map_err(failed)
+        let all = format!("BEGIN;\n{}\nCOMMIT", statements(options, &schema));
+        database.client().batch_execute(&all).await.map_err(failed)
     })?;
     say!(
         "the tables hub.checkpoints and hub.convictions are sources of the log {}",
@@ -46,10 +44,7 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
 /// All that makes a hub, with what goes before the names of the extension's functions.
 fn statements(options: &Options, schema: &str) -> String {
     let log = literal(&options.log);
-    let origin = options
-        .origin
-        .as_deref()
-        .map_or("NULL".to_owned(), literal);
+    let origin = options.origin.as_deref().map_or("NULL".to_owned(), literal);
     let mut statements =
         format!("{TABLES}\nSELECT {schema}create_log({log}, origin => {origin});\n");
     for table in ["hub.checkpoints", "hub.convictions"] {

@@ -150,14 +150,20 @@ impl Watched {
         if since == 0 {
             state.change(Vec::new(), &[], |recorded| recorded.without_quorum = now())?;
         }
-        let lacked = if since == 0 { 0 } else { now().saturating_sub(since) };
+        let lacked = if since == 0 {
+            0
+        } else {
+            now().saturating_sub(since)
+        };
         let is_known = state.recorded.conditions.contains_key(&Trouble::QuorumLost);
         match lacked >= self.quorum_seconds || is_known {
             true => {
                 found.wrong(Trouble::QuorumLost, false, "", why);
                 Ok(())
             }
-            false => Err(Undone(format!("the newest checkpoint has no quorum yet: {why}"))),
+            false => Err(Undone(format!(
+                "the newest checkpoint has no quorum yet: {why}"
+            ))),
         }
     }
 

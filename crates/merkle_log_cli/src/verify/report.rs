@@ -219,12 +219,14 @@ fn directory_text(directory: &Directory, text: &mut String) {
     );
     let (pruned, first) = (directory.pruned_to, directory.first_entry);
     if pruned > 0 {
-        let what = format!("of the first {pruned} entries only the hashes of whole tiles are there");
+        let what =
+            format!("of the first {pruned} entries only the hashes of whole tiles are there");
         line(text, "pruned", &what);
     }
     if first > pruned {
         let count = first - pruned;
-        let what = format!("{count} entries from {pruned} on: there are their hashes, and no bundles");
+        let what =
+            format!("{count} entries from {pruned} on: there are their hashes, and no bundles");
         line(text, "no entries", &what);
     }
     if directory.withheld > 0 {

@@ -464,9 +464,14 @@ fn serve_slowly(
         std::thread::sleep(pause);
         let status = if content.is_some() { 200 } else { 404 };
         let content = content.unwrap_or_default();
-        let head = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n\r\n", content.len());
+        let head = format!(
+            "HTTP/1.1 {status} x\r\ncontent-length: {}\r\n\r\n",
+            content.len()
+        );
         let mut stream = stream;
-        stream.write_all(&[head.as_bytes(), &content].concat()).ok()?;
+        stream
+            .write_all(&[head.as_bytes(), &content].concat())
+            .ok()?;
     }
 }
 
@@ -520,7 +525,9 @@ fn answer_sql(mut stream: TcpStream, row: Option<u32>) -> std::io::Result<()> {
                 stream.write_all(&message(b't', parameters))?;
                 let mut column = vec![0, 1];
                 column.extend(b"note\0");
-                column.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 25, 255, 255, 255, 255, 255, 255, 0, 0]);
+                column.extend([
+                    0, 0, 0, 0, 0, 0, 0, 0, 0, 25, 255, 255, 255, 255, 255, 255, 0, 0,
+                ]);
                 stream.write_all(&message(b'T', &column))?;
             }
             b'B' => {
