@@ -32,7 +32,7 @@ NEXTEST := cargo nextest run --workspace --exclude merkle_log
 TEST_SERVER := CONF="fsync = off" scripts/with-postgres.sh $(PRIVATE_PG) env MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup postgres private-install install demo demo-program demo-stop soak soak-ledger bench bench-capture bench-catbird bench-gateway bench-ledger bench-outside bench-verify fuzz-ledger fuzz-tlog hostile-ledger larger-than-memory catbird-generate test test-long lint test-all test-catbird test-catbird-generated test-crates test-doc test-extension test-install test-loom test-miri test-pure test-server test-tools clean
+.PHONY: help setup postgres private-install install dist demo demo-program demo-stop soak soak-ledger bench bench-capture bench-catbird bench-gateway bench-ledger bench-outside bench-verify fuzz-ledger fuzz-tlog hostile-ledger larger-than-memory catbird-generate test test-long lint test-all test-catbird test-catbird-generated test-crates test-doc test-extension test-install test-loom test-miri test-pure test-server test-tools clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ test: ## run every check and every test; prints what took longest
 
 test-long: ## the same with each test in its long form, against the extension as it is shipped
 	@$(MAKE) test LONG=1
+
+dist: private-install ## pack the extension, merkle-log and the examples for hosts: target/merkle_log-pg15.tar.gz
+	cargo build --release -p merkle_log_cli
+	scripts/dist.sh $(PRIVATE_PG) $(SYSTEM_PG) target/release/merkle-log target/merkle_log-pg15.tar.gz
 
 install: setup ## install into the server of PG_CONFIG (default: pg_config on the PATH)
 	PGRX_PG_CONFIG_PATH=$(PG_CONFIG) cargo pgrx install --release --pg-config $(PG_CONFIG)

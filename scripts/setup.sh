@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Installs what building and testing need and is missing: Debian packages, cargo-pgrx; for `lint` cargo-deny,
-# for `test` cargo-nextest, Go, Node, a Python package, Chromium and tmux, and PostgreSQL clients of other languages and object stores
-# in target/clients.
+# for `test` cargo-nextest, Go, Node, a Python package, Chromium and tmux; PostgreSQL clients of other languages, object stores
+# and schemathesis in target/clients; and the root directory of the hosts that the deployment guide is followed on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(python3 openssl postgresql-15 postgresql-15-cron postgresql-server-dev-15 clang libclang-dev gcc make pkg-config libssl-dev valgrind)
 [ -n "${1:-}" ] && packages+=(python3-venv)
-[ "${1:-}" = test ] && packages+=(golang-go golang-golang-x-mod-dev chromium chromium-driver tmux)
+[ "${1:-}" = test ] && packages+=(golang-go golang-golang-x-mod-dev chromium chromium-driver tmux debootstrap iproute2 systemd systemd-container)
 [ "${1:-}" = test ] && ! command -v node >/dev/null && packages+=(nodejs)
 [ "${1:-}" = test ] && ! command -v npm >/dev/null && packages+=(npm)
 [ "$(id -u)" -eq 0 ] && packages+=(sudo)
@@ -47,7 +47,7 @@ if [ "${1:-}" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
 fi
 # Each in the version that the tests were written for; the stamp says which are there.
 if [ "${1:-}" = test ]; then
-    python=("psycopg[binary]==3.3.9" asyncpg==0.32.0 "moto[server]==5.2.5" azure-storage-blob==12.31.1)
+    python=("psycopg[binary]==3.3.9" asyncpg==0.32.0 "moto[server]==5.2.5" azure-storage-blob==12.31.1 schemathesis==4.32.0)
     node=(pg@8.23.1 azurite@3.37.0)
     clients="${python[*]} ${node[*]}"
     if [ "$(cat target/clients/.complete 2>/dev/null)" != "$clients" ]; then
@@ -62,6 +62,8 @@ if [ "${1:-}" = test ]; then
 fi
 if [ "${1:-}" = test ]; then
     scripts/interop-python.sh
+    # What boots hosts must be root, as whom the test of the guide runs too.
+    if [ "$(id -u)" -eq 0 ]; then scripts/deployment-root.sh; else sudo -n scripts/deployment-root.sh; fi
 fi
 if [ "${1:-}" = lint ] && ! cargo deny --version >/dev/null 2>&1; then
     tool cargo-deny

@@ -237,7 +237,7 @@ fn a_database_that_rewrites_its_history_is_named_with_evidence_and_the_others_ar
     let bundle: String = one(
         &mut c,
         &format!(
-            "SELECT json FROM proof_bundle_of('hub', 'hub.convictions', '{}', '350')",
+            "SELECT json FROM proof_bundle_of('hub', 'hub.convictions', '{}', '350', '0')",
             second.origin
         ),
     );
@@ -265,6 +265,127 @@ fn what_a_hub_has_is_never_changed() {
     let (code, text) = hub.run(&["init"]);
     assert!(code == 2 && text.contains("exists"), "{text}");
     hub.is_whole();
+}
+
+#[test]
+fn the_statements_that_init_prints_make_the_same_hub() {
+    let cluster = Cluster::start();
+    cluster.sign_with_a_new_key("example.com/hub");
+    let mut c = cluster.client("postgres");
+    run(&mut c, "CREATE DATABASE printed");
+    let mut printed = cluster.client("printed");
+    run(
+        &mut printed,
+        "CREATE SCHEMA apart; CREATE EXTENSION merkle_log SCHEMA apart; SET search_path = apart",
+    );
+    let names = [
+        "--log",
+        r"o'dd \ @extschema@",
+        "--origin",
+        "example.com/hub's",
+    ];
+    let (code, text) = says(program().args(["hub", "init", "--print"]).args(names));
+    assert_eq!(code, 0, "{text}");
+    run(&mut printed, &text);
+    let mut command = program();
+    command
+        .args(["hub", "init", "--dbname", &conninfo(&cluster, "postgres")])
+        .args(names);
+    let (code, text) = says(&mut command);
+    assert_eq!(code, 0, "{text}");
+    let made = "SELECT string_agg(concat_ws('|', l.log_name, l.origin, s.source_table, s.capture, s.store_leaf_data), E'\n' ORDER BY s.source_table)
+                  FROM verification_logs l JOIN verification_sources s USING (log_id) WHERE l.log_name LIKE 'o%'";
+    let shown: String = one(&mut c, made);
+    assert_eq!(
+        shown
+            .matches(r"o'dd \ @extschema@|example.com/hub's|")
+            .count(),
+        2,
+        "{shown}"
+    );
+    assert_eq!(one::<String>(&mut printed, made), shown);
+}
+
+#[test]
+fn rows_that_no_log_has_signed_stop_nothing() {
+    let (hub, shop) = (Hub::new(), Shop::open("only", 10));
+    let logs = sql(&shop);
+    assert_eq!(hub.pull(&logs).0, 0);
+    let mut c = hub.client();
+    let origin = &shop.origin;
+    let put = |size: i64, text: &str, signed: &str| {
+        format!(
+            "INSERT INTO hub.checkpoints (origin, tree_size, root, checkpoint, continues, pulled_from)
+             SELECT '{origin}', {size}, decode(repeat('00', 32), 'hex'), '{text}' || encode(decode(repeat('00', 32), 'hex'), 'base64') || '{signed}', 10, 'garbage'"
+        )
+    };
+    // The columns are those of the note.
+    for text in ["nonsense", "other\n20\n", &format!("{origin}\n21\n")] {
+        let said = error(&mut c, &put(20, text, "\n"));
+        assert!(said.starts_with("23514"), "{said}");
+    }
+    // Whoever may pull can still put there what the log has not signed: garbage, and a false signature.
+    let false_signature = "\n\n\u{2014} example.com/only AAAAAAAA\n";
+    run(&mut c, &put(20, &format!("{origin}\n20\n"), "\n"));
+    run(
+        &mut c,
+        &put(1_000_000, &format!("{origin}\n1000000\n"), false_signature),
+    );
+    run(
+        &mut c,
+        &format!(
+            "INSERT INTO hub.convictions (origin, tree_size, evidence, pulled_from)
+                  SELECT '{origin}', size, 'nonsense', 'garbage' FROM generate_series(0, 200) size"
+        ),
+    );
+    for (rows, size) in [(5, 15), (10, 25)] {
+        shop.grow(rows);
+        let (code, text) = hub.pull(&logs);
+        assert_eq!(code, 0, "{text}");
+        assert!(
+            text.contains(&format!("{size} entries, new; ")) && text.contains("not believed"),
+            "{text}"
+        );
+    }
+    let chain: Vec<i64> = column(
+        &mut c,
+        "SELECT continues FROM hub.checkpoints WHERE pulled_from = 'shop' ORDER BY tree_size",
+    );
+    assert_eq!(chain, [-1, 10, 15]);
+    // A log that is convicted is so beside them.
+    shop.rewrite_history();
+    shop.grow(1);
+    for _ in 0..2 {
+        assert_eq!(hub.pull(&logs).0, 1);
+    }
+    let evidence: Vec<String> = column(
+        &mut c,
+        "SELECT evidence FROM hub.convictions WHERE pulled_from = 'shop' AND tree_size = 25 AND piece = 1",
+    );
+    let [evidence] = evidence.as_slice() else {
+        panic!("{evidence:?}");
+    };
+    let (code, text) = hub.verify(&[&shop.key()], "evidence.json", evidence);
+    assert!(code == 1 && text.contains("signed two histories"), "{text}");
+}
+
+#[test]
+fn checkpoints_by_a_key_that_is_known_no_more_are_not_begun_anew() {
+    let (hub, shop, other) = (Hub::new(), Shop::open("only", 10), Shop::open("only", 20));
+    assert_eq!(hub.pull(&sql(&shop)).0, 0);
+    // Another key, which has signed another history under the same origin.
+    let (code, text) = hub.pull(&sql(&other));
+    assert!(code == 2 && text.contains("known of this log"), "{text}");
+    assert_eq!(hub.sizes(&shop.origin), [10]);
+    shop.grow(5);
+    let policy = hub.directory.path().join("policy");
+    let keys = format!("log {}\nlog {}\nquorum none\n", other.key(), shop.key());
+    std::fs::write(&policy, keys).unwrap();
+    let key = format!("key = '{}'", shop.key());
+    let both = sql(&shop).replace(&key, &format!("policy = '{}'", policy.display()));
+    let (code, text) = hub.pull(&both);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(hub.sizes(&shop.origin), [10, 15]);
 }
 
 fn sql(shop: &Shop) -> String {

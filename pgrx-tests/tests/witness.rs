@@ -197,6 +197,44 @@ fn a_checkpoint_gets_its_quorum_when_a_witness_that_was_down_is_back() {
 }
 
 #[test]
+fn a_witness_that_lost_its_state_between_two_runs_is_told_and_keeps_nothing_new() {
+    let mut world = World::new();
+    let (first, mut second) = (world.place(1), world.place(2));
+    let (witness, forgetful) = (first.start(), second.start());
+    second.stays_at(&forgetful.program.address.clone());
+    let policy = world.policy(
+        &[
+            (&witness.key, &witness.url()),
+            (&forgetful.key, &forgetful.url()),
+        ],
+        "any",
+    );
+    let (code, text) = world.submit(&policy, &[]);
+    assert_eq!(code, 0, "{text}");
+    drop(forgetful);
+    std::fs::remove_dir_all(second.state()).unwrap();
+    let _forgetful = second.start();
+    // Neither by a run of its own, nor by a program that goes on, and not by many either.
+    for size in [150, 200] {
+        world.grows_to(size);
+        let (code, text) = world.submit(&policy, &[]);
+        assert!(
+            code == 0
+                && text.contains("w0: cosigned at")
+                && text
+                    .contains("w1: the witness has cosigned 100 entries, and says that it is at 0"),
+            "{code} {text}"
+        );
+    }
+    let follower = world.follow(&policy);
+    world.grows_to(250);
+    until_health(&follower, "the loss", |health| {
+        let error = health["logs"][0]["witnesses"][1]["error"].as_str();
+        error.is_some_and(|error| error.contains("says that it is at 0"))
+    });
+}
+
+#[test]
 fn one_dead_witness_delays_no_other_and_the_missing_quorum_is_told() {
     let mut world = World::new();
     let (first, mut second) = (world.place(1), world.place(2));

@@ -92,6 +92,11 @@ impl Database {
         self.client.prepare(&self.named(sql)).await
     }
 
+    /// The extension's schema, as an identifier in a statement.
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
     pub fn client(&self) -> &Client {
         &self.client
     }

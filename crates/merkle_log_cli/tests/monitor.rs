@@ -207,7 +207,7 @@ fn a_log_without_growth_is_stale_if_growth_is_expected() {
 fn lost_witnesses_and_foreign_signatures_are_told_and_not_taken() {
     let cosigner = witness("example.com/witness", 9);
     let signer = key("example.com/log", 1);
-    let stage = Stage::new("");
+    let stage = Stage::new("quorum_seconds = 1");
     let policy = format!(
         "log {}\nwitness w {}\nquorum w\n",
         signer.verifier_key(),
@@ -220,6 +220,14 @@ fn lost_witnesses_and_foreign_signatures_are_told_and_not_taken() {
     export(&log, &witnessed, &stage.path("log"));
     assert_eq!(stage.once().code, 0);
     stage.show(&orders(301));
+    // Witnesses come a moment later than the log: that is no event yet.
+    let said = stage.once();
+    assert!(
+        said.code == 2 && said.why.contains("no quorum yet"),
+        "{said:?}"
+    );
+    assert_eq!(stage.told(), [""; 0]);
+    std::thread::sleep(Duration::from_secs(2));
     let said = stage.once();
     assert!(
         said.code == 2 && said.why.contains("quorum_lost"),
@@ -533,4 +541,58 @@ fn a_checkpoint_of_a_log_is_that_of_its_first_entries() {
             .0,
         2
     );
+}
+
+#[test]
+fn a_fork_is_told_while_a_long_history_is_still_being_hashed() {
+    let stage = Stage::new("interval_seconds = 1\nreread_seconds = 0");
+    let size = 800_000;
+    let (honest, other) = (orders(size), rewritten(size));
+    stage.show(&honest);
+    let (shown, served) = slow(&stage.path("log"), Duration::from_millis(4));
+    let vkey = key("example.com/log", 1).verifier_key();
+    stage.configure_tell(&format!(
+        "interval_seconds = 1\nreread_seconds = 0\n[[tell]]\nname = 'file'\ncommand = ['sh', 'tell.sh']\n
+         [[log]]\nname = 'slow'\nurl = '{served}'\nkey = '{vkey}'\n"
+    ));
+    let monitor = stage.daemon();
+    // It has taken the checkpoint, and begun to hash what is below it.
+    stage.until(|| stage.path("state/slow/hashed.json").exists());
+    *shown.lock().unwrap() = Some(signed(&other).to_string());
+    stage.until(|| {
+        let events = stage.events();
+        events
+            .iter()
+            .any(|event| event["log"] == "slow" && event["event"] == "fork")
+    });
+    let hashed = std::fs::read(stage.path("state/slow/hashed.json")).unwrap();
+    let hashed: Json = serde_json::from_slice(&hashed).unwrap();
+    let hashed = hashed["size"].as_u64().unwrap();
+    assert!(
+        hashed < size,
+        "all {hashed} entries were hashed before the fork was told"
+    );
+    monitor.kill();
+}
+
+#[test]
+fn a_database_that_answers_without_end_is_given_up_in_bounded_memory() {
+    for row in [
+        // A row of a gigabyte, and as many short rows as there is time for.
+        Some(1 << 30),
+        None,
+    ] {
+        let address = hostile_database(row);
+        let stage = Stage::new("");
+        let vkey = key("example.com/log", 1).verifier_key();
+        stage.configure_tell(&format!(
+            "deliver_seconds = 1\n[[log]]\nname = 'sql'\ndatabase = 'host={} port={} user=x dbname=x sslmode=disable'\nkey = '{vkey}'\ntimeout_seconds = 5\n",
+            address.ip(),
+            address.port()
+        ));
+        stage.show(&orders(10));
+        let (said, kilobytes) = stage.measured();
+        assert_eq!(said.code, 2, "{said:?}");
+        assert!(kilobytes < 200_000, "{kilobytes} kB: {said:?}");
+    }
 }

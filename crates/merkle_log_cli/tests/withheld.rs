@@ -81,3 +81,22 @@ fn an_entry_that_is_there_is_not_taken_for_withheld() {
         "{code} {text}"
     );
 }
+
+#[test]
+fn a_directory_without_bundles_is_not_said_to_be_pruned() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let log = Log::of_orders("example.com/log", 600);
+    export(&log, &log.signed(&[&key("example.com/log", 1)]), at);
+    std::fs::remove_dir_all(at.join("tile/entries")).unwrap();
+    let (code, text) = verify(at);
+    assert!(
+        code == 0
+            && text.contains("hashed      0 entries")
+            && text.contains(
+                "no entries  600 entries from 0 on: there are their hashes, and no bundles"
+            )
+            && !text.contains("pruned"),
+        "{code} {text}"
+    );
+}

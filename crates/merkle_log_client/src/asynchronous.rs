@@ -7,7 +7,7 @@ use tlog::{ProofBundle, Proven};
 use {
     crate::submit::{self, Offered, SubmitError, WitnessClient},
     merkle_tree::{Hash, TreeSize},
-    tlog::{Signature, SignedNote, VerifierKey},
+    tlog::{Checkpoint, Signature, SignedNote, VerifierKey},
 };
 
 /// A [`Client`] whose calls are awaited, within a Tokio runtime. A call that is dropped goes on by itself and
@@ -83,6 +83,11 @@ impl From<WitnessClient> for AsyncWitnessClient {
 impl AsyncWitnessClient {
     pub fn key(&self) -> &VerifierKey {
         self.witness.key()
+    }
+
+    /// As [`WitnessClient::has_cosigned`].
+    pub fn has_cosigned(&self, checkpoint: &Checkpoint) {
+        self.witness.has_cosigned(checkpoint);
     }
 
     /// As [`WitnessClient::submit`].

@@ -116,6 +116,17 @@ impl WitnessClient {
         &self.key
     }
 
+    /// Tells what the witness is known to have cosigned, such as by a cosignature that was kept: from now on it must not say a
+    /// smaller size ([`SubmitError::RolledBack`]).
+    pub fn has_cosigned(&self, checkpoint: &Checkpoint) {
+        let (known, size) = (self.known(checkpoint), checkpoint.size());
+        let known = Known {
+            size: known.size.max(size),
+            cosigned: known.cosigned.max(size),
+        };
+        self.remember(checkpoint, known);
+    }
+
     /// The size to prove from first: what the witness said last, or zero, to which a witness that has cosigned anything
     /// answers with its size.
     pub(crate) fn first_size(&self, checkpoint: &Checkpoint) -> TreeSize {

@@ -3,7 +3,9 @@
 //! Whoever gives no host reaches the server on this machine. A password comes from a file or the
 //! environment, never from an argument, which every user of the machine can read.
 
+mod bounded;
 mod conninfo;
+mod open;
 mod passfile;
 mod settings;
 mod tls;
@@ -40,10 +42,7 @@ pub async fn connect(options: &Connection) -> Result<Client, Failure> {
     let mode = tls::Mode::of(&settings)?;
     let config = config(&settings, mode)?;
     let connector = tls::connector(&settings, mode)?;
-    let (client, connection) = config.connect(connector).await.map_err(failed)?;
-    // Why a connection ended is told to whoever uses it next.
-    tokio::spawn(connection);
-    Ok(client)
+    open::open(&config, connector).await
 }
 
 fn config(settings: &Settings, mode: tls::Mode) -> Result<Config, Failure> {

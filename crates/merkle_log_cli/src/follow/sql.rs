@@ -3,6 +3,7 @@
 use crate::connection::{Connection, failed};
 use crate::database::Database;
 use crate::output::Failure;
+use futures_util::TryStreamExt;
 use merkle_log_client::{Transport, TransportError};
 use merkle_tree::{HASH_SIZE, TILE_WIDTH};
 use std::sync::Arc;
@@ -54,7 +55,6 @@ impl SqlLog {
     }
 
     async fn all_findings(&self, most: usize) -> Result<(Vec<String>, bool), Failure> {
-        use futures_util::TryStreamExt;
         let database = self.connect().await?;
         // Redactions and what left with a partition or a removed source are told as well, and are no one's fault.
         let sql = "SELECT pg_catalog.concat_ws(' ', v.kind, v.source_table, v.source_key, v.leaf_index)
@@ -89,8 +89,8 @@ impl SqlLog {
     async fn file(&self, path: &str) -> Result<Option<Vec<u8>>, TransportError> {
         if path == "checkpoint" {
             let sql = "SELECT note FROM @extschema@.merkle_log_checkpoints WHERE log_name = $1 ORDER BY tree_size DESC LIMIT 1";
-            let rows = self.rows(sql, &[&self.log]).await?;
-            let note = rows.first().map(|row| row.try_get::<_, String>(0));
+            let row = self.row(sql, &[&self.log]).await?;
+            let note = row.map(|row| row.try_get::<_, String>(0));
             return note
                 .transpose()
                 .map(|note| note.map(String::into_bytes))
@@ -103,26 +103,26 @@ impl SqlLog {
         let first = i64::try_from(tile.index().saturating_mul(TILE_WIDTH)).map_err(out_of_range)?;
         let end = first.saturating_add(tile.width().into());
         let index = i64::try_from(tile.index()).map_err(out_of_range)?;
-        let rows = match tile.level() {
+        let row = match tile.level() {
             TileLevel::Entries => {
                 // Of pruned entries there are none, and asking for them would be an error.
                 let sql = "SELECT b.entry_bundle
                              FROM @extschema@.merkle_log_status l, @extschema@.entry_bundles(l.log_name, $2, $3) b
                             WHERE l.log_name = $1 AND l.pruned_to <= $2 AND b.first_index = $2";
-                self.rows(sql, &[&self.log, &first, &end]).await?
+                self.row(sql, &[&self.log, &first, &end]).await?
             }
             TileLevel::Hashes(0) => {
                 let sql = "SELECT pg_catalog.string_agg(leaf_hash, ''::pg_catalog.bytea ORDER BY leaf_index)
                              FROM @extschema@.merkle_log_leaves WHERE log_name = $1 AND leaf_index >= $2 AND leaf_index < $3";
-                self.rows(sql, &[&self.log, &first, &end]).await?
+                self.row(sql, &[&self.log, &first, &end]).await?
             }
             TileLevel::Hashes(level) => {
                 let sql = "SELECT hashes FROM @extschema@.merkle_log_tiles WHERE log_name = $1 AND level = $2 AND tile_index = $3";
-                self.rows(sql, &[&self.log, &i16::from(level), &index])
+                self.row(sql, &[&self.log, &i16::from(level), &index])
                     .await?
             }
         };
-        let content = rows.first().map(|row| row.try_get::<_, Option<Vec<u8>>>(0));
+        let content = row.map(|row| row.try_get::<_, Option<Vec<u8>>>(0));
         let content = content.transpose().map_err(passing)?.flatten();
         let length = usize::from(tile.width()) * HASH_SIZE;
         Ok(match (tile.level(), content) {
@@ -131,11 +131,12 @@ impl SqlLog {
         })
     }
 
-    async fn rows(
+    /// The only row of an answer, if it has one. A server that answers more than it was asked is not listened to.
+    async fn row(
         &self,
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, TransportError> {
+    ) -> Result<Option<Row>, TransportError> {
         let mut session = self.session.lock().await;
         // Until the answer is there, nobody else uses the session.
         let database = match session.take().filter(|database| !database.is_closed()) {
@@ -149,11 +150,18 @@ impl SqlLog {
         };
         let asked = async {
             let statement = database.prepare(sql).await?;
-            database.client().query(&statement, parameters).await
+            let parameters = parameters.iter().copied();
+            let rows = database.client().query_raw(&statement, parameters).await?;
+            let mut rows = std::pin::pin!(rows);
+            Ok((rows.try_next().await?, rows.try_next().await?))
         };
-        let rows = asked.await.map_err(passing)?;
+        let (row, more) = asked.await.map_err(passing)?;
+        if more.is_some() {
+            let what = "the server answers with more rows than it was asked for";
+            return Err(TransportError::Passing(what.to_owned()));
+        }
         *session = Some(database);
-        Ok(rows)
+        Ok(row)
     }
 }
 

@@ -7,13 +7,15 @@ CREATE TABLE hub.checkpoints (
     tree_size   bigint      NOT NULL CHECK (tree_size >= 0),
     root        bytea       NOT NULL CHECK (pg_catalog.octet_length(root) = 32),
     checkpoint  text        NOT NULL,
-    -- The size of the checkpoint that this one was found to continue; -1 for the first. Of two hubs that pull one log at
-    -- once, only one can continue it.
+    -- The size of the checkpoint that this one was found to continue; -1 for the first.
     continues   bigint      NOT NULL CHECK (continues >= -1 AND continues < tree_size),
     pulled_from text        NOT NULL,
     pulled_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (origin, tree_size),
-    UNIQUE (origin, continues)
+    -- Who has signed it, the program looks at whenever it reads a row.
+    CONSTRAINT columns_are_those_of_the_checkpoint CHECK (pg_catalog.starts_with(checkpoint,
+        origin OPERATOR(pg_catalog.||) E'\n' OPERATOR(pg_catalog.||) tree_size::pg_catalog.text OPERATOR(pg_catalog.||) E'\n'
+        OPERATOR(pg_catalog.||) pg_catalog.encode(root, 'base64') OPERATOR(pg_catalog.||) E'\n'))
 );
 COMMENT ON TABLE hub.checkpoints IS 'Checkpoints that are signed by their logs, and continue one another.';
 COMMENT ON COLUMN hub.checkpoints.origin IS 'The name of the log.';
@@ -26,19 +28,30 @@ COMMENT ON COLUMN hub.checkpoints.pulled_at IS 'When it was pulled.';
 
 CREATE TABLE hub.convictions (
     origin      text        NOT NULL,
-    -- Of the checkpoint that is contradicted. Of the contradictions to one, the first is kept.
+    -- Of the checkpoint that is contradicted. Of the contradictions to one, the first that is proven is kept.
     tree_size   bigint      NOT NULL,
+    -- 0, unless somebody has put there before what proves nothing.
+    piece       integer     NOT NULL DEFAULT 0,
     evidence    text        NOT NULL,
     pulled_from text        NOT NULL,
     found_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    PRIMARY KEY (origin, tree_size)
+    PRIMARY KEY (origin, tree_size, piece)
 );
 COMMENT ON TABLE hub.convictions IS 'Logs that have signed two histories, each with the proof.';
 COMMENT ON COLUMN hub.convictions.origin IS 'The name of the log.';
 COMMENT ON COLUMN hub.convictions.tree_size IS 'The size of the checkpoint in hub.checkpoints that is contradicted.';
+COMMENT ON COLUMN hub.convictions.piece IS 'Numbers what is said against one checkpoint; 0, unless the first proves nothing.';
 COMMENT ON COLUMN hub.convictions.evidence IS 'A fork proof (JSON), which merkle-log verify convicts the log by.';
 COMMENT ON COLUMN hub.convictions.pulled_from IS 'What the configuration calls the log.';
 COMMENT ON COLUMN hub.convictions.found_at IS 'When it was found.';
+
+-- Of several hubs that pull one log, the one that has locked the log's row here adds a checkpoint. Only who may pull can
+-- take that lock.
+CREATE TABLE hub.pulling (
+    origin text PRIMARY KEY
+);
+COMMENT ON TABLE hub.pulling IS 'Has a row of each log for hubs to lock, while they add a checkpoint of it.';
+COMMENT ON COLUMN hub.pulling.origin IS 'The name of the log.';
 
 CREATE FUNCTION hub.refuse_change() RETURNS trigger
 LANGUAGE plpgsql

@@ -48,9 +48,12 @@ impl Standing {
             last.pulled = now();
         }
         let settled = match outcome {
-            Outcome::Kept { size, .. } => Outcome::Kept {
+            Outcome::Kept {
+                size, unbelieved, ..
+            } => Outcome::Kept {
                 size: *size,
                 new: false,
+                unbelieved: *unbelieved,
             },
             Outcome::Bad(what) => Outcome::Bad(what.clone()),
             Outcome::Undone(what) => Outcome::Undone(what.clone()),

@@ -164,7 +164,10 @@ fn keep_pulling(hub: &Hub, log: &Followed, standing: &Standing, interval: Durati
             let what = outcome.to_string();
             let what = printable(&what);
             match &outcome {
-                Outcome::Kept { .. } => tracing::info!(log = name, origin, what, "pulled"),
+                Outcome::Kept { unbelieved: 0, .. } => {
+                    tracing::info!(log = name, origin, what, "pulled");
+                }
+                Outcome::Kept { .. } => tracing::warn!(log = name, origin, what, "pulled"),
                 Outcome::Bad(_) => tracing::error!(log = name, origin, what, "proven bad"),
                 Outcome::Undone(_) => tracing::warn!(log = name, origin, what, "not pulled"),
             }

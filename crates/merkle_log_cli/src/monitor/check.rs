@@ -22,6 +22,10 @@ pub struct Watched {
     pub state: Mutex<State>,
     pub wanted: Wanted,
     pub stale_seconds: Option<u64>,
+    /// While entries are hashed, the log's newest checkpoint is looked at again after so long.
+    pub interval: Duration,
+    /// Seconds that a checkpoint may be without its quorum before this is told.
+    pub quorum_seconds: u64,
 }
 
 /// Why a check came to no result. It says nothing of the log.
@@ -52,6 +56,12 @@ impl Found {
             proven,
             evidence: None,
         };
+        self.is_wrong(kind, condition);
+    }
+
+    /// What was right at an earlier look is so no more.
+    fn is_wrong(&mut self, kind: Trouble, condition: Condition) {
+        self.right.retain(|right| *right != kind);
         self.wrong.push((kind, condition));
     }
 }
@@ -92,11 +102,19 @@ impl Watched {
     }
 
     fn look(&self, found: &mut Found) -> Result<(), Undone> {
+        match self.take_newest(found)? {
+            Some(checkpoint) => self.hash(&checkpoint, found),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the newest checkpoint, if it is one to rely on. If not, what is wrong is recorded.
+    fn take_newest(&self, found: &mut Found) -> Result<Option<Checkpoint>, Undone> {
         let newest = match self.followed.newest() {
             Ok(newest) => newest,
             Err(Refusal::Signature { what, proven }) => {
                 found.wrong(Trouble::BadSignature, proven, &what, &what);
-                return Ok(());
+                return Ok(None);
             }
             Err(refusal) => return Err(Undone(refusal.to_string())),
         };
@@ -106,16 +124,14 @@ impl Watched {
         if let Some(before) = &before
             && !self.continues(before, &newest, found)?
         {
-            return Ok(());
+            return Ok(None);
         }
-        match self.followed.policy.check_quorum(&newest.verified) {
-            Ok(()) => found.right.push(Trouble::QuorumLost),
-            Err(why) => {
-                // Witnesses may still come; until then the checkpoint is not one to rely on.
-                found.wrong(Trouble::QuorumLost, false, "", why);
-                return Ok(());
-            }
+        if let Err(why) = self.followed.policy.check_quorum(&newest.verified) {
+            self.lacks_quorum(why, found)?;
+            return Ok(None);
         }
+        found.right.push(Trouble::QuorumLost);
+        self.state().recorded.without_quorum = 0;
         if before.as_ref() != Some(&newest.note) {
             let replaced = kept
                 .lock()
@@ -123,7 +139,32 @@ impl Watched {
             replaced.map_err(|error| Undone(error.to_string()))?;
         }
         self.grew(&before, &newest, found)?;
-        self.hash(&newest.verified.checkpoint, found)
+        Ok(Some(newest.verified.checkpoint))
+    }
+
+    /// Witnesses come a moment after the log has signed; until then the checkpoint is not one to rely on, and nothing is
+    /// wrong yet.
+    fn lacks_quorum(&self, why: tlog::Error, found: &mut Found) -> Result<(), Undone> {
+        let mut state = self.state();
+        let since = state.recorded.without_quorum;
+        if since == 0 {
+            state.change(Vec::new(), &[], |recorded| recorded.without_quorum = now())?;
+        }
+        let lacked = if since == 0 {
+            0
+        } else {
+            now().saturating_sub(since)
+        };
+        let is_known = state.recorded.conditions.contains_key(&Trouble::QuorumLost);
+        match lacked >= self.quorum_seconds || is_known {
+            true => {
+                found.wrong(Trouble::QuorumLost, false, "", why);
+                Ok(())
+            }
+            false => Err(Undone(format!(
+                "the newest checkpoint has no quorum yet: {why}"
+            ))),
+        }
     }
 
     /// Whether the newest checkpoint continues the kept one. If not, what is wrong is recorded.
@@ -172,7 +213,7 @@ impl Watched {
             proven: true,
             evidence: Some(path.display().to_string()),
         };
-        found.wrong.push((Trouble::Fork, condition));
+        found.is_wrong(Trouble::Fork, condition);
         Ok(())
     }
 
@@ -197,21 +238,20 @@ impl Watched {
             Some(_) if is_recorded => {}
             Some(path) => {
                 let path = path.display().to_string();
-                found.wrong.push((
-                    Trouble::Fork,
-                    Condition {
-                        same: path.clone(),
-                        detail: "the log has signed two histories".to_owned(),
-                        proven: true,
-                        evidence: Some(path),
-                    },
-                ));
+                let condition = Condition {
+                    same: path.clone(),
+                    detail: "the log has signed two histories".to_owned(),
+                    proven: true,
+                    evidence: Some(path),
+                };
+                found.is_wrong(Trouble::Fork, condition);
             }
         }
         Ok(())
     }
 
-    /// Hashes what is new, up to the root.
+    /// Hashes what is new, up to the root. That may take days of a large log, and a log that shows another history
+    /// meanwhile is told at once.
     fn hash(&self, checkpoint: &Checkpoint, found: &mut Found) -> Result<(), Undone> {
         let path = self.path("hashed.json");
         let saved = files::read(&path).map_err(Failure::of(&path))?;
@@ -221,6 +261,7 @@ impl Watched {
         let resumed = resumed.filter(|rehash| rehash.size() <= checkpoint.size().get());
         let mut rehash = resumed.unwrap_or_else(|| Rehash::new(self.wanted, None));
         let tree = self.tree(checkpoint);
+        let mut looked = Instant::now();
         loop {
             match rehash.step(&tree, checkpoint) {
                 Ok(done) => {
@@ -232,6 +273,12 @@ impl Watched {
                             .right
                             .extend([Trouble::TileMismatch, Trouble::EntryMismatch]);
                         return Ok(());
+                    }
+                    if looked.elapsed() >= self.interval {
+                        if self.take_newest(found)?.is_none() {
+                            return Ok(());
+                        }
+                        looked = Instant::now();
                     }
                 }
                 Err(fault) => {

@@ -18,6 +18,9 @@ pub struct Config {
     /// Seconds without a complete check after which this is told.
     #[serde(default = "seconds::<900>")]
     pub unreachable_seconds: u64,
+    /// Seconds that a checkpoint may be without its quorum before this is told: witnesses come after the log has signed.
+    #[serde(default = "seconds::<300>")]
+    pub quorum_seconds: u64,
     /// Seconds between two readings of everything, old entries and tiles included; 0: never.
     #[serde(default = "seconds::<86_400>")]
     pub reread_seconds: u64,

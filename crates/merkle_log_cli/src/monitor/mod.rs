@@ -70,6 +70,8 @@ fn watched(
                 false => Wanted::Served,
             },
             stale_seconds: log.stale_seconds,
+            interval: Duration::from_secs(config.interval_seconds),
+            quorum_seconds: config.quorum_seconds,
         }))
     };
     config.logs.iter().map(open).collect()

@@ -39,6 +39,9 @@ pub struct Recorded {
     pub grew: u64,
     pub reread: u64,
     pub verified: u64,
+    /// Since when the newest checkpoint has had no quorum; 0 if it has one.
+    #[serde(default)]
+    pub without_quorum: u64,
     pub size: u64,
     pub entries: u64,
 }

@@ -66,6 +66,8 @@ pub struct Rehash {
     since: Option<Checkpoint>,
     /// Up to here no entries were there, if they must be from somewhere on.
     pub first_entry: u64,
+    /// Up to here there were not even the hashes of all entries: they were pruned.
+    pub pruned_to: u64,
     /// How many entries were there, and were not withheld.
     pub entries: u64,
     pub withheld: u64,
@@ -159,6 +161,7 @@ impl Rehash {
                     return Err(Fault::Unread(what.to_owned()));
                 }
                 self.begins_at(start)?;
+                self.pruned_to = start + TILE_WIDTH;
                 self.frontier.push_tile(root).map_err(too_large)?;
                 return self.meets_kept();
             }

@@ -18,6 +18,8 @@ pub struct Saved {
     withheld: u64,
     tiles: u64,
     first_entry: u64,
+    #[serde(default)]
+    pruned_to: u64,
 }
 
 fn hashes(text: &String) -> Option<Vec<Hash>> {
@@ -48,6 +50,7 @@ impl Rehash {
             withheld: self.withheld,
             tiles: self.tiles,
             first_entry: self.first_entry,
+            pruned_to: self.pruned_to,
         }
     }
 
@@ -61,6 +64,7 @@ impl Rehash {
             wanted,
             since: None,
             first_entry: saved.first_entry,
+            pruned_to: saved.pruned_to,
             entries: saved.entries,
             withheld: saved.withheld,
             tiles: saved.tiles,

@@ -4,10 +4,11 @@ use super::source::Source;
 use super::standing::{Standing, Target};
 use crate::output::{Failure, printable};
 use merkle_log_client::{AsyncWitnessClient, SubmitError};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
-use tlog::{Policy, UnixSeconds};
-use tokio::sync::watch;
+use tlog::{Policy, SignedNote, UnixSeconds};
+use tokio::sync::{OnceCell, watch};
 
 /// What all logs share.
 pub struct Submitter {
@@ -24,7 +25,13 @@ pub struct Log {
     pub name: String,
     standing: Mutex<Standing>,
     target: watch::Sender<Option<Target>>,
+    /// Whether the witnesses are held to what they cosigned before this program was started.
+    is_recalled: OnceCell<()>,
 }
+
+/// Checkpoints that are read at once, and in all, for what each witness cosigned last.
+const RECALLED_AT_ONCE: i64 = 100;
+const RECALLED: usize = 10_000;
 
 /// Pauses after failures, each about twice as long as the one before it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -36,6 +43,7 @@ impl Log {
             name: name.to_owned(),
             standing: Mutex::new(Standing::of(policy)),
             target: watch::Sender::new(None),
+            is_recalled: OnceCell::new(),
         }
     }
 
@@ -45,12 +53,48 @@ impl Log {
 
     /// Looks what the newest checkpoint is.
     pub async fn look(&self, submitter: &Submitter) -> Result<(), Failure> {
+        self.is_recalled
+            .get_or_try_init(|| self.recall(submitter))
+            .await?;
         let note = submitter.source.newest(&self.name).await?;
         let target = self
             .standing()
             .see(&note, &submitter.policy, Instant::now(), now())?;
         if let Some(target) = target {
             self.target.send_replace(Some(target));
+        }
+        Ok(())
+    }
+
+    /// Holds each witness to the newest checkpoint that it is known to have cosigned: one that says a smaller size now has
+    /// lost its state. The database has the cosignatures, and nobody can forge them there.
+    async fn recall(&self, submitter: &Submitter) -> Result<(), Failure> {
+        let mut unknown: BTreeMap<&str, &AsyncWitnessClient> = submitter
+            .clients
+            .iter()
+            .map(|(name, client)| (name.as_str(), client))
+            .collect();
+        let (mut size, mut read) = (i64::MAX, 0);
+        while !unknown.is_empty() && read < RECALLED {
+            let notes = submitter
+                .source
+                .before(&self.name, size, RECALLED_AT_ONCE)
+                .await?;
+            let Some((smallest, _)) = notes.last() else {
+                break;
+            };
+            (size, read) = (*smallest, read + notes.len());
+            for (_, note) in &notes {
+                let verified = SignedNote::from_bytes(note.as_bytes())
+                    .and_then(|note| submitter.policy.verify_log(&note));
+                // What nobody known has signed says nothing of witnesses.
+                let Ok(verified) = verified else { continue };
+                for cosigned in &verified.cosigned {
+                    if let Some(client) = unknown.remove(cosigned.witness.as_str()) {
+                        client.has_cosigned(&verified.checkpoint);
+                    }
+                }
+            }
         }
         Ok(())
     }

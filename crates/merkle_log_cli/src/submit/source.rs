@@ -43,6 +43,26 @@ impl Source {
         }
     }
 
+    /// Checkpoints of a log with their cosignatures, the newest of those below a size first, so many at most.
+    pub async fn before(
+        &self,
+        log: &str,
+        size: i64,
+        most: i64,
+    ) -> Result<Vec<(i64, String)>, Failure> {
+        let sql = "SELECT c.tree_size, c.note FROM @extschema@.merkle_log_checkpoints c
+                    WHERE c.log_name = $1 AND c.tree_size < $2 ORDER BY c.tree_size DESC LIMIT $3";
+        let rows = async {
+            let database = self.session().await?;
+            database.rows(sql, &[&log, &size, &most]).await
+        };
+        let rows = self.within_patience(rows).await?;
+        let notes = rows
+            .iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+        notes.collect()
+    }
+
     /// That the tree of size `new` begins with the one of size `old`.
     pub async fn proof(
         &self,

@@ -11,9 +11,11 @@ use tlog::{Checkpoint, SignedNote, VerifiedCheckpoint};
 #[derive(Debug)]
 pub struct Directory {
     pub checkpoint: VerifiedCheckpoint,
-    /// The entries before this index are not there: the log is pruned. Their hashes, or those of their
-    /// tiles, are.
+    /// The entries before this index are not there: their bundles are missing. Their hashes are, but for those of pruned
+    /// entries.
     pub first_entry: u64,
+    /// Of the entries before this index not even all hashes are there, only those of whole tiles: they were pruned.
+    pub pruned_to: u64,
     /// How many other entries are there as hashes only: withheld.
     pub withheld: u64,
     /// How many tiles were compared with what follows from the level below.
@@ -37,6 +39,7 @@ pub fn verify(directory: &Path, trust: &Trust) -> Result<Report, Finding> {
     Ok(Report::Directory(Directory {
         checkpoint,
         first_entry: rehash.first_entry,
+        pruned_to: rehash.pruned_to,
         withheld: rehash.withheld,
         tiles: rehash.tiles,
         since: trust.since.clone(),

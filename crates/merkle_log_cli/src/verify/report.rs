@@ -217,13 +217,17 @@ fn directory_text(directory: &Directory, text: &mut String) {
         "hashed",
         &format!("{entries} entries and {tiles} tiles again"),
     );
-    if directory.first_entry > 0 {
-        let first = directory.first_entry;
-        line(
-            text,
-            "pruned",
-            &format!("the first {first} entries are there as hashes only"),
-        );
+    let (pruned, first) = (directory.pruned_to, directory.first_entry);
+    if pruned > 0 {
+        let what =
+            format!("of the first {pruned} entries only the hashes of whole tiles are there");
+        line(text, "pruned", &what);
+    }
+    if first > pruned {
+        let count = first - pruned;
+        let what =
+            format!("{count} entries from {pruned} on: there are their hashes, and no bundles");
+        line(text, "no entries", &what);
     }
     if directory.withheld > 0 {
         let withheld = directory.withheld;
@@ -292,6 +296,7 @@ fn directory_json(directory: &Directory) -> Json {
     json!({
         "checkpoint": checkpoint_json(&directory.checkpoint),
         "first_entry": directory.first_entry,
+        "pruned_to": directory.pruned_to,
         "withheld": directory.withheld,
         "tiles": directory.tiles,
         "since": directory.since.as_ref().map(|since| json!({"size": since.size().get(), "root": since.root().to_string()})),

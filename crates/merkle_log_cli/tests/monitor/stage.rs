@@ -5,7 +5,7 @@ use crate::support::log::{Log, export};
 use serde_json::Value as Json;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -424,4 +424,134 @@ fn bomb() -> Vec<u8> {
         .unwrap();
     assert!(!made.stdout.is_empty());
     made.stdout
+}
+
+/// The files of a directory over HTTP, each after a pause; the checkpoint is another one as soon as there is one. With
+/// where that is put, the URL.
+pub fn slow(directory: &Path, pause: Duration) -> (Arc<Mutex<Option<String>>>, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (shown, directory) = (Arc::new(Mutex::new(None)), directory.to_owned());
+    let checkpoint = Arc::clone(&shown);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let (checkpoint, directory) = (Arc::clone(&checkpoint), directory.clone());
+            std::thread::spawn(move || serve_slowly(&stream, &directory, &checkpoint, pause));
+        }
+    });
+    (shown, format!("http://127.0.0.1:{port}"))
+}
+
+fn serve_slowly(
+    stream: &TcpStream,
+    directory: &Path,
+    checkpoint: &Mutex<Option<String>>,
+    pause: Duration,
+) -> Option<()> {
+    let mut reader = BufReader::new(stream);
+    loop {
+        let (mut first, mut line) = (String::new(), String::new());
+        reader.read_line(&mut first).ok()?;
+        while reader.read_line(&mut line).ok()? > 2 {
+            line.clear();
+        }
+        let path = first.split(' ').nth(1)?.trim_start_matches('/').to_owned();
+        let shown = checkpoint.lock().unwrap().clone();
+        let content = match shown.filter(|_| path == "checkpoint") {
+            Some(checkpoint) => Some(checkpoint.into_bytes()),
+            None => std::fs::read(directory.join(&path)).ok(),
+        };
+        std::thread::sleep(pause);
+        let status = if content.is_some() { 200 } else { 404 };
+        let content = content.unwrap_or_default();
+        let head = format!(
+            "HTTP/1.1 {status} x\r\ncontent-length: {}\r\n\r\n",
+            content.len()
+        );
+        let mut stream = stream;
+        stream
+            .write_all(&[head.as_bytes(), &content].concat())
+            .ok()?;
+    }
+}
+
+/// A server that speaks PostgreSQL as far as it must, and then answers without end: with one row of so many bytes, or with
+/// short rows.
+pub fn hostile_database(row: Option<u32>) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || answer_sql(stream, row));
+        }
+    });
+    address
+}
+
+fn message(kind: u8, content: &[u8]) -> Vec<u8> {
+    let length = content.len() as u32 + 4;
+    [&[kind][..], &length.to_be_bytes(), content].concat()
+}
+
+/// The first queries are answered as the program expects, up to its question for the checkpoint.
+fn answer_sql(mut stream: TcpStream, row: Option<u32>) -> std::io::Result<()> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let mut startup = vec![0; u32::from_be_bytes(length) as usize - 4];
+    stream.read_exact(&mut startup)?;
+    stream.write_all(&message(b'R', &[0; 4]))?;
+    stream.write_all(&message(b'Z', b"I"))?;
+    let mut text = String::new();
+    loop {
+        let mut header = [0; 5];
+        stream.read_exact(&mut header)?;
+        let [kind, length @ ..] = header;
+        let mut content = vec![0; u32::from_be_bytes(length) as usize - 4];
+        stream.read_exact(&mut content)?;
+        match kind {
+            b'Q' => {
+                let settings = [message(b'C', b"SET\0"), message(b'Z', b"I")];
+                stream.write_all(&settings.concat())?;
+            }
+            b'P' => {
+                text = String::from_utf8_lossy(&content).into_owned();
+                stream.write_all(&message(b'1', b""))?;
+            }
+            b'D' if content[0] == b'S' => {
+                let parameters: &[u8] = match text.contains("$1") {
+                    true => &[0, 1, 0, 0, 0, 25],
+                    false => &[0, 0],
+                };
+                stream.write_all(&message(b't', parameters))?;
+                let mut column = vec![0, 1];
+                column.extend(b"note\0");
+                column.extend([
+                    0, 0, 0, 0, 0, 0, 0, 0, 0, 25, 255, 255, 255, 255, 255, 255, 0, 0,
+                ]);
+                stream.write_all(&message(b'T', &column))?;
+            }
+            b'B' => {
+                stream.write_all(&message(b'2', b""))?;
+                let value = |text: &[u8]| {
+                    let length = (text.len() as u32).to_be_bytes();
+                    message(b'D', &[&[0, 1][..], &length, text].concat())
+                };
+                if !text.contains("$1") {
+                    stream.write_all(&value(b"public"))?;
+                    stream.write_all(&message(b'C', b"SELECT 1\0"))?;
+                    continue;
+                }
+                if let Some(bytes) = row {
+                    stream.write_all(&[&[b'D'][..], &bytes.to_be_bytes()].concat())?;
+                }
+                let rows = value(&[b'x'; 100]).repeat(1000);
+                loop {
+                    stream.write_all(&rows)?;
+                }
+            }
+            b'S' => stream.write_all(&message(b'Z', b"I"))?,
+            b'X' => return Ok(()),
+            _ => {}
+        }
+    }
 }
