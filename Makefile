@@ -32,7 +32,7 @@ NEXTEST := cargo nextest run --workspace --exclude merkle_log
 TEST_SERVER := CONF="fsync = off" scripts/with-postgres.sh $(PRIVATE_PG) env MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup postgres private-install install dist demo demo-program demo-stop soak soak-ledger bench bench-capture bench-catbird bench-gateway bench-ledger bench-outside bench-verify fuzz-ledger fuzz-tlog hostile-ledger larger-than-memory catbird-generate test test-long lint test-all test-catbird test-catbird-generated test-crates test-doc test-extension test-install test-loom test-miri test-pure test-server test-tools clean
+.PHONY: help setup postgres private-install install dist demo demo-program demo-stop soak soak-ledger bench bench-capture bench-catbird bench-gateway bench-idle bench-ledger bench-outside bench-verify fuzz-ledger fuzz-tlog hostile-ledger larger-than-memory catbird-generate test test-long lint test-all test-catbird test-catbird-generated test-crates test-doc test-extension test-install test-loom test-miri test-pure test-server test-tools clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -104,6 +104,7 @@ test-pure: test-tools test-loom test-doc
 	scripts/instructions.sh
 	python3 docs/leaf-format-check.py
 	examples/verify/check.sh
+	scripts/alerts.sh
 
 test-doc: ## the examples in the documentation of the crates
 	cargo test --doc --workspace --exclude merkle_log
@@ -162,6 +163,9 @@ bench-capture: private-install ## what trigger capture costs its writers, as rat
 
 bench-verify: private-install ## what continuous verification costs pgbench, at the default rate and at ten times as much
 	@CONF="merkle_log.databases = '*'" scripts/with-postgres.sh $(PRIVATE_PG) benches/verify.sh
+
+bench-idle: private-install ## what a worker costs whose 500 logs are idle
+	@CONF="merkle_log.databases = '*'" scripts/with-postgres.sh $(PRIVATE_PG) benches/idle.sh
 
 clean: ## delete what was built, and the private PostgreSQL
 	cargo clean

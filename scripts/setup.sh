@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Installs what building and testing need and is missing: Debian packages, cargo-pgrx; for `lint` cargo-deny,
-# for `test` cargo-nextest, Go, Node, a Python package, Chromium and tmux; PostgreSQL clients of other languages, object stores
+# for `test` cargo-nextest, Go, Node, a Python package, Chromium, tmux and Prometheus; PostgreSQL clients of other languages, object stores
 # and schemathesis in target/clients; and the root directory of the hosts that the deployment guide is followed on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(python3 openssl postgresql-15 postgresql-15-cron postgresql-server-dev-15 clang libclang-dev gcc make pkg-config libssl-dev valgrind)
 [ -n "${1:-}" ] && packages+=(python3-venv)
-[ "${1:-}" = test ] && packages+=(golang-go golang-golang-x-mod-dev chromium chromium-driver tmux debootstrap iproute2 systemd systemd-container)
+[ "${1:-}" = test ] && packages+=(golang-go golang-golang-x-mod-dev chromium chromium-driver tmux prometheus prometheus-node-exporter debootstrap iproute2 systemd systemd-container)
 [ "${1:-}" = test ] && ! command -v node >/dev/null && packages+=(nodejs)
 [ "${1:-}" = test ] && ! command -v npm >/dev/null && packages+=(npm)
 [ "$(id -u)" -eq 0 ] && packages+=(sudo)

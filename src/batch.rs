@@ -2,6 +2,7 @@
 
 mod ahead;
 mod arrival;
+pub mod idle;
 
 use crate::administration;
 use crate::capture::ceiling;
@@ -25,6 +26,7 @@ use crate::shared;
 use crate::store::append::{Appended, Appender, Entry};
 use crate::store::late::{self, Way};
 use crate::store::{entries, heads, key_index, set_aside};
+use pgrx::pg_sys;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
@@ -349,7 +351,9 @@ fn behind_watermarks(
         let after = match &mut scope {
             Scope::All => None,
             Scope::Recent(written) => {
-                let now = writes(session, shape);
+                let tables = shape.table.written_through.clone();
+                let ids = vec![shape.source.id; tables.len()];
+                let now = writes(session, ids, tables).first().map_or(0, |(_, n)| *n);
                 if written.insert(shape.source.id, now) == Some(now) {
                     continue;
                 }
@@ -508,18 +512,16 @@ impl Ahead {
     }
 }
 
-/// How many rows were ever inserted into a source or updated, as far as the server has counted. It
-/// changes when rows may have come late.
-fn writes(session: &Session, shape: &Shape) -> i64 {
-    session
-        .fresh_one(
-            "SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_stat_get_tuples_inserted(r)
-                                          + pg_catalog.pg_stat_get_tuples_updated(r)), 0)::pg_catalog.int8
-               FROM pg_catalog.unnest($1) r",
-            &[shape.table.written_through.clone().into()],
-            |row| row.required(0),
-        )
-        .unwrap_or(0)
+/// Of each source, how many rows were ever inserted into its tables or updated, as far as the server has counted. The
+/// number changes when rows may have come late. `tables[n]` is a table of the source `ids[n]`.
+fn writes(session: &Session, ids: Vec<i32>, tables: Vec<pg_sys::Oid>) -> Vec<(i32, i64)> {
+    session.fresh(
+        "SELECT t.source_id, pg_catalog.sum(pg_catalog.pg_stat_get_tuples_inserted(t.oid)
+                                          + pg_catalog.pg_stat_get_tuples_updated(t.oid))::pg_catalog.int8
+           FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) t (source_id, oid) GROUP BY t.source_id",
+        &[ids.into(), tables.into()],
+        |row| (row.required(0), row.get(1).unwrap_or(0)),
+    )
 }
 
 fn report(progress: &Progress, done: i64) {

@@ -26,6 +26,12 @@ use std::time::Instant;
 /// Rows of a log that are counted, at most: a log that is further behind is so by this number at least.
 pub const COUNTED: i64 = 10_000;
 
+/// How long rows may wait before a log is late, in seconds: a minute beyond ten rounds, and as long as `settle` holds
+/// them back. SQL over the columns of `verification_logs`; $1 is `merkle_log.run_interval` in seconds.
+const LAG_LIMIT: &str =
+    "60 + 10 * COALESCE(EXTRACT(epoch FROM run_interval)::pg_catalog.float8, $1)
+    + EXTRACT(epoch FROM settle)::pg_catalog.float8";
+
 /// Rows that wait to be logged.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lag {
@@ -70,6 +76,16 @@ fn part<T>(f: impl FnOnce() -> Result<T, Error>) -> Result<T, String> {
 /// state.
 pub fn lag(session: &Session, log: &Log) -> Result<Lag, String> {
     apart(|| Ok(lag_of(session, log))).flatten()
+}
+
+/// How long rows of the log may wait, in seconds.
+pub fn lag_limit(session: &Session, log: &Log) -> f64 {
+    let sql = format!("SELECT {LAG_LIMIT} FROM @extschema@.verification_logs WHERE log_id = $2");
+    let run_interval = crate::settings::run_interval().as_secs_f64();
+    let limit = session.fresh_one(&sql, &[run_interval.into(), log.id.into()], |row| {
+        row.required(0)
+    });
+    limit.unwrap_or(f64::INFINITY)
 }
 
 fn lag_of(session: &Session, log: &Log) -> Result<Lag, String> {

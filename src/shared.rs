@@ -217,18 +217,24 @@ impl Worker {
         }
     }
 
-    /// True once for each time that something was asked for since the last call: (changes were
-    /// queued, a run was asked for).
-    pub fn take_wishes(&self) -> (bool, bool) {
-        (
-            self.queued.swap(false, ORDER),
-            self.asked.swap(false, ORDER),
-        )
+    /// True once for each time that changes were queued since the last call.
+    pub fn take_queued(&self) -> bool {
+        self.queued.swap(false, ORDER)
     }
 
-    /// True if something was asked for since the last call of `take_wishes`.
-    pub fn has_wishes(&self) -> bool {
-        self.queued.load(ORDER) || self.asked.load(ORDER)
+    /// True if changes were queued since the last call of `take_queued`.
+    pub fn is_queued(&self) -> bool {
+        self.queued.load(ORDER)
+    }
+
+    /// True once for each time that a run was asked for since the last call.
+    pub fn take_asked(&self) -> bool {
+        self.asked.swap(false, ORDER)
+    }
+
+    /// True if a run was asked for since the last call of `take_asked`.
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(ORDER)
     }
 
     pub fn ask(&self) {

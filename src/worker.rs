@@ -2,6 +2,8 @@
 
 mod launcher;
 mod runner;
+mod transactions;
+mod turn;
 mod verifier;
 
 pub use launcher::register;

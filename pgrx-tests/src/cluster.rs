@@ -332,6 +332,11 @@ impl Cluster {
         path.display().to_string()
     }
 
+    /// Where the installation's programs are.
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
     pub fn socket(&self) -> &Path {
         self.dir.path()
     }

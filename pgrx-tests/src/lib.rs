@@ -13,6 +13,7 @@ pub mod command_line;
 pub mod followers;
 pub mod gateway;
 pub mod oracle;
+pub mod prometheus;
 pub mod stores;
 pub mod witness;
 

@@ -761,7 +761,7 @@ fn what_keeps_a_log_from_being_signed_is_said_by_health_and_metrics() {
     assert!(one::<bool>(&mut c, health));
     let metrics: String = one(&mut c, "SELECT merkle_log_metrics()");
     assert!(
-        metrics.contains("merkle_log_signed_entries{log=\"audit\"} 5"),
+        metrics.contains("merkle_log_signed_entries{database=\"postgres\",log=\"audit\"} 5"),
         "{metrics}"
     );
     cluster.reload_with("merkle_log.signing_key_file = '/nowhere'");

@@ -399,11 +399,11 @@ fn listeners_hear_of_new_findings_and_metrics_count_them() {
     );
     let metrics: String = one(&mut a, "SELECT merkle_log_metrics()");
     for line in [
-        r#"merkle_log_open_findings{log="audit"} 1"#,
-        r#"merkle_log_findings{log="audit",kind="modified"} 1"#,
-        r#"merkle_log_verify_interval_seconds{log="audit"} 0.01"#,
-        r#"merkle_log_verify_age_seconds{log="audit"} "#,
-        r#"merkle_log_verified_rows_total{log="audit"} "#,
+        r#"merkle_log_open_findings{database="postgres",log="audit"} 1"#,
+        r#"merkle_log_findings{database="postgres",log="audit",kind="modified"} 1"#,
+        r#"merkle_log_verify_interval_seconds{database="postgres",log="audit"} 0.01"#,
+        r#"merkle_log_verify_age_seconds{database="postgres",log="audit"} "#,
+        r#"merkle_log_verified_rows_total{database="postgres",log="audit"} "#,
     ] {
         assert!(metrics.contains(line), "{line} is not in {metrics}");
     }

@@ -854,7 +854,7 @@ fn health_and_metrics_say_how_things_stand() {
         "merkle_log_gateway_requests_total{route=\"/logs/{log}/proof\",status=\"200\"} 1\n",
         "merkle_log_gateway_requests_total{route=\"none\",status=\"404\"} 1\n",
         "merkle_log_gateway_database_up 1\n",
-        "merkle_log_tree_size{log=\"audit\"} 600\n",
+        "merkle_log_tree_size{database=\"postgres\",log=\"audit\"} 600\n",
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }

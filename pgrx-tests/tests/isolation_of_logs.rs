@@ -353,7 +353,7 @@ fn monitoring_neither_waits_nor_fails_because_of_one_source() {
     assert_eq!(holes.len(), 2, "{holes:?}");
     assert!(holes[0].contains(&format!("pid {pid}")), "{holes:?}");
     let metrics: String = one(&mut a, "SELECT merkle_log_metrics()");
-    assert!(metrics.contains("merkle_log_lag_rows{log=\"log3\"} 1"));
+    assert!(metrics.contains("merkle_log_lag_rows{database=\"postgres\",log=\"log3\"} 1"));
 }
 
 #[test]

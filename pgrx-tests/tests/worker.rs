@@ -431,6 +431,7 @@ fn without_preload_everything_works_and_says_that_it_runs_nothing_by_itself() {
     ));
     assert_eq!(one::<i64>(&mut a, "SELECT merkle_log_warm('audit')"), 0);
     assert!(
-        one::<String>(&mut a, "SELECT merkle_log_metrics()").contains("merkle_log_worker_up 0\n")
+        one::<String>(&mut a, "SELECT merkle_log_metrics()")
+            .contains("merkle_log_worker_up{database=\"postgres\"} 0\n")
     );
 }

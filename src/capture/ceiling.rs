@@ -17,7 +17,7 @@ use super::statement;
 use super::table_query::TableQuery;
 use crate::catalog::logs::Log;
 use crate::pg::spi::Snapshot;
-use crate::pg::{foreign_code, role};
+use crate::pg::{foreign_code, role, sequence};
 use crate::session::Session;
 use pgrx::datum::{DatumWithOid, Interval};
 use pgrx::pg_sys;
@@ -154,6 +154,21 @@ pub fn is_reached(shape: &Shape, ceiling: &Ceiling) -> bool {
         && ceiling
             .text()
             .is_some_and(|c| logged_order(shape) == Some(order_value(shape, c)))
+}
+
+/// As `is_reached`, found out without a statement and without waiting for anyone, of a source that is known to be ready.
+/// False where that cannot be told so.
+pub fn is_plainly_reached(shape: &Shape) -> bool {
+    let logged = match logged_order(shape) {
+        Some(OrderValue::Integer(logged)) if shape.sort.len() == 1 => logged,
+        _ => return false,
+    };
+    let given_out = ready::sequences(&shape.source).and_then(|sequences| {
+        let positions: Option<Vec<_>> = sequences.into_iter().map(sequence::position).collect();
+        let called = positions?.into_iter().filter(|p| p.is_called);
+        called.map(|p| p.last_value).max()
+    });
+    given_out == Some(logged)
 }
 
 /// What is earlier than the clock, and `settle` old. Without a time zone it may be that of any zone, of

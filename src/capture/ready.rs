@@ -111,6 +111,21 @@ pub fn shape(source: &Source) -> Option<Shape> {
     with(source, |ready| ready.shape.with_source(source))
 }
 
+/// The source bound to its table, if a batch has nothing to find out about it: it is known to be ready, and all of it is
+/// on record.
+pub fn settled(source: &Source) -> Option<Shape> {
+    let settled = |ready: &mut Ready| {
+        let is_settled = match source.by_trigger() {
+            true => ready.guarded,
+            false => {
+                ready.recorded && (ready.partitions_recorded || !ready.shape.table.partitioned)
+            }
+        };
+        is_settled.then(|| ready.shape.with_source(source))
+    };
+    with(source, settled).flatten()
+}
+
 /// Keeps that a source is ready, as was found out since `since`.
 pub fn keep(since: Moment, shape: &Shape) {
     if CHANGES.get() != since.0 || !is_usable() {

@@ -58,7 +58,7 @@ fn from_row(row: &Row) -> Identity {
 }
 
 /// This database. On a standby the timeline is that of the last restart point.
-fn here(session: &Session) -> Identity {
+pub fn here(session: &Session) -> Identity {
     session
         .fresh_one(
             "SELECT s.system_identifier, d.oid::pg_catalog.int8, d.datname::pg_catalog.text,

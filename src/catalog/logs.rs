@@ -118,6 +118,13 @@ pub fn by_id(session: &Session, id: i32) -> Option<Log> {
     session.fresh_one(&sql, &[id.into()], from_row)
 }
 
+/// As `by_id`, of several logs.
+pub fn by_ids(session: &Session, ids: &[i32]) -> Vec<Log> {
+    let sql =
+        format!("SELECT {COLUMNS} FROM @extschema@.verification_logs l WHERE l.log_id = ANY ($1)");
+    session.fresh(&sql, &[ids.to_vec().into()], from_row)
+}
+
 /// The transaction that wrote the row of a log last.
 pub fn row_writer(session: &Session, log: &Log) -> Result<Option<pg_sys::TransactionId>, Error> {
     let mut logs = session.index(c"verification_logs", c"verification_logs_pkey")?;
@@ -126,6 +133,7 @@ pub fn row_writer(session: &Session, log: &Log) -> Result<Option<pg_sys::Transac
 }
 
 /// A log as the background worker sees it.
+#[derive(Clone)]
 pub struct Scheduled {
     pub id: i32,
     pub name: String,
@@ -135,6 +143,8 @@ pub struct Scheduled {
     pub reconcile_interval: Option<Duration>,
     /// How often a checkpoint is signed; `None`: never.
     pub checkpoint_interval: Option<Duration>,
+    /// The transaction that wrote the log's row last.
+    pub written_by: i64,
 }
 
 /// The logs that the background worker is to run.
@@ -147,7 +157,8 @@ pub fn scheduled(session: &Session) -> Vec<Scheduled> {
         "SELECT l.log_id, l.log_name, COALESCE(l.order_domain = 'arrival', false),
                 (1000 * EXTRACT(epoch FROM l.run_interval))::pg_catalog.float8,
                 (1000 * EXTRACT(epoch FROM l.reconcile_interval))::pg_catalog.float8,
-                (1000 * EXTRACT(epoch FROM l.checkpoint_interval))::pg_catalog.float8
+                (1000 * EXTRACT(epoch FROM l.checkpoint_interval))::pg_catalog.float8,
+                l.xmin::pg_catalog.text::pg_catalog.int8
            FROM @extschema@.verification_logs l
           WHERE l.enabled AND NOT l.paused AND l.log_id <> $1 ORDER BY l.log_id",
         &[ADMINISTRATION.into()],
@@ -160,6 +171,7 @@ pub fn scheduled(session: &Session) -> Vec<Scheduled> {
                 run_interval: millis(row, 3).unwrap_or_else(settings::run_interval),
                 reconcile_interval: (!reconcile.is_zero()).then_some(reconcile),
                 checkpoint_interval: millis(row, 5),
+                written_by: row.required(6),
             }
         },
     )

@@ -158,6 +158,12 @@ pub fn active(session: &Session, log: &Log) -> Vec<Source> {
     session.fresh(&sql, &[log.id.into()], from_row)
 }
 
+/// As `active`, of several logs.
+pub fn active_of(session: &Session, log_ids: &[i32]) -> Vec<Source> {
+    let sql = select("s.log_id = ANY ($1) AND s.removed_at IS NULL");
+    session.fresh(&sql, &[log_ids.to_vec().into()], from_row)
+}
+
 /// Every source that ever fed the log, as the calling statement sees them.
 pub fn all(session: &Session, log: &Log) -> Vec<Source> {
     session.read(&select("s.log_id = $1"), &[log.id.into()], from_row)

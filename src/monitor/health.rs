@@ -2,7 +2,7 @@
 
 mod verified;
 
-use super::{apart, lag};
+use super::{apart, lag, lag_limit};
 use crate::capture::{queue, state};
 use crate::catalog::identity;
 use crate::catalog::logs::{self, Log};
@@ -17,8 +17,8 @@ use std::sync::atomic::Ordering::SeqCst;
 
 /// A worker that has not gone round for so long hangs: microseconds.
 const STALE: i64 = 30_000_000;
-/// Rows that have waited for so long are late: seconds beyond ten rounds.
-const LATE: f64 = 60.0;
+/// The check of what is not signed, whose object is a log.
+pub const CHECKPOINT: &str = "checkpoint";
 
 /// A checkpoint is overdue so long after twice its interval: seconds.
 const UNSIGNED: f64 = 10.0;
@@ -259,14 +259,8 @@ fn lateness(session: &Session, log: &Log) -> Check {
                 lag.rows_in_words(),
                 lag.seconds
             );
-            let limit = LATE + 10.0 * crate::settings::run_interval().as_secs_f64();
-            check(
-                "lag",
-                name,
-                lag.rows == 0 || lag.seconds < limit,
-                detail,
-                mend,
-            )
+            let in_time = lag.rows == 0 || lag.seconds < lag_limit(session, log);
+            check("lag", name, in_time, detail, mend)
         }
     }
 }
@@ -291,7 +285,7 @@ fn unsigned(session: &Session, log: &Log) -> Option<Check> {
     let quoted = literal(&log.name);
     let problem = checkpoint::problem(session, log);
     Some(check(
-        "checkpoint",
+        CHECKPOINT,
         Some(&log.name),
         problem.is_none() && waits <= UNSIGNED + twice.unwrap_or(0.0),
         match problem {

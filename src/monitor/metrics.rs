@@ -1,16 +1,18 @@
 //! `merkle_log_metrics`: the text format of Prometheus.
 
-use super::health;
+use super::health::{self, Check};
 use crate::cache;
-use crate::catalog::logs;
-use crate::pg::server;
+use crate::catalog::{identity, logs};
+use crate::pg::{server, xact};
 use crate::session::Session;
+use crate::settings;
 use crate::shared;
 use crate::verify::recorded;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::Ordering::SeqCst;
 
-/// A metric: name, kind, what it says, and its values by log, or by log and kind of finding.
+/// A metric: name, kind, what it says, and its values by their labels. Each has the label `database` as well.
 struct Metric {
     name: &'static str,
     kind: &'static str,
@@ -23,16 +25,11 @@ const FINDINGS: &str = "merkle_log_findings";
 type Labels = Vec<(&'static str, String)>;
 
 pub fn text(session: &Session) -> String {
-    let mut metrics = server_metrics();
+    let mut metrics = server_metrics(session);
     metrics.extend(log_metrics(session));
     metrics.push(findings(session));
-    let failed = health::checks(session).iter().filter(|c| !c.ok).count();
-    metrics.push(Metric {
-        name: "merkle_log_health_failed",
-        kind: "gauge",
-        help: "Checks of merkle_log_health() that are not ok.",
-        values: vec![(Labels::new(), failed as f64)],
-    });
+    metrics.extend(health_metrics(&health::checks(session)));
+    let database = server::database_name();
     let mut text = String::new();
     // Of findings it is said as well that there are none.
     let is_said = |m: &&Metric| !m.values.is_empty() || m.name == FINDINGS;
@@ -43,12 +40,11 @@ pub fn text(session: &Session) -> String {
         // Writing to a String does not fail.
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         for (labels, value) in &metric.values {
-            let label = |(name, of): &(_, String)| format!("{name}=\"{}\"", escape(of));
-            let labels: Vec<String> = labels.iter().map(label).collect();
-            let _ = match labels.is_empty() {
-                true => writeln!(text, "{name} {value}"),
-                false => writeln!(text, "{name}{{{}}} {value}", labels.join(",")),
-            };
+            let _ = write!(text, "{name}{{database=\"{}\"", escape(&database));
+            for (label, of) in labels {
+                let _ = write!(text, ",{label}=\"{}\"", escape(of));
+            }
+            let _ = writeln!(text, "}} {value}");
         }
     }
     text
@@ -61,33 +57,103 @@ fn escape(label: &str) -> String {
         .replace('\n', "\\n")
 }
 
-fn server_metrics() -> Vec<Metric> {
-    let worker = shared::get().and_then(|s| s.worker_of(server::my_database()));
-    let running = worker.is_some_and(|w| w.pid.load(SeqCst) != 0);
-    let one = |name, help, value: f64| Metric {
+/// A gauge of the database as a whole.
+fn gauge(name: &'static str, help: &'static str, value: f64) -> Metric {
+    Metric {
         name,
         kind: "gauge",
         help,
         values: vec![(Labels::new(), value)],
-    };
-    let mut metrics = vec![one(
-        "merkle_log_worker_up",
-        "1 if a background worker runs for this database.",
-        f64::from(u8::from(running)),
-    )];
+    }
+}
+
+/// Seconds since 1970, of microseconds since 2000.
+fn unix_seconds(micros: i64) -> f64 {
+    const BETWEEN: f64 = 946_684_800.0;
+    micros as f64 / 1e6 + BETWEEN
+}
+
+fn server_metrics(session: &Session) -> Vec<Metric> {
+    let worker = shared::get().and_then(|s| s.worker_of(server::my_database()));
+    let worker = worker.filter(|w| w.pid.load(SeqCst) != 0);
+    let identifier = identity::here(session).system_identifier.to_string();
+    let mut metrics = vec![
+        Metric {
+            name: "merkle_log_info",
+            kind: "gauge",
+            help: "Always 1. A primary and its standbys have one system identifier.",
+            values: vec![(
+                vec![
+                    ("system_identifier", identifier),
+                    ("version", env!("CARGO_PKG_VERSION").to_owned()),
+                ],
+                1.0,
+            )],
+        },
+        gauge(
+            "merkle_log_standby",
+            "1 on a standby, 0 on a primary.",
+            f64::from(u8::from(server::in_recovery())),
+        ),
+        gauge(
+            "merkle_log_collected_timestamp_seconds",
+            "When these metrics were collected.",
+            unix_seconds(xact::now()),
+        ),
+        gauge(
+            "merkle_log_worker_up",
+            "1 if a background worker runs for this database; never on a standby.",
+            f64::from(u8::from(worker.is_some())),
+        ),
+    ];
+    if let Some(worker) = worker {
+        metrics.push(gauge(
+            "merkle_log_worker_heartbeat_timestamp_seconds",
+            "When the background worker last went round its loop.",
+            unix_seconds(worker.heartbeat.load(SeqCst)),
+        ));
+    }
     if let Some((hashes, room)) = cache::occupancy() {
-        metrics.push(one(
+        metrics.push(gauge(
             "merkle_log_cache_hashes",
             "Hashes in the node cache, of all databases.",
             hashes as f64,
         ));
-        metrics.push(one(
+        metrics.push(gauge(
             "merkle_log_cache_room",
             "Hashes that the node cache has room for.",
             room as f64,
         ));
     }
     metrics
+}
+
+/// What `merkle_log_health()` says.
+fn health_metrics(checks: &[Check]) -> [Metric; 2] {
+    let mut failed: BTreeMap<&str, f64> = BTreeMap::new();
+    for check in checks {
+        *failed.entry(check.name).or_default() += f64::from(u8::from(!check.ok));
+    }
+    let by_check = |(name, count): (&str, f64)| (vec![("check", name.to_owned())], count);
+    let signing = checks.iter().filter(|c| c.name == health::CHECKPOINT);
+    let by_log = |check: &Check| {
+        let log = check.object.clone().unwrap_or_default();
+        (vec![("log", log)], f64::from(u8::from(!check.ok)))
+    };
+    [
+        Metric {
+            name: "merkle_log_health_failed",
+            kind: "gauge",
+            help: "Checks of merkle_log_health() that are not ok, by the name of the check.",
+            values: failed.into_iter().map(by_check).collect(),
+        },
+        Metric {
+            name: "merkle_log_signing_failed",
+            kind: "gauge",
+            help: "1 if what is new in a log with a checkpoint_interval is not signed in time, or cannot be.",
+            values: signing.map(by_log).collect(),
+        },
+    ]
 }
 
 /// The findings that are open, by kind.
@@ -132,6 +198,12 @@ fn log_metrics(session: &Session) -> Vec<Metric> {
             "gauge",
             "How long the oldest of them has waited.",
             "lag_seconds",
+        ),
+        (
+            "merkle_log_lag_limit_seconds",
+            "gauge",
+            "How long rows may wait before merkle_log_health() calls the log late.",
+            super::LAG_LIMIT,
         ),
         (
             "merkle_log_last_batch_timestamp_seconds",
@@ -235,6 +307,18 @@ fn log_metrics(session: &Session) -> Vec<Metric> {
                 FROM @extschema@.verification_logs l WHERE l.log_name = s.log_name)",
         ),
         (
+            "merkle_log_verify_stopped",
+            "gauge",
+            "1 if something stands in the way of continuous verification.",
+            "(verify_problem IS NOT NULL)::pg_catalog.int4",
+        ),
+        (
+            "merkle_log_findings_left_out",
+            "gauge",
+            "Findings that continuous verification did not record because there were too many.",
+            "COALESCE(findings_left_out, 0)",
+        ),
+        (
             "merkle_log_cache_hits_total",
             "counter",
             "Hashes found in the node cache.",
@@ -255,10 +339,12 @@ fn log_metrics(session: &Session) -> Vec<Metric> {
         "SELECT log_name, {} FROM @extschema@.merkle_log_status s ORDER BY log_name",
         list.join(", ")
     );
-    let rows: Vec<(String, Vec<Option<f64>>)> = session.fresh(&sql, &[], |row| {
-        let values = (1..=COLUMNS.len()).map(|column| row.get(column)).collect();
-        (row.required(0), values)
-    });
+    let run_interval = settings::run_interval().as_secs_f64();
+    let rows: Vec<(String, Vec<Option<f64>>)> =
+        session.fresh(&sql, &[run_interval.into()], |row| {
+            let values = (1..=COLUMNS.len()).map(|column| row.get(column)).collect();
+            (row.required(0), values)
+        });
     let metric = |(place, (name, kind, help, _)): (usize, &Column)| Metric {
         name,
         kind,

@@ -23,6 +23,7 @@ pub mod raw;
 pub mod regclass;
 pub mod relcache;
 pub mod role;
+pub mod sequence;
 pub mod server;
 pub mod settings;
 pub mod shmem;

@@ -89,6 +89,7 @@ const OWN_SETTINGS: &[(&CStr, &CStr)] = &[
     (c"transform_null_equals", c"off"),
     (c"array_nulls", c"on"),
     (c"xmloption", c"content"),
+    (c"jit", c"off"),
 ];
 
 /// Takes signals as a session does: a shutdown is heard wherever interrupts are looked for, a running

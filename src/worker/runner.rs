@@ -1,28 +1,32 @@
-//! The worker of one database: runs each log when it is due, one transaction a batch.
+//! The worker of one database: runs each log when it is its turn, one transaction a batch.
 //!
-//! A log that fails is put on record and tried again ever more rarely; the others go on. A log that is
-//! behind is run again without a pause, in turn with the others.
+//! A log that fails is put on record and tried again ever more rarely; the others go on. Logs whose turn it is are run in
+//! the order in which their turns came, so that one that is behind, whose next turn comes at once, stands in line with
+//! the others. Of many logs it is found out first, in one transaction, which have nothing to log.
 
+use super::transactions::{self, reconcile, remember_signed, run_batch, sign};
+use super::turn::{RECENT, Turn};
 use super::verifier::Verifier;
-use crate::batch::{self, Scope};
-use crate::capture::fence::Fence;
+use crate::batch::Scope;
+use crate::batch::idle::{self, Work};
 use crate::capture::queue;
 use crate::capture::table_query;
 use crate::catalog::logs::{self, Scheduled};
-use crate::checkpoint;
 use crate::error::Error;
 use crate::pg::subtransaction::Failure;
 use crate::pg::{server, vacuum, wait, worker, xact};
 use crate::session::Session;
 use crate::settings;
-use crate::shared::{self, Left, LogCounters, Shared, Worker};
+use crate::shared::{self, Left, Shared, Worker};
 use pgrx::pg_sys;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 /// The longest sleep: heartbeat, new settings, and those who want the database wait for no more.
 const TICK: Duration = Duration::from_millis(500);
+/// How soon the logs' rows are read again, if nobody says that one has changed.
+const REREAD: Duration = Duration::from_millis(500);
 /// How long changes are gathered after the first was queued; longer after batches that took long, so
 /// that under load batches grow instead of following each other.
 const GATHER: Duration = Duration::from_millis(10);
@@ -32,16 +36,8 @@ const REST: u32 = 3;
 /// more often than this.
 const LARGE_QUEUE: i64 = 2 << 20;
 const VACUUM_EVERY: Duration = Duration::from_secs(3);
-/// After so many failures in a row the pause grows no more: about five minutes.
-const PATIENCE: u32 = 9;
-const FIRST_PAUSE: Duration = Duration::from_millis(600);
 /// After a search for late rows, so many times as long without one.
 const RECONCILE_REST: u32 = 9;
-/// How soon rows that came late, or were set aside, are looked for near the watermarks.
-const RECENT: Duration = Duration::from_secs(5);
-/// How soon a fence that was not crossed is tried again at first; each time doubles it, up to the last.
-const RETRY: Duration = Duration::from_millis(10);
-const LAST_RETRY: Duration = Duration::from_millis(500);
 /// However short the interval, there is this between two checkpoints of a log.
 const SHORTEST_CHECKPOINT: Duration = Duration::from_millis(50);
 
@@ -59,7 +55,8 @@ pub extern "C-unwind" fn merkle_log_worker_main(database: pg_sys::Datum) {
     let mut runner = Runner {
         shared: shared::get().expect("there is a place in it"),
         place,
-        logs: HashMap::new(),
+        turns: HashMap::new(),
+        read_at: None,
         last_took: Duration::ZERO,
         last_ended: Instant::now(),
         queue: None,
@@ -87,7 +84,9 @@ unsafe extern "C-unwind" fn leave(_code: i32, _arg: pg_sys::Datum) {
 struct Runner {
     shared: &'static Shared,
     place: &'static Worker,
-    logs: HashMap<i32, State>,
+    turns: HashMap<i32, Turn>,
+    /// When the logs' rows were read.
+    read_at: Option<Instant>,
     /// The last round that ran anything.
     last_took: Duration,
     last_ended: Instant,
@@ -99,83 +98,82 @@ struct Runner {
     remembers: bool,
 }
 
-/// When a log is due, and how it went so far.
-struct State {
-    run_at: Instant,
-    reconcile_at: Option<Instant>,
-    reconcile_every: Option<Duration>,
-    failures: u32,
-    /// When the rows near the watermarks are looked through again, and how often each source had been
-    /// written to when they were.
-    recent_at: Instant,
-    written: HashMap<i32, i64>,
-    /// Another held the log's lock when the log was run last.
-    busy: bool,
-    /// A fence that was drawn and not crossed yet: the worker waits for none in place.
-    fence: Option<Fence>,
-    retry: Duration,
-    /// When the next checkpoint is signed, if the log has any.
-    checkpoint_at: Option<Instant>,
-    checkpoint_every: Option<Duration>,
-    counters: Option<&'static LogCounters>,
-}
-
 impl Runner {
     /// Runs what is due; how long to sleep, or `None` if there is nothing to do here any more.
     fn round(&mut self) -> Option<Duration> {
         self.place.heartbeat.store(xact::now(), SeqCst);
-        worker::reload();
+        let reloaded = worker::reload();
         if worker::database_is_wanted() {
             return None;
         }
-        let (queued, asked) = self.place.take_wishes();
-        if queued {
-            let rest = (self.last_took * REST).min(LONGEST_GATHER);
-            let rested = self.last_ended.elapsed();
-            let until = Instant::now() + GATHER.max(rest.saturating_sub(rested));
-            // Each commit sets the latch, so one sleep may be short.
-            while let Some(left) = until.checked_duration_since(Instant::now()) {
-                if left.is_zero() {
-                    break;
-                }
-                wait::sleep(left);
-            }
-            self.place.take_wishes();
+        let asked = self.place.take_asked();
+        let unknown = self.note_changes(self.gather());
+        let is_read = |at: Instant| at.elapsed() < REREAD;
+        if asked || reloaded || unknown || !self.read_at.is_some_and(is_read) {
+            self.schedule()?;
         }
-        let next = self.logs.values().map(State::due).min();
-        let now = Instant::now();
-        if !queued && !asked && next.is_some_and(|at| at > now) {
-            self.verifier.run(self.place);
-            return Some(self.pause());
+        if !self.due().is_empty() {
+            let began = Instant::now();
+            self.run_due();
+            self.last_ended = Instant::now();
+            self.last_took = self.last_ended - began;
         }
-        let logs = self.schedule()?;
-        if !std::mem::replace(&mut self.remembers, true) {
-            remember_signed();
+        self.verify();
+        Some(self.pause())
+    }
+
+    /// How long changes are gathered that were queued just now.
+    fn gather(&self) -> Duration {
+        let rest = (self.last_took * REST).min(LONGEST_GATHER);
+        GATHER.max(rest.saturating_sub(self.last_ended.elapsed()))
+    }
+
+    /// Takes note of it if changes were queued; true if no log is known that they can be of. As long as all logs are known
+    /// to have some, the writers that come need not wake the worker.
+    fn note_changes(&mut self, gather: Duration) -> bool {
+        let no_log = !self.turns.values().any(|turn| turn.log.arrival);
+        if !no_log && !self.is_to_be_woken() || !self.place.take_queued() {
+            return false;
         }
-        let mut behind = false;
-        let began = Instant::now();
-        for log in &logs {
-            behind |= self.run(log, queued);
+        for turn in self.turns.values_mut() {
+            turn.changes_wait(gather);
         }
-        self.last_took = began.elapsed();
-        self.clean_up(queued);
-        self.last_ended = Instant::now();
-        self.verifier.run(self.place);
-        match behind {
-            true => Some(Duration::ZERO),
-            false => Some(self.pause()),
-        }
+        no_log
+    }
+
+    /// True if changes that are queued now are news.
+    fn is_to_be_woken(&self) -> bool {
+        self.turns.values().any(Turn::knows_of_no_changes)
+    }
+
+    /// When something is due next.
+    fn next(&self) -> Option<Instant> {
+        self.turns.values().map(Turn::due).min()
     }
 
     /// How long there is nothing to do.
     fn pause(&self) -> Duration {
-        let next = self.logs.values().map(State::due).min();
+        // What has set the latch may have been waited for elsewhere meanwhile.
+        if self.place.is_asked() || self.is_to_be_woken() && self.place.is_queued() {
+            return Duration::ZERO;
+        }
+        let next = self.next();
         let next = next.map_or(self.verifier.due(), |at| at.min(self.verifier.due()));
         next.saturating_duration_since(Instant::now()).min(TICK)
     }
 
-    /// The logs to run, as they are now. `None`: this database has none of ours.
-    fn schedule(&mut self) -> Option<Vec<Scheduled>> {
+    fn verify(&mut self) {
+        let (place, next, woken) = (self.place, self.next(), self.is_to_be_woken());
+        let is_wanted = || {
+            place.is_asked()
+                || woken && place.is_queued()
+                || next.is_some_and(|at| at <= Instant::now())
+        };
+        self.verifier.run(&is_wanted);
+    }
+
+    /// Reads which logs there are. `None`: this database has none of ours.
+    fn schedule(&mut self) -> Option<()> {
         let read = || {
             let name = server::database_name();
             match settings::runs_database(&name) {
@@ -201,42 +199,117 @@ impl Runner {
                 return None;
             }
         };
-        self.logs
-            .retain(|id, _| logs.iter().any(|log| log.id == *id));
-        let now = Instant::now();
-        for (log, counters) in logs.iter().zip(counters) {
-            let state = self.logs.entry(log.id).or_insert_with(|| State {
-                run_at: now,
-                reconcile_at: None,
-                reconcile_every: None,
-                failures: 0,
-                busy: false,
-                recent_at: now + RECENT,
-                written: HashMap::new(),
-                fence: None,
-                retry: RETRY,
-                checkpoint_at: None,
-                checkpoint_every: None,
-                counters,
-            });
-            if counters.is_some_and(LogCounters::take_wish) {
-                state.run_at = now;
-            }
-            // Settings may have changed: nothing is later than they say now.
-            if state.failures == 0 {
-                state.run_at = state.run_at.min(now + log.run_interval);
-            }
-            if state.checkpoint_every != log.checkpoint_interval {
-                state.checkpoint_every = log.checkpoint_interval;
-                state.checkpoint_at = log.checkpoint_interval.map(|_| now);
-            }
-            if state.reconcile_every != log.reconcile_interval {
-                state.reconcile_every = log.reconcile_interval;
-                state.reconcile_at = log.reconcile_interval.map(|every| now + every);
-            }
+        let there: HashSet<i32> = logs.iter().map(|log| log.id).collect();
+        self.turns.retain(|id, _| there.contains(id));
+        for (log, counters) in logs.into_iter().zip(counters) {
+            let known = self.turns.entry(log.id);
+            let turn = known.or_insert_with(|| Turn::new(log.clone(), counters));
+            turn.update(log);
         }
         self.queue = queue;
-        Some(logs)
+        self.read_at = Some(Instant::now());
+        if !std::mem::replace(&mut self.remembers, true) {
+            remember_signed();
+        }
+        Some(())
+    }
+
+    /// The logs whose turn it is, in the order in which it came.
+    fn due(&self) -> Vec<i32> {
+        let now = Instant::now();
+        let due = |turn: &Turn| (turn.due(), turn.log.id);
+        let mut due: Vec<_> = self.turns.values().map(due).collect();
+        due.retain(|(at, _)| *at <= now);
+        due.sort_unstable();
+        due.into_iter().map(|(_, id)| id).collect()
+    }
+
+    fn run_due(&mut self) {
+        // What is queued from here on may be news to the batches.
+        if self.place.take_queued() {
+            self.turns
+                .values_mut()
+                .for_each(|turn| turn.changes_wait(Duration::ZERO));
+        }
+        let (due, began) = (self.due(), Instant::now());
+        let seen = self.look(&due);
+        let mut any_changes = false;
+        for id in due {
+            // The others are first in line in the next round.
+            if began.elapsed() > TICK {
+                break;
+            }
+            let Some(turn) = self.turns.get_mut(&id) else {
+                continue;
+            };
+            any_changes |= turn.log.arrival;
+            match seen.get(&id) {
+                Some(Seen::Idle { recent }) => {
+                    turn.was_idle();
+                    if *recent {
+                        turn.reconcile_recent();
+                    }
+                }
+                Some(Seen::Changes) => {
+                    turn.found_changes(Instant::now());
+                    turn.run();
+                }
+                None => turn.run(),
+            }
+        }
+        self.clean_up(any_changes);
+    }
+
+    /// What is found out about the logs before batches are run. Those that are left out are run.
+    fn look(&mut self, due: &[i32]) -> HashMap<i32, Seen> {
+        let now = Instant::now();
+        let is_looked_at = |id: &&i32| self.turns[*id].may_be_idle(now);
+        let looked_at: Vec<i32> = due.iter().filter(is_looked_at).copied().collect();
+        // Whoever queues changes in the only log there is need not be asked for them.
+        let only_changes = |id: &i32| self.turns[id].run_at > now;
+        if looked_at.is_empty() || looked_at.len() == 1 && only_changes(&looked_at[0]) {
+            return HashMap::new();
+        }
+        worker::report(Some("looking for logs with something to log"));
+        let turns = &self.turns;
+        let look = || {
+            let look = Session::enter(|session| {
+                let work = idle::look(session, &looked_at);
+                let idle = work.iter().filter(|(_, work)| **work == Work::Nothing);
+                let recent = idle
+                    .map(|(id, _)| *id)
+                    .filter(|id| turns[id].recent_due(now));
+                let recent: Vec<i32> = recent.collect();
+                let written = |log, source| turns[&log].written.get(&source).copied();
+                let written_to = match recent.is_empty() {
+                    true => HashSet::new(),
+                    false => idle::written_to(session, &recent, written),
+                };
+                Ok((work, recent, written_to))
+            });
+            look.unwrap_or_else(|report| Error::raise_report(report))
+        };
+        let (work, recent, written_to) = match worker::transaction(look) {
+            Ok(seen) => seen,
+            Err(failure) => {
+                pgrx::debug1!("merkle_log: all logs are run: {}", failure.message);
+                return HashMap::new();
+            }
+        };
+        for id in recent.iter().filter(|id| !written_to.contains(id)) {
+            if let Some(turn) = self.turns.get_mut(id) {
+                turn.recent_at = now + RECENT;
+            }
+        }
+        let seen = |(id, work)| match work {
+            Work::Nothing => {
+                let recent = written_to.contains(&id);
+                Some((id, Seen::Idle { recent }))
+            }
+            Work::Changes => Some((id, Seen::Changes)),
+            Work::Batch => None,
+        };
+        work.into_iter().filter_map(seen).collect()
     }
 
     /// Keeps the queue's table small; gives its space back when writers are quiet.
@@ -256,220 +329,82 @@ impl Runner {
             );
         }
     }
+}
 
-    /// Runs a log that is due, or has changes waiting; true if there is more to do at once.
-    fn run(&mut self, log: &Scheduled, queued: bool) -> bool {
-        let Some(state) = self.logs.get_mut(&log.id) else {
-            return false;
-        };
-        let now = Instant::now();
-        let healthy = state.failures == 0;
-        let mut behind = false;
-        if state.run_at <= now || queued && log.arrival && healthy {
-            let outcome = run_batch(log, &mut state.fence, state.busy);
-            let state = self.logs.get_mut(&log.id).expect("not removed meanwhile");
-            behind = matches!(outcome, Ok(Ran { full: true, .. }));
-            match outcome {
-                Ok(ran) => {
-                    state.failures = 0;
-                    state.busy = ran.busy;
-                    let pause = match (behind, ran.blocked) {
-                        (true, _) => Duration::ZERO,
-                        (_, true) => state.retry.min(log.run_interval),
-                        _ => log.run_interval,
-                    };
-                    state.retry = match ran.blocked {
-                        true => (state.retry * 2).min(LAST_RETRY),
-                        false => RETRY,
-                    };
-                    state.run_at = Instant::now() + pause;
-                }
-                Err(failure) => state.failed(log, &failure),
+/// What was found out about a log.
+enum Seen {
+    /// There is nothing to log; rows near the watermarks may have come late.
+    Idle { recent: bool },
+    /// Changes are in the queue.
+    Changes,
+}
+
+impl Turn {
+    /// Runs what is due of a log.
+    fn run(&mut self) {
+        if self.wants_batch(Instant::now()) {
+            let began = self.batch_begins();
+            match run_batch(&self.log, &mut self.fence, self.busy) {
+                Ok(ran) => self.batch_ended(began, ran),
+                Err(failure) => self.put_aside(&failure),
             }
         }
-        let state = self.logs.get_mut(&log.id).expect("not removed meanwhile");
-        if state.failures == 0 && state.reconcile_at.is_some_and(|at| at <= Instant::now()) {
+        if self.failures == 0 && self.reconcile_at.is_some_and(|at| at <= Instant::now()) {
             let began = Instant::now();
-            let outcome = reconcile(log, Scope::All);
+            let outcome = reconcile(&self.log, Scope::All);
             // A sweep that takes long comes more rarely: batches go first.
             let rest = began.elapsed() * RECONCILE_REST;
             let next = |every: Duration| Instant::now() + every.max(rest);
-            state.reconcile_at = match outcome {
+            self.reconcile_at = match outcome {
                 Ok(false) => Some(Instant::now() + RECENT),
-                _ => log.reconcile_interval.map(next),
+                _ => self.log.reconcile_interval.map(next),
             };
             if let Err(failure) = outcome {
-                state.failed(log, &failure);
+                self.put_aside(&failure);
             }
         }
-        let state = self.logs.get_mut(&log.id).expect("not removed meanwhile");
-        let recent = !log.arrival && log.reconcile_interval.is_some();
-        if recent && state.failures == 0 && !behind && state.recent_at <= Instant::now() {
-            let began = Instant::now();
-            let outcome = reconcile(log, Scope::Recent(&mut state.written));
-            state.recent_at = Instant::now() + RECENT.max(began.elapsed() * RECONCILE_REST);
-            // Of what was not looked through to the end nothing is known.
-            if !matches!(outcome, Ok(true)) {
-                state.written.clear();
-            }
-            if let Err(failure) = outcome {
-                state.failed(log, &failure);
-            }
+        let is_behind = self.run_at <= Instant::now();
+        if self.failures == 0 && !is_behind && self.recent_due(Instant::now()) {
+            self.reconcile_recent();
         }
-        if let Some(every) = log.checkpoint_interval
-            && state.checkpoint_at.is_some_and(|at| at <= Instant::now())
+        if let Some(every) = self.log.checkpoint_interval
+            && self.checkpoint_at.is_some_and(|at| at <= Instant::now())
         {
             // What keeps it from being signed keeps no batch from being run.
-            if let Err(failure) = sign(log) {
-                pgrx::log!("merkle_log: log \"{}\": {}", log.name, failure.message);
+            if let Err(failure) = sign(&self.log) {
+                pgrx::log!("merkle_log: log \"{}\": {}", self.log.name, failure.message);
             }
-            state.checkpoint_at = Some(Instant::now() + every.max(SHORTEST_CHECKPOINT));
+            self.checkpoint_at = Some(Instant::now() + every.max(SHORTEST_CHECKPOINT));
         }
-        state.tell();
-        behind
-    }
-}
-
-impl State {
-    fn due(&self) -> Instant {
-        let reconcile_at = self.reconcile_at.filter(|_| self.failures == 0);
-        let others = [reconcile_at, self.checkpoint_at];
-        others.into_iter().flatten().fold(self.run_at, Instant::min)
+        self.tell();
     }
 
-    /// Shows others how the log stands.
-    fn tell(&self) {
-        if let Some(counters) = self.counters {
-            let pause = self.run_at.saturating_duration_since(Instant::now());
-            counters.set_failures(self.failures as i32);
-            counters
-                .next_run_at
-                .store(xact::now() + pause.as_micros() as i64, SeqCst);
+    /// True if rows near the watermarks are to be looked through.
+    fn recent_due(&self, now: Instant) -> bool {
+        !self.log.arrival && self.log.reconcile_interval.is_some() && self.recent_at <= now
+    }
+
+    fn reconcile_recent(&mut self) {
+        let began = Instant::now();
+        let outcome = reconcile(&self.log, Scope::Recent(&mut self.written));
+        self.recent_at = Instant::now() + RECENT.max(began.elapsed() * RECONCILE_REST);
+        // Of what was not looked through to the end nothing is known.
+        if !matches!(outcome, Ok(true)) {
+            self.written.clear();
+        }
+        if let Err(failure) = outcome {
+            self.put_aside(&failure);
         }
     }
 
-    fn failed(&mut self, log: &Scheduled, failure: &Failure) {
-        self.failures = self.failures.saturating_add(1);
-        self.fence = None;
-        if let Some(counters) = self.counters {
-            counters.errors.fetch_add(1, SeqCst);
-        }
-        let pause = FIRST_PAUSE * 2u32.pow(self.failures.min(PATIENCE));
-        let pause = pause.max(log.run_interval);
-        self.run_at = Instant::now() + pause;
+    fn put_aside(&mut self, failure: &Failure) {
+        let pause = self.failed();
         pgrx::log!(
             "merkle_log: log \"{}\": {}; next try in {} s",
-            log.name,
+            self.log.name,
             failure.message,
             pause.as_secs()
         );
-        let record = || {
-            Session::enter(|session| {
-                logs::record_error(session, &log.name, &failure.message);
-                Ok(())
-            })
-            .map_err(|report| report.message().to_owned())
-        };
-        match worker::transaction(record) {
-            Ok(Ok(())) => {}
-            Ok(Err(why)) => pgrx::log!("merkle_log: the error could not be recorded: {why}"),
-            Err(failure) => {
-                pgrx::log!(
-                    "merkle_log: the error could not be recorded: {}",
-                    failure.message
-                );
-            }
-        }
+        transactions::record_error(&self.log, failure);
     }
-}
-
-/// What a batch of the worker's did.
-#[derive(Default)]
-struct Ran {
-    full: bool,
-    /// It gave up waiting at the fence.
-    blocked: bool,
-    /// Another held the log's lock.
-    busy: bool,
-}
-
-/// `busy`: another held the log's lock the last time too, so it is no batch that has just begun.
-fn run_batch(log: &Scheduled, fence: &mut Option<Fence>, busy: bool) -> Result<Ran, Failure> {
-    worker::report(Some(&format!("batch of log \"{}\"", log.name)));
-    worker::transaction(|| {
-        let outcome = Session::enter(|session| {
-            let batch = batch::run(session, &log.name, false, Instant::now(), fence)?;
-            if batch.is_none()
-                && busy
-                && let Some(by) = logs::writer(session, log.id)?
-            {
-                logs::record_writer(session, &log.name, &by);
-            }
-            Ok(batch)
-        });
-        match outcome {
-            Ok(None) => Ran {
-                busy: true,
-                ..Ran::default()
-            },
-            Ok(Some(batch)) => Ran {
-                full: batch.full,
-                blocked: batch.waiting_for.is_some(),
-                busy: false,
-            },
-            Err(report) => Error::raise_report(report),
-        }
-    })
-}
-
-/// A server that took over has not signed itself what it has on record.
-fn remember_signed() {
-    let remembered = worker::transaction(|| {
-        if let Err(report) = Session::enter(checkpoint::remember_all) {
-            Error::raise_report(report);
-        }
-    });
-    if let Err(failure) = remembered {
-        pgrx::log!("merkle_log: {}", failure.message);
-    }
-}
-
-/// Signs a checkpoint of what is new.
-fn sign(log: &Scheduled) -> Result<(), Failure> {
-    worker::report(Some(&format!("checkpoint of log \"{}\"", log.name)));
-    worker::transaction(|| {
-        let signed = Session::enter(|session| checkpoint::sign(session, &log.name));
-        if let Err(report) = signed {
-            Error::raise_report(report);
-        }
-    })
-}
-
-/// False if another was writing the log, or keeps a source locked: then later.
-fn reconcile(log: &Scheduled, scope: Scope) -> Result<bool, Failure> {
-    worker::report(Some(&format!("reconcile of log \"{}\"", log.name)));
-    worker::transaction(|| {
-        let late = Session::enter(|session| {
-            match batch::reconcile(session, &log.name, Duration::ZERO, scope) {
-                Err(Error::Busy { .. } | Error::Blocked { .. }) => Ok(None),
-                late => late.map(Some),
-            }
-        });
-        match late {
-            Ok(Some(late)) => {
-                if let Some(first) = late.first() {
-                    pgrx::log!(
-                        "merkle_log: log \"{}\": {} late rows were logged, the first of them row {} of {}",
-                        log.name,
-                        late.len(),
-                        first.key,
-                        first.source_table
-                    );
-                }
-                true
-            }
-            Ok(None) => false,
-            Err(report) => Error::raise_report(report),
-        }
-    })
 }

@@ -9,7 +9,6 @@ use crate::pg::subtransaction::Failure;
 use crate::pg::worker;
 use crate::session::Session;
 use crate::settings;
-use crate::shared::Worker;
 use crate::verify::passes::{self, Limits, Slice};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -57,8 +56,9 @@ impl Verifier {
         self.next_at
     }
 
-    /// Verifies a slice of the log whose turn it is, if it is time.
-    pub fn run(&mut self, place: &Worker) {
+    /// Verifies a slice of the log whose turn it is, if it is time. `is_wanted` says when the process has other things
+    /// to do.
+    pub fn run(&mut self, is_wanted: &dyn Fn() -> bool) {
         let began = Instant::now();
         if self.next_at > began {
             return;
@@ -77,7 +77,7 @@ impl Verifier {
             rows: rate.clamp(1, MOST as u64 * 4),
             time: LONGEST,
             step: self.step.min(rate as i64),
-            is_wanted: &|| place.has_wishes(),
+            is_wanted,
         };
         let rows = match slice(log_id, &limits) {
             Ok(slice) => {

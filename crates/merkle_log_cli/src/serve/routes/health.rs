@@ -78,7 +78,7 @@ async fn ready(State(gateway): State<Shared>) -> Result<&'static str, Problem> {
 #[utoipa::path(get, path = "/metrics", responses((status = 200, content((String = "text/plain")))))]
 async fn metrics(State(gateway): State<Shared>) -> Response {
     let extension = gateway.database_metrics().await;
-    let mut text = gateway.metrics_text(extension.is_ok());
+    let mut text = gateway.metrics_text(extension.is_ok()).await;
     if let Ok(extension) = extension {
         text.push_str((*extension).as_deref().unwrap_or_default());
     }
