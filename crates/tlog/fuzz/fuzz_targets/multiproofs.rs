@@ -43,7 +43,7 @@ fuzz_target!(|input: (u64, u8, Vec<u64>, Vec<[u8; 32]>)| {
     let leaves: Vec<_> = indexes.iter().map(|index| (*index, leaf)).collect();
     let nodes: Vec<Hash> = nodes.into_iter().map(Hash::from).collect();
     let mut tree = uniform();
-    let Ok(head) = root(&mut tree, size);
+    let head = root(&mut tree, size).unwrap();
     match multiproof(&mut tree, &indexes, size) {
         Ok(proof) => {
             assert!(verify_multiproof(&leaves, size, &proof.nodes, &head).is_ok());
