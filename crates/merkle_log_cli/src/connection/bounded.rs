@@ -95,7 +95,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
     ) -> Poll<Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        Poll::Ready(self.follow(&buffer.filled()[before..]))
+        let followed = self.follow(&buffer.filled()[before..]);
+        if followed.is_err() {
+            // With an error nothing was read.
+            buffer.set_filled(before);
+        }
+        Poll::Ready(followed)
     }
 }
 
