@@ -23,7 +23,7 @@ const WRITERS: u64 = 4;
 /// Transfers that a writer made, of which it tries one again now and then.
 const RETRIED: u64 = 100;
 /// Batches that can be proven at least; older ones are pruned.
-const KEPT: u64 = 300;
+const KEPT: u64 = 100;
 
 fn options(encrypted: bool) -> Options {
     let options = Options::new()
@@ -506,7 +506,11 @@ fn files(path: &Path) -> BTreeMap<String, Vec<u8>> {
 
 fn damages(directory: &Path, encrypted: bool, long: bool, until: Instant, counts: &mut Counts) {
     let path = directory.join("ledger");
-    let open = || options(encrypted).open(&path).unwrap();
+    // With little history, so that old batches may be pruned.
+    let open = || {
+        let options = options(encrypted).history_bytes(1 << 16);
+        options.open(&path).unwrap()
+    };
     open().close().unwrap();
     let older = files(&path);
     // More of the same, then some that no checkpoint has brought to the files.

@@ -8,14 +8,9 @@
 use crate::engine::state::Core;
 use crate::storage::huge_page::HugePage;
 use crate::storage::region::{BLOCK, PAGE, Region};
-use crate::workers;
-use rayon::prelude::*;
 
 /// Pages let go at a time, with writers waiting.
 const RUN: u64 = 256;
-/// Pages of a block that replay has written when the block is brought into a huge page: by then, their
-/// copies have taken about as long as that does.
-const REPLAYED: u64 = 64;
 /// Huge pages at the most: each is a mapping of its own, of which Linux allows a process 65,530.
 const MOST: u64 = 16_384;
 
@@ -57,35 +52,6 @@ impl Core {
             if !region.promote(block, page) {
                 return;
             }
-        }
-    }
-
-    /// Brings blocks that replay writes much of into huge pages, several at a time: to take a copy of one
-    /// page after another, as it is written, takes the kernel longer.
-    pub fn promote_replayed(&self) {
-        if !HugePage::available() {
-            return;
-        }
-        let there: u64 = self.regions().map(Region::huge).sum();
-        let allowed = self.allowed().saturating_sub(self.resident()) / BLOCK;
-        let allowed = allowed.min(MOST.saturating_sub(there));
-        let blocks: Vec<_> = self
-            .regions()
-            .flat_map(|region| {
-                let blocks = region.small_blocks(BLOCK, REPLAYED).into_iter();
-                blocks.map(move |block| (region, block))
-            })
-            .take(allowed as usize)
-            .collect();
-        let _unchanged = self.writer.lock().unwrap();
-        let promote = |(region, block): &(&Region, u64)| {
-            if let Ok(page) = HugePage::new() {
-                region.promote(*block, page);
-            }
-        };
-        match workers::for_items(blocks.len() * BLOCK as usize) {
-            Some(pool) => pool.install(|| blocks.par_iter().for_each(promote)),
-            None => blocks.iter().for_each(promote),
         }
     }
 

@@ -38,9 +38,6 @@ pub struct Recovery {
     pub duration: Duration,
 }
 
-/// Bytes of log that are replayed before it is looked at which memory they were written to.
-const PROMOTE: u64 = 4 << 20;
-
 /// A record, taken apart.
 struct Record {
     header: Header,
@@ -78,7 +75,6 @@ impl Core {
             false => self.read(position, block.sequence, 0)?,
         };
         recovery.clean &= next.is_none();
-        let mut looked_at = 0;
         while let Some(record) = next {
             let header = record.header;
             recovery.batches += u64::from(header.kind == RecordKind::Batch);
@@ -93,10 +89,6 @@ impl Core {
             next = following?;
             self.wal.end_at(position, self.wal.durable());
             recovery.checkpoints += self.bound_replay()?;
-            if recovery.bytes - looked_at > PROMOTE {
-                looked_at = recovery.bytes;
-                self.promote_replayed();
-            }
         }
         if !self.options.read_only {
             // A process that was killed leaves what the disk does not have yet. Readers are about to see
