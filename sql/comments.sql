@@ -56,8 +56,8 @@ COMMENT ON FUNCTION @extschema@.administration(text) IS 'What was done to a log,
 COMMENT ON FUNCTION @extschema@.enable_log(text) IS 'Lets process_next_batch() without a name process the log again.';
 COMMENT ON FUNCTION @extschema@.disable_log(text) IS 'Keeps process_next_batch() without a name from processing the log.';
 COMMENT ON FUNCTION @extschema@.drop_log(text, boolean) IS 'Deletes a log; one with entries only if confirm is true.';
-COMMENT ON FUNCTION @extschema@.add_source(text, regclass, text, text[], text[], text, text, boolean, boolean, boolean, boolean, boolean) IS 'Lets a table feed a log; returns the source''s id.';
-COMMENT ON FUNCTION @extschema@.alter_source(text, regclass, text[], text, boolean, boolean, boolean) IS 'Changes which columns are logged, from now on, and what is refused or kept; returns the number of the version in force.';
+COMMENT ON FUNCTION @extschema@.add_source(text, regclass, text, text[], text[], text, text, boolean, boolean, boolean, boolean, boolean, boolean) IS 'Lets a table feed a log; returns the source''s id.';
+COMMENT ON FUNCTION @extschema@.alter_source(text, regclass, text[], text, boolean, boolean, boolean, boolean) IS 'Changes which columns are logged, from now on, and what is refused or kept; returns the number of the version in force.';
 COMMENT ON FUNCTION @extschema@.remove_source(text, regclass) IS 'Stops reading a table; its entries stay.';
 COMMENT ON FUNCTION @extschema@.backfill(text, regclass) IS 'Lets batches log the rows that were there before the triggers.';
 COMMENT ON FUNCTION @extschema@.repair_capture(text, regclass) IS 'Makes or enables triggers that a source lacks, and lets batches log rows that went past them.';
@@ -103,6 +103,8 @@ COMMENT ON VIEW @extschema@.merkle_log_coverage IS 'Where changes escape a log, 
 COMMENT ON FUNCTION @extschema@.may_read_log(integer) IS 'Whether the caller may be shown keys and content of all sources of a log.';
 COMMENT ON FUNCTION @extschema@.may_read_source(integer) IS 'Whether the caller may be shown keys and content of a source.';
 COMMENT ON COLUMN @extschema@.verification_sources.backfilled IS 'The rows that were there before the triggers have been logged: one that is found without an entry came late.';
+COMMENT ON COLUMN @extschema@.verification_sources.record_statement IS 'The text of the statement is in the leaf data of a captured change.';
+COMMENT ON COLUMN @extschema@.merkle_statement.role_name IS 'The role whose privileges counted; NULL where the version that captured the change did not record it.';
 COMMENT ON COLUMN @extschema@.verification_sources.late_accepted IS 'The capture mode was named when the source was added: rows may come late. Otherwise the order column is to stay one whose values are drawn inside the INSERT.';
 COMMENT ON TABLE @extschema@.merkle_source_state IS 'What is wrong with a source, as batches found it; no row if it is ready.';
 COMMENT ON TABLE @extschema@.merkle_redacted_key IS 'Keys of rows that are redacted, in all entries there are and will be.';

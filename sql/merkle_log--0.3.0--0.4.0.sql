@@ -321,6 +321,8 @@ UPDATE @extschema@.verification_sources SET backfilled = true
 
 -- Whether the mode was named is not known of sources from before: then rows that come late are accepted.
 ALTER TABLE @extschema@.verification_sources ADD COLUMN late_accepted boolean NOT NULL DEFAULT true;
+ALTER TABLE @extschema@.verification_sources ADD COLUMN record_statement boolean NOT NULL DEFAULT false;
+ALTER TABLE @extschema@.merkle_statement ADD COLUMN role_name text;
 
 CREATE FUNCTION @extschema@.redact_row(
     log          text,
@@ -404,7 +406,8 @@ SELECT l.log_name,
        CASE WHEN s.removed_at IS NULL THEN COALESCE(t.state, 'ready') ELSE 'removed' END AS state,
        t.detail AS state_detail,
        t.mend AS state_mend,
-       t.since AS state_since
+       t.since AS state_since,
+       s.record_statement
   FROM @extschema@.verification_sources s
   JOIN @extschema@.verification_logs l ON l.log_id OPERATOR(pg_catalog.=) s.log_id
   LEFT JOIN LATERAL (SELECT w.version, w.from_leaf_index, w.change
@@ -479,6 +482,8 @@ FROM PUBLIC;
 GRANT SELECT ON @extschema@.merkle_log_leaves, @extschema@.merkle_log_tiles TO PUBLIC;
 
 COMMENT ON COLUMN @extschema@.verification_sources.backfilled IS 'The rows that were there before the triggers have been logged: one that is found without an entry came late.';
+COMMENT ON COLUMN @extschema@.verification_sources.record_statement IS 'The text of the statement is in the leaf data of a captured change.';
+COMMENT ON COLUMN @extschema@.merkle_statement.role_name IS 'The role whose privileges counted; NULL where the version that captured the change did not record it.';
 COMMENT ON COLUMN @extschema@.verification_sources.late_accepted IS 'The capture mode was named when the source was added: rows may come late. Otherwise the order column is to stay one whose values are drawn inside the INSERT.';
 COMMENT ON TABLE @extschema@.merkle_source_state IS 'What is wrong with a source, as batches found it; no row if it is ready.';
 COMMENT ON TABLE @extschema@.merkle_redacted_key IS 'Keys of rows that are redacted, in all entries there are and will be.';
@@ -575,7 +580,11 @@ CREATE FUNCTION @extschema@.history_of(
     transaction_id   text,
     user_name        text,
     application_name text,
-    statement_at     timestamptz
+    statement_at     timestamptz,
+    role_name        text,
+    context          jsonb,
+    statement        text,
+    statement_bytes  bigint
 )
 STABLE PARALLEL RESTRICTED
 SET search_path TO pg_catalog, pg_temp
@@ -593,7 +602,11 @@ CREATE FUNCTION @extschema@.history_of(
     transaction_id   text,
     user_name        text,
     application_name text,
-    statement_at     timestamptz
+    statement_at     timestamptz,
+    role_name        text,
+    context          jsonb,
+    statement        text,
+    statement_bytes  bigint
 )
 STABLE PARALLEL RESTRICTED
 SET search_path TO pg_catalog, pg_temp
@@ -731,7 +744,67 @@ SET search_path TO pg_catalog, pg_temp
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'alter_log_v3_wrapper';
 
--- Functions that have got more arguments keep the privileges that were granted on them.
+CREATE FUNCTION @extschema@.add_source(
+    log              text,
+    source_table     regclass,
+    order_column     text DEFAULT NULL,
+    key_columns      text[] DEFAULT NULL,
+    columns          text[] DEFAULT NULL,
+    hash_column      text DEFAULT NULL,
+    capture          text DEFAULT NULL,
+    append_only      boolean DEFAULT false,
+    allow_truncate   boolean DEFAULT false,
+    store_leaf_data  boolean DEFAULT false,
+    salted           boolean DEFAULT false,
+    backfill         boolean DEFAULT true,
+    record_statement boolean DEFAULT false
+) RETURNS integer
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'add_source_v3_wrapper';
+
+CREATE FUNCTION @extschema@.alter_source(
+    log              text,
+    source_table     regclass,
+    columns          text[] DEFAULT NULL,
+    hash_column      text DEFAULT NULL,
+    append_only      boolean DEFAULT NULL,
+    allow_truncate   boolean DEFAULT NULL,
+    store_leaf_data  boolean DEFAULT NULL,
+    record_statement boolean DEFAULT NULL
+) RETURNS integer
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'alter_source_v3_wrapper';
+
+-- What history returns has got more columns.
+ALTER FUNCTION @extschema@.history(text, regclass, text) RENAME TO history_0_3_0;
+
+CREATE FUNCTION @extschema@.history(
+    log          text,
+    source_table regclass,
+    key          text
+) RETURNS TABLE (
+    leaf_index       bigint,
+    operation        text,
+    row_data         jsonb,
+    transaction_id   text,
+    user_name        text,
+    application_name text,
+    statement_at     timestamptz,
+    role_name        text,
+    context          jsonb,
+    statement        text,
+    statement_bytes  bigint
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'row_history_wrapper';
+
+-- Functions that have got more arguments or columns keep the privileges that were granted on them.
 DO $$
 DECLARE
     replaced record;
@@ -740,14 +813,21 @@ BEGIN
     FOR replaced IN
         SELECT p.old::pg_catalog.regprocedure AS old, p.new::pg_catalog.regprocedure AS new FROM (VALUES
             ('@extschema@.create_log(text, integer, interval, interval, interval)', '@extschema@.create_log(text, integer, interval, interval, interval, boolean, text, interval, interval)'),
-            ('@extschema@.alter_log(text, text, integer, interval, interval, interval)', '@extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval, interval)')) p (old, new)
+            ('@extschema@.alter_log(text, text, integer, interval, interval, interval)', '@extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval, interval)'),
+            ('@extschema@.add_source(text, regclass, text, text[], text[], text, text, boolean, boolean, boolean, boolean, boolean)', '@extschema@.add_source(text, regclass, text, text[], text[], text, text, boolean, boolean, boolean, boolean, boolean, boolean)'),
+            ('@extschema@.alter_source(text, regclass, text[], text, boolean, boolean, boolean)', '@extschema@.alter_source(text, regclass, text[], text, boolean, boolean, boolean, boolean)'),
+            ('@extschema@.history_0_3_0(text, regclass, text)', '@extschema@.history(text, regclass, text)')) p (old, new)
     LOOP
-        EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', replaced.new);
+        -- Without privileges of its own, everyone may execute a function.
+        IF EXISTS (SELECT FROM pg_catalog.pg_proc f WHERE f.oid OPERATOR(pg_catalog.=) replaced.old AND f.proacl IS NOT NULL) THEN
+            EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', replaced.new);
+        END IF;
         -- Nor is what ALTER DEFAULT PRIVILEGES has given to others meant for it.
         FOR granted IN
             SELECT a.grantee
               FROM pg_catalog.pg_proc f, pg_catalog.aclexplode(f.proacl) a
              WHERE f.oid OPERATOR(pg_catalog.=) replaced.new AND a.grantee OPERATOR(pg_catalog.<>) f.proowner
+               AND a.grantee OPERATOR(pg_catalog.<>) 0
         LOOP
             EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %s', replaced.new,
                 pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(granted.grantee)));
@@ -861,6 +941,9 @@ AS 'MODULE_PATHNAME', 'entry_bundles_wrapper';
 
 COMMENT ON FUNCTION @extschema@.create_log(text, integer, interval, interval, interval, boolean, text, interval, interval) IS 'Creates a log; returns its id.';
 COMMENT ON FUNCTION @extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval, interval) IS 'Changes a log''s settings; NULL leaves a setting as it is.';
+COMMENT ON FUNCTION @extschema@.add_source(text, regclass, text, text[], text[], text, text, boolean, boolean, boolean, boolean, boolean, boolean) IS 'Lets a table feed a log; returns the source''s id.';
+COMMENT ON FUNCTION @extschema@.history(text, regclass, text) IS 'Every version of a row that the log keeps.';
+COMMENT ON FUNCTION @extschema@.alter_source(text, regclass, text[], text, boolean, boolean, boolean, boolean) IS 'Changes which columns are logged, from now on, and what is refused or kept; returns the number of the version in force.';
 COMMENT ON COLUMN @extschema@.verification_logs.find_by_hash IS 'The log is to find leaf hashes fast: batches extend merkle_hash_index.';
 COMMENT ON COLUMN @extschema@.verification_logs.origin IS 'The log''s name in checkpoints; NULL until it has one.';
 COMMENT ON COLUMN @extschema@.verification_logs.checkpoint_interval IS 'How often the background worker signs a checkpoint of what is new; NULL: never.';
@@ -932,7 +1015,11 @@ CREATE FUNCTION @extschema@.changes(
     transaction_id   text,
     user_name        text,
     application_name text,
-    statement_at     timestamptz
+    statement_at     timestamptz,
+    role_name        text,
+    context          jsonb,
+    statement        text,
+    statement_bytes  bigint
 )
 STABLE PARALLEL RESTRICTED
 SET search_path TO pg_catalog, pg_temp
@@ -952,7 +1039,11 @@ CREATE FUNCTION @extschema@.changes(
     transaction_id   text,
     user_name        text,
     application_name text,
-    statement_at     timestamptz
+    statement_at     timestamptz,
+    role_name        text,
+    context          jsonb,
+    statement        text,
+    statement_bytes  bigint
 )
 STABLE PARALLEL RESTRICTED
 SET search_path TO pg_catalog, pg_temp
@@ -972,7 +1063,11 @@ CREATE FUNCTION @extschema@.changes(
     transaction_id   text,
     user_name        text,
     application_name text,
-    statement_at     timestamptz
+    statement_at     timestamptz,
+    role_name        text,
+    context          jsonb,
+    statement        text,
+    statement_bytes  bigint
 )
 STABLE PARALLEL RESTRICTED
 SET search_path TO pg_catalog, pg_temp

@@ -91,6 +91,7 @@ CREATE TABLE @extschema@.verification_sources (
     logged_ahead text,
     backfilled   boolean     NOT NULL DEFAULT false,
     late_accepted boolean    NOT NULL DEFAULT true,
+    record_statement boolean NOT NULL DEFAULT false,
     CHECK (capture OPERATOR(pg_catalog.=) 'trigger' OR order_column IS NOT NULL)
 ) USING heap;
 
@@ -197,6 +198,7 @@ CREATE TABLE @extschema@.merkle_statement (
     user_name        text        NOT NULL,
     application_name text        NOT NULL,
     statement_at     timestamptz NOT NULL,
+    role_name        text,
     PRIMARY KEY (log_id, from_leaf_index)
 ) USING heap;
 

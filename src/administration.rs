@@ -23,6 +23,7 @@ use crate::store::leaves::{self, LONGEST};
 use crate::store::{heads, late};
 use leaf_format::{Context, Encoder, Kind, Origin, Value};
 use merkle_tree::Hash;
+use pgrx::pg_sys;
 use serde_json::{Value as Json, json};
 use state::Row;
 
@@ -305,20 +306,29 @@ fn entries(session: &Session, act: &Act) -> Result<Vec<Entry>, Error> {
     parts
         .map(|(place, rows)| {
             let part = several.then_some(place as i64 + 1);
-            encode(act, &content, &rows, part)
+            encode(session.caller(), act, &content, &rows, part)
         })
         .collect()
 }
 
-fn encode(act: &Act, content: &Content, rows: &[Row], part: Option<i64>) -> Result<Entry, Error> {
-    let user = xact::session_user();
+/// `caller`: the role whose privileges counted where the call was made.
+fn encode(
+    caller: pg_sys::Oid,
+    act: &Act,
+    content: &Content,
+    rows: &[Row],
+    part: Option<i64>,
+) -> Result<Entry, Error> {
+    let (user, role) = (xact::session_user(), xact::role_called(caller));
     let application = xact::application_name(|name| name.into_owned());
     let context = Context {
         origin: Some(Origin {
             transaction: xact::id(),
             user: &user,
+            role: Some(&role),
             application: &application,
             at: time::unix_micros(xact::statement_start()),
+            ..Origin::default()
         }),
         salt: None,
     };

@@ -293,6 +293,8 @@ pub enum Error {
         table: String,
         operation: &'static str,
     },
+    #[error("setting merkle_log.context cannot be recorded: {problem}")]
+    Context { problem: &'static str },
     #[error("{option} cannot be given for table \"{table}\" with {capture} capture")]
     CaptureOption {
         table: String,
@@ -395,7 +397,7 @@ impl Error {
             | NoHistory { .. }
             | TriggerDomain { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             TriggerStatement { sqlstate, .. } => *sqlstate,
-            CaptureOption { .. } => C::ERRCODE_INVALID_PARAMETER_VALUE,
+            CaptureOption { .. } | Context { .. } => C::ERRCODE_INVALID_PARAMETER_VALUE,
             TruncateRefused { .. } | PartitionTruncated { .. } | AppendOnly { .. } => {
                 C::ERRCODE_RESTRICT_VIOLATION
             }
@@ -601,6 +603,7 @@ impl Error {
                 literal(log)
             ),
             CaptureOption { hint, .. } => (*hint).into(),
+            Context { .. } => "Give it as JSON, such as SET LOCAL merkle_log.context = '{\"user\": \"ada\"}', or RESET merkle_log.context.".into(),
             TriggerDomain { .. } => "Create another log for it: order values and order of arrival cannot be compared.".into(),
             Version { library, installed } => match numbers(library) > numbers(installed) {
                 true => "Run ALTER EXTENSION merkle_log UPDATE.".into(),

@@ -398,6 +398,7 @@ fn source(row: &Row, id: i32, log: &Log, stored: Option<&Source>) -> Option<Sour
         allow_truncate: truth("allow_truncate")?,
         store_leaf_data: truth("store_leaf_data")?,
         salted: truth("salted")?,
+        record_statement: truth("record_statement").unwrap_or(false),
         backfill: stored.map_or_else(|| texts(row, "backfill"), |s| s.backfill.clone()),
         pruned_order: text("pruned_order"),
         complete: truth("complete")?,

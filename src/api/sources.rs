@@ -25,7 +25,7 @@ use pgrx::prelude::*;
 #[pg_extern(parallel_unsafe, name = "add_source")]
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::too_many_arguments)] // the SQL function's named arguments
-fn add_source_v2(
+fn add_source_v3(
     log: Option<&str>,
     source_table: Option<RegClass>,
     order_column: default!(Option<&str>, "NULL"),
@@ -38,6 +38,7 @@ fn add_source_v2(
     store_leaf_data: default!(Option<bool>, false),
     salted: default!(Option<bool>, false),
     backfill: default!(Option<bool>, true),
+    record_statement: default!(Option<bool>, false),
 ) -> Result<i32, ErrorReport> {
     Session::write(log, |session| {
         let log = logs::lock_and_wait(session, log_name("log", log)?)?;
@@ -114,6 +115,7 @@ fn add_source_v2(
             append_only: append_only == Some(true),
             allow_truncate: allow_truncate == Some(true),
             store_leaf_data: store_leaf_data == Some(true),
+            record_statement: record_statement == Some(true),
             salted: salted == Some(true),
             backfill: (capture == Capture::Trigger && backfill != Some(false)).then(Vec::new),
             pruned_order: None,
@@ -121,6 +123,7 @@ fn add_source_v2(
             backfilled: false,
             late_accepted,
         };
+        check_record_statement(&source)?;
         if let Some(before) = removed_before(session, &log, &source, &key)? {
             return go_on(session, &log, before, source);
         }
@@ -144,6 +147,25 @@ fn add_source_v2(
             version.from_leaf_index,
         );
         Ok(source.id)
+    })
+}
+
+/// That the text of statements can be recorded, where that is asked for: it is in leaf data that are kept, so that it goes
+/// when these are erased.
+fn check_record_statement(source: &Source) -> Result<(), Error> {
+    let hint = match (source.by_trigger(), source.store_leaf_data) {
+        _ if !source.record_statement => return Ok(()),
+        (true, true) => return Ok(()),
+        (true, false) => {
+            "It is in the leaf data, which the source must keep: give store_leaf_data => true, too."
+        }
+        (false, _) => "Only trigger capture sees statements: give capture => 'trigger'.",
+    };
+    Err(Error::CaptureOption {
+        table: source.name.clone(),
+        option: "record_statement",
+        capture: source.capture.name(),
+        hint,
     })
 }
 
@@ -234,6 +256,7 @@ fn go_on(session: &Session, log: &Log, before: Source, wanted: Source) -> Result
         append_only: wanted.append_only,
         allow_truncate: wanted.allow_truncate,
         store_leaf_data: wanted.store_leaf_data,
+        record_statement: wanted.record_statement,
         backfill: wanted.backfill,
         complete: before.complete && wanted.complete,
         late_accepted: wanted.late_accepted,
@@ -268,7 +291,8 @@ fn record_choice(session: &Session, shape: &mut Shape, size: i64) -> Result<(), 
 
 #[pg_extern(parallel_unsafe, name = "alter_source")]
 #[search_path(pg_catalog, pg_temp)]
-fn alter_source_v2(
+#[allow(clippy::too_many_arguments)] // the SQL function's named arguments
+fn alter_source_v3(
     log: Option<&str>,
     source_table: Option<RegClass>,
     columns: default!(Option<pgrx::Array<&str>>, "NULL"),
@@ -276,6 +300,7 @@ fn alter_source_v2(
     append_only: default!(Option<bool>, "NULL"),
     allow_truncate: default!(Option<bool>, "NULL"),
     store_leaf_data: default!(Option<bool>, "NULL"),
+    record_statement: default!(Option<bool>, "NULL"),
 ) -> Result<i32, ErrorReport> {
     Session::write(log, |session| {
         let log = logs::lock_and_wait(session, log_name("log", log)?)?;
@@ -310,9 +335,11 @@ fn alter_source_v2(
             (&mut shape.source.append_only, append_only),
             (&mut shape.source.allow_truncate, allow_truncate),
             (&mut shape.source.store_leaf_data, store_leaf_data),
+            (&mut shape.source.record_statement, record_statement),
         ] {
             *option = given.unwrap_or(*option);
         }
+        check_record_statement(&shape.source)?;
         sources::update(session, &shape.source);
         if reshapes {
             record_choice(session, &mut shape, size)?;

@@ -3,6 +3,7 @@
 pub mod binding;
 pub mod ceiling;
 pub mod change_order;
+pub mod context;
 pub mod fence;
 pub mod gather;
 pub mod given_key;

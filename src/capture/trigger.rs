@@ -4,6 +4,7 @@
 //! replication applies included. What they make waits in memory until the transaction commits (`gather`).
 
 use super::change_order::Place as ChangePlace;
+use super::context;
 use super::gather::{self, Captured, Origin};
 use super::page::CapturedAs;
 use super::partitions;
@@ -23,7 +24,7 @@ use crate::pg::memory::Scratch;
 use crate::pg::relcache::{self, Changed};
 use crate::pg::spi::Row;
 use crate::pg::trigger::{Firing, Operation, Stored};
-use crate::pg::{datum, error_memory, settings, xact};
+use crate::pg::{datum, error_memory, role, settings, xact};
 use crate::session::Session;
 use crate::store::leaves;
 use crate::store::moves::{self, Tag};
@@ -108,19 +109,22 @@ pub fn capture(firing: &Firing) -> Result<(), ErrorReport> {
 
 /// Who makes the changes that are captured now.
 fn origin() -> Rc<Origin> {
-    let (user, at) = (
+    let (user, role, at) = (
         xact::session_user(),
+        xact::role_called(role::current()),
         encode::time::unix_micros(xact::statement_start()),
     );
     xact::application_name(|application| {
         ORIGIN.with_borrow_mut(|last| {
-            let same =
-                |o: &Rc<Origin>| o.at == at && o.user == user && *o.application == *application;
+            let same = |o: &Rc<Origin>| {
+                o.at == at && o.user == user && o.role == role && *o.application == *application
+            };
             if let Some(last) = last.as_ref().filter(|o| same(o)) {
                 return last.clone();
             }
             let now = Origin {
                 user,
+                role,
                 application: application.into(),
                 at,
             };
@@ -354,13 +358,14 @@ impl Plan {
         tag: Option<Tag>,
     ) -> Result<(), Error> {
         let origin = origin();
+        let said = self.said(self.source.store_leaf_data)?;
         let salt = self.source.salted.then(|| {
             let mut salt = new_salt();
             salt.extend(tag.iter().flatten());
             salt
         });
         let context = Context {
-            origin: Some(leaf_origin(&origin)),
+            origin: Some(said.leaf_origin(&origin)),
             salt: salt.as_deref(),
         };
         let encoder = self.encoders.iter().find(|(of, _)| *of == kind);
@@ -397,9 +402,10 @@ impl Plan {
         }
         let command = truncation::of_source(self.source.id).ok_or_else(|| self.old_trigger())?;
         let origin = origin();
+        let said = self.said(true)?;
         let salt = self.source.salted.then(new_salt);
         let context = Context {
-            origin: Some(leaf_origin(&origin)),
+            origin: Some(said.leaf_origin(&origin)),
             salt: salt.as_deref(),
         };
         let mut leaf_data = Vec::new();
@@ -420,6 +426,20 @@ impl Plan {
             salt.as_deref(),
         );
         Ok(())
+    }
+
+    /// What the writer says about the change; nothing where the entry's leaf data will not be kept.
+    fn said(&self, kept: bool) -> Result<Said, Error> {
+        if !kept {
+            return Ok(Said::default());
+        }
+        Ok(Said {
+            context: context::current()?,
+            statement: match self.source.record_statement {
+                true => context::statement(),
+                false => None,
+            },
+        })
     }
 
     fn gather(
@@ -457,12 +477,25 @@ impl Plan {
     }
 }
 
-fn leaf_origin(origin: &Origin) -> leaf_format::Origin<'_> {
-    leaf_format::Origin {
-        transaction: xact::id(),
-        user: &origin.user,
-        application: &origin.application,
-        at: origin.at,
+/// What the writer of a change says about it.
+#[derive(Default)]
+struct Said {
+    context: Option<Rc<str>>,
+    statement: Option<context::Text>,
+}
+
+impl Said {
+    fn leaf_origin<'a>(&'a self, origin: &'a Origin) -> leaf_format::Origin<'a> {
+        leaf_format::Origin {
+            transaction: xact::id(),
+            user: &origin.user,
+            role: Some(&origin.role),
+            application: &origin.application,
+            at: origin.at,
+            said: self.context.as_deref(),
+            statement: self.statement.as_ref().map(|s| s.text.as_str()),
+            statement_bytes: self.statement.as_ref().and_then(|s| s.whole),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod alloc;
 pub mod argument;
 pub mod bulk;
+pub mod checked_setting;
 pub mod datum;
 pub mod error_memory;
 pub mod extension;
@@ -27,6 +28,7 @@ pub mod server;
 pub mod settings;
 pub mod shmem;
 pub mod spi;
+pub mod statement;
 pub mod subtransaction;
 pub mod text_form;
 pub mod time_limit;

@@ -522,15 +522,11 @@ impl Rows {
         }
         let hashed = leaf
             .origin
-            .map(|o| (o.transaction, o.user, o.application, o.at));
-        let recorded = annex.origin();
-        let recorded = recorded.map(|o| {
-            (
-                o.transaction,
-                o.user.to_owned(),
-                o.application.to_owned(),
-                o.at,
-            )
+            .map(|o| (o.transaction, o.user, o.role, o.application, o.at));
+        let recorded = annex.statement.as_ref();
+        let recorded = recorded.map(|s| {
+            let (user, role, application) = (s.user.clone(), s.role.clone(), s.application.clone());
+            (s.transaction, user, role, application, s.at)
         });
         let kind = match leaf.kind {
             Kind::Hash => Kind::Insert,
