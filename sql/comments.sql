@@ -185,3 +185,13 @@ COMMENT ON COLUMN @extschema@.merkle_finding.is_suspected IS 'A row of a source 
 COMMENT ON COLUMN @extschema@.merkle_finding.pass IS 'The pass that has seen it last.';
 COMMENT ON FUNCTION @extschema@.findings(text) IS 'What continuous verification has found in a log, or in all, when first and last, and who has looked at it; keys and content are shown to those who may read the sources.';
 COMMENT ON FUNCTION @extschema@.acknowledge_finding(bigint, text) IS 'Says that somebody has looked at a finding, which is on record then and alarms no more.';
+COMMENT ON TABLE @extschema@.verification_source_definitions IS 'How the table of each source is defined, as batches last found it; without a name, a table that was dropped.';
+COMMENT ON COLUMN @extschema@.verification_source_definitions.row_security IS 'Whether row-level security is enabled and forced, and the policies.';
+COMMENT ON TABLE @extschema@.merkle_ddl_command IS 'DDL on sources that the event triggers of record_ddl have noted, until a batch puts it on record.';
+COMMENT ON COLUMN @extschema@.merkle_ddl_command.statement IS 'The statement that the client sent, or its beginning; statement_bytes is the length of the whole.';
+COMMENT ON FUNCTION @extschema@.note_ddl_command() IS 'What the event triggers call that record_ddl makes.';
+COMMENT ON FUNCTION @extschema@.record_ddl(boolean) IS 'Makes event triggers that note who runs which DDL on sources, or drops them; returns whether that changed anything.';
+COMMENT ON TABLE @extschema@.verification_source_retirements IS 'Ranges of entries of rows that were retired: their source need not have them any more.';
+COMMENT ON COLUMN @extschema@.verification_source_retirements.retired_before IS 'The order value before which rows were retired.';
+COMMENT ON FUNCTION @extschema@.retire_rows(text, regclass, "any") IS 'Lets the rows with a lower order value be deleted from their source, if they are what was logged and the log keeps them; returns how many, and how many were left out.';
+COMMENT ON FUNCTION @extschema@.retire_rows(text, regclass, text) IS 'The same, with the order value as a text.';

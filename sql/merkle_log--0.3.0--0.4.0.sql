@@ -229,7 +229,8 @@ CREATE FUNCTION @extschema@.administration(
     act              text,
     log_name         text,
     source_table     text,
-    content          jsonb
+    content          jsonb,
+    role_name        text
 )
 STABLE PARALLEL RESTRICTED
 SET search_path TO pg_catalog, pg_temp
@@ -1525,6 +1526,114 @@ COMMENT ON COLUMN @extschema@.merkle_finding.pass IS 'The pass that has seen it 
 COMMENT ON FUNCTION @extschema@.findings(text) IS 'What continuous verification has found in a log, or in all, when first and last, and who has looked at it; keys and content are shown to those who may read the sources.';
 COMMENT ON FUNCTION @extschema@.acknowledge_finding(bigint, text) IS 'Says that somebody has looked at a finding, which is on record then and alarms no more.';
 
+-- DDL on record.
+
+-- How the table of each source is defined, as texts: who owns it, who may do what with it, and what runs when it is written.
+CREATE TABLE @extschema@.verification_source_definitions (
+    source_id    integer PRIMARY KEY,
+    table_name   text,
+    owner        text,
+    privileges   text[]  NOT NULL,
+    triggers     text[]  NOT NULL,
+    rules        text[]  NOT NULL,
+    row_security text[]  NOT NULL,
+    columns      text[]  NOT NULL
+) USING heap;
+
+-- DDL on sources that event triggers have noted and no batch has put on record yet.
+CREATE TABLE @extschema@.merkle_ddl_command (
+    command_id       bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    source_id        integer     NOT NULL,
+    transaction_id   xid8        NOT NULL,
+    user_name        text        NOT NULL,
+    role_name        text        NOT NULL,
+    application_name text        NOT NULL,
+    context          text,
+    executed_at      timestamptz NOT NULL,
+    command_tag      text        NOT NULL,
+    objects          text        NOT NULL,
+    statement        text,
+    statement_bytes  bigint
+) USING heap;
+
+CREATE INDEX merkle_ddl_command_source ON @extschema@.merkle_ddl_command (source_id);
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_source_definitions', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_ddl_command', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_ddl_command_command_id_seq', '');
+
+CREATE FUNCTION @extschema@.note_ddl_command() RETURNS event_trigger
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'note_ddl_command_wrapper';
+
+CREATE FUNCTION @extschema@.record_ddl(
+    enable boolean DEFAULT true
+) RETURNS boolean
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'record_ddl_wrapper';
+
+REVOKE ALL ON FUNCTION @extschema@.note_ddl_command(), @extschema@.record_ddl(boolean) FROM PUBLIC;
+REVOKE ALL ON @extschema@.verification_source_definitions, @extschema@.merkle_ddl_command FROM PUBLIC;
+
+COMMENT ON TABLE @extschema@.verification_source_definitions IS 'How the table of each source is defined, as batches last found it; without a name, a table that was dropped.';
+COMMENT ON COLUMN @extschema@.verification_source_definitions.row_security IS 'Whether row-level security is enabled and forced, and the policies.';
+COMMENT ON TABLE @extschema@.merkle_ddl_command IS 'DDL on sources that the event triggers of record_ddl have noted, until a batch puts it on record.';
+COMMENT ON COLUMN @extschema@.merkle_ddl_command.statement IS 'The statement that the client sent, or its beginning; statement_bytes is the length of the whole.';
+COMMENT ON FUNCTION @extschema@.note_ddl_command() IS 'What the event triggers call that record_ddl makes.';
+COMMENT ON FUNCTION @extschema@.record_ddl(boolean) IS 'Makes event triggers that note who runs which DDL on sources, or drops them; returns whether that changed anything.';
+
+-- Rows that are retired.
+
+-- Which rows may be gone from a source: those with an entry of its in a range of the log.
+CREATE TABLE @extschema@.verification_source_retirements (
+    source_id       integer     NOT NULL,
+    from_leaf_index bigint      NOT NULL,
+    to_leaf_index   bigint      NOT NULL,
+    entries         bigint      NOT NULL,
+    retired_before  text        NOT NULL,
+    retired_at      timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (source_id, from_leaf_index)
+) USING heap;
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_source_retirements', '');
+
+-- The value has the type of the order column, or one that is written as one of its.
+CREATE FUNCTION @extschema@.retire_rows(
+    log          text,
+    source_table regclass,
+    before       "any"
+) RETURNS TABLE (
+    retired  bigint,
+    left_out bigint
+)
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'retire_rows_wrapper';
+
+CREATE FUNCTION @extschema@.retire_rows(
+    log          text,
+    source_table regclass,
+    before       text
+) RETURNS TABLE (
+    retired  bigint,
+    left_out bigint
+)
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'retire_rows_wrapper';
+
+REVOKE ALL ON FUNCTION @extschema@.retire_rows(text, regclass, "any"), @extschema@.retire_rows(text, regclass, text) FROM PUBLIC;
+REVOKE ALL ON @extschema@.verification_source_retirements FROM PUBLIC;
+
+COMMENT ON TABLE @extschema@.verification_source_retirements IS 'Ranges of entries of rows that were retired: their source need not have them any more.';
+COMMENT ON COLUMN @extschema@.verification_source_retirements.retired_before IS 'The order value before which rows were retired.';
+COMMENT ON FUNCTION @extschema@.retire_rows(text, regclass, "any") IS 'Lets the rows with a lower order value be deleted from their source, if they are what was logged and the log keeps them; returns how many, and how many were left out.';
+COMMENT ON FUNCTION @extschema@.retire_rows(text, regclass, text) IS 'The same, with the order value as a text.';
+
 -- What ALTER DEFAULT PRIVILEGES has given to others is not meant for these either.
 DO $$
 DECLARE
@@ -1538,7 +1647,9 @@ BEGIN
                  WHERE c.relnamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
                    AND c.relname OPERATOR(pg_catalog.=) ANY (ARRAY['merkle_hash_index', 'merkle_checkpoint',
                            'merkle_accepted_checkpoint', 'merkle_log_checkpoints', 'merkle_verification',
-                           'merkle_finding', 'merkle_finding_finding_id_seq']::pg_catalog.name[])
+                           'merkle_finding', 'merkle_finding_finding_id_seq', 'verification_source_definitions',
+                           'verification_source_retirements',
+                           'merkle_ddl_command', 'merkle_ddl_command_command_id_seq']::pg_catalog.name[])
                 UNION ALL
                 SELECT p.proowner, p.proacl, 'FUNCTION', p.oid::pg_catalog.regprocedure::pg_catalog.text
                   FROM pg_catalog.pg_proc p
@@ -1550,7 +1661,7 @@ BEGIN
                            'log_entries', 'entry_bundles', 'table_at', 'changes', 'row_diff', 'checkpoint', 'checkpoint_key', 'accept_checkpoint',
                            'add_cosignature', 'proof_bundle', 'proof_bundle_at', 'nest_bundle', 'verify_bundle',
                            'kept_value', 'run_scheduled_batch', 'findings',
-                           'acknowledge_finding']::pg_catalog.name[])) o (owner, acl, kind, name)
+                           'acknowledge_finding', 'note_ddl_command', 'record_ddl', 'retire_rows']::pg_catalog.name[])) o (owner, acl, kind, name)
          CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
          WHERE a.grantee OPERATOR(pg_catalog.<>) o.owner AND a.grantee OPERATOR(pg_catalog.<>) 0
     LOOP

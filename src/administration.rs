@@ -117,6 +117,29 @@ pub enum Act {
         /// The finding's number, what makes it the same one, and the reason.
         detail: Json,
     },
+    /// Rows may be deleted from their source.
+    RowsRetired {
+        source_id: i32,
+        /// The first entries of the ranges that have their entries.
+        ranges: Vec<i64>,
+        entries: i64,
+        /// Rows that could have been among them and are not what was logged.
+        left: i64,
+    },
+    /// Somebody has changed how the table of a source is defined.
+    TableAltered {
+        source_id: i32,
+        /// What was and what is, and the commands that were noted.
+        detail: Json,
+    },
+    /// How the table of a source is defined was not on record.
+    TableDescribed {
+        source_id: i32,
+    },
+    /// DDL on sources is noted when it is run from now on, or is not any more.
+    DdlRecorded {
+        on: bool,
+    },
     /// The logs are this database's from now on.
     DatabaseRecorded,
 }
@@ -146,6 +169,11 @@ impl Act {
             Act::PartitionAltered { .. } => "partition altered",
             Act::LateLogged { .. } => LATE,
             Act::FindingAcknowledged { .. } => ACKNOWLEDGED,
+            Act::RowsRetired { .. } => "rows retired",
+            Act::TableAltered { .. } => "table altered",
+            Act::TableDescribed { .. } => "table described",
+            Act::DdlRecorded { on: true } => "DDL noted",
+            Act::DdlRecorded { on: false } => "DDL not noted",
             Act::DatabaseRecorded => "database recorded",
         }
     }
@@ -420,6 +448,7 @@ fn content(session: &Session, act: &Act) -> Result<Content, Error> {
         }
         Act::SourceAdded { source_id } => {
             let mut rows = state::source_row(session, *source_id);
+            rows.extend(state::definition_of(session, *source_id));
             // The first source fixes what its log is ordered by.
             if let Some(source) = sources::by_id(session, *source_id) {
                 rows.extend(state::log_row(session, source.log_id));
@@ -469,6 +498,30 @@ fn content(session: &Session, act: &Act) -> Result<Content, Error> {
             detail = Some(of_finding.clone());
             (Some(*log_id), None, Vec::new())
         }
+        Act::RowsRetired {
+            source_id,
+            ranges,
+            entries,
+            left,
+        } => {
+            detail = Some(json!({ "entries": entries, "left": left }));
+            let rows = state::retirements_of(session, *source_id, ranges);
+            (None, Some(*source_id), rows)
+        }
+        Act::TableAltered {
+            source_id,
+            detail: of_table,
+        } => {
+            detail = Some(of_table.clone());
+            let rows = state::definition_of(session, *source_id);
+            (None, Some(*source_id), rows)
+        }
+        Act::TableDescribed { source_id } => (
+            None,
+            Some(*source_id),
+            state::definition_of(session, *source_id),
+        ),
+        Act::DdlRecorded { .. } => (Some(ADMINISTRATION), None, Vec::new()),
         Act::DatabaseRecorded => (Some(ADMINISTRATION), None, state::databases(session)),
         Act::VersionRecorded { source_id, version } => {
             let rows = state::versions_of(session, *source_id, Some(*version));

@@ -25,6 +25,7 @@ mod pg;
 mod prove;
 mod redaction;
 mod retention;
+mod retirement;
 mod session;
 mod settings;
 mod shared;
@@ -70,6 +71,9 @@ pgrx::extension_sql_file!(
         api::sources::repair_capture,
         api::administration::administration,
         "trigger_functions",
+        "ddl",
+        "retire",
+        api::ddl::record_ddl,
         "by_key",
         api::checkpoints::checkpoint,
         api::checkpoints::checkpoint_key,

@@ -3,6 +3,7 @@
 use super::logs::check_settle_domain;
 use super::{column_names, log_name, required, shortened};
 use crate::batch;
+use crate::capture::definition;
 use crate::capture::guard;
 use crate::capture::order::Domain;
 use crate::capture::order_values;
@@ -141,6 +142,7 @@ fn add_source_v3(
         source.id = sources::insert(session, &source);
         versions::insert(session, source.id, &version, "first version");
         guard::install(session, &source)?;
+        definition::describe(session, &source);
         partitions::record(
             session,
             &Shape::load(session, &log, &source)?,
@@ -272,9 +274,17 @@ fn go_on(session: &Session, log: &Log, before: Source, wanted: Source) -> Result
     let size = heads::latest(session, Snapshot::Fresh, log)?.tree_size;
     let mut shape = Shape::load(session, log, &source)?;
     record_choice(session, &mut shape, size)?;
-    guard::install(session, &source)?;
+    install_guard(session, &source)?;
     partitions::record(session, &shape, size);
     Ok(source.id)
+}
+
+/// Sees to the triggers of a source. What others did to its table before is on record apart from that.
+fn install_guard(session: &Session, source: &Source) -> Result<(), Error> {
+    definition::notice(session, source);
+    guard::install(session, source)?;
+    definition::notice(session, source);
+    Ok(())
 }
 
 /// Starts a version with the columns that the source's settings name, if they are others than before.
@@ -344,7 +354,7 @@ fn alter_source_v3(
         if reshapes {
             record_choice(session, &mut shape, size)?;
         }
-        guard::install(session, &shape.source)?;
+        install_guard(session, &shape.source)?;
         Ok(shape.current().number)
     })
 }
@@ -359,7 +369,9 @@ fn remove_source(log: Option<&str>, source_table: Option<RegClass>) -> Result<()
         if let Some(table) = Table::load(session, relation) {
             check_owner(session, &log, &table)?;
         }
+        definition::notice(session, &source);
         guard::uninstall(session, &source)?;
+        definition::notice(session, &source);
         sources::remove(session, &source);
         Ok(())
     })
@@ -389,7 +401,7 @@ fn backfill(log: Option<&str>, source_table: Option<RegClass>) -> Result<(), Err
 fn repair_capture(log: Option<&str>, source_table: Option<RegClass>) -> Result<(), ErrorReport> {
     Session::write(log, |session| {
         let (source, _) = own_source(session, log, source_table)?;
-        guard::install(session, &source)?;
+        install_guard(session, &source)?;
         if source.by_trigger() && source.every_row_is_logged() {
             sources::start_backfill(session, source.id);
             xact::after_commit(shared::wake_worker);

@@ -4,8 +4,10 @@
 //! Both are the writer's word, as `application_name` is. They are in leaf data and nowhere else, so they are recorded
 //! where leaf data are kept, and destroyed with these.
 
+use super::gather::Origin;
+use crate::catalog::sources::Source;
 use crate::error::Error;
-use crate::pg::statement;
+use crate::pg::{statement, xact};
 use crate::settings;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -18,11 +20,50 @@ thread_local! {
     static VALID: RefCell<Option<Rc<str>>> = const { RefCell::new(None) };
 }
 
+/// What the writer of a change says about it.
+#[derive(Default)]
+pub struct Said {
+    context: Option<Rc<str>>,
+    statement: Option<Text>,
+}
+
+impl Said {
+    /// Of the change that is captured now; nothing where its entry's leaf data will not be `kept`.
+    ///
+    /// # Errors
+    /// If what is set as a context is none.
+    pub fn now(source: &Source, kept: bool) -> Result<Said, Error> {
+        if !kept {
+            return Ok(Said::default());
+        }
+        Ok(Said {
+            context: current()?,
+            statement: match source.record_statement {
+                true => statement(),
+                false => None,
+            },
+        })
+    }
+
+    pub fn leaf_origin<'a>(&'a self, origin: &'a Origin) -> leaf_format::Origin<'a> {
+        leaf_format::Origin {
+            transaction: xact::id(),
+            user: &origin.user,
+            role: Some(&origin.role),
+            application: &origin.application,
+            at: origin.at,
+            said: self.context.as_deref(),
+            statement: self.statement.as_ref().map(|s| s.text.as_str()),
+            statement_bytes: self.statement.as_ref().and_then(|s| s.whole),
+        }
+    }
+}
+
 /// The context of the change that is captured now.
 ///
 /// # Errors
 /// If it is none. The setting is checked when it is set, but for what was set in a session before it loaded this library.
-pub fn current() -> Result<Option<Rc<str>>, Error> {
+fn current() -> Result<Option<Rc<str>>, Error> {
     let Some(set) = settings::context() else {
         return Ok(None);
     };

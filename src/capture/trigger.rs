@@ -4,7 +4,7 @@
 //! replication applies included. What they make waits in memory until the transaction commits (`gather`).
 
 use super::change_order::Place as ChangePlace;
-use super::context;
+use super::context::Said;
 use super::gather::{self, Captured, Origin};
 use super::page::CapturedAs;
 use super::partitions;
@@ -358,7 +358,7 @@ impl Plan {
         tag: Option<Tag>,
     ) -> Result<(), Error> {
         let origin = origin();
-        let said = self.said(self.source.store_leaf_data)?;
+        let said = Said::now(&self.source, self.source.store_leaf_data)?;
         let salt = self.source.salted.then(|| {
             let mut salt = new_salt();
             salt.extend(tag.iter().flatten());
@@ -402,7 +402,7 @@ impl Plan {
         }
         let command = truncation::of_source(self.source.id).ok_or_else(|| self.old_trigger())?;
         let origin = origin();
-        let said = self.said(true)?;
+        let said = Said::now(&self.source, true)?;
         let salt = self.source.salted.then(new_salt);
         let context = Context {
             origin: Some(said.leaf_origin(&origin)),
@@ -426,20 +426,6 @@ impl Plan {
             salt.as_deref(),
         );
         Ok(())
-    }
-
-    /// What the writer says about the change; nothing where the entry's leaf data will not be kept.
-    fn said(&self, kept: bool) -> Result<Said, Error> {
-        if !kept {
-            return Ok(Said::default());
-        }
-        Ok(Said {
-            context: context::current()?,
-            statement: match self.source.record_statement {
-                true => context::statement(),
-                false => None,
-            },
-        })
     }
 
     fn gather(
@@ -474,28 +460,6 @@ impl Plan {
             (Some(d), _) => unsafe { datum::output(place.base_type, d) },
         };
         row_key::text(self.key.iter().map(text).collect())
-    }
-}
-
-/// What the writer of a change says about it.
-#[derive(Default)]
-struct Said {
-    context: Option<Rc<str>>,
-    statement: Option<context::Text>,
-}
-
-impl Said {
-    fn leaf_origin<'a>(&'a self, origin: &'a Origin) -> leaf_format::Origin<'a> {
-        leaf_format::Origin {
-            transaction: xact::id(),
-            user: &origin.user,
-            role: Some(&origin.role),
-            application: &origin.application,
-            at: origin.at,
-            said: self.context.as_deref(),
-            statement: self.statement.as_ref().map(|s| s.text.as_str()),
-            statement_bytes: self.statement.as_ref().and_then(|s| s.whole),
-        }
     }
 }
 

@@ -7,6 +7,7 @@ pub mod bulk;
 pub mod checked_setting;
 pub mod datum;
 pub mod error_memory;
+pub mod event_trigger;
 pub mod extension;
 pub mod foreign_code;
 pub mod hashes;
