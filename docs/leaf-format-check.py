@@ -113,6 +113,10 @@ def context_map(context):
         "xid": lambda s: integer(int(s)),
         "salt": lambda s: byte_string(bytes.fromhex(s)),
         "user": text,
+        "role": text,
+        "context": text,
+        "statement": text,
+        "statement_bytes": lambda s: integer(int(s)),
     }
     items = sorted((text(name), encoded[name](v)) for name, v in context.items())
     return head(5, len(items)) + b"".join(k + v for k, v in items)

@@ -78,7 +78,11 @@ CREATE FUNCTION @extschema@.history_of(
     transaction_id   text,
     user_name        text,
     application_name text,
-    statement_at     timestamptz
+    statement_at     timestamptz,
+    role_name        text,
+    context          jsonb,
+    statement        text,
+    statement_bytes  bigint
 )
 STABLE PARALLEL RESTRICTED
 SET search_path TO pg_catalog, pg_temp
@@ -96,7 +100,11 @@ CREATE FUNCTION @extschema@.history_of(
     transaction_id   text,
     user_name        text,
     application_name text,
-    statement_at     timestamptz
+    statement_at     timestamptz,
+    role_name        text,
+    context          jsonb,
+    statement        text,
+    statement_bytes  bigint
 )
 STABLE PARALLEL RESTRICTED
 SET search_path TO pg_catalog, pg_temp

@@ -56,8 +56,8 @@ COMMENT ON FUNCTION @extschema@.administration(text) IS 'What was done to a log,
 COMMENT ON FUNCTION @extschema@.enable_log(text) IS 'Lets process_next_batch() without a name process the log again.';
 COMMENT ON FUNCTION @extschema@.disable_log(text) IS 'Keeps process_next_batch() without a name from processing the log.';
 COMMENT ON FUNCTION @extschema@.drop_log(text, boolean) IS 'Deletes a log; one with entries only if confirm is true.';
-COMMENT ON FUNCTION @extschema@.add_source(text, regclass, text, text[], text[], text, text, boolean, boolean, boolean, boolean, boolean) IS 'Lets a table feed a log; returns the source''s id.';
-COMMENT ON FUNCTION @extschema@.alter_source(text, regclass, text[], text, boolean, boolean, boolean) IS 'Changes which columns are logged, from now on, and what is refused or kept; returns the number of the version in force.';
+COMMENT ON FUNCTION @extschema@.add_source(text, regclass, text, text[], text[], text, text, boolean, boolean, boolean, boolean, boolean, boolean) IS 'Lets a table feed a log; returns the source''s id.';
+COMMENT ON FUNCTION @extschema@.alter_source(text, regclass, text[], text, boolean, boolean, boolean, boolean) IS 'Changes which columns are logged, from now on, and what is refused or kept; returns the number of the version in force.';
 COMMENT ON FUNCTION @extschema@.remove_source(text, regclass) IS 'Stops reading a table; its entries stay.';
 COMMENT ON FUNCTION @extschema@.backfill(text, regclass) IS 'Lets batches log the rows that were there before the triggers.';
 COMMENT ON FUNCTION @extschema@.repair_capture(text, regclass) IS 'Makes or enables triggers that a source lacks, and lets batches log rows that went past them.';
@@ -103,6 +103,8 @@ COMMENT ON VIEW @extschema@.merkle_log_coverage IS 'Where changes escape a log, 
 COMMENT ON FUNCTION @extschema@.may_read_log(integer) IS 'Whether the caller may be shown keys and content of all sources of a log.';
 COMMENT ON FUNCTION @extschema@.may_read_source(integer) IS 'Whether the caller may be shown keys and content of a source.';
 COMMENT ON COLUMN @extschema@.verification_sources.backfilled IS 'The rows that were there before the triggers have been logged: one that is found without an entry came late.';
+COMMENT ON COLUMN @extschema@.verification_sources.record_statement IS 'The text of the statement is in the leaf data of a captured change.';
+COMMENT ON COLUMN @extschema@.merkle_statement.role_name IS 'The role whose privileges counted; NULL where the version that captured the change did not record it.';
 COMMENT ON COLUMN @extschema@.verification_sources.late_accepted IS 'The capture mode was named when the source was added: rows may come late. Otherwise the order column is to stay one whose values are drawn inside the INSERT.';
 COMMENT ON TABLE @extschema@.merkle_source_state IS 'What is wrong with a source, as batches found it; no row if it is ready.';
 COMMENT ON TABLE @extschema@.merkle_redacted_key IS 'Keys of rows that are redacted, in all entries there are and will be.';
@@ -188,3 +190,13 @@ COMMENT ON FUNCTION @extschema@.multiproof(text, bigint[], bigint) IS 'One proof
 COMMENT ON FUNCTION @extschema@.multiproof_of_rows(text, regclass, "any") IS 'One proof that rows are in the log, all at once, by an array of values for each column of the rows'' key.';
 COMMENT ON FUNCTION @extschema@.verify_multiproof(bytea[], bigint[], bigint, bytea[], bytea) IS 'True if one proof of several entries holds, which are given in order of leaf index; reads nothing.';
 COMMENT ON FUNCTION @extschema@.proof_bundle_of_rows(text, regclass, "any") IS 'What an outsider needs to check the latest entries of rows, by an array of values for each column of the rows'' key.';
+COMMENT ON TABLE @extschema@.verification_source_definitions IS 'How the table of each source is defined, as batches last found it; without a name, a table that was dropped.';
+COMMENT ON COLUMN @extschema@.verification_source_definitions.row_security IS 'Whether row-level security is enabled and forced, and the policies.';
+COMMENT ON TABLE @extschema@.merkle_ddl_command IS 'DDL on sources that the event triggers of record_ddl have noted, until a batch puts it on record.';
+COMMENT ON COLUMN @extschema@.merkle_ddl_command.statement IS 'The statement that the client sent, or its beginning; statement_bytes is the length of the whole.';
+COMMENT ON FUNCTION @extschema@.note_ddl_command() IS 'What the event triggers call that record_ddl makes.';
+COMMENT ON FUNCTION @extschema@.record_ddl(boolean) IS 'Makes event triggers that note who runs which DDL on sources, or drops them; returns whether that changed anything.';
+COMMENT ON TABLE @extschema@.verification_source_retirements IS 'Ranges of entries of rows that were retired: their source need not have them any more.';
+COMMENT ON COLUMN @extschema@.verification_source_retirements.retired_before IS 'The order value before which rows were retired.';
+COMMENT ON FUNCTION @extschema@.retire_rows(text, regclass, "any") IS 'Lets the rows with a lower order value be deleted from their source, if they are what was logged and the log keeps them; returns how many, and how many were left out.';
+COMMENT ON FUNCTION @extschema@.retire_rows(text, regclass, text) IS 'The same, with the order value as a text.';

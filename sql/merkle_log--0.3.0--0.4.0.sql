@@ -229,7 +229,8 @@ CREATE FUNCTION @extschema@.administration(
     act              text,
     log_name         text,
     source_table     text,
-    content          jsonb
+    content          jsonb,
+    role_name        text
 )
 STABLE PARALLEL RESTRICTED
 SET search_path TO pg_catalog, pg_temp
@@ -321,6 +322,8 @@ UPDATE @extschema@.verification_sources SET backfilled = true
 
 -- Whether the mode was named is not known of sources from before: then rows that come late are accepted.
 ALTER TABLE @extschema@.verification_sources ADD COLUMN late_accepted boolean NOT NULL DEFAULT true;
+ALTER TABLE @extschema@.verification_sources ADD COLUMN record_statement boolean NOT NULL DEFAULT false;
+ALTER TABLE @extschema@.merkle_statement ADD COLUMN role_name text;
 
 CREATE FUNCTION @extschema@.redact_row(
     log          text,
@@ -404,7 +407,8 @@ SELECT l.log_name,
        CASE WHEN s.removed_at IS NULL THEN COALESCE(t.state, 'ready') ELSE 'removed' END AS state,
        t.detail AS state_detail,
        t.mend AS state_mend,
-       t.since AS state_since
+       t.since AS state_since,
+       s.record_statement
   FROM @extschema@.verification_sources s
   JOIN @extschema@.verification_logs l ON l.log_id OPERATOR(pg_catalog.=) s.log_id
   LEFT JOIN LATERAL (SELECT w.version, w.from_leaf_index, w.change
@@ -479,6 +483,8 @@ FROM PUBLIC;
 GRANT SELECT ON @extschema@.merkle_log_leaves, @extschema@.merkle_log_tiles TO PUBLIC;
 
 COMMENT ON COLUMN @extschema@.verification_sources.backfilled IS 'The rows that were there before the triggers have been logged: one that is found without an entry came late.';
+COMMENT ON COLUMN @extschema@.verification_sources.record_statement IS 'The text of the statement is in the leaf data of a captured change.';
+COMMENT ON COLUMN @extschema@.merkle_statement.role_name IS 'The role whose privileges counted; NULL where the version that captured the change did not record it.';
 COMMENT ON COLUMN @extschema@.verification_sources.late_accepted IS 'The capture mode was named when the source was added: rows may come late. Otherwise the order column is to stay one whose values are drawn inside the INSERT.';
 COMMENT ON TABLE @extschema@.merkle_source_state IS 'What is wrong with a source, as batches found it; no row if it is ready.';
 COMMENT ON TABLE @extschema@.merkle_redacted_key IS 'Keys of rows that are redacted, in all entries there are and will be.';
@@ -575,7 +581,11 @@ CREATE FUNCTION @extschema@.history_of(
     transaction_id   text,
     user_name        text,
     application_name text,
-    statement_at     timestamptz
+    statement_at     timestamptz,
+    role_name        text,
+    context          jsonb,
+    statement        text,
+    statement_bytes  bigint
 )
 STABLE PARALLEL RESTRICTED
 SET search_path TO pg_catalog, pg_temp
@@ -593,7 +603,11 @@ CREATE FUNCTION @extschema@.history_of(
     transaction_id   text,
     user_name        text,
     application_name text,
-    statement_at     timestamptz
+    statement_at     timestamptz,
+    role_name        text,
+    context          jsonb,
+    statement        text,
+    statement_bytes  bigint
 )
 STABLE PARALLEL RESTRICTED
 SET search_path TO pg_catalog, pg_temp
@@ -731,7 +745,67 @@ SET search_path TO pg_catalog, pg_temp
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'alter_log_v3_wrapper';
 
--- Functions that have got more arguments keep the privileges that were granted on them.
+CREATE FUNCTION @extschema@.add_source(
+    log              text,
+    source_table     regclass,
+    order_column     text DEFAULT NULL,
+    key_columns      text[] DEFAULT NULL,
+    columns          text[] DEFAULT NULL,
+    hash_column      text DEFAULT NULL,
+    capture          text DEFAULT NULL,
+    append_only      boolean DEFAULT false,
+    allow_truncate   boolean DEFAULT false,
+    store_leaf_data  boolean DEFAULT false,
+    salted           boolean DEFAULT false,
+    backfill         boolean DEFAULT true,
+    record_statement boolean DEFAULT false
+) RETURNS integer
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'add_source_v3_wrapper';
+
+CREATE FUNCTION @extschema@.alter_source(
+    log              text,
+    source_table     regclass,
+    columns          text[] DEFAULT NULL,
+    hash_column      text DEFAULT NULL,
+    append_only      boolean DEFAULT NULL,
+    allow_truncate   boolean DEFAULT NULL,
+    store_leaf_data  boolean DEFAULT NULL,
+    record_statement boolean DEFAULT NULL
+) RETURNS integer
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'alter_source_v3_wrapper';
+
+-- What history returns has got more columns.
+ALTER FUNCTION @extschema@.history(text, regclass, text) RENAME TO history_0_3_0;
+
+CREATE FUNCTION @extschema@.history(
+    log          text,
+    source_table regclass,
+    key          text
+) RETURNS TABLE (
+    leaf_index       bigint,
+    operation        text,
+    row_data         jsonb,
+    transaction_id   text,
+    user_name        text,
+    application_name text,
+    statement_at     timestamptz,
+    role_name        text,
+    context          jsonb,
+    statement        text,
+    statement_bytes  bigint
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'row_history_wrapper';
+
+-- Functions that have got more arguments or columns keep the privileges that were granted on them.
 DO $$
 DECLARE
     replaced record;
@@ -740,14 +814,21 @@ BEGIN
     FOR replaced IN
         SELECT p.old::pg_catalog.regprocedure AS old, p.new::pg_catalog.regprocedure AS new FROM (VALUES
             ('@extschema@.create_log(text, integer, interval, interval, interval)', '@extschema@.create_log(text, integer, interval, interval, interval, boolean, text, interval, interval)'),
-            ('@extschema@.alter_log(text, text, integer, interval, interval, interval)', '@extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval, interval)')) p (old, new)
+            ('@extschema@.alter_log(text, text, integer, interval, interval, interval)', '@extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval, interval)'),
+            ('@extschema@.add_source(text, regclass, text, text[], text[], text, text, boolean, boolean, boolean, boolean, boolean)', '@extschema@.add_source(text, regclass, text, text[], text[], text, text, boolean, boolean, boolean, boolean, boolean, boolean)'),
+            ('@extschema@.alter_source(text, regclass, text[], text, boolean, boolean, boolean)', '@extschema@.alter_source(text, regclass, text[], text, boolean, boolean, boolean, boolean)'),
+            ('@extschema@.history_0_3_0(text, regclass, text)', '@extschema@.history(text, regclass, text)')) p (old, new)
     LOOP
-        EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', replaced.new);
+        -- Without privileges of its own, everyone may execute a function.
+        IF EXISTS (SELECT FROM pg_catalog.pg_proc f WHERE f.oid OPERATOR(pg_catalog.=) replaced.old AND f.proacl IS NOT NULL) THEN
+            EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', replaced.new);
+        END IF;
         -- Nor is what ALTER DEFAULT PRIVILEGES has given to others meant for it.
         FOR granted IN
             SELECT a.grantee
               FROM pg_catalog.pg_proc f, pg_catalog.aclexplode(f.proacl) a
              WHERE f.oid OPERATOR(pg_catalog.=) replaced.new AND a.grantee OPERATOR(pg_catalog.<>) f.proowner
+               AND a.grantee OPERATOR(pg_catalog.<>) 0
         LOOP
             EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %s', replaced.new,
                 pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(granted.grantee)));
@@ -861,6 +942,9 @@ AS 'MODULE_PATHNAME', 'entry_bundles_wrapper';
 
 COMMENT ON FUNCTION @extschema@.create_log(text, integer, interval, interval, interval, boolean, text, interval, interval) IS 'Creates a log; returns its id.';
 COMMENT ON FUNCTION @extschema@.alter_log(text, text, integer, interval, interval, interval, boolean, text, interval, interval) IS 'Changes a log''s settings; NULL leaves a setting as it is.';
+COMMENT ON FUNCTION @extschema@.add_source(text, regclass, text, text[], text[], text, text, boolean, boolean, boolean, boolean, boolean, boolean) IS 'Lets a table feed a log; returns the source''s id.';
+COMMENT ON FUNCTION @extschema@.history(text, regclass, text) IS 'Every version of a row that the log keeps.';
+COMMENT ON FUNCTION @extschema@.alter_source(text, regclass, text[], text, boolean, boolean, boolean, boolean) IS 'Changes which columns are logged, from now on, and what is refused or kept; returns the number of the version in force.';
 COMMENT ON COLUMN @extschema@.verification_logs.find_by_hash IS 'The log is to find leaf hashes fast: batches extend merkle_hash_index.';
 COMMENT ON COLUMN @extschema@.verification_logs.origin IS 'The log''s name in checkpoints; NULL until it has one.';
 COMMENT ON COLUMN @extschema@.verification_logs.checkpoint_interval IS 'How often the background worker signs a checkpoint of what is new; NULL: never.';
@@ -932,7 +1016,11 @@ CREATE FUNCTION @extschema@.changes(
     transaction_id   text,
     user_name        text,
     application_name text,
-    statement_at     timestamptz
+    statement_at     timestamptz,
+    role_name        text,
+    context          jsonb,
+    statement        text,
+    statement_bytes  bigint
 )
 STABLE PARALLEL RESTRICTED
 SET search_path TO pg_catalog, pg_temp
@@ -952,7 +1040,11 @@ CREATE FUNCTION @extschema@.changes(
     transaction_id   text,
     user_name        text,
     application_name text,
-    statement_at     timestamptz
+    statement_at     timestamptz,
+    role_name        text,
+    context          jsonb,
+    statement        text,
+    statement_bytes  bigint
 )
 STABLE PARALLEL RESTRICTED
 SET search_path TO pg_catalog, pg_temp
@@ -972,7 +1064,11 @@ CREATE FUNCTION @extschema@.changes(
     transaction_id   text,
     user_name        text,
     application_name text,
-    statement_at     timestamptz
+    statement_at     timestamptz,
+    role_name        text,
+    context          jsonb,
+    statement        text,
+    statement_bytes  bigint
 )
 STABLE PARALLEL RESTRICTED
 SET search_path TO pg_catalog, pg_temp
@@ -1513,6 +1609,114 @@ COMMENT ON COLUMN @extschema@.merkle_finding.pass IS 'The pass that has seen it 
 COMMENT ON FUNCTION @extschema@.findings(text) IS 'What continuous verification has found in a log, or in all, when first and last, and who has looked at it; keys and content are shown to those who may read the sources.';
 COMMENT ON FUNCTION @extschema@.acknowledge_finding(bigint, text) IS 'Says that somebody has looked at a finding, which is on record then and alarms no more.';
 
+-- DDL on record.
+
+-- How the table of each source is defined, as texts: who owns it, who may do what with it, and what runs when it is written.
+CREATE TABLE @extschema@.verification_source_definitions (
+    source_id    integer PRIMARY KEY,
+    table_name   text,
+    owner        text,
+    privileges   text[]  NOT NULL,
+    triggers     text[]  NOT NULL,
+    rules        text[]  NOT NULL,
+    row_security text[]  NOT NULL,
+    columns      text[]  NOT NULL
+) USING heap;
+
+-- DDL on sources that event triggers have noted and no batch has put on record yet.
+CREATE TABLE @extschema@.merkle_ddl_command (
+    command_id       bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    source_id        integer     NOT NULL,
+    transaction_id   xid8        NOT NULL,
+    user_name        text        NOT NULL,
+    role_name        text        NOT NULL,
+    application_name text        NOT NULL,
+    context          text,
+    executed_at      timestamptz NOT NULL,
+    command_tag      text        NOT NULL,
+    objects          text        NOT NULL,
+    statement        text,
+    statement_bytes  bigint
+) USING heap;
+
+CREATE INDEX merkle_ddl_command_source ON @extschema@.merkle_ddl_command (source_id);
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_source_definitions', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_ddl_command', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_ddl_command_command_id_seq', '');
+
+CREATE FUNCTION @extschema@.note_ddl_command() RETURNS event_trigger
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'note_ddl_command_wrapper';
+
+CREATE FUNCTION @extschema@.record_ddl(
+    enable boolean DEFAULT true
+) RETURNS boolean
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'record_ddl_wrapper';
+
+REVOKE ALL ON FUNCTION @extschema@.note_ddl_command(), @extschema@.record_ddl(boolean) FROM PUBLIC;
+REVOKE ALL ON @extschema@.verification_source_definitions, @extschema@.merkle_ddl_command FROM PUBLIC;
+
+COMMENT ON TABLE @extschema@.verification_source_definitions IS 'How the table of each source is defined, as batches last found it; without a name, a table that was dropped.';
+COMMENT ON COLUMN @extschema@.verification_source_definitions.row_security IS 'Whether row-level security is enabled and forced, and the policies.';
+COMMENT ON TABLE @extschema@.merkle_ddl_command IS 'DDL on sources that the event triggers of record_ddl have noted, until a batch puts it on record.';
+COMMENT ON COLUMN @extschema@.merkle_ddl_command.statement IS 'The statement that the client sent, or its beginning; statement_bytes is the length of the whole.';
+COMMENT ON FUNCTION @extschema@.note_ddl_command() IS 'What the event triggers call that record_ddl makes.';
+COMMENT ON FUNCTION @extschema@.record_ddl(boolean) IS 'Makes event triggers that note who runs which DDL on sources, or drops them; returns whether that changed anything.';
+
+-- Rows that are retired.
+
+-- Which rows may be gone from a source: those with an entry of its in a range of the log.
+CREATE TABLE @extschema@.verification_source_retirements (
+    source_id       integer     NOT NULL,
+    from_leaf_index bigint      NOT NULL,
+    to_leaf_index   bigint      NOT NULL,
+    entries         bigint      NOT NULL,
+    retired_before  text        NOT NULL,
+    retired_at      timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (source_id, from_leaf_index)
+) USING heap;
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_source_retirements', '');
+
+-- The value has the type of the order column, or one that is written as one of its.
+CREATE FUNCTION @extschema@.retire_rows(
+    log          text,
+    source_table regclass,
+    before       "any"
+) RETURNS TABLE (
+    retired  bigint,
+    left_out bigint
+)
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'retire_rows_wrapper';
+
+CREATE FUNCTION @extschema@.retire_rows(
+    log          text,
+    source_table regclass,
+    before       text
+) RETURNS TABLE (
+    retired  bigint,
+    left_out bigint
+)
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'retire_rows_wrapper';
+
+REVOKE ALL ON FUNCTION @extschema@.retire_rows(text, regclass, "any"), @extschema@.retire_rows(text, regclass, text) FROM PUBLIC;
+REVOKE ALL ON @extschema@.verification_source_retirements FROM PUBLIC;
+
+COMMENT ON TABLE @extschema@.verification_source_retirements IS 'Ranges of entries of rows that were retired: their source need not have them any more.';
+COMMENT ON COLUMN @extschema@.verification_source_retirements.retired_before IS 'The order value before which rows were retired.';
+COMMENT ON FUNCTION @extschema@.retire_rows(text, regclass, "any") IS 'Lets the rows with a lower order value be deleted from their source, if they are what was logged and the log keeps them; returns how many, and how many were left out.';
+COMMENT ON FUNCTION @extschema@.retire_rows(text, regclass, text) IS 'The same, with the order value as a text.';
+
 -- What ALTER DEFAULT PRIVILEGES has given to others is not meant for these either.
 DO $$
 DECLARE
@@ -1526,7 +1730,9 @@ BEGIN
                  WHERE c.relnamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
                    AND c.relname OPERATOR(pg_catalog.=) ANY (ARRAY['merkle_hash_index', 'merkle_checkpoint',
                            'merkle_accepted_checkpoint', 'merkle_log_checkpoints', 'merkle_verification',
-                           'merkle_finding', 'merkle_finding_finding_id_seq']::pg_catalog.name[])
+                           'merkle_finding', 'merkle_finding_finding_id_seq', 'verification_source_definitions',
+                           'verification_source_retirements',
+                           'merkle_ddl_command', 'merkle_ddl_command_command_id_seq']::pg_catalog.name[])
                 UNION ALL
                 SELECT p.proowner, p.proacl, 'FUNCTION', p.oid::pg_catalog.regprocedure::pg_catalog.text
                   FROM pg_catalog.pg_proc p
@@ -1539,7 +1745,7 @@ BEGIN
                            'add_cosignature', 'proof_bundle', 'proof_bundle_at', 'nest_bundle', 'verify_bundle',
                            'inclusion_proofs_of_rows', 'multiproof', 'multiproof_of_rows', 'verify_multiproof', 'proof_bundle_of_rows',
                            'kept_value', 'run_scheduled_batch', 'findings',
-                           'acknowledge_finding']::pg_catalog.name[])) o (owner, acl, kind, name)
+                           'acknowledge_finding', 'note_ddl_command', 'record_ddl', 'retire_rows']::pg_catalog.name[])) o (owner, acl, kind, name)
          CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
          WHERE a.grantee OPERATOR(pg_catalog.<>) o.owner AND a.grantee OPERATOR(pg_catalog.<>) 0
     LOOP

@@ -91,6 +91,7 @@ CREATE TABLE @extschema@.verification_sources (
     logged_ahead text,
     backfilled   boolean     NOT NULL DEFAULT false,
     late_accepted boolean    NOT NULL DEFAULT true,
+    record_statement boolean NOT NULL DEFAULT false,
     CHECK (capture OPERATOR(pg_catalog.=) 'trigger' OR order_column IS NOT NULL)
 ) USING heap;
 
@@ -197,6 +198,7 @@ CREATE TABLE @extschema@.merkle_statement (
     user_name        text        NOT NULL,
     application_name text        NOT NULL,
     statement_at     timestamptz NOT NULL,
+    role_name        text,
     PRIMARY KEY (log_id, from_leaf_index)
 ) USING heap;
 
@@ -278,6 +280,47 @@ CREATE TABLE @extschema@.verification_source_partitions (
     detached_at     timestamptz,
     PRIMARY KEY (source_id, partition_name, from_leaf_index)
 ) USING heap;
+
+-- Which rows may be gone from a source: those with an entry of its in a range of the log.
+CREATE TABLE @extschema@.verification_source_retirements (
+    source_id       integer     NOT NULL,
+    from_leaf_index bigint      NOT NULL,
+    to_leaf_index   bigint      NOT NULL,
+    entries         bigint      NOT NULL,
+    retired_before  text        NOT NULL,
+    retired_at      timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (source_id, from_leaf_index)
+) USING heap;
+
+-- How the table of each source is defined, as texts: who owns it, who may do what with it, and what runs when it is written.
+CREATE TABLE @extschema@.verification_source_definitions (
+    source_id    integer PRIMARY KEY,
+    table_name   text,
+    owner        text,
+    privileges   text[]  NOT NULL,
+    triggers     text[]  NOT NULL,
+    rules        text[]  NOT NULL,
+    row_security text[]  NOT NULL,
+    columns      text[]  NOT NULL
+) USING heap;
+
+-- DDL on sources that event triggers have noted and no batch has put on record yet.
+CREATE TABLE @extschema@.merkle_ddl_command (
+    command_id       bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    source_id        integer     NOT NULL,
+    transaction_id   xid8        NOT NULL,
+    user_name        text        NOT NULL,
+    role_name        text        NOT NULL,
+    application_name text        NOT NULL,
+    context          text,
+    executed_at      timestamptz NOT NULL,
+    command_tag      text        NOT NULL,
+    objects          text        NOT NULL,
+    statement        text,
+    statement_bytes  bigint
+) USING heap;
+
+CREATE INDEX merkle_ddl_command_source ON @extschema@.merkle_ddl_command (source_id);
 
 -- The database that the logs are of, and those that they were of before.
 CREATE TABLE @extschema@.merkle_database (
@@ -386,6 +429,10 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_set_aside', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_late_entry', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_source_partitions', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_database', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_source_retirements', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_source_definitions', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_ddl_command', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_ddl_command_command_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_redacted_key', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_pending', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_pending_id', '');

@@ -104,7 +104,8 @@ SELECT l.log_name,
        CASE WHEN s.removed_at IS NULL THEN COALESCE(t.state, 'ready') ELSE 'removed' END AS state,
        t.detail AS state_detail,
        t.mend AS state_mend,
-       t.since AS state_since
+       t.since AS state_since,
+       s.record_statement
   FROM @extschema@.verification_sources s
   JOIN @extschema@.verification_logs l ON l.log_id OPERATOR(pg_catalog.=) s.log_id
   LEFT JOIN LATERAL (SELECT w.version, w.from_leaf_index, w.change

@@ -23,6 +23,7 @@ use crate::store::leaves::{self, LONGEST};
 use crate::store::{heads, late};
 use leaf_format::{Context, Encoder, Kind, Origin, Value};
 use merkle_tree::Hash;
+use pgrx::pg_sys;
 use serde_json::{Value as Json, json};
 use state::Row;
 
@@ -116,6 +117,29 @@ pub enum Act {
         /// The finding's number, what makes it the same one, and the reason.
         detail: Json,
     },
+    /// Rows may be deleted from their source.
+    RowsRetired {
+        source_id: i32,
+        /// The first entries of the ranges that have their entries.
+        ranges: Vec<i64>,
+        entries: i64,
+        /// Rows that could have been among them and are not what was logged.
+        left: i64,
+    },
+    /// Somebody has changed how the table of a source is defined.
+    TableAltered {
+        source_id: i32,
+        /// What was and what is, and the commands that were noted.
+        detail: Json,
+    },
+    /// How the table of a source is defined was not on record.
+    TableDescribed {
+        source_id: i32,
+    },
+    /// DDL on sources is noted when it is run from now on, or is not any more.
+    DdlRecorded {
+        on: bool,
+    },
     /// The logs are this database's from now on.
     DatabaseRecorded,
 }
@@ -145,6 +169,11 @@ impl Act {
             Act::PartitionAltered { .. } => "partition altered",
             Act::LateLogged { .. } => LATE,
             Act::FindingAcknowledged { .. } => ACKNOWLEDGED,
+            Act::RowsRetired { .. } => "rows retired",
+            Act::TableAltered { .. } => "table altered",
+            Act::TableDescribed { .. } => "table described",
+            Act::DdlRecorded { on: true } => "DDL noted",
+            Act::DdlRecorded { on: false } => "DDL not noted",
             Act::DatabaseRecorded => "database recorded",
         }
     }
@@ -305,20 +334,29 @@ fn entries(session: &Session, act: &Act) -> Result<Vec<Entry>, Error> {
     parts
         .map(|(place, rows)| {
             let part = several.then_some(place as i64 + 1);
-            encode(act, &content, &rows, part)
+            encode(session.caller(), act, &content, &rows, part)
         })
         .collect()
 }
 
-fn encode(act: &Act, content: &Content, rows: &[Row], part: Option<i64>) -> Result<Entry, Error> {
-    let user = xact::session_user();
+/// `caller`: the role whose privileges counted where the call was made.
+fn encode(
+    caller: pg_sys::Oid,
+    act: &Act,
+    content: &Content,
+    rows: &[Row],
+    part: Option<i64>,
+) -> Result<Entry, Error> {
+    let (user, role) = (xact::session_user(), xact::role_called(caller));
     let application = xact::application_name(|name| name.into_owned());
     let context = Context {
         origin: Some(Origin {
             transaction: xact::id(),
             user: &user,
+            role: Some(&role),
             application: &application,
             at: time::unix_micros(xact::statement_start()),
+            ..Origin::default()
         }),
         salt: None,
     };
@@ -410,6 +448,7 @@ fn content(session: &Session, act: &Act) -> Result<Content, Error> {
         }
         Act::SourceAdded { source_id } => {
             let mut rows = state::source_row(session, *source_id);
+            rows.extend(state::definition_of(session, *source_id));
             // The first source fixes what its log is ordered by.
             if let Some(source) = sources::by_id(session, *source_id) {
                 rows.extend(state::log_row(session, source.log_id));
@@ -459,6 +498,30 @@ fn content(session: &Session, act: &Act) -> Result<Content, Error> {
             detail = Some(of_finding.clone());
             (Some(*log_id), None, Vec::new())
         }
+        Act::RowsRetired {
+            source_id,
+            ranges,
+            entries,
+            left,
+        } => {
+            detail = Some(json!({ "entries": entries, "left": left }));
+            let rows = state::retirements_of(session, *source_id, ranges);
+            (None, Some(*source_id), rows)
+        }
+        Act::TableAltered {
+            source_id,
+            detail: of_table,
+        } => {
+            detail = Some(of_table.clone());
+            let rows = state::definition_of(session, *source_id);
+            (None, Some(*source_id), rows)
+        }
+        Act::TableDescribed { source_id } => (
+            None,
+            Some(*source_id),
+            state::definition_of(session, *source_id),
+        ),
+        Act::DdlRecorded { .. } => (Some(ADMINISTRATION), None, Vec::new()),
         Act::DatabaseRecorded => (Some(ADMINISTRATION), None, state::databases(session)),
         Act::VersionRecorded { source_id, version } => {
             let rows = state::versions_of(session, *source_id, Some(*version));

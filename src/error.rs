@@ -76,6 +76,8 @@ pub enum Error {
     MayNotReadKey { log: String, table: String },
     #[error("function {function}() was called as other than a trigger")]
     NotATrigger { function: &'static str },
+    #[error("function note_ddl_command() was called as other than an event trigger")]
+    NotAnEventTrigger,
     #[error("permission denied for the entries that log \"{log}\" makes itself")]
     MayNotReadLog { log: String },
     #[error("permission denied for the content of the administration log")]
@@ -293,6 +295,14 @@ pub enum Error {
         table: String,
         operation: &'static str,
     },
+    #[error("table \"{table}\" of log \"{log}\" cannot be read: {problem}")]
+    SourceUnreadable {
+        log: String,
+        table: String,
+        problem: String,
+    },
+    #[error("setting merkle_log.context cannot be recorded: {problem}")]
+    Context { problem: &'static str },
     #[error("{option} cannot be given for table \"{table}\" with {capture} capture")]
     CaptureOption {
         table: String,
@@ -393,9 +403,10 @@ impl Error {
             | NotACopy { .. }
             | NotOfARow { .. }
             | NoHistory { .. }
+            | SourceUnreadable { .. }
             | TriggerDomain { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             TriggerStatement { sqlstate, .. } => *sqlstate,
-            CaptureOption { .. } => C::ERRCODE_INVALID_PARAMETER_VALUE,
+            CaptureOption { .. } | Context { .. } => C::ERRCODE_INVALID_PARAMETER_VALUE,
             TruncateRefused { .. } | PartitionTruncated { .. } | AppendOnly { .. } => {
                 C::ERRCODE_RESTRICT_VIOLATION
             }
@@ -433,6 +444,7 @@ impl Error {
             | CalledBySource
             | ShapeChanged { .. } => C::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             NotATrigger { .. } => C::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+            NotAnEventTrigger => C::ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED,
             NotATable { .. } => C::ERRCODE_WRONG_OBJECT_TYPE,
             NotOwner { .. }
             | MayNotRead { .. }
@@ -492,6 +504,7 @@ impl Error {
             MayNotRead { .. } => {
                 "This shows keys and content of the table: it needs SELECT on all of it, free of row-level security. If the table is gone, it needs SELECT on merkle_log and merkle_leaf_data.".into()
             }
+            NotAnEventTrigger => "The event triggers that record_ddl makes call it; nothing else has to.".into(),
             NotATrigger { .. } => {
                 "The triggers that add_source makes call it; nothing else has to.".into()
             }
@@ -601,6 +614,8 @@ impl Error {
                 literal(log)
             ),
             CaptureOption { hint, .. } => (*hint).into(),
+            SourceUnreadable { log, .. } => format!("SELECT * FROM verify_log({}) says what is to be done about it.", literal(log)),
+            Context { .. } => "Give it as JSON, such as SET LOCAL merkle_log.context = '{\"user\": \"ada\"}', or RESET merkle_log.context.".into(),
             TriggerDomain { .. } => "Create another log for it: order values and order of arrival cannot be compared.".into(),
             Version { library, installed } => match numbers(library) > numbers(installed) {
                 true => "Run ALTER EXTENSION merkle_log UPDATE.".into(),

@@ -20,7 +20,7 @@ use crate::store::entries;
 use crate::store::heads;
 use crate::store::leaves::{self, Annex};
 use json::Types;
-use leaf_format::{Columns, Leaf};
+use leaf_format::{Columns, DecodedOrigin, Leaf};
 use pgrx::pg_sys;
 
 /// One version of a row, or what became of it.
@@ -36,9 +36,32 @@ pub struct Version {
 pub struct Origin {
     pub transaction: u64,
     pub user: String,
+    pub role: Option<String>,
     pub application: String,
     /// Microseconds since 1970-01-01 00:00 UTC.
     pub at: i64,
+    /// JSON that the application had set for its transaction.
+    pub said: Option<String>,
+    /// The statement, or its beginning.
+    pub statement: Option<String>,
+    /// Bytes of the whole statement.
+    pub statement_bytes: Option<u64>,
+}
+
+impl From<DecodedOrigin> for Origin {
+    fn from(origin: DecodedOrigin) -> Origin {
+        let shown = origin.statement.as_ref().map(|s| s.len() as u64);
+        Origin {
+            transaction: origin.transaction,
+            user: origin.user,
+            role: origin.role,
+            application: origin.application,
+            at: origin.at,
+            said: origin.said,
+            statement: origin.statement,
+            statement_bytes: origin.statement_bytes.or(shown),
+        }
+    }
 }
 
 /// The versions of a row that are on record, oldest first, loaded one by one.
@@ -188,12 +211,7 @@ fn version_of(
             leaf_index,
             operation: leaf.kind.as_str().to_owned(),
             row: row_json(log, leaf_index, &leaf, recorded),
-            origin: leaf.origin.map(|o| Origin {
-                transaction: o.transaction,
-                user: o.user,
-                application: o.application,
-                at: o.at,
-            }),
+            origin: leaf.origin.map(Origin::from),
         };
     }
     let statement = annex.statement.as_ref();
@@ -208,8 +226,12 @@ fn version_of(
         origin: statement.map(|s| Origin {
             transaction: s.transaction,
             user: s.user.clone(),
+            role: s.role.clone(),
             application: s.application.clone(),
             at: s.at,
+            said: None,
+            statement: None,
+            statement_bytes: None,
         }),
     }
 }

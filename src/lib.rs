@@ -25,6 +25,7 @@ mod pg;
 mod prove;
 mod redaction;
 mod retention;
+mod retirement;
 mod session;
 mod settings;
 mod shared;
@@ -63,13 +64,16 @@ pgrx::extension_sql_file!(
         api::logs::pause_log,
         api::logs::resume_log,
         api::logs::drop_log,
-        api::sources::add_source_v2,
-        api::sources::alter_source_v2,
+        api::sources::add_source_v3,
+        api::sources::alter_source_v3,
         api::sources::remove_source,
         api::sources::backfill,
         api::sources::repair_capture,
         api::administration::administration,
         "trigger_functions",
+        "ddl",
+        "retire",
+        api::ddl::record_ddl,
         "by_key",
         "many_rows",
         api::checkpoints::checkpoint,

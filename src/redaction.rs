@@ -55,7 +55,7 @@ pub fn redact(session: &Session, name: &str, index: i64, reason: &str) -> Result
         index,
         leaf_hash: &entry.leaf_hash,
     };
-    let redaction = Redaction::new(&log, &source.name, &subject, reason)?;
+    let redaction = Redaction::new(session, &log, &source.name, &subject, reason)?;
     let mut appender = Appender::open(session, &log)?;
     let at = appender.push(&redaction.entry())?;
     appender.finish()?;
@@ -223,7 +223,7 @@ fn redact_entries(
         key: &key.text,
     };
     if redacted::remember(session, log, source.id, &key.text, appender.size(), reason) {
-        appender.push(&Redaction::new(log, &source.name, &subject, reason)?.entry())?;
+        appender.push(&Redaction::new(session, log, &source.name, &subject, reason)?.entry())?;
     }
     let mut count = 0;
     let size = heads::latest(session, Snapshot::Fresh, log)?.tree_size;
@@ -250,7 +250,7 @@ fn redact_entry(
         index,
         leaf_hash: &entry.leaf_hash,
     };
-    appender.push(&Redaction::new(log, &source.name, &subject, reason)?.entry())?;
+    appender.push(&Redaction::new(session, log, &source.name, &subject, reason)?.entry())?;
     Ok(1)
 }
 

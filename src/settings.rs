@@ -1,5 +1,8 @@
 //! The extension's own settings (GUCs).
 
+pub mod context;
+
+use crate::pg::checked_setting;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::CString;
 use std::time::Duration;
@@ -15,6 +18,7 @@ static SIGNING_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CStri
 static ORIGIN_PREFIX: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static NOTIFY: GucSetting<bool> = GucSetting::<bool>::new(true);
 static CAPTURE_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(8 * 1024);
+static CONTEXT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
 
 /// `preloaded`: called while the server starts, when shared memory can still be asked for.
@@ -66,6 +70,13 @@ pub fn register(preloaded: bool) {
         1024 * 1024,
         GucContext::Userset,
         GucFlags::UNIT_KB,
+    );
+    checked_setting::define(
+        c"merkle_log.context",
+        c"What the application says about its transaction, as JSON, for the entries of changes that triggers capture.",
+        c"At most 2,048 bytes. Recorded by sources that keep leaf data. Meant for SET LOCAL.",
+        &CONTEXT,
+        context::check,
     );
     GucRegistry::define_int_guc(
         c"merkle_log.run_interval",
@@ -177,6 +188,11 @@ pub fn origin_prefix() -> Option<String> {
 fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {
     let text = setting.get()?.to_string_lossy().into_owned();
     (!text.is_empty()).then_some(text)
+}
+
+/// As it was set: not checked where that was done before the library was loaded.
+pub fn context() -> Option<CString> {
+    CONTEXT.get()
 }
 
 /// In bytes.

@@ -11,6 +11,7 @@ mod checkpoints;
 mod conclusion;
 mod configuration;
 pub mod finding;
+pub mod lookup;
 mod marks;
 mod orders;
 mod parts;

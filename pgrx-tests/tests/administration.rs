@@ -66,6 +66,7 @@ fn every_act_is_an_entry_that_can_be_proven() {
         "version recorded public.orders",
         "source altered public.orders",
         "version recorded public.orders",
+        "table altered public.orders",
         "log altered",
         "pruned",
         "source removed public.orders",

@@ -44,7 +44,7 @@ fn volatile(client: &mut Client) -> Vec<Function> {
         "SELECT p.proname::text FROM pg_depend d
            JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'merkle_log'
            JOIN pg_proc p ON p.oid = d.objid AND d.classid = 'pg_proc'::regclass
-          WHERE d.deptype = 'e' AND p.provolatile = 'v' AND p.prorettype <> 'trigger'::regtype",
+          WHERE d.deptype = 'e' AND p.provolatile = 'v' AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)",
     )
     .into_iter()
     .collect();
@@ -109,6 +109,8 @@ const WRITERS: &[&str] = &[
     "schedule_log",
     "unschedule_log",
     "run_scheduled_batch",
+    "record_ddl",
+    "retire_rows",
 ];
 
 #[test]

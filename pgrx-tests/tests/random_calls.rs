@@ -105,6 +105,7 @@ fn argument(rng: &mut StdRng, name: &str, type_name: &str) -> String {
                 "'empty'",
             ],
         ),
+        ("before", "text") => pick(rng, &["NULL", "'5'", "'infinity'", "'2024-01-01'", "'x'"]).to_owned(),
         ("new_name", "text") => text(rng, &["'plain'", "'renamed'"]),
         ("key", "text") => text(
             rng,

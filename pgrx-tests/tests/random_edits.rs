@@ -36,6 +36,10 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("verification_source_partitions", "relation", Free),
     ("verification_source_versions", "*", Held),
     ("verification_source_columns", "*", Held),
+    ("verification_source_definitions", "*", Held),
+    ("verification_source_retirements", "*", Held),
+    // What a command changed is noticed all the same.
+    ("merkle_ddl_command", "*", Free),
     ("merkle_log", "*", Held),
     ("merkle_order_index", "*", Held),
     ("merkle_tile", "*", Held),
@@ -137,6 +141,10 @@ const FIXTURE: &[&str] = &[
     // A source that is not ready.
     "CREATE TABLE unready (id int PRIMARY KEY); SELECT create_log('unready'); SELECT add_source('unready', 'unready', capture => 'trigger'); INSERT INTO unready VALUES (1); SELECT process_next_batch('unready')",
     "ALTER TABLE unready SET UNLOGGED; SELECT process_next_batch('unready')",
+    // Retired rows, some of which are gone.
+    "SELECT retire_rows('timed', 'timed', (SELECT at FROM timed ORDER BY at OFFSET 5 LIMIT 1)); DELETE FROM timed WHERE at < (SELECT at FROM timed ORDER BY at OFFSET 2 LIMIT 1)",
+    // DDL that nobody has put on record yet.
+    "SELECT record_ddl(); ALTER TABLE pruned ADD COLUMN w int; SELECT record_ddl(false)",
     // What waits in the queue.
     "INSERT INTO hashed VALUES (500, 'waits')",
 ];

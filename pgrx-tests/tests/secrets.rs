@@ -59,6 +59,7 @@ fn values(function: &str, name: &str, type_name: &str) -> Vec<String> {
         .map(str::to_owned)
         .to_vec(),
         ("key", "text") => texts(&["KEY-1", "KEY-2", "KEY-9"]),
+        ("before", _) => texts(&["2024-01-01"]),
         ("key", "\"any\"") => texts(&["KEY-1", "KEY-9"]),
         ("key", "text[]") => ["ARRAY['KEY-1']", "ARRAY['KEY-9']"].map(str::to_owned).to_vec(),
         ("leaf_index", "bigint[]") => texts(&["{0,1,2}", "{5}"]),

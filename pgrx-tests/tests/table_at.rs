@@ -352,7 +352,8 @@ fn changes_are_what_the_histories_of_all_rows_say_and_row_diff_tells_the_columns
     let histories = "SELECT string_agg(h::text, E'\\n' ORDER BY h.leaf_index)
         FROM generate_series(1, 2) k, LATERAL history_of('audit', 't', k) h";
     let changes = "SELECT string_agg(h::text, E'\\n' ORDER BY h.leaf_index) FROM
-        (SELECT leaf_index, operation, row_data, transaction_id, user_name, application_name, statement_at
+        (SELECT leaf_index, operation, row_data, transaction_id, user_name, application_name, statement_at,
+                role_name, context, statement, statement_bytes
            FROM changes('audit', 't')) h";
     assert_eq!(
         one::<String>(&mut c, changes),

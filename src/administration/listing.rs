@@ -24,6 +24,7 @@ pub struct Listed {
     pub rows: Vec<Row>,
     pub detail: Option<Json>,
     pub user: Option<String>,
+    pub role: Option<String>,
     pub application: Option<String>,
     /// Microseconds since 1970-01-01 00:00 UTC.
     pub at: Option<i64>,
@@ -57,6 +58,7 @@ impl Listed {
             rows,
             detail: columns.get("detail").and_then(state::json),
             user: leaf.origin.as_ref().map(|o| o.user.clone()),
+            role: leaf.origin.as_ref().and_then(|o| o.role.clone()),
             application: leaf.origin.as_ref().map(|o| o.application.clone()),
             at: leaf.origin.as_ref().map(|o| o.at),
         })

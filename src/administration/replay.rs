@@ -168,6 +168,17 @@ impl Replay {
         rows
     }
 
+    /// The ranges of entries of a source whose rows were retired, in order.
+    pub fn retirements(&self, source_id: i32) -> Vec<&Row> {
+        let of_source = |row: &&Row| {
+            row.table == "verification_source_retirements"
+                && row.number("source_id") == Some(source_id.into())
+        };
+        let mut rows: Vec<&Row> = self.configuration.values().filter(of_source).collect();
+        rows.sort_by_key(|row| row.number("from_leaf_index"));
+        rows
+    }
+
     /// The entries of a log that came late.
     pub fn late(&self, log_id: i32) -> &[Group] {
         self.late.get(&log_id.into()).map_or(&[], Vec::as_slice)
@@ -398,6 +409,7 @@ fn source(row: &Row, id: i32, log: &Log, stored: Option<&Source>) -> Option<Sour
         allow_truncate: truth("allow_truncate")?,
         store_leaf_data: truth("store_leaf_data")?,
         salted: truth("salted")?,
+        record_statement: truth("record_statement").unwrap_or(false),
         backfill: stored.map_or_else(|| texts(row, "backfill"), |s| s.backfill.clone()),
         pruned_order: text("pruned_order"),
         complete: truth("complete")?,

@@ -44,22 +44,34 @@ const PARTITIONS: Table = Table {
     key: &["source_id", "partition_name", "from_leaf_index"],
     unrecorded: &["relation"],
 };
+const DEFINITIONS: Table = Table {
+    name: "verification_source_definitions",
+    key: &["source_id"],
+    unrecorded: &[],
+};
+const RETIREMENTS: Table = Table {
+    name: "verification_source_retirements",
+    key: &["source_id", "from_leaf_index"],
+    unrecorded: &[],
+};
 const DATABASES: Table = Table {
     name: "merkle_database",
     key: &["system_identifier", "database_oid"],
     unrecorded: &[],
 };
-const TABLES: [&Table; 6] = [
+const TABLES: [&Table; 8] = [
     &LOGS,
     &SOURCES,
     &VERSIONS,
     &COLUMNS,
     &PARTITIONS,
+    &DEFINITIONS,
+    &RETIREMENTS,
     &DATABASES,
 ];
 
 /// Columns that hold values of a source's rows: people who may not read the source are not shown these.
-pub const VALUES: [&str; 3] = ["watermark", "backfill", "pruned_order"];
+pub const VALUES: [&str; 4] = ["watermark", "backfill", "pruned_order", "retired_before"];
 
 /// A row of a table, by column; NULLs are left out.
 #[derive(Clone, Debug, PartialEq)]
@@ -275,6 +287,28 @@ pub fn partitions_of(session: &Session, source_id: i32, name: Option<&str>) -> V
     )
 }
 
+/// How the table of a source is defined.
+pub fn definition_of(session: &Session, source_id: i32) -> Vec<Row> {
+    read(
+        session,
+        Snapshot::Fresh,
+        &DEFINITIONS,
+        "t.source_id = $1",
+        &[source_id.into()],
+    )
+}
+
+/// The ranges of entries of retired rows of a source that begin with these.
+pub fn retirements_of(session: &Session, source_id: i32, first: &[i64]) -> Vec<Row> {
+    read(
+        session,
+        Snapshot::Fresh,
+        &RETIREMENTS,
+        "t.source_id = $1 AND t.from_leaf_index = ANY ($2)",
+        &[source_id.into(), first.to_vec().into()],
+    )
+}
+
 /// The databases that the logs are and were of.
 pub fn databases(session: &Session) -> Vec<Row> {
     read(session, Snapshot::Fresh, &DATABASES, "true", &[])
@@ -297,6 +331,8 @@ pub fn all(session: &Session, snapshot: Snapshot, log_id: Option<i32>) -> Vec<Ro
         (&VERSIONS, of_source),
         (&COLUMNS, of_source),
         (&PARTITIONS, of_source),
+        (&DEFINITIONS, of_source),
+        (&RETIREMENTS, of_source),
         (&DATABASES, "$1 IS NULL"),
     ];
     let rows = conditions.into_iter();

@@ -30,6 +30,7 @@ pub fn administration(
             name!(log_name, String),
             name!(source_table, Option<String>),
             name!(content, Jsonb),
+            name!(role_name, Option<String>),
         ),
     >,
     ErrorReport,
@@ -46,6 +47,7 @@ pub fn administration(
     })?;
     Ok(TableIterator::new(acts.map(|(index, act)| {
         let at = act.at.map(time::server_micros);
+        let role = act.role.clone();
         (
             index,
             at.and_then(|at| TimestampWithTimeZone::try_from(at).ok()),
@@ -55,6 +57,7 @@ pub fn administration(
             act.log_name.clone(),
             act.source_table().map(str::to_owned),
             Jsonb(act.content()),
+            role,
         )
     })))
 }

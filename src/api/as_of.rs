@@ -3,6 +3,7 @@
 //! What is meant by "then" is a size of the log or a time. Each function has a signature for either, and one for texts,
 //! which literals and parameters without a type are.
 
+use super::history::OriginColumns;
 use super::{log_name, required};
 use crate::catalog::logs::{self, Log};
 use crate::error::Error;
@@ -175,6 +176,10 @@ type ChangeColumns = (
     Option<String>,
     Option<String>,
     Option<TimestampWithTimeZone>,
+    Option<String>,
+    Option<Jsonb>,
+    Option<String>,
+    Option<i64>,
 );
 
 fn changed(
@@ -201,17 +206,20 @@ fn columns(change: Change) -> ChangeColumns {
         row,
         origin,
     } = version;
-    let (transaction, user, application, at) = super::history::origin_columns(origin);
-    let row = row.map(Jsonb);
+    let of = OriginColumns::of(origin);
     (
         leaf_index,
         operation,
         key,
-        row,
-        transaction,
-        user,
-        application,
-        at,
+        row.map(Jsonb),
+        of.transaction,
+        of.user,
+        of.application,
+        of.at,
+        of.role,
+        of.said,
+        of.statement,
+        of.statement_bytes,
     )
 }
 
@@ -235,6 +243,10 @@ fn changes(
             name!(user_name, Option<String>),
             name!(application_name, Option<String>),
             name!(statement_at, Option<TimestampWithTimeZone>),
+            name!(role_name, Option<String>),
+            name!(context, Option<Jsonb>),
+            name!(statement, Option<String>),
+            name!(statement_bytes, Option<i64>),
         ),
     >,
     ErrorReport,
@@ -263,6 +275,10 @@ fn changes_between_times(
             name!(user_name, Option<String>),
             name!(application_name, Option<String>),
             name!(statement_at, Option<TimestampWithTimeZone>),
+            name!(role_name, Option<String>),
+            name!(context, Option<Jsonb>),
+            name!(statement, Option<String>),
+            name!(statement_bytes, Option<i64>),
         ),
     >,
     ErrorReport,
@@ -292,6 +308,10 @@ fn changes_between_texts(
             name!(user_name, Option<String>),
             name!(application_name, Option<String>),
             name!(statement_at, Option<TimestampWithTimeZone>),
+            name!(role_name, Option<String>),
+            name!(context, Option<Jsonb>),
+            name!(statement, Option<String>),
+            name!(statement_bytes, Option<i64>),
         ),
     >,
     ErrorReport,

@@ -3,6 +3,7 @@
 use super::{given_key, log_name, required, shortened};
 use crate::capture::given_key::GivenKey;
 use crate::catalog::logs;
+use crate::encode::time::server_micros;
 use crate::error::Error;
 use crate::history::{Origin, Version, Versions};
 use crate::pg::jsonb::Jsonb;
@@ -10,6 +11,7 @@ use crate::pg::memory::Scratch;
 use crate::pg::regclass::RegClass;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
+use crate::settings::context;
 use crate::{redaction, retention};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -33,6 +35,10 @@ pub fn row_history(
             name!(user_name, Option<String>),
             name!(application_name, Option<String>),
             name!(statement_at, Option<TimestampWithTimeZone>),
+            name!(role_name, Option<String>),
+            name!(context, Option<Jsonb>),
+            name!(statement, Option<String>),
+            name!(statement_bytes, Option<i64>),
         ),
     >,
     ErrorReport,
@@ -78,6 +84,10 @@ pub type VersionColumns = (
     Option<String>,
     Option<String>,
     Option<TimestampWithTimeZone>,
+    Option<String>,
+    Option<Jsonb>,
+    Option<String>,
+    Option<i64>,
 );
 
 /// Versions of a row as they are asked for: a row can have any number of them, and each a whole row's data.
@@ -94,35 +104,53 @@ impl Iterator for OneByOne {
 }
 
 fn columns(version: Version) -> VersionColumns {
-    let (transaction, user, application, at) = origin_columns(version.origin);
+    let of = OriginColumns::of(version.origin);
     (
         version.leaf_index,
         version.operation,
         version.row.map(Jsonb),
-        transaction,
-        user,
-        application,
-        at,
+        of.transaction,
+        of.user,
+        of.application,
+        of.at,
+        of.role,
+        of.said,
+        of.statement,
+        of.statement_bytes,
     )
 }
 
-/// Transaction, user, application and time.
-pub type OriginColumns = (
-    Option<String>,
-    Option<String>,
-    Option<String>,
-    Option<TimestampWithTimeZone>,
-);
+/// Who made a change, as columns.
+#[derive(Default)]
+pub struct OriginColumns {
+    pub transaction: Option<String>,
+    pub user: Option<String>,
+    pub role: Option<String>,
+    pub application: Option<String>,
+    pub at: Option<TimestampWithTimeZone>,
+    pub said: Option<Jsonb>,
+    pub statement: Option<String>,
+    pub statement_bytes: Option<i64>,
+}
 
-pub fn origin_columns(origin: Option<Origin>) -> OriginColumns {
-    match origin {
-        Some(o) => (
-            Some(o.transaction.to_string()),
-            Some(o.user),
-            Some(o.application),
-            TimestampWithTimeZone::try_from(crate::encode::time::server_micros(o.at)).ok(),
-        ),
-        None => (None, None, None, None),
+impl OriginColumns {
+    pub fn of(origin: Option<Origin>) -> OriginColumns {
+        let Some(o) = origin else {
+            return OriginColumns::default();
+        };
+        OriginColumns {
+            transaction: Some(o.transaction.to_string()),
+            user: Some(o.user),
+            role: o.role,
+            application: Some(o.application),
+            at: TimestampWithTimeZone::try_from(server_micros(o.at)).ok(),
+            // Leaf data that were altered may hold any text there.
+            said: o.said.filter(|said| context::is_json(said)).map(Jsonb),
+            statement: o.statement,
+            statement_bytes: o
+                .statement_bytes
+                .map(|n| i64::try_from(n).unwrap_or(i64::MAX)),
+        }
     }
 }
 

@@ -42,6 +42,8 @@ retired! {
 retired! {
     create_log_v2_wrapper, pg_finfo_create_log_v2_wrapper;
     alter_log_v2_wrapper, pg_finfo_alter_log_v2_wrapper;
+    add_source_v2_wrapper, pg_finfo_add_source_v2_wrapper;
+    alter_source_v2_wrapper, pg_finfo_alter_source_v2_wrapper;
 }
 
 fn refuse() -> pg_sys::Datum {

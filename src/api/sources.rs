@@ -3,6 +3,7 @@
 use super::logs::check_settle_domain;
 use super::{column_names, log_name, required, shortened};
 use crate::batch;
+use crate::capture::definition;
 use crate::capture::guard;
 use crate::capture::order::Domain;
 use crate::capture::order_values;
@@ -25,7 +26,7 @@ use pgrx::prelude::*;
 #[pg_extern(parallel_unsafe, name = "add_source")]
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::too_many_arguments)] // the SQL function's named arguments
-fn add_source_v2(
+fn add_source_v3(
     log: Option<&str>,
     source_table: Option<RegClass>,
     order_column: default!(Option<&str>, "NULL"),
@@ -38,6 +39,7 @@ fn add_source_v2(
     store_leaf_data: default!(Option<bool>, false),
     salted: default!(Option<bool>, false),
     backfill: default!(Option<bool>, true),
+    record_statement: default!(Option<bool>, false),
 ) -> Result<i32, ErrorReport> {
     Session::write(log, |session| {
         let log = logs::lock_and_wait(session, log_name("log", log)?)?;
@@ -114,6 +116,7 @@ fn add_source_v2(
             append_only: append_only == Some(true),
             allow_truncate: allow_truncate == Some(true),
             store_leaf_data: store_leaf_data == Some(true),
+            record_statement: record_statement == Some(true),
             salted: salted == Some(true),
             backfill: (capture == Capture::Trigger && backfill != Some(false)).then(Vec::new),
             pruned_order: None,
@@ -121,6 +124,7 @@ fn add_source_v2(
             backfilled: false,
             late_accepted,
         };
+        check_record_statement(&source)?;
         if let Some(before) = removed_before(session, &log, &source, &key)? {
             return go_on(session, &log, before, source);
         }
@@ -138,12 +142,32 @@ fn add_source_v2(
         source.id = sources::insert(session, &source);
         versions::insert(session, source.id, &version, "first version");
         guard::install(session, &source)?;
+        definition::describe(session, &source);
         partitions::record(
             session,
             &Shape::load(session, &log, &source)?,
             version.from_leaf_index,
         );
         Ok(source.id)
+    })
+}
+
+/// That the text of statements can be recorded, where that is asked for: it is in leaf data that are kept, so that it goes
+/// when these are erased.
+fn check_record_statement(source: &Source) -> Result<(), Error> {
+    let hint = match (source.by_trigger(), source.store_leaf_data) {
+        _ if !source.record_statement => return Ok(()),
+        (true, true) => return Ok(()),
+        (true, false) => {
+            "It is in the leaf data, which the source must keep: give store_leaf_data => true, too."
+        }
+        (false, _) => "Only trigger capture sees statements: give capture => 'trigger'.",
+    };
+    Err(Error::CaptureOption {
+        table: source.name.clone(),
+        option: "record_statement",
+        capture: source.capture.name(),
+        hint,
     })
 }
 
@@ -234,6 +258,7 @@ fn go_on(session: &Session, log: &Log, before: Source, wanted: Source) -> Result
         append_only: wanted.append_only,
         allow_truncate: wanted.allow_truncate,
         store_leaf_data: wanted.store_leaf_data,
+        record_statement: wanted.record_statement,
         backfill: wanted.backfill,
         complete: before.complete && wanted.complete,
         late_accepted: wanted.late_accepted,
@@ -249,9 +274,17 @@ fn go_on(session: &Session, log: &Log, before: Source, wanted: Source) -> Result
     let size = heads::latest(session, Snapshot::Fresh, log)?.tree_size;
     let mut shape = Shape::load(session, log, &source)?;
     record_choice(session, &mut shape, size)?;
-    guard::install(session, &source)?;
+    install_guard(session, &source)?;
     partitions::record(session, &shape, size);
     Ok(source.id)
+}
+
+/// Sees to the triggers of a source. What others did to its table before is on record apart from that.
+fn install_guard(session: &Session, source: &Source) -> Result<(), Error> {
+    definition::notice(session, source);
+    guard::install(session, source)?;
+    definition::notice(session, source);
+    Ok(())
 }
 
 /// Starts a version with the columns that the source's settings name, if they are others than before.
@@ -268,7 +301,8 @@ fn record_choice(session: &Session, shape: &mut Shape, size: i64) -> Result<(), 
 
 #[pg_extern(parallel_unsafe, name = "alter_source")]
 #[search_path(pg_catalog, pg_temp)]
-fn alter_source_v2(
+#[allow(clippy::too_many_arguments)] // the SQL function's named arguments
+fn alter_source_v3(
     log: Option<&str>,
     source_table: Option<RegClass>,
     columns: default!(Option<pgrx::Array<&str>>, "NULL"),
@@ -276,6 +310,7 @@ fn alter_source_v2(
     append_only: default!(Option<bool>, "NULL"),
     allow_truncate: default!(Option<bool>, "NULL"),
     store_leaf_data: default!(Option<bool>, "NULL"),
+    record_statement: default!(Option<bool>, "NULL"),
 ) -> Result<i32, ErrorReport> {
     Session::write(log, |session| {
         let log = logs::lock_and_wait(session, log_name("log", log)?)?;
@@ -310,14 +345,16 @@ fn alter_source_v2(
             (&mut shape.source.append_only, append_only),
             (&mut shape.source.allow_truncate, allow_truncate),
             (&mut shape.source.store_leaf_data, store_leaf_data),
+            (&mut shape.source.record_statement, record_statement),
         ] {
             *option = given.unwrap_or(*option);
         }
+        check_record_statement(&shape.source)?;
         sources::update(session, &shape.source);
         if reshapes {
             record_choice(session, &mut shape, size)?;
         }
-        guard::install(session, &shape.source)?;
+        install_guard(session, &shape.source)?;
         Ok(shape.current().number)
     })
 }
@@ -332,7 +369,9 @@ fn remove_source(log: Option<&str>, source_table: Option<RegClass>) -> Result<()
         if let Some(table) = Table::load(session, relation) {
             check_owner(session, &log, &table)?;
         }
+        definition::notice(session, &source);
         guard::uninstall(session, &source)?;
+        definition::notice(session, &source);
         sources::remove(session, &source);
         Ok(())
     })
@@ -362,7 +401,7 @@ fn backfill(log: Option<&str>, source_table: Option<RegClass>) -> Result<(), Err
 fn repair_capture(log: Option<&str>, source_table: Option<RegClass>) -> Result<(), ErrorReport> {
     Session::write(log, |session| {
         let (source, _) = own_source(session, log, source_table)?;
-        guard::install(session, &source)?;
+        install_guard(session, &source)?;
         if source.by_trigger() && source.every_row_is_logged() {
             sources::start_backfill(session, source.id);
             xact::after_commit(shared::wake_worker);

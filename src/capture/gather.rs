@@ -24,11 +24,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::rc::Rc;
 
-/// The session's user, the application's name, and when the statement began (microseconds since 1970-01-01
-/// 00:00 UTC).
+/// The session's user, the role in force, the application's name, and when the statement began (microseconds since
+/// 1970-01-01 00:00 UTC).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub user: Rc<str>,
+    pub role: Rc<str>,
     pub application: Rc<str>,
     pub at: i64,
 }

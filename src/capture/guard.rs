@@ -6,6 +6,7 @@
 //!
 //! A trigger is known by what it calls, for which source and when; whoever owns the table may rename it.
 
+use super::ddl;
 use super::state::State;
 use super::table::Table;
 use crate::catalog::logs;
@@ -267,7 +268,7 @@ pub fn install(session: &Session, source: &Source) -> Result<(), Error> {
 /// Runs a statement that changes triggers. The server calls event triggers of others in it, which may expect another
 /// search_path.
 fn run(session: &Session, table: &str, statement: String) -> Result<(), Error> {
-    match subtransaction::run(|| session.command(&statement)) {
+    match ddl::unnoted(|| subtransaction::run(|| session.command(&statement))) {
         Ok(()) => Ok(()),
         Err(failure) if !failure.is_about_content() => failure.raise(),
         Err(failure) => Err(Error::TriggerStatement {

@@ -3,6 +3,9 @@
 pub mod binding;
 pub mod ceiling;
 pub mod change_order;
+pub mod context;
+pub mod ddl;
+pub mod definition;
 pub mod fence;
 pub mod gather;
 pub mod given_key;

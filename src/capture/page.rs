@@ -38,6 +38,7 @@ pub struct CapturedAs<'a> {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct PageOrigin<'a> {
     pub user: &'a str,
+    pub role: &'a str,
     pub application: &'a str,
     /// Microseconds since 1970-01-01 00:00 UTC.
     pub at: i64,
@@ -137,7 +138,8 @@ impl<'a> Filling<'a> {
         }
         let (origin, new) = find(&mut self.origins, item.origin);
         if new {
-            self.bytes += OVERHEAD + item.origin.user.len() + item.origin.application.len();
+            self.bytes += OVERHEAD + item.origin.user.len() + item.origin.role.len();
+            self.bytes += item.origin.application.len();
         }
         let kind = KINDS.iter().position(|k| *k == item.kind);
         self.changes.push(PageChange {
@@ -160,6 +162,7 @@ impl<'a> Filling<'a> {
                 .drain(..)
                 .map(|o| PageOrigin {
                     user: &o.user,
+                    role: &o.role,
                     application: &o.application,
                     at: o.at,
                 })

@@ -321,6 +321,7 @@ fn changes(page: &Page, transaction: u64) -> Vec<Change> {
                     kind: kind.as_str().to_owned(),
                     transaction,
                     user: origin.user.to_owned(),
+                    role: Some(origin.role.to_owned()),
                     application: origin.application.to_owned(),
                     at: origin.at,
                 })
@@ -364,6 +365,7 @@ fn changes_of_0_3(row: &Row, transaction: u64) -> Vec<Change> {
         kind: kind.as_str().to_owned(),
         transaction,
         user: row.get(11).unwrap_or_default(),
+        role: None,
         application: row.get(12).unwrap_or_default(),
         at: row.get(13).unwrap_or_default(),
     });

@@ -21,6 +21,8 @@ struct Ready {
     recorded: bool,
     /// Its partitions are those on record.
     partitions_recorded: bool,
+    /// Its table is defined as is on record.
+    described: bool,
     /// The sequences that fill its order column, where they were asked for.
     sequences: Option<Vec<pg_sys::Oid>>,
 }
@@ -140,6 +142,7 @@ pub fn keep(since: Moment, shape: &Shape) {
         guarded: false,
         recorded: false,
         partitions_recorded: false,
+        described: false,
         sequences: None,
     };
     KNOWN.with_borrow_mut(|known| {
@@ -183,6 +186,17 @@ pub fn is_partitions_recorded(source: &Source) -> bool {
 pub fn keep_partitions_recorded(since: Moment, source: &Source) {
     if CHANGES.get() == since.0 {
         with(source, |ready| ready.partitions_recorded = true);
+    }
+}
+
+/// True if the table of the source is known to be defined as is on record.
+pub fn is_described(source: &Source) -> bool {
+    with(source, |ready| ready.described) == Some(true)
+}
+
+pub fn keep_described(since: Moment, source: &Source) {
+    if CHANGES.get() == since.0 {
+        with(source, |ready| ready.described = true);
     }
 }
 

@@ -7,6 +7,8 @@
 //! escape, or come late, is read all the same.
 
 use super::ceiling::{self, Ceiling};
+use super::ddl;
+use super::definition;
 use super::guard;
 use super::order_values::{self, Incomplete};
 use super::ready;
@@ -482,8 +484,16 @@ fn on_record(session: &Session, log: &Log) -> HashMap<i32, String> {
 /// Opens those of `sources` that can be read; puts on record what is wrong with any, and which are well again.
 pub fn open_ready(session: &Session, log: &Log, sources: &[Source]) -> Vec<Shape> {
     let recorded = on_record(session, log);
+    let noted = ddl::noted(session, log.id);
     let open = |source: &Source| {
         let opened = open_locked(session, log, source);
+        let is_its_table = !matches!(
+            opened.as_ref().err().map(|problem| problem.state),
+            Some(State::AnotherTable | State::Damaged)
+        );
+        if is_its_table && (!ready::is_described(source) || noted.contains(&source.id)) {
+            definition::notice(session, source);
+        }
         let problem = match &opened {
             Ok(shape) => weaknesses(session, log, source, Some(shape))
                 .into_iter()
@@ -514,13 +524,14 @@ pub fn look_for_changes(session: &Session, log: &Log, sources: &[Source]) {
           WHERE s.log_id = $1 AND s.removed_at IS NULL
             AND (c.oid IS NULL OR c.relkind NOT IN ('r', 'p') OR c.relpersistence <> 'p' OR c.relforcerowsecurity
                  OR c.relkind = 'r' AND c.relhassubclass
-                 OR EXISTS (SELECT FROM @extschema@.merkle_source_state t WHERE t.source_id = s.source_id))",
+                 OR EXISTS (SELECT FROM @extschema@.merkle_source_state t WHERE t.source_id = s.source_id)
+                 OR EXISTS (SELECT FROM @extschema@.merkle_ddl_command d WHERE d.source_id = s.source_id))",
         &[log.id.into()],
         |row| row.required(0),
     );
     let mut unknown: Vec<i32> = sources
         .iter()
-        .filter(|source| !ready::is_guarded(source))
+        .filter(|source| !ready::is_guarded(source) || !ready::is_described(source))
         .map(|source| source.id)
         .collect();
     if unknown.len() > LOOKED_AT {

@@ -4,6 +4,7 @@
 //! replication applies included. What they make waits in memory until the transaction commits (`gather`).
 
 use super::change_order::Place as ChangePlace;
+use super::context::Said;
 use super::gather::{self, Captured, Origin};
 use super::page::CapturedAs;
 use super::partitions;
@@ -23,7 +24,7 @@ use crate::pg::memory::Scratch;
 use crate::pg::relcache::{self, Changed};
 use crate::pg::spi::Row;
 use crate::pg::trigger::{Firing, Operation, Stored};
-use crate::pg::{datum, error_memory, settings, xact};
+use crate::pg::{datum, error_memory, role, settings, xact};
 use crate::session::Session;
 use crate::store::leaves;
 use crate::store::moves::{self, Tag};
@@ -108,19 +109,22 @@ pub fn capture(firing: &Firing) -> Result<(), ErrorReport> {
 
 /// Who makes the changes that are captured now.
 fn origin() -> Rc<Origin> {
-    let (user, at) = (
+    let (user, role, at) = (
         xact::session_user(),
+        xact::role_called(role::current()),
         encode::time::unix_micros(xact::statement_start()),
     );
     xact::application_name(|application| {
         ORIGIN.with_borrow_mut(|last| {
-            let same =
-                |o: &Rc<Origin>| o.at == at && o.user == user && *o.application == *application;
+            let same = |o: &Rc<Origin>| {
+                o.at == at && o.user == user && o.role == role && *o.application == *application
+            };
             if let Some(last) = last.as_ref().filter(|o| same(o)) {
                 return last.clone();
             }
             let now = Origin {
                 user,
+                role,
                 application: application.into(),
                 at,
             };
@@ -354,13 +358,14 @@ impl Plan {
         tag: Option<Tag>,
     ) -> Result<(), Error> {
         let origin = origin();
+        let said = Said::now(&self.source, self.source.store_leaf_data)?;
         let salt = self.source.salted.then(|| {
             let mut salt = new_salt();
             salt.extend(tag.iter().flatten());
             salt
         });
         let context = Context {
-            origin: Some(leaf_origin(&origin)),
+            origin: Some(said.leaf_origin(&origin)),
             salt: salt.as_deref(),
         };
         let encoder = self.encoders.iter().find(|(of, _)| *of == kind);
@@ -397,9 +402,10 @@ impl Plan {
         }
         let command = truncation::of_source(self.source.id).ok_or_else(|| self.old_trigger())?;
         let origin = origin();
+        let said = Said::now(&self.source, true)?;
         let salt = self.source.salted.then(new_salt);
         let context = Context {
-            origin: Some(leaf_origin(&origin)),
+            origin: Some(said.leaf_origin(&origin)),
             salt: salt.as_deref(),
         };
         let mut leaf_data = Vec::new();
@@ -454,15 +460,6 @@ impl Plan {
             (Some(d), _) => unsafe { datum::output(place.base_type, d) },
         };
         row_key::text(self.key.iter().map(text).collect())
-    }
-}
-
-fn leaf_origin(origin: &Origin) -> leaf_format::Origin<'_> {
-    leaf_format::Origin {
-        transaction: xact::id(),
-        user: &origin.user,
-        application: &origin.application,
-        at: origin.at,
     }
 }
 

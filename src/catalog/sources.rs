@@ -59,6 +59,8 @@ pub struct Source {
     /// TRUNCATE is logged rather than refused, where it is captured.
     pub allow_truncate: bool,
     pub store_leaf_data: bool,
+    /// The text of the statement is in the leaf of a captured change.
+    pub record_statement: bool,
     pub salted: bool,
     /// Trigger capture: the key after which rows that were there before the triggers are still to be
     /// looked for, empty for the beginning; `None` when that is done.
@@ -103,7 +105,7 @@ pub fn table_name(registered: &str) -> &str {
 const COLUMNS: &str = "s.source_id, s.log_id, s.source_table, s.relation::pg_catalog.oid, s.bound_to,
     s.capture, s.order_column, s.key_columns, s.columns, s.hash_column, s.watermark,
     s.removed_at IS NOT NULL, s.append_only, s.allow_truncate, s.store_leaf_data, s.salted, s.backfill,
-    s.pruned_order, s.complete, s.backfilled, s.late_accepted";
+    s.pruned_order, s.complete, s.backfilled, s.late_accepted, s.record_statement";
 
 /// An array of texts; an element that is NULL, which nothing of ours writes, becomes the empty text.
 fn texts(row: &Row, column: usize) -> Option<Vec<String>> {
@@ -142,6 +144,7 @@ fn from_row(row: &Row) -> Source {
         complete: row.required(18),
         backfilled: row.required(19),
         late_accepted: row.required(20),
+        record_statement: row.required(21),
     }
 }
 
@@ -204,8 +207,8 @@ pub fn insert(session: &Session, source: &Source) -> i32 {
             "INSERT INTO @extschema@.verification_sources
                 (log_id, source_table, relation, bound_to, capture, order_column, key_columns, columns,
                  hash_column, append_only, allow_truncate, store_leaf_data, salted, backfill, complete,
-                 late_accepted)
-             VALUES ($1, $2, $3::pg_catalog.regclass, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+                 late_accepted, record_statement)
+             VALUES ($1, $2, $3::pg_catalog.regclass, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
              RETURNING source_id",
             &[
                 source.log_id.into(),
@@ -224,6 +227,7 @@ pub fn insert(session: &Session, source: &Source) -> i32 {
                 source.backfill.clone().into(),
                 source.complete.into(),
                 source.late_accepted.into(),
+                source.record_statement.into(),
             ],
             |row| row.required(0),
         )
@@ -238,7 +242,7 @@ pub fn update(session: &Session, source: &Source) {
     session.execute(
         "UPDATE @extschema@.verification_sources
             SET bound_to = $2, order_column = $3, key_columns = $4, columns = $5, hash_column = $6,
-                append_only = $7, allow_truncate = $8, store_leaf_data = $9
+                append_only = $7, allow_truncate = $8, store_leaf_data = $9, record_statement = $10
           WHERE source_id = $1",
         &[
             source.id.into(),
@@ -250,6 +254,7 @@ pub fn update(session: &Session, source: &Source) {
             source.append_only.into(),
             source.allow_truncate.into(),
             source.store_leaf_data.into(),
+            source.record_statement.into(),
         ],
     );
     relcache::invalidate(source.relation);
@@ -292,7 +297,7 @@ pub fn readmit(session: &Session, source: &Source) {
     session.execute(
         "UPDATE @extschema@.verification_sources
             SET removed_at = NULL, columns = $2, append_only = $3, allow_truncate = $4, store_leaf_data = $5,
-                backfill = $6, complete = $7, late_accepted = $8, hash_column = $9
+                backfill = $6, complete = $7, late_accepted = $8, hash_column = $9, record_statement = $10
           WHERE source_id = $1",
         &[
             source.id.into(),
@@ -304,6 +309,7 @@ pub fn readmit(session: &Session, source: &Source) {
             source.complete.into(),
             source.late_accepted.into(),
             source.hash_column.as_deref().into(),
+            source.record_statement.into(),
         ],
     );
     relcache::invalidate(source.relation);

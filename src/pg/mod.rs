@@ -4,8 +4,10 @@
 pub mod alloc;
 pub mod argument;
 pub mod bulk;
+pub mod checked_setting;
 pub mod datum;
 pub mod error_memory;
+pub mod event_trigger;
 pub mod extension;
 pub mod foreign_code;
 pub mod hashes;
@@ -28,6 +30,7 @@ pub mod server;
 pub mod settings;
 pub mod shmem;
 pub mod spi;
+pub mod statement;
 pub mod subtransaction;
 pub mod text_form;
 pub mod time_limit;

@@ -188,33 +188,44 @@ pub fn now() -> pg_sys::TimestampTz {
 }
 
 thread_local! {
-    /// The session's user by number and name, until any role changes.
-    static SESSION_USER: RefCell<Option<(pg_sys::Oid, Rc<str>)>> = const { RefCell::new(None) };
+    /// The names of roles that were asked for, until any role changes.
+    static ROLE_NAMES: RefCell<Vec<(pg_sys::Oid, Rc<str>)>> = const { RefCell::new(Vec::new()) };
     static ROLES_WATCHED: Cell<bool> = const { Cell::new(false) };
 }
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn role_changed(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
-    SESSION_USER.take();
+    ROLE_NAMES.take();
 }
+
+/// Names that are remembered; a session hardly uses more roles.
+const ROLES: usize = 16;
 
 /// The name of the session's user.
 pub fn session_user() -> Rc<str> {
-    // SAFETY: reads a global of the backend; the callback lives as long as the process.
-    let user = unsafe {
-        if !ROLES_WATCHED.replace(true) {
-            let cache = pg_sys::SysCacheIdentifier::AUTHOID as i32;
-            pg_sys::CacheRegisterSyscacheCallback(cache, Some(role_changed), 0.into());
-        }
-        raw::GetSessionUserId()
-    };
-    let known = SESSION_USER.with_borrow(|known| known.clone());
-    if let Some((_, name)) = known.filter(|(oid, _)| *oid == user) {
-        return name;
+    // SAFETY: reads a global of the backend.
+    role_called(unsafe { raw::GetSessionUserId() })
+}
+
+/// The name of a role, which is empty where it was dropped.
+pub fn role_called(role: pg_sys::Oid) -> Rc<str> {
+    if !ROLES_WATCHED.replace(true) {
+        let cache = pg_sys::SysCacheIdentifier::AUTHOID as i32;
+        // SAFETY: the callback lives as long as the process.
+        unsafe { pg_sys::CacheRegisterSyscacheCallback(cache, Some(role_changed), 0.into()) };
     }
-    let name: Rc<str> = role_name(user).into();
-    SESSION_USER.set(Some((user, name.clone())));
-    name
+    let known = ROLE_NAMES.with_borrow(|names| {
+        let known = names.iter().find(|(oid, _)| *oid == role);
+        known.map(|(_, name)| name.clone())
+    });
+    known.unwrap_or_else(|| {
+        let name: Rc<str> = role_name(role).into();
+        ROLE_NAMES.with_borrow_mut(|names| {
+            names.truncate(ROLES - 1);
+            names.insert(0, (role, name.clone()));
+        });
+        name
+    })
 }
 
 fn role_name(role: pg_sys::Oid) -> String {

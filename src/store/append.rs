@@ -388,12 +388,13 @@ impl<'a> Appender<'a> {
             scratch.scope(|| {
                 session.execute(
                     "INSERT INTO @extschema@.merkle_statement
-                        (log_id, from_leaf_index, entries, source_id, kind, transaction_id, user_name, application_name, statement_at)
+                        (log_id, from_leaf_index, entries, source_id, kind, transaction_id, user_name, application_name, statement_at, role_name)
                      SELECT $1, t.first, t.entries, t.source_id, t.kind, t.xid::pg_catalog.xid8, t.user_name, t.application_name,
-                            '1970-01-01 00:00:00+00'::pg_catalog.timestamptz + t.at * '1 microsecond'::pg_catalog.interval
+                            '1970-01-01 00:00:00+00'::pg_catalog.timestamptz + t.at * '1 microsecond'::pg_catalog.interval, t.role_name
                        FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5),
-                                       pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9))
-                            t (first, entries, source_id, kind, xid, user_name, application_name, at)",
+                                       pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9),
+                                       pg_catalog.unnest($10))
+                            t (first, entries, source_id, kind, xid, user_name, application_name, at, role_name)",
                     &[
                         log.id.into(),
                         runs.iter().map(|(first, ..)| *first).collect::<Vec<_>>().into(),
@@ -404,6 +405,7 @@ impl<'a> Appender<'a> {
                         of(|s| s.user.clone()).into(),
                         of(|s| s.application.clone()).into(),
                         runs.iter().map(|(.., s)| s.at).collect::<Vec<_>>().into(),
+                        runs.iter().map(|(.., s)| s.role.clone()).collect::<Vec<_>>().into(),
                     ],
                 )
             });

@@ -8,7 +8,7 @@ use crate::pg::index::{Direction, Key};
 use crate::pg::memory::Scratch;
 use crate::pg::spi::{Row, Snapshot};
 use crate::session::Session;
-use leaf_format::{Context, Encoder, Kind, Leaf, Origin, Value};
+use leaf_format::{Context, DecodedOrigin, Encoder, Kind, Leaf, Origin, Value};
 use merkle_tree::{Hash, leaf_hash};
 use pgrx::datum::DatumWithOid;
 use std::borrow::Cow;
@@ -101,6 +101,8 @@ pub struct Kept {
     pub leaf_data: Vec<u8>,
     /// What is stored is the long form.
     pub is_long: bool,
+    /// Who made the change, if it was captured.
+    pub origin: Option<DecodedOrigin>,
 }
 
 impl Kept {
@@ -109,6 +111,7 @@ impl Kept {
         Kept {
             hash: leaf_hash(&leaf_data),
             is_long: leaf_data.len() < stored.len(),
+            origin: DecodedOrigin::of(&leaf_data),
             leaf_data: leaf_data.into_owned(),
         }
     }
@@ -126,6 +129,8 @@ pub struct Statement {
     pub kind: String,
     pub transaction: u64,
     pub user: String,
+    /// `None` where the version that captured it did not record the role.
+    pub role: Option<String>,
     pub application: String,
     /// Microseconds since 1970-01-01 00:00 UTC.
     pub at: i64,
@@ -142,12 +147,18 @@ pub struct Annex {
 }
 
 impl Annex {
+    /// Who made the change. Context and text of the statement are in no other place than the leaf data that are kept.
     pub fn origin(&self) -> Option<Origin<'_>> {
+        let kept = self.leaf_data.as_ref().and_then(|k| k.origin.as_ref());
         self.statement.as_ref().map(|s| Origin {
             transaction: s.transaction,
             user: &s.user,
+            role: s.role.as_deref(),
             application: &s.application,
             at: s.at,
+            said: kept.and_then(|k| k.said.as_deref()),
+            statement: kept.and_then(|k| k.statement.as_deref()),
+            statement_bytes: kept.and_then(|k| k.statement_bytes),
         })
     }
 
@@ -161,7 +172,8 @@ impl Annex {
 }
 
 const RUN: &str = "t.from_leaf_index, t.entries, t.source_id, t.kind, t.transaction_id::pg_catalog.text,
-    t.user_name, t.application_name, LEAST(GREATEST(EXTRACT(epoch FROM t.statement_at) * 1000000, -9223372036854775808), 9223372036854775807)::pg_catalog.int8";
+    t.user_name, t.application_name, LEAST(GREATEST(EXTRACT(epoch FROM t.statement_at) * 1000000, -9223372036854775808), 9223372036854775807)::pg_catalog.int8,
+    t.role_name";
 
 fn run(row: &Row) -> (i64, i64, Rc<Statement>) {
     let statement = Statement {
@@ -169,6 +181,7 @@ fn run(row: &Row) -> (i64, i64, Rc<Statement>) {
         kind: row.required(3),
         transaction: row.required::<String>(4).parse().unwrap_or(0),
         user: row.required(5),
+        role: row.get(8),
         application: row.required(6),
         at: row.required(7),
     };

@@ -20,6 +20,7 @@ const HEAD: u8 = 2;
 const SALT: u8 = 3;
 const DIGEST: u8 = 4;
 const TAG: u8 = 5;
+const ROLE: u8 = 6;
 
 #[derive(Default)]
 pub struct Metadata {
@@ -59,6 +60,13 @@ impl Metadata {
         self.text(&statement.application);
         self.number(statement.at);
         self.end();
+        // A part of its own, so that the digests of batches which recorded no roles stay what they are.
+        if let Some(role) = &statement.role {
+            self.parts.push(ROLE);
+            self.number(first);
+            self.text(role);
+            self.end();
+        }
     }
 
     pub fn salt(&mut self, leaf_index: i64, salt: &[u8]) {

@@ -12,6 +12,7 @@ pub mod metadata;
 pub mod moves;
 pub mod order_index;
 pub mod redacted;
+pub mod retired;
 pub mod set_aside;
 pub mod stream;
 pub mod tiles;

@@ -246,7 +246,7 @@ pub fn follow(
         source_id,
         key: &key,
     };
-    let redaction = Redaction::new(log, &source_table, &subject, reason)?;
+    let redaction = Redaction::new(session, log, &source_table, &subject, reason)?;
     let mut names = vec![key.clone()];
     if let Some(shape) = key_index::labelled(session, log, source_id) {
         names.extend(

@@ -39,6 +39,7 @@ pub struct Redaction {
 impl Redaction {
     /// `source_table`: the table's registered name.
     pub fn new(
+        session: &Session,
         log: &Log,
         source_table: &str,
         subject: &Subject,
@@ -62,14 +63,16 @@ impl Redaction {
                 ],
             ),
         };
-        let user = xact::session_user();
+        let (user, role) = (xact::session_user(), xact::role_called(session.caller()));
         let application = xact::application_name(|name| name.into_owned());
         let context = Context {
             origin: Some(Origin {
                 transaction: xact::id(),
                 user: &user,
+                role: Some(&role),
                 application: &application,
                 at: time::unix_micros(xact::statement_start()),
+                ..Origin::default()
             }),
             salt: None,
         };
@@ -459,6 +462,7 @@ pub fn erase_logged(
                 leaf_hash: &leaf_hash,
             };
             redactions.push(Redaction::new(
+                session,
                 log,
                 &source_table,
                 &subject,

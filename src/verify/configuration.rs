@@ -302,6 +302,7 @@ fn orphans(session: &Session) -> Vec<Finding> {
         ("merkle_pending", "source_id", "verification_sources"),
         ("merkle_redacted_key", "source_id", "verification_sources"),
         ("merkle_set_aside", "source_id", "verification_sources"),
+        ("merkle_ddl_command", "source_id", "verification_sources"),
     ];
     let orphan = |(table, column, owner): (&str, &str, &str)| {
         // From one value of the key's first column to the next, through the index.

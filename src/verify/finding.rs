@@ -76,6 +76,8 @@ kinds! {
         "An entry was redacted; the detail says why."
     Detached "detached" Nobody
         "A row went with a partition that left its table, which is on record."
+    Retired "retired" Nobody
+        "Rows were retired, which is on record, and some are gone from their table; the detail says how many were."
     SourceRemoved "source_removed" Nobody
         "A source was removed from the log; the detail says what cannot be said about its entries any more."
     Renamed "renamed" Nobody

@@ -43,6 +43,8 @@ pub enum Status {
     EntryAltered,
     /// The row went with a partition that left its table.
     Detached,
+    /// The row was retired, and is gone: the log has what it was.
+    Retired,
     /// The row cannot be compared: its table cannot be read, or its columns have changed too much.
     Unknown,
     /// There is no such row, and never was one in the log.
@@ -60,6 +62,7 @@ impl Status {
             Status::Redacted => "redacted",
             Status::EntryAltered => "entry_altered",
             Status::Detached => "detached",
+            Status::Retired => "retired",
             Status::Unknown => "unknown",
             Status::Absent => "absent",
         }
@@ -152,6 +155,10 @@ pub fn verify(
         (_, Some(Row::Detached(partition))) => (
             Status::Detached,
             format!("the row went with partition {partition}, which left the table"),
+        ),
+        (_, Some(Row::Retired)) => (
+            Status::Retired,
+            "the row was retired and is gone; the log has what it was".to_owned(),
         ),
         (_, Some(Row::Unredacted)) => (
             Status::EntryAltered,

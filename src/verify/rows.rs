@@ -26,11 +26,12 @@ use crate::store::entries::{self, Entry};
 use crate::store::leaves::{self, Annex};
 use crate::store::order_index::{self, Mark};
 use crate::store::redacted::{self, RedactedKeys};
+use crate::store::retired::Retired;
 use leaf_format::{Kind, Leaf};
 use merkle_tree::Hash;
 use pgrx::pg_sys;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// What the source says about an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub enum Row {
     Redacted(String),
     /// It went with a partition that left the table.
     Detached(String),
+    /// It was retired, and is gone.
+    Retired,
     /// Its key was redacted, and it was not.
     Unredacted,
     /// Not to be had: the source was removed or dropped, or its columns changed too much.
@@ -86,6 +89,8 @@ impl Departed {
 pub struct Notes {
     unchecked: Vec<(Versioned, Unchecked)>,
     departed: Vec<(i32, Departed)>,
+    #[serde(default)]
+    released: Vec<i32>,
     covered: HashMap<i32, Covered>,
 }
 
@@ -146,6 +151,10 @@ pub struct Rows {
     departed: BTreeMap<i32, Departed>,
     /// By source: its partitions, where it has or had some on record.
     partitions: HashMap<i32, Partitions>,
+    /// By source: the entries of rows that were retired.
+    retired: HashMap<i32, Retired>,
+    /// The sources of which rows were come across that were retired and are gone.
+    released: BTreeSet<i32>,
     /// By source: which rows were read along with the entries.
     covered: HashMap<i32, Covered>,
     /// Rows without an entry that were come across.
@@ -182,6 +191,8 @@ impl Rows {
             unchecked: BTreeMap::new(),
             departed: BTreeMap::new(),
             partitions: HashMap::new(),
+            retired: HashMap::new(),
+            released: BTreeSet::new(),
             covered: HashMap::new(),
             unlogged: Vec::new(),
             from_start,
@@ -206,6 +217,11 @@ impl Rows {
         for source in &new {
             let versions = replay.map(|r| r.versions(source.id)).unwrap_or_default();
             let opened = opened(session, log, source, versions);
+            let retired = match replay {
+                Some(replay) => Retired::on_record(&replay.retirements(source.id)),
+                None => Retired::load(session, Snapshot::Statement, source.id),
+            };
+            self.retired.insert(source.id, retired);
             if let Source::Here(shape) = &opened {
                 self.reordered.extend(reordered(session, log, shape));
                 let on_record = replay.map(|r| r.partitions(source.id));
@@ -316,6 +332,7 @@ impl Rows {
         Notes {
             unchecked: self.unchecked.into_iter().collect(),
             departed: self.departed.into_iter().collect(),
+            released: self.released.into_iter().collect(),
             covered: self.covered,
         }
     }
@@ -332,6 +349,7 @@ impl Rows {
             ours.differing += theirs.differing;
             ours.first_differing = ours.first_differing.or(theirs.first_differing);
         }
+        self.released.extend(notes.released);
         for (source_id, covered) in notes.covered {
             self.covered.entry(source_id).or_default().append(covered);
         }
@@ -459,6 +477,14 @@ impl Rows {
             if let Some(partitions) = self.partitions.get(&source_id) {
                 excuse_detached(shape, partitions, &members, &mut found);
             }
+            if let Some(retired) = self.retired.get(&source_id) {
+                for (row, (entry, _)) in found.iter_mut().zip(&members) {
+                    if *row == Row::Gone && retired.contains(entry.leaf_index) {
+                        *row = Row::Retired;
+                        self.released.insert(source_id);
+                    }
+                }
+            }
             for (place, row) in places.into_iter().zip(found) {
                 let entry = &entries[place];
                 if removed && differs(&row, entry) {
@@ -522,15 +548,11 @@ impl Rows {
         }
         let hashed = leaf
             .origin
-            .map(|o| (o.transaction, o.user, o.application, o.at));
-        let recorded = annex.origin();
-        let recorded = recorded.map(|o| {
-            (
-                o.transaction,
-                o.user.to_owned(),
-                o.application.to_owned(),
-                o.at,
-            )
+            .map(|o| (o.transaction, o.user, o.role, o.application, o.at));
+        let recorded = annex.statement.as_ref();
+        let recorded = recorded.map(|s| {
+            let (user, role, application) = (s.user.clone(), s.role.clone(), s.application.clone());
+            (s.transaction, user, role, application, s.at)
         });
         let kind = match leaf.kind {
             Kind::Hash => Kind::Insert,
@@ -621,10 +643,22 @@ impl Rows {
                 ..Finding::of_log(Finds::SourceRemoved, Some(first_differing.unwrap_or(*first)), detail)
             }
         });
+        let released = self.released.iter().filter_map(|source_id| {
+            let retired = self.retired.get(source_id)?;
+            let detail = format!(
+                "{} of its rows were retired, which is on record: the log keeps what those were that are gone, and table_at has them",
+                retired.entries()
+            );
+            Some(Finding {
+                source_table: self.name_of(*source_id),
+                ..Finding::of_log(Finds::Retired, retired.first(), detail)
+            })
+        });
         let renamed = self.shapes().into_iter().flat_map(renamed);
         unreadable
             .chain(unchecked)
             .chain(departed)
+            .chain(released)
             .chain(renamed)
             .chain(self.reordered.iter().cloned())
             .collect()

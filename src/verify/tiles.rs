@@ -235,6 +235,8 @@ impl Verification {
                 logged,
                 None,
             ),
+            // Told of all together.
+            Row::Retired => return,
             Row::Is(_) | Row::Kept(_) | Row::Unknown => return,
         };
         match (found.kind, logged) {

@@ -14,12 +14,28 @@ pub enum Columns {
 }
 
 /// Who made a change: [`crate::Origin`], owned.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
     pub transaction: u64,
     pub user: String,
+    pub role: Option<String>,
     pub application: String,
     pub at: i64,
+    pub said: Option<String>,
+    pub statement: Option<String>,
+    pub statement_bytes: Option<u64>,
+}
+
+impl Origin {
+    /// Who made the change that leaf data are of, or their long form. Reads no more than the context: whether the bytes are
+    /// leaf data, `Leaf::decode` says.
+    pub fn of(leaf_data: &[u8]) -> Option<Origin> {
+        let context: BTreeMap<Cbor, Cbor> =
+            serde_cbor::from_slice(crate::encode::context_of(leaf_data)?).ok()?;
+        let mut context = texts(context).ok()?;
+        context.remove("salt");
+        origin(context).ok().flatten()
+    }
 }
 
 /// An entry's leaf data.
@@ -106,9 +122,24 @@ fn origin(mut context: BTreeMap<String, Cbor>) -> Result<Option<Origin>, Error> 
     if context.is_empty() {
         return Ok(None);
     }
+    let not = || Error::NotLeafData("the context names no origin".to_owned());
     let mut take = |name: &str| context.remove(name);
     let parts = (take("xid"), take("user"), take("app"), take("at"));
-    let not = || Error::NotLeafData("the context names no origin".to_owned());
+    let text = |value: Option<Cbor>| match value {
+        None => Ok(None),
+        Some(Cbor::Text(text)) => Ok(Some(text)),
+        Some(_) => Err(not()),
+    };
+    let (role, said) = (text(take("role"))?, text(take("context"))?);
+    let statement = text(take("statement"))?;
+    let statement_bytes = match (take("statement_bytes"), &statement) {
+        (None, _) => None,
+        // Only what is longer than the text that is there was cut.
+        (Some(Cbor::Integer(n)), Some(cut)) if n > cut.len() as i128 => {
+            Some(u64::try_from(n).map_err(|_| not())?)
+        }
+        _ => return Err(not()),
+    };
     let (
         Some(Cbor::Integer(transaction)),
         Some(Cbor::Text(user)),
@@ -122,7 +153,11 @@ fn origin(mut context: BTreeMap<String, Cbor>) -> Result<Option<Origin>, Error> 
     Ok(Some(Origin {
         transaction: u64::try_from(transaction).map_err(|_| not())?,
         user,
+        role,
         application,
         at: i64::try_from(at).map_err(|_| not())?,
+        said,
+        statement,
+        statement_bytes,
     }))
 }

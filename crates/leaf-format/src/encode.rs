@@ -67,16 +67,36 @@ impl TryFrom<&str> for Kind {
 }
 
 /// Who made a change, as a trigger sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Origin<'a> {
     /// The transaction's 64-bit id.
     pub transaction: u64,
     /// The session's user.
     pub user: &'a str,
+    /// The role whose privileges counted; `None` in entries of versions that did not record it.
+    pub role: Option<&'a str>,
     /// The session's application_name.
     pub application: &'a str,
     /// When the statement began: microseconds since 1970-01-01 00:00 UTC.
     pub at: i64,
+    /// JSON that the application has set for its transaction.
+    pub said: Option<&'a str>,
+    /// The statement, or its beginning.
+    pub statement: Option<&'a str>,
+    /// Bytes of the whole statement, where `statement` is only its beginning.
+    pub statement_bytes: Option<u64>,
+}
+
+impl Origin<'_> {
+    fn fields(&self) -> usize {
+        let optional = [
+            self.role.is_some(),
+            self.said.is_some(),
+            self.statement.is_some(),
+            self.statement_bytes.is_some(),
+        ];
+        4 + optional.into_iter().filter(|there| *there).count()
+    }
 }
 
 /// What an entry says beside its row: the optional fifth element of its leaf data.
@@ -92,10 +112,10 @@ impl Context<'_> {
         self.origin.is_none() && self.salt.is_none()
     }
 
-    /// The keys in their one order: at, app, xid, salt, user.
+    /// The keys in their one order: at, app, xid, role, salt, user, context, statement, statement_bytes.
     fn write(&self, out: &mut Vec<u8>) -> Result<(), Error> {
-        let fields = 4 * usize::from(self.origin.is_some()) + usize::from(self.salt.is_some());
-        write_map_header(out, fields);
+        let of_origin = self.origin.as_ref().map_or(0, Origin::fields);
+        write_map_header(out, of_origin + usize::from(self.salt.is_some()));
         if let Some(origin) = &self.origin {
             write(out, "at")?;
             write(out, &origin.at)?;
@@ -103,6 +123,7 @@ impl Context<'_> {
             write(out, origin.application)?;
             write(out, "xid")?;
             write(out, &origin.transaction)?;
+            write_text(out, "role", origin.role)?;
         }
         if let Some(salt) = self.salt {
             write(out, "salt")?;
@@ -111,6 +132,12 @@ impl Context<'_> {
         if let Some(origin) = &self.origin {
             write(out, "user")?;
             write(out, origin.user)?;
+            write_text(out, "context", origin.said)?;
+            write_text(out, "statement", origin.statement)?;
+            if let Some(bytes) = &origin.statement_bytes {
+                write(out, "statement_bytes")?;
+                write(out, bytes)?;
+            }
         }
         Ok(())
     }
@@ -260,6 +287,12 @@ pub fn is_digest(leaf_data: &[u8]) -> bool {
     start_of_columns(leaf_data).is_some_and(|at| leaf_data[at..].starts_with(&DIGEST))
 }
 
+/// The bytes of the context of leaf data; `None` where they have none, or are not leaf data.
+pub(crate) fn context_of(leaf_data: &[u8]) -> Option<&[u8]> {
+    let (_, context) = columns(leaf_data).ok()?;
+    leaf_data.get(context..).filter(|bytes| !bytes.is_empty())
+}
+
 /// Where the columns are, and where the context begins, or the end.
 fn columns(leaf_data: &[u8]) -> Result<(Range<usize>, usize), Error> {
     let not = || Error::NotLeafData("source, kind and columns cannot be told apart".to_owned());
@@ -354,6 +387,15 @@ fn write<W: std::io::Write, T: Serialize + ?Sized>(out: &mut W, value: &T) -> Re
     value
         .serialize(&mut serde_cbor::Serializer::new(IoWrite::new(out)))
         .map_err(|error| Error::Value(error.to_string()))
+}
+
+/// A field of a map, unless it has no value.
+fn write_text(out: &mut Vec<u8>, name: &str, text: Option<&str>) -> Result<(), Error> {
+    let Some(text) = text else {
+        return Ok(());
+    };
+    write(out, name)?;
+    write(out, text)
 }
 
 /// A map's head: major type 5 with the shortest length. (A table has at most 1,600 columns.)

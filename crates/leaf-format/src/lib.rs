@@ -23,7 +23,7 @@ mod skip;
 mod value;
 
 pub use decimal::Decimal;
-pub use decode::{Columns, Leaf};
+pub use decode::{Columns, Leaf, Origin as DecodedOrigin};
 pub use encode::{Context, Encoder, Kind, MAX_LEAF_DATA, Origin, capped, is_digest};
 pub use serde_cbor::Value as Cbor;
 pub use value::{Dimension, Value};

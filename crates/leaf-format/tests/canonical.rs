@@ -46,8 +46,12 @@ fn encoded(columns: &[Value], origin: bool, salt: bool) -> Vec<u8> {
         origin: origin.then_some(Origin {
             transaction: 7,
             user: "u",
+            role: Some("clerk"),
             application: "psql",
             at: -1,
+            said: Some("{}"),
+            statement: Some("UPDATE"),
+            statement_bytes: Some(7),
         }),
         salt: salt.then_some(&[9; 16]),
     };

@@ -1,8 +1,8 @@
 //! What holds for every value.
 
 use leaf_format::{
-    Columns, Context, Decimal, Dimension, Encoder, Error, Kind, Leaf, MAX_LEAF_DATA, Origin, Value,
-    capped, is_digest,
+    Columns, Context, Decimal, DecodedOrigin, Dimension, Encoder, Error, Kind, Leaf, MAX_LEAF_DATA,
+    Origin, Value, capped, is_digest,
 };
 use proptest::prelude::*;
 
@@ -51,6 +51,7 @@ proptest! {
     fn what_was_encoded_is_decoded(
         columns in prop::collection::vec(values(), 0..10),
         origin in prop::option::of((any::<u64>(), ".{0,20}", ".{0,20}", any::<i64>())),
+        said in (prop::option::of(".{0,20}"), prop::option::of(".{0,20}"), prop::option::of((".{0,300}", prop::option::of(1..1000u64)))),
         salt in prop::option::of(any::<[u8; 16]>()),
     ) {
         let names: Vec<String> = (0..columns.len()).map(|i| format!("c{i}")).collect();
@@ -59,6 +60,9 @@ proptest! {
         let context = Context {
             origin: origin.as_ref().map(|(transaction, user, application, at)| Origin {
                 transaction: *transaction, user, application, at: *at,
+                role: said.0.as_deref(), said: said.1.as_deref(),
+                statement: said.2.as_ref().map(|(text, _)| text.as_str()),
+                statement_bytes: said.2.as_ref().and_then(|(text, more)| Some(text.len() as u64 + (*more)?)),
             }),
             salt: salt.as_ref().map(|s| s.as_slice()),
         };
@@ -67,6 +71,13 @@ proptest! {
         prop_assert_eq!((leaf.source.as_str(), leaf.kind), ("public.t", Kind::Update));
         prop_assert_eq!(leaf.salt.as_deref(), context.salt);
         prop_assert_eq!(leaf.origin.is_some(), origin.is_some());
+        prop_assert_eq!(&DecodedOrigin::of(&data), &leaf.origin);
+        if let (Some(decoded), Some(given)) = (&leaf.origin, &context.origin) {
+            prop_assert_eq!(
+                (decoded.role.as_deref(), decoded.said.as_deref(), decoded.statement.as_deref(), decoded.statement_bytes),
+                (given.role, given.said, given.statement, given.statement_bytes)
+            );
+        }
         if let (Some(decoded), Some(given)) = (leaf.origin, origin) {
             prop_assert_eq!((decoded.transaction, decoded.user, decoded.application, decoded.at), given);
         }
@@ -85,7 +96,7 @@ proptest! {
             columns.into_iter().chain(long.map(|n| Value::Text("x".repeat(n).into()))).collect();
         let names: Vec<String> = (0..columns.len()).map(|i| format!("c{i}")).collect();
         let encoder = Encoder::new("public.t", Kind::Update, &names).unwrap();
-        let origin = Origin { transaction: 7, user: "u", application: "a", at: -1 };
+        let origin = Origin { transaction: 7, user: "u", role: Some("r"), application: "a", at: -1, ..Origin::default() };
         let context = Context { origin: Some(origin), salt: salt.as_ref().map(|s| s.as_slice()) };
         let (mut data, mut in_full) = (Vec::new(), Vec::new());
         encoder.encode(&columns, &context, &mut data).unwrap();

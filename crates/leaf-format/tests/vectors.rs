@@ -1,6 +1,6 @@
 //! The vectors of `docs/leaf-format-vectors.json`, which other languages check too.
 
-use leaf_format::{Context, Decimal, Dimension, Encoder, Kind, Leaf, Origin, Value};
+use leaf_format::{Context, Decimal, DecodedOrigin, Dimension, Encoder, Kind, Leaf, Origin, Value};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
@@ -128,13 +128,31 @@ fn leaves_encode_as_specified() {
             origin: json["xid"].as_str().map(|xid| Origin {
                 transaction: xid.parse().unwrap(),
                 user: json["user"].as_str().unwrap(),
+                role: json["role"].as_str(),
                 application: json["app"].as_str().unwrap(),
                 at: json["at"].as_str().unwrap().parse().unwrap(),
+                said: json["context"].as_str(),
+                statement: json["statement"].as_str(),
+                statement_bytes: json["statement_bytes"].as_str().map(|n| n.parse().unwrap()),
             }),
             salt: salt.as_deref(),
         };
         encoder.encode(&values, &context, &mut leaf_data).unwrap();
         let decoded = Leaf::decode(&leaf_data).unwrap();
+        assert_eq!(
+            DecodedOrigin::of(&leaf_data),
+            decoded.origin,
+            "{}",
+            vector["name"]
+        );
+        let origin = decoded.origin.unwrap_or_default();
+        for (name, field) in [
+            ("role", origin.role),
+            ("context", origin.said),
+            ("statement", origin.statement),
+        ] {
+            assert_eq!(field.as_deref(), json[name].as_str(), "{}", vector["name"]);
+        }
         assert_eq!(
             (decoded.kind, decoded.salt),
             (kind, salt),

@@ -92,7 +92,7 @@ type row struct {
 
 var (
 	kinds    = regexp.MustCompile(`^(insert|update|delete|truncate|hash|redact|administration)$`)
-	contexts = regexp.MustCompile(`^(salt|at|app|xid|user)$`)
+	contexts = regexp.MustCompile(`^(salt|at|app|xid|user|role|context|statement|statement_bytes)$`)
 )
 
 // parseRow is nil if the data are not leaf data of format 1.

@@ -114,11 +114,13 @@ function isValue(value) {
 
 function isContext(context) {
   if (!(context instanceof Map) || context.size === 0) return false;
-  const { salt, at, app, xid, user, ...others } = Object.fromEntries(context);
+  const { salt, at, app, xid, user, role, context: said, statement, statement_bytes: bytes, ...others } = Object.fromEntries(context);
   if (Object.keys(others).length > 0 || (salt !== undefined && !isBytes(salt))) return false;
   if (context.size === (salt === undefined ? 0 : 1)) return true;
   const inRange = (value, least, most) => isInteger(value) && value >= least && value < most;
-  return inRange(at, -(2n ** 63n), 2n ** 63n) && inRange(xid, 0n, 2n ** 64n) && isText(app) && isText(user);
+  const isCut = bytes === undefined || (isText(statement) && inRange(bytes, BigInt(new TextEncoder().encode(statement).length) + 1n, 2n ** 64n));
+  return inRange(at, -(2n ** 63n), 2n ** 63n) && inRange(xid, 0n, 2n ** 64n) && isText(app) && isText(user) &&
+    [role, said, statement].every((text) => text === undefined || isText(text)) && isCut;
 }
 
 /** Source, kind, columns (a Map, or the digest of one) and context of leaf data of format 1; null for other data. */

@@ -22,7 +22,7 @@ MAX_SIGNATURES = 100
 MAX_LEAF_DATA = 65535
 MAX_NESTING = 127
 KINDS = ("insert", "update", "delete", "truncate", "hash", "redact", "administration")
-CONTEXT = {"salt", "at", "app", "xid", "user"}
+CONTEXT = {"salt", "at", "app", "xid", "user", "role", "context", "statement", "statement_bytes"}
 
 
 class Refused(Exception):

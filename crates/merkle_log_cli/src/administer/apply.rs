@@ -63,12 +63,13 @@ impl DeclaredLog {
 }
 
 /// What can be changed of a source that is there.
-const ALTERABLE: [&str; 5] = [
+const ALTERABLE: [&str; 6] = [
     "columns",
     "hash_column",
     "append_only",
     "allow_truncate",
     "store_leaf_data",
+    "record_statement",
 ];
 
 pub fn run(options: &Options, json: bool) -> Result<ExitCode, Failure> {

@@ -77,6 +77,9 @@ pub struct SourceSettings {
     /// Keep what was hashed, so that it can be exported whatever becomes of the row
     #[arg(long, value_name = "BOOLEAN", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub store_leaf_data: Option<bool>,
+    /// Keep the text of statements with the changes that they made
+    #[arg(long, value_name = "BOOLEAN", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub record_statement: Option<bool>,
     /// Hash each row with a salt, so that nobody guesses what was redacted
     #[arg(long, value_name = "BOOLEAN", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub salted: Option<bool>,
@@ -109,6 +112,7 @@ impl SourceSettings {
             flag("append_only", self.append_only),
             flag("allow_truncate", self.allow_truncate),
             flag("store_leaf_data", self.store_leaf_data),
+            flag("record_statement", self.record_statement),
             flag("salted", self.salted),
         ];
         all.into_iter().flatten().collect()

@@ -183,7 +183,7 @@ fn tlog_proof(bytes: &[u8], trust: &Trust) -> Result<Proven, Finding> {
 
 fn content(data: &[u8]) -> Content {
     match leaf_format::Leaf::decode(data) {
-        Ok(leaf) => Content::Row(leaf),
+        Ok(leaf) => Content::Row(Box::new(leaf)),
         Err(_) => Content::Other(data.to_vec()),
     }
 }

@@ -30,7 +30,7 @@ pub enum Content {
     /// Nothing: whoever has the leaf data can compare their hash.
     Withheld,
     /// Leaf data of format 1.
-    Row(Leaf),
+    Row(Box<Leaf>),
     /// Leaf data of some other format.
     Other(Vec<u8>),
 }
@@ -144,7 +144,7 @@ impl BundleLeaf {
         match self {
             BundleLeaf::Hash(_) => Content::Withheld,
             BundleLeaf::Data(data) => match Leaf::decode(data) {
-                Ok(leaf) => Content::Row(leaf),
+                Ok(leaf) => Content::Row(Box::new(leaf)),
                 Err(_) => Content::Other(data.clone()),
             },
         }
@@ -172,12 +172,13 @@ impl Content {
     /// all of an entry that is no row.
     fn checkpoint(&self) -> Option<&str> {
         match self {
-            Content::Row(Leaf {
-                kind: Kind::Insert | Kind::Update,
-                columns: Columns::Map(columns),
-                ..
-            }) => match columns.get("checkpoint") {
-                Some(Cbor::Text(text)) => Some(text),
+            Content::Row(leaf) => match (leaf.kind, &leaf.columns) {
+                (Kind::Insert | Kind::Update, Columns::Map(columns)) => {
+                    match columns.get("checkpoint") {
+                        Some(Cbor::Text(text)) => Some(text),
+                        _ => None,
+                    }
+                }
                 _ => None,
             },
             Content::Other(data) => std::str::from_utf8(data).ok(),
