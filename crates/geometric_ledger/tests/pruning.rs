@@ -302,6 +302,9 @@ fn a_snapshot_with_another_frontier_is_refused() {
     }
 }
 
+/// What is done to a file.
+type Damage = fn(&SimDisk, &str);
+
 #[test]
 fn the_frontier_is_made_again_from_the_tree_and_the_tree_from_the_frontier() {
     let disk = SimDisk::new();
@@ -310,7 +313,7 @@ fn the_frontier_is_made_again_from_the_tree_and_the_tree_from_the_frontier() {
     truth.write(&ledger, 900);
     ledger.close().unwrap();
     let frontier = &frontier_files(&disk)[0];
-    let damages: [(&str, fn(&SimDisk, &str)); 5] = [
+    let damages: [(&str, Damage); 5] = [
         ("missing", |disk, name| disk.delete(name)),
         ("empty", |disk, name| disk.replace(name, Vec::new())),
         ("cut", |disk, name| {

@@ -201,18 +201,16 @@ impl Batches {
     /// pruned.
     pub fn prune(&self, most: u64) -> Result<u64, Error> {
         let to = most / TILE_WIDTH * TILE_WIDTH;
-        let (frontier, disk) = {
+        let (frontier, disk, ledger) = {
             let mut inner = self.lock();
             if to <= inner.first() || inner.holders > 0 {
                 return Ok(inner.first());
             }
-            (
-                inner.checked(|inner| inner.frontier_at(to))?,
-                inner.disk.clone(),
-            )
+            let frontier = inner.checked(|inner| inner.frontier_at(to))?;
+            (frontier, inner.disk.clone(), inner.ledger)
         };
         // Batches go on meanwhile.
-        write_frontier(&*disk, &self.lock().ledger.clone(), &frontier)?;
+        frontier_file::write(&*disk, &ledger, &frontier)?;
         let mut inner = self.lock();
         if inner.holders == 0 {
             inner.pruned = frontier;
@@ -252,7 +250,7 @@ impl Batches {
     /// Begins an empty log behind batches that are pruned, durably.
     pub fn begin_at(&self, frontier: &Frontier) -> Result<(), Error> {
         let mut inner = self.lock();
-        write_frontier(&*inner.disk, &inner.ledger, frontier)?;
+        frontier_file::write(&*inner.disk, &inner.ledger, frontier)?;
         inner.put_tiles(frontier_file::tiles(frontier))?;
         inner.written = frontier.size().get();
         (inner.pruned, inner.frontier) = (frontier.clone(), frontier.clone());
@@ -305,7 +303,7 @@ impl Inner {
             .collect();
         sizes.sort_unstable();
         for size in sizes.into_iter().rev() {
-            if let Some(frontier) = read_frontier(&*self.disk, &self.ledger, size)? {
+            if let Some(frontier) = frontier_file::read(&*self.disk, &self.ledger, size)? {
                 self.pruned = frontier;
                 return Ok(false);
             }
@@ -318,7 +316,7 @@ impl Inner {
             tracing::warn!(
                 "the frontier's file is missing or damaged, and is made again from the tree"
             );
-            write_frontier(&*self.disk, &self.ledger, &self.pruned)?;
+            frontier_file::write(&*self.disk, &self.ledger, &self.pruned)?;
         }
         Ok(true)
     }
@@ -366,7 +364,7 @@ impl Inner {
 
     /// Whether the file of the frontier is as it was written.
     pub(super) fn frontier_is_whole(&self) -> Result<bool, Error> {
-        let found = read_frontier(&*self.disk, &self.ledger, self.first())?;
+        let found = frontier_file::read(&*self.disk, &self.ledger, self.first())?;
         Ok(self.first() == 0 || found.is_some())
     }
 
@@ -550,31 +548,6 @@ impl HashReader for Inner {
             .map(|hash| Hash::from(<[u8; HASH_SIZE]>::try_from(hash).unwrap()))
             .collect())
     }
-}
-
-/// Writes the file of a frontier, durably.
-fn write_frontier(disk: &dyn Disk, ledger: &[u8; 16], frontier: &Frontier) -> Result<(), Error> {
-    let name = frontier_file::name(frontier.size().get());
-    let file = disk.open(&name, true).map_err(Error::io(&name))?;
-    let written = file.write_at(&frontier_file::encode(ledger, frontier), 0);
-    let synced = written
-        .and_then(|()| file.sync())
-        .and_then(|()| disk.sync());
-    synced.map_err(Error::io(&name))
-}
-
-/// The frontier in its file; `None` if the file is missing or not whole.
-fn read_frontier(disk: &dyn Disk, ledger: &[u8; 16], size: u64) -> Result<Option<Frontier>, Error> {
-    let name = frontier_file::name(size);
-    let Some(file) = existing(disk, &name).map_err(Error::io(&name))? else {
-        return Ok(None);
-    };
-    let mut bytes = vec![0; frontier_file::len(size)];
-    match file.read_at(&mut bytes, 0) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        result => result.map_err(Error::io(&name))?,
-    }
-    Ok(frontier_file::decode(ledger, size, &bytes))
 }
 
 /// What the names of files of hashes begin with.

@@ -5,7 +5,10 @@
 //! have the same hashes, so each can be made again from the other. The file is a BLAKE3 hash of the rest, a
 //! magic number, the ledger's id, the number of batches, and the hashes, level by level.
 
+use crate::error::Error;
+use crate::storage::disk::{Disk, existing};
 use merkle_tree::{Frontier, HASH_SIZE, Hash, TILE_HEIGHT, TILE_WIDTH, TileId, TreeSize};
+use std::io;
 
 pub const PREFIX: &str = "frontier-";
 const MAGIC: &[u8; 8] = b"GLFRONT1";
@@ -101,6 +104,31 @@ pub fn decode(ledger: &[u8; 16], size: u64, bytes: &[u8]) -> Option<Frontier> {
         true => of_hashes(size, hashes),
         false => None,
     }
+}
+
+/// Writes the file of a frontier, durably.
+pub fn write(disk: &dyn Disk, ledger: &[u8; 16], frontier: &Frontier) -> Result<(), Error> {
+    let name = name(frontier.size().get());
+    let file = disk.open(&name, true).map_err(Error::io(&name))?;
+    let written = file.write_at(&encode(ledger, frontier), 0);
+    let synced = written
+        .and_then(|()| file.sync())
+        .and_then(|()| disk.sync());
+    synced.map_err(Error::io(&name))
+}
+
+/// The frontier in its file; `None` if the file is missing or not whole.
+pub fn read(disk: &dyn Disk, ledger: &[u8; 16], size: u64) -> Result<Option<Frontier>, Error> {
+    let name = name(size);
+    let Some(file) = existing(disk, &name).map_err(Error::io(&name))? else {
+        return Ok(None);
+    };
+    let mut bytes = vec![0; len(size)];
+    match file.read_at(&mut bytes, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        result => result.map_err(Error::io(&name))?,
+    }
+    Ok(decode(ledger, size, &bytes))
 }
 
 #[cfg(test)]
