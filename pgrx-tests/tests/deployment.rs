@@ -81,14 +81,21 @@ fn units() -> Vec<PathBuf> {
 
 #[test]
 fn systemd_finds_no_fault_with_any_unit() {
-    // The program must be where the units say that it is.
+    // The programs must be where the units say that they are.
+    let metrics = project().join("examples/monitoring/merkle-log-metrics");
     let directory = tempfile::tempdir().unwrap();
     let program = program().get_program().to_str().unwrap().to_owned();
     let mut copies = Vec::new();
     for unit in units() {
         let text = std::fs::read_to_string(&unit).unwrap();
         let copy = directory.path().join(unit.file_name().unwrap());
-        std::fs::write(&copy, text.replace("/usr/local/bin/merkle-log", &program)).unwrap();
+        let text = text
+            .replace(
+                "/usr/local/bin/merkle-log-metrics",
+                metrics.to_str().unwrap(),
+            )
+            .replace("/usr/local/bin/merkle-log ", &format!("{program} "));
+        std::fs::write(&copy, text).unwrap();
         copies.push(copy);
     }
     let verified = Command::new("systemd-analyze")

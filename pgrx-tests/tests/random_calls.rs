@@ -226,7 +226,7 @@ fn argument(rng: &mut StdRng, name: &str, type_name: &str) -> String {
             ],
         )
         .to_owned(),
-        ("path", "bytea[]") => pick(
+        (_, "bytea[]") => pick(
             rng,
             &[
                 "'{}'",

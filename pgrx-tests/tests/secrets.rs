@@ -61,6 +61,7 @@ fn values(function: &str, name: &str, type_name: &str) -> Vec<String> {
         ("key", "text") => texts(&["KEY-1", "KEY-2", "KEY-9"]),
         ("before", _) => texts(&["2024-01-01"]),
         ("key", "\"any\"") => texts(&["KEY-1", "KEY-9"]),
+        ("keys", "\"any\"") => ["ARRAY['KEY-1', 'KEY-9']", "ARRAY['KEY-2']"].map(str::to_owned).to_vec(),
         ("key", "text[]") => ["ARRAY['KEY-1']", "ARRAY['KEY-9']"].map(str::to_owned).to_vec(),
         ("leaf_index", "bigint[]") => texts(&["{0,1,2}", "{5}"]),
         ("note" | "bundle" | "hub", "text") => texts(&["x"]),
@@ -91,7 +92,7 @@ fn values(function: &str, name: &str, type_name: &str) -> Vec<String> {
         (_, "jsonb") => texts(&["{}"]),
         (_, "boolean") => vec!["true".into()],
         (_, "bytea") => vec!["sha256('')".into()],
-        ("path", "bytea[]") => texts(&["{}"]),
+        (_, "bytea[]") => texts(&["{}"]),
         _ => panic!("function {function} has an argument {name} of type {type_name}: say here what to call it with"),
     }
 }

@@ -154,6 +154,14 @@ pub const CALLS: &[Call] = &[
         "SELECT prune_log('c#', 256)",
         "SELECT pruned_to = 256 FROM verification_logs WHERE log_name = 'c#'",
     ),
+    call(
+        "retire_rows",
+        "SELECT alter_source('w#', 'w#', store_leaf_data => true);
+         INSERT INTO w# (note) SELECT 'kept' FROM generate_series(1, 5); SELECT process_next_batch('w#')",
+        "SELECT retire_rows('w#', 'w#', 1000)",
+        "SELECT EXISTS (SELECT FROM verification_source_retirements r JOIN verification_sources s USING (source_id)
+                          JOIN verification_logs l USING (log_id) WHERE l.log_name = 'w#')",
+    ),
 ];
 
 /// Volatile functions that write no table, or not here: why.
@@ -183,6 +191,14 @@ pub const OTHERS: &[(&str, &str)] = &[
     ("merkle_log_metrics", "reads"),
     ("merkle_log_warm", "fills the cache"),
     ("node_cache", "reads shared memory"),
+    (
+        "note_ddl_command",
+        "an event trigger: what fails in it is a warning; ddl.rs",
+    ),
+    (
+        "record_ddl",
+        "makes event triggers, which every later trial would meet; ddl.rs",
+    ),
     ("refuse_change", "a trigger that refuses"),
     ("run_now", "tells the worker"),
     ("running_commands", "reads shared memory"),
@@ -208,6 +224,7 @@ const STATE: &str = "SELECT t FROM (
     UNION ALL SELECT 'source ' || s::text FROM verification_sources s
     UNION ALL SELECT 'version ' || v::text FROM verification_source_versions v
     UNION ALL SELECT 'column ' || v::text FROM verification_source_columns v
+    UNION ALL SELECT 'retirement ' || r::text FROM verification_source_retirements r
     UNION ALL SELECT 'partition ' || p::text FROM verification_source_partitions p
     UNION ALL SELECT 'entry ' || m::text FROM merkle_log m
     UNION ALL SELECT 'mark ' || m::text FROM merkle_order_index m

@@ -96,6 +96,8 @@ fn light_and_dark_are_told_apart_and_readable() {
             if page.contains("key=42") {
                 browser.until(PROVEN);
             }
+            // A button changes its colours within a tenth of a second.
+            browser.until("return document.getAnimations().length === 0");
             assert_eq!(browser.script(PALE, json!([])), json!([]), "{page}");
         }
         grounds.push(ground(browser));

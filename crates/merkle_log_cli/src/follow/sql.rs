@@ -153,7 +153,13 @@ impl SqlLog {
             let parameters = parameters.iter().copied();
             let rows = database.client().query_raw(&statement, parameters).await?;
             let mut rows = std::pin::pin!(rows);
-            Ok((rows.try_next().await?, rows.try_next().await?))
+            let row = rows.try_next().await?;
+            // After its end the answer must not be asked for more.
+            let more = match row {
+                Some(_) => rows.try_next().await?,
+                None => None,
+            };
+            Ok((row, more))
         };
         let (row, more) = asked.await.map_err(passing)?;
         if more.is_some() {
