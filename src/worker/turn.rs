@@ -129,7 +129,7 @@ impl Turn {
     pub fn found_changes(&mut self, now: Instant) {
         self.changes_wait(Duration::ZERO);
         if self.changes_at.is_some_and(|at| at > now) {
-            self.run_at = self.next_look();
+            self.run_at = self.next_look(Instant::now());
         }
     }
 
@@ -162,7 +162,7 @@ impl Turn {
             counters.last_run_at.store(xact::now(), SeqCst);
         }
         self.changes_at = None;
-        self.run_at = self.next_look();
+        self.run_at = self.next_look(Instant::now());
         self.tell();
     }
 
@@ -181,7 +181,7 @@ impl Turn {
         self.run_at = match (ran.full, ran.blocked) {
             (true, _) => now,
             (_, true) => now + self.retry.min(self.log.run_interval),
-            _ => self.next_look(),
+            _ => self.next_look(Instant::now()),
         };
         self.retry = match ran.blocked {
             true => (self.retry * 2).min(LAST_RETRY),
@@ -220,11 +220,11 @@ impl Turn {
     }
 
     /// An interval from now at most: a little less, and together with others.
-    fn next_look(&mut self) -> Instant {
+    fn next_look(&mut self, now: Instant) -> Instant {
         self.turns += 1;
         let interval = self.log.run_interval;
         let shortened = interval.mul_f64(1.0 - JITTER * random(self.log.id, self.turns));
-        together(Instant::now() + shortened, interval / TOGETHER)
+        together(now + shortened, interval / TOGETHER)
     }
 }
 
@@ -300,10 +300,12 @@ mod tests {
     #[test]
     fn looks_are_spread_within_the_interval_and_never_later() {
         let mut turn = turn(false);
+        // At any moment between two of those at which all logs are looked at.
+        let begun = Instant::now();
         let looks: Vec<Duration> = (0..200)
-            .map(|_| {
-                let now = Instant::now();
-                turn.next_look().duration_since(now)
+            .map(|n| {
+                let now = begun + n * Duration::from_millis(100);
+                turn.next_look(now).duration_since(now)
             })
             .collect();
         let (least, most) = (looks.iter().min().unwrap(), looks.iter().max().unwrap());
