@@ -92,6 +92,47 @@ fn renamed_columns_and_tables_change_no_old_entry() {
     );
 }
 
+/// A row trigger fires when its statement ends, and so after what the statement's own functions have renamed.
+#[test]
+fn columns_that_a_statement_renames_while_it_changes_rows_accuse_no_row() {
+    let cluster = Cluster::start();
+    let mut client = cluster.client("postgres");
+    run(
+        &mut client,
+        "CREATE TABLE t (id int PRIMARY KEY, a text, b text);
+         CREATE FUNCTION swap() RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+             ALTER TABLE t RENAME COLUMN a TO c; ALTER TABLE t RENAME COLUMN b TO a; ALTER TABLE t RENAME COLUMN c TO b;
+             RETURN 1;
+         END $$;
+         SELECT create_log('audit');
+         SELECT add_source('audit', 't', capture => 'trigger', store_leaf_data => true);
+         INSERT INTO t VALUES (1, 'of a', 'of b'), (2, 'of a', 'of b'), (3, 'of a', 'of b');
+         UPDATE t SET b = 'new' WHERE id = 1 RETURNING swap();
+         DELETE FROM t WHERE id = 2 RETURNING swap();
+         INSERT INTO t VALUES (4, 'of a', 'of b') RETURNING swap()",
+    );
+    drain(&mut client, "audit");
+    let found = findings(&mut client, "audit");
+    assert!(
+        found.iter().all(|f| f.starts_with("renamed ")),
+        "no row is said to be another: {found:#?}"
+    );
+    let logged: Vec<String> = column(
+        &mut client,
+        "SELECT h.operation || ' ' || concat_ws(', ', h.row_data->>'a', h.row_data->>'b')
+           FROM generate_series(1, 4) k, history('audit', 't', k::text) h ORDER BY h.leaf_index",
+    );
+    let expected = [
+        "insert of a, of b",
+        "insert of a, of b",
+        "insert of a, of b",
+        "update new, of a",
+        "delete of a, of b",
+        "insert of b, of a",
+    ];
+    assert_eq!(logged, expected);
+}
+
 #[test]
 fn a_dropped_column_is_a_schema_change_never_a_modification() {
     let (_cluster, mut client) = start("a text, b text");
