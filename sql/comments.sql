@@ -86,7 +86,7 @@ COMMENT ON FUNCTION @extschema@.finding_kinds() IS 'The kinds of findings that v
 COMMENT ON FUNCTION @extschema@.running_commands() IS 'What merkle_log_progress is made of.';
 COMMENT ON FUNCTION @extschema@.log_counters(integer) IS 'What a log has done since the server started; no row without preload.';
 COMMENT ON FUNCTION @extschema@.log_lag(integer) IS 'How many rows wait to be logged, and for how long; NULL if a source cannot be read.';
-COMMENT ON FUNCTION @extschema@.background_worker() IS 'The background worker of this database; no row if there is none.';
+COMMENT ON FUNCTION @extschema@.background_worker() IS 'The background worker of this database; of several, the one that was heard of the longest ago. No row unless all run.';
 COMMENT ON FUNCTION @extschema@.node_cache() IS 'How full the node cache is; no row without one.';
 COMMENT ON FUNCTION @extschema@.coverage_holes(integer) IS 'What merkle_log_coverage is made of.';
 COMMENT ON FUNCTION @extschema@.merkle_log_health() IS 'One row a check: whether it is ok, what was found, and how to mend it.';

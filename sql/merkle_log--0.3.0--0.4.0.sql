@@ -161,6 +161,7 @@ SET search_path TO pg_catalog, pg_temp
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'may_read_source_wrapper';
 
+COMMENT ON FUNCTION @extschema@.background_worker() IS 'The background worker of this database; of several, the one that was heard of the longest ago. No row unless all run.';
 COMMENT ON FUNCTION @extschema@.may_read_log(integer) IS 'Whether the caller may be shown keys and content of all sources of a log.';
 COMMENT ON FUNCTION @extschema@.may_read_source(integer) IS 'Whether the caller may be shown keys and content of a source.';
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 static FENCE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5000);
 static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(100_000);
+static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
 static RUN_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static RECONCILE_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static VERIFY_RATE: GucSetting<i32> = GucSetting::<i32>::new(2000);
@@ -77,6 +78,16 @@ pub fn register(preloaded: bool) {
         c"At most 2,048 bytes. Recorded by sources that keep leaf data. Meant for SET LOCAL.",
         &CONTEXT,
         context::check,
+    );
+    GucRegistry::define_int_guc(
+        c"merkle_log.workers",
+        c"Background workers of each database, which share its logs.",
+        c"Each log is run by one of them. The first also verifies.",
+        &WORKERS,
+        1,
+        16,
+        GucContext::Sighup,
+        GucFlags::empty(),
     );
     GucRegistry::define_int_guc(
         c"merkle_log.run_interval",
@@ -156,6 +167,11 @@ pub fn batch_size() -> i32 {
 
 pub fn inclusion_timeout() -> Duration {
     Duration::from_millis(INCLUSION_TIMEOUT.get().max(0) as u64)
+}
+
+/// Background workers of each database; at least 1.
+pub fn workers() -> u32 {
+    WORKERS.get().max(1) as u32
 }
 
 pub fn run_interval() -> Duration {

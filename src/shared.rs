@@ -7,15 +7,19 @@
 use crate::pg::latch::SharedLatch;
 use crate::pg::{server, shmem};
 use crate::session::Session;
+use crate::settings;
 use pgrx::pg_sys;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
-/// Databases that can have a worker.
-const WORKERS: usize = 64;
+/// Workers that all databases can have together.
+const WORKERS: usize = 128;
 /// Sources that ended a worker, as many as its successors know of.
 const ENDED_BY: usize = 16;
 /// Logs that can have counters.
 const LOGS: usize = 1024;
+
+/// The number of a database's first worker, which does what is done once for all logs.
+pub const FIRST: u32 = 0;
 
 const ORDER: Ordering = Ordering::SeqCst;
 
@@ -42,10 +46,11 @@ pub enum Left {
     NothingToDo = 1,
 }
 
-/// The background worker of one database.
+/// A background worker of one database.
 #[repr(C)]
 pub struct Worker {
-    database: AtomicU32,
+    /// The database in the lower half, and the worker's number among those of the database in the upper; 0 is free.
+    place: AtomicU64,
     pub pid: AtomicI32,
     latch: SharedLatch,
     /// A trigger has queued changes.
@@ -55,7 +60,8 @@ pub struct Worker {
     left: AtomicU32,
     /// When it last went round its loop: microseconds since 2000.
     pub heartbeat: AtomicI64,
-    /// The sources that ended a worker of the database when their queries were planned; 0 where there is none.
+    /// Of a database's first worker: the sources that ended one of them when their queries were planned; 0 where there
+    /// is none.
     ended_by: [AtomicI32; ENDED_BY],
 }
 
@@ -91,34 +97,66 @@ pub fn get() -> Option<&'static Shared> {
 
 /// The place of this process, if it is a background worker.
 pub fn my_worker() -> Option<&'static Worker> {
-    let worker = get()?.worker_of(server::my_database())?;
-    (worker.pid.load(ORDER) == server::my_pid()).then_some(worker)
+    let mut workers = get()?.workers_of(server::my_database());
+    workers.find(|worker| worker.pid.load(ORDER) == server::my_pid())
+}
+
+/// The worker of this database that does what is done once for all logs; its place may be empty.
+pub fn first_worker() -> Option<&'static Worker> {
+    get()?.worker_of(server::my_database(), FIRST)
+}
+
+/// The workers of this database that run, the one that was heard of the longest ago first; none unless all run that
+/// there should be.
+pub fn running_workers() -> Vec<&'static Worker> {
+    let place = |number| get()?.worker_of(server::my_database(), number);
+    let running = |number| place(number).filter(|w| w.pid.load(ORDER) != 0);
+    let all: Option<Vec<&Worker>> = (FIRST..settings::workers()).map(running).collect();
+    let mut all = all.unwrap_or_default();
+    all.sort_by_key(|worker| worker.heartbeat.load(ORDER));
+    all
+}
+
+/// The worker of this database that a log is run by, with the setting as it is; its place may be empty.
+pub fn worker_of_log(log_id: i32) -> Option<&'static Worker> {
+    let number = number_of_log(log_id, settings::workers());
+    get()?.worker_of(server::my_database(), number)
+}
+
+/// The number of the worker, of so many, that runs a log.
+pub fn number_of_log(log_id: i32, workers: u32) -> u32 {
+    log_id.unsigned_abs() % workers
+}
+
+fn place(database: pg_sys::Oid, number: u32) -> u64 {
+    u64::from(number) << 32 | u64::from(database.to_u32())
 }
 
 impl Shared {
-    pub fn worker_of(&self, database: pg_sys::Oid) -> Option<&Worker> {
-        let database = database.to_u32();
-        self.workers
-            .iter()
-            .find(|w| w.database.load(ORDER) == database)
+    pub fn worker_of(&self, database: pg_sys::Oid, number: u32) -> Option<&Worker> {
+        let place = place(database, number);
+        self.workers.iter().find(|w| w.place.load(ORDER) == place)
+    }
+
+    /// The places that workers of a database have or had.
+    pub fn workers_of(&self, database: pg_sys::Oid) -> impl Iterator<Item = &Worker> {
+        let is_its = move |w: &&Worker| w.database() == database.to_u32();
+        self.workers.iter().filter(is_its)
     }
 
     /// The place of a database's worker, kept from its first to its last; `None` if all are taken.
-    fn place_for(&self, database: pg_sys::Oid) -> Option<&Worker> {
-        let place = self.worker_of(database);
-        place.or_else(|| {
+    fn place_for(&self, database: pg_sys::Oid, number: u32) -> Option<&Worker> {
+        self.worker_of(database, number).or_else(|| {
             self.workers.iter().find(|w| {
-                let free = w
-                    .database
-                    .compare_exchange(0, database.to_u32(), ORDER, ORDER);
-                free.is_ok()
+                let taken = place(database, number);
+                w.place.compare_exchange(0, taken, ORDER, ORDER).is_ok()
             })
         })
     }
 
-    /// Makes this process the worker of `database`; `None` if there is one, or no place.
-    pub fn claim(&self, database: pg_sys::Oid) -> Option<&Worker> {
-        let worker = self.place_for(database)?;
+    /// Makes this process the worker of `database` with this number; `None` if there is one, or no place.
+    pub fn claim(&self, database: pg_sys::Oid, number: u32) -> Option<&Worker> {
+        let worker = self.place_for(database, number)?;
         let claimed = worker
             .pid
             .compare_exchange(0, server::my_pid(), ORDER, ORDER);
@@ -129,8 +167,8 @@ impl Shared {
     }
 
     /// True if a worker of `database` runs, or has said that there is nothing for it to do.
-    pub fn state_of(&self, database: pg_sys::Oid) -> (bool, Left) {
-        match self.worker_of(database) {
+    pub fn state_of(&self, database: pg_sys::Oid, number: u32) -> (bool, Left) {
+        match self.worker_of(database, number) {
             Some(worker) => (
                 worker.pid.load(ORDER) != 0,
                 match worker.left.load(ORDER) {
@@ -145,11 +183,10 @@ impl Shared {
     /// Frees the places of databases that are gone.
     pub fn forget_all_but(&self, databases: &[pg_sys::Oid]) {
         for worker in &self.workers {
-            let database = worker.database.load(ORDER);
-            let there = databases.iter().any(|d| d.to_u32() == database);
-            if database != 0 && !there && worker.pid.load(ORDER) == 0 {
+            let there = databases.iter().any(|d| d.to_u32() == worker.database());
+            if worker.database() != 0 && !there && worker.pid.load(ORDER) == 0 {
                 worker.left.store(0, ORDER);
-                worker.database.store(0, ORDER);
+                worker.place.store(0, ORDER);
             }
         }
     }
@@ -160,8 +197,8 @@ impl Shared {
 
     /// Lets the launcher look after this database at once.
     pub fn poke_launcher(&self) {
-        if let Some(worker) = self.worker_of(server::my_database()) {
-            worker.left.store(Left::Stopped as u32, ORDER);
+        for worker in self.workers_of(server::my_database()) {
+            worker.say_why(Left::Stopped);
         }
         self.launcher.wake();
     }
@@ -196,6 +233,10 @@ pub fn owner(session: &Session) -> u64 {
 }
 
 impl Worker {
+    fn database(&self) -> u32 {
+        self.place.load(ORDER) as u32
+    }
+
     /// The sources that ended a worker before this one when their queries were planned.
     pub fn ended_by(&self) -> Vec<i32> {
         let sources = self.ended_by.iter().map(|slot| slot.load(ORDER));
@@ -214,6 +255,12 @@ impl Worker {
     pub fn is_not_ended_by(&self, source_id: i32) {
         for slot in &self.ended_by {
             let _was = slot.compare_exchange(source_id, 0, ORDER, ORDER);
+        }
+    }
+
+    fn changes_are_queued(&self) {
+        if !self.queued.swap(true, ORDER) {
+            self.latch.wake();
         }
     }
 
@@ -312,14 +359,19 @@ impl LogCounters {
     }
 }
 
-/// Wakes this database's worker: changes were queued and have committed.
-pub fn wake_worker() {
-    let worker = get().and_then(|shared| shared.worker_of(server::my_database()));
-    if let Some(worker) = worker
-        && !worker.queued.swap(true, ORDER)
-    {
-        worker.latch.wake();
-    }
+/// Wakes the workers of these logs: changes of them were queued and have committed.
+pub fn wake_workers_of(logs: &[i32]) {
+    logs.iter()
+        .filter_map(|log_id| worker_of_log(*log_id))
+        .for_each(Worker::changes_are_queued);
+}
+
+/// Wakes all workers of this database: changes were queued, of whichever log.
+pub fn wake_workers() {
+    let shared = get().into_iter();
+    shared
+        .flat_map(|s| s.workers_of(server::my_database()))
+        .for_each(Worker::changes_are_queued);
 }
 
 #[cfg(test)]

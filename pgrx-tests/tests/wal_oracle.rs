@@ -10,6 +10,8 @@ use rand::{Rng, SeedableRng};
 use server_tests::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
+use std::sync::mpsc;
+use std::time::Duration;
 
 /// Programs that share tables and a log.
 const EPOCH: usize = 50;
@@ -693,7 +695,7 @@ impl Oracle {
     }
 
     fn step(&mut self, client: &mut Client, sql: &str) -> bool {
-        let result = client.batch_execute(sql);
+        let result = bounded(client, sql);
         let failed = match &result {
             Ok(()) => String::new(),
             Err(error) => format!(
@@ -878,6 +880,24 @@ impl Oracle {
             &format!("SELECT EXISTS (SELECT FROM mark WHERE n = {mark})"),
         );
     }
+}
+
+/// Longer than the server's own timeout, which does not hold for the deferred triggers of a COMMIT.
+const BOUND: Duration = Duration::from_secs(12);
+
+fn bounded(client: &mut Client, sql: &str) -> Result<(), postgres::Error> {
+    let token = client.cancel_token();
+    let (done, ended) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if ended.recv_timeout(BOUND) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = token.cancel_query(postgres::NoTls);
+            }
+        });
+        let result = client.batch_execute(sql);
+        drop(done);
+        result
+    })
 }
 
 #[test]

@@ -5,8 +5,8 @@ use crate::cache;
 use crate::catalog::logs;
 use crate::catalog::sources;
 use crate::monitor::{self, coverage, health};
+use crate::pg::progress;
 use crate::pg::spi::Snapshot;
-use crate::pg::{progress, server};
 use crate::session::Session;
 use crate::shared::{self, LogCounters};
 use pgrx::datum::{Interval, TimestampWithTimeZone};
@@ -102,8 +102,7 @@ pub fn background_worker() -> TableIterator<
         name!(heartbeat, Option<TimestampWithTimeZone>),
     ),
 > {
-    let worker = shared::get().and_then(|s| s.worker_of(server::my_database()));
-    let running = worker.filter(|w| w.pid.load(SeqCst) != 0);
+    let running = shared::running_workers().into_iter().next();
     TableIterator::new(running.map(|w| (w.pid.load(SeqCst), time(w.heartbeat.load(SeqCst)))))
 }
 

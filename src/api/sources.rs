@@ -391,7 +391,7 @@ fn backfill(log: Option<&str>, source_table: Option<RegClass>) -> Result<(), Err
             });
         }
         sources::start_backfill(session, source.id);
-        xact::after_commit(shared::wake_worker);
+        xact::after_commit(move || shared::wake_workers_of(&[source.log_id]));
         Ok(())
     })
 }
@@ -404,7 +404,7 @@ fn repair_capture(log: Option<&str>, source_table: Option<RegClass>) -> Result<(
         install_guard(session, &source)?;
         if source.by_trigger() && source.every_row_is_logged() {
             sources::start_backfill(session, source.id);
-            xact::after_commit(shared::wake_worker);
+            xact::after_commit(move || shared::wake_workers_of(&[source.log_id]));
         }
         Ok(())
     })

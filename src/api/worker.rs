@@ -10,7 +10,7 @@ use crate::pg::server;
 use crate::pg::spi::Snapshot;
 use crate::pg::xact;
 use crate::session::Session;
-use crate::shared;
+use crate::shared::{self, Worker};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::sync::atomic::Ordering::SeqCst;
@@ -23,11 +23,10 @@ pub fn run_now(log: Option<&str>) -> Result<(), ErrorReport> {
         let shared = shared::get().ok_or(Error::NoWorker {
             why: "the library is not preloaded",
         })?;
-        let worker = shared
-            .worker_of(server::my_database())
+        let worker = shared::worker_of_log(log.id)
             .filter(|w| w.pid.load(SeqCst) != 0)
             .ok_or(Error::NoWorker {
-                why: "none is running for this database",
+                why: "none is running for this log",
             })?;
         if let Some(counters) = shared.counters(session, log.id) {
             counters.ask_to_run();
@@ -86,10 +85,10 @@ pub fn held_as_copy_of() -> Result<Option<String>, ErrorReport> {
     Session::enter(|session| Ok(identity::other(session).map(|other| other.name)))
 }
 
-/// Lets the worker, if there is one, look at its logs again.
+/// Lets the workers, if there are any, look at their logs again.
 pub fn wake() {
-    let shared = shared::get();
-    if let Some(worker) = shared.and_then(|s| s.worker_of(server::my_database())) {
-        worker.ask();
-    }
+    let shared = shared::get().into_iter();
+    shared
+        .flat_map(|s| s.workers_of(server::my_database()))
+        .for_each(Worker::ask);
 }

@@ -58,7 +58,7 @@ pub fn note(command: &Command) {
         noted.unwrap_or_else(|report| Error::raise_report(report))
     });
     match noted {
-        Ok(true) => xact::after_commit(shared::wake_worker),
+        Ok(true) => xact::after_commit(shared::wake_workers),
         Ok(false) => {}
         Err(failure) => {
             pgrx::warning!("merkle_log has not noted this command: {}", failure.message)

@@ -197,8 +197,8 @@ fn finish() {
         gathered.closing = true;
         gathered.write_last()
     });
-    if queued {
-        xact::after_commit(shared::wake_worker);
+    if !queued.is_empty() {
+        xact::after_commit(move || shared::wake_workers_of(&queued));
     }
 }
 
@@ -390,9 +390,9 @@ impl Gathered {
         }
     }
 
-    /// Writes all that is left, under the place in the queue that the transaction then has. True if there was
+    /// Writes all that is left, under the place in the queue that the transaction then has. The logs of which there was
     /// anything.
-    fn write_last(&mut self) -> bool {
+    fn write_last(&mut self) -> Vec<i32> {
         let range = 0..self.records.len();
         let mut logs = self.logs(&range);
         logs.extend(self.early.keys());
@@ -409,7 +409,7 @@ impl Gathered {
         self.records.clear();
         self.data.clear();
         self.levels.clear();
-        !logs.is_empty()
+        logs
     }
 
     fn logs(&self, range: &Range<usize>) -> Vec<i32> {

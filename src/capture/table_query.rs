@@ -168,9 +168,10 @@ pub fn check_planning(source_id: i32, table: &Table) -> Result<(), Error> {
             if SLOW
                 .with_borrow_mut(|slow| slow.remove(&source_id))
                 .is_some()
-                && let Some(worker) = shared::my_worker()
+                && shared::my_worker().is_some()
+                && let Some(first) = shared::first_worker()
             {
-                worker.is_not_ended_by(source_id);
+                first.is_not_ended_by(source_id);
             }
             Ok(())
         }

@@ -11,6 +11,7 @@ use crate::checkpoint;
 use crate::error::literal;
 use crate::pg::{server, xact};
 use crate::session::{Session, WITHHELD};
+use crate::settings;
 use crate::shared;
 use crate::store::set_aside;
 use std::sync::atomic::Ordering::SeqCst;
@@ -153,9 +154,14 @@ fn worker() -> Check {
         let detail = "a standby: the worker starts on promotion";
         return check("worker", None, true, detail, "");
     }
-    let worker = shared::get().and_then(|s| s.worker_of(server::my_database()));
-    let (ok, detail) = match worker.filter(|w| w.pid.load(SeqCst) != 0) {
-        None => (false, "no worker runs for this database".to_owned()),
+    let (ok, detail) = match shared::running_workers().first() {
+        None => {
+            let detail = match settings::workers() {
+                1 => "no worker runs for this database".to_owned(),
+                wanted => format!("not all {wanted} workers run for this database"),
+            };
+            (false, detail)
+        }
         Some(worker) => {
             let age = xact::now() - worker.heartbeat.load(SeqCst);
             let pid = worker.pid.load(SeqCst);

@@ -74,8 +74,8 @@ fn unix_seconds(micros: i64) -> f64 {
 }
 
 fn server_metrics(session: &Session) -> Vec<Metric> {
-    let worker = shared::get().and_then(|s| s.worker_of(server::my_database()));
-    let worker = worker.filter(|w| w.pid.load(SeqCst) != 0);
+    let workers = shared::running_workers();
+    let worker = workers.first();
     let identifier = identity::here(session).system_identifier.to_string();
     let mut metrics = vec![
         Metric {
@@ -102,14 +102,14 @@ fn server_metrics(session: &Session) -> Vec<Metric> {
         ),
         gauge(
             "merkle_log_worker_up",
-            "1 if a background worker runs for this database; never on a standby.",
+            "1 if all background workers run that this database should have; never on a standby.",
             f64::from(u8::from(worker.is_some())),
         ),
     ];
     if let Some(worker) = worker {
         metrics.push(gauge(
             "merkle_log_worker_heartbeat_timestamp_seconds",
-            "When the background worker last went round its loop.",
+            "When the background worker last went round its loop; of several, the one that did so the longest ago.",
             unix_seconds(worker.heartbeat.load(SeqCst)),
         ));
     }

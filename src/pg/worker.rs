@@ -22,20 +22,29 @@ pub fn register_launcher(name: &str, function: &str) {
         .load();
 }
 
-/// Starts a worker for one database; false if the server has no room for another process.
-pub fn start(name: &str, kind: &str, function: &str, database: pg_sys::Oid) -> bool {
+/// Starts a worker for one database, which finds database and number in its argument ([`argument`]); false if the
+/// server has no room for another process.
+pub fn start(name: &str, kind: &str, function: &str, database: pg_sys::Oid, number: u32) -> bool {
     // SAFETY: reads a global of the process.
     let me = unsafe { pg_sys::MyProcPid };
+    let argument = u64::from(number) << 32 | u64::from(database.to_u32());
+    let argument = pg_sys::Datum::from(argument);
     BackgroundWorkerBuilder::new(name)
         .set_type(kind)
         .set_library(LIBRARY)
         .set_function(function)
         .enable_spi_access()
         .set_restart_time(None)
-        .set_argument(Some(pg_sys::Datum::from(database)))
+        .set_argument(Some(argument))
         .set_notify_pid(me)
         .load_dynamic()
         .is_ok()
+}
+
+/// The database and the number that a worker was started with.
+pub fn argument(argument: pg_sys::Datum) -> (pg_sys::Oid, u32) {
+    let argument = argument.value() as u64;
+    (pg_sys::Oid::from(argument as u32), (argument >> 32) as u32)
 }
 
 /// Starts `function` of this library once, with an argument; its handle, or `None` if the server has no room for

@@ -1,10 +1,10 @@
-//! The launcher: keeps a worker running in each database that has one to have.
+//! The launcher: keeps workers running in each database that has some to have.
 //!
 //! Workers are never restarted by the server itself but by the launcher, which looks round once a
 //! second: so one that was killed comes back, and one that had nothing to do is tried again later.
 
 use crate::pg::{wait, worker};
-use crate::shared::{self, Left, Shared};
+use crate::shared::{self, FIRST, Left, Shared};
 use crate::{pg, settings};
 use pgrx::pg_sys;
 use std::collections::HashMap;
@@ -45,8 +45,8 @@ pub extern "C-unwind" fn merkle_log_launcher_main(_arg: pg_sys::Datum) {
 
 struct Launcher {
     shared: &'static Shared,
-    /// When each database's worker was last started.
-    started: HashMap<pg_sys::Oid, Instant>,
+    /// When each database's workers were last started, by their numbers.
+    started: HashMap<(pg_sys::Oid, u32), Instant>,
     complained: Option<Instant>,
 }
 
@@ -57,25 +57,37 @@ impl Launcher {
         };
         let numbers: Vec<_> = databases.iter().map(|(oid, _)| *oid).collect();
         self.shared.forget_all_but(&numbers);
-        self.started.retain(|oid, _| numbers.contains(oid));
+        self.started.retain(|(oid, _), _| numbers.contains(oid));
         for (oid, name) in databases {
-            let (running, left) = self.shared.state_of(oid);
-            let pause = match left {
-                Left::Stopped => ROUND,
-                Left::NothingToDo => NOTHING_TO_DO,
-            };
-            let due = self
-                .started
-                .get(&oid)
-                .is_none_or(|at| at.elapsed() >= pause);
-            if running || !due || !settings::runs_database(&name) {
+            if !settings::runs_database(&name) {
                 continue;
             }
-            self.started.insert(oid, Instant::now());
-            let title = format!("merkle_log worker of {name}");
-            if !pg::worker::start(&title, KIND, "merkle_log_worker_main", oid) {
-                self.complain(&name);
+            self.start(oid, FIRST, &name);
+            // Where the first finds nothing to do, the others would not either.
+            if self.shared.state_of(oid, FIRST).0 {
+                (FIRST + 1..settings::workers()).for_each(|number| self.start(oid, number, &name));
             }
+        }
+    }
+
+    /// Starts a worker, if it does not run and it is time to try.
+    fn start(&mut self, database: pg_sys::Oid, number: u32, name: &str) {
+        let (running, left) = self.shared.state_of(database, number);
+        let pause = match left {
+            Left::Stopped => ROUND,
+            Left::NothingToDo => NOTHING_TO_DO,
+        };
+        let last = self.started.get(&(database, number));
+        if running || last.is_some_and(|at| at.elapsed() < pause) {
+            return;
+        }
+        self.started.insert((database, number), Instant::now());
+        let title = match number {
+            FIRST => format!("merkle_log worker of {name}"),
+            _ => format!("merkle_log worker {} of {name}", number + 1),
+        };
+        if !pg::worker::start(&title, KIND, "merkle_log_worker_main", database, number) {
+            self.complain(name);
         }
     }
 
@@ -88,7 +100,7 @@ impl Launcher {
         }
         self.complained = Some(Instant::now());
         pgrx::log!(
-            "merkle_log: no worker could be started for database \"{database}\": raise max_worker_processes, or list fewer databases in merkle_log.databases"
+            "merkle_log: no worker could be started for database \"{database}\": raise max_worker_processes, lower merkle_log.workers, or list fewer databases in merkle_log.databases"
         );
     }
 }

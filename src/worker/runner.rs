@@ -1,4 +1,7 @@
-//! The worker of one database: runs each log when it is its turn, one transaction a batch.
+//! A worker of one database: runs each of its logs when it is its turn, one transaction a batch.
+//!
+//! Logs are shared between the workers of a database by their numbers. While that changes, two workers may run the same
+//! log: one of them finds its lock taken.
 //!
 //! A log that fails is put on record and tried again ever more rarely; the others go on. Logs whose turn it is are run in
 //! the order in which their turns came, so that one that is behind, whose next turn comes at once, stands in line with
@@ -17,7 +20,7 @@ use crate::pg::subtransaction::Failure;
 use crate::pg::{server, vacuum, wait, worker, xact};
 use crate::session::Session;
 use crate::settings;
-use crate::shared::{self, Left, Shared, Worker};
+use crate::shared::{self, FIRST, Left, Shared, Worker};
 use pgrx::pg_sys;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::SeqCst;
@@ -43,18 +46,24 @@ const SHORTEST_CHECKPOINT: Duration = Duration::from_millis(50);
 
 #[pgrx::pg_guard]
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn merkle_log_worker_main(database: pg_sys::Datum) {
-    let database = pg_sys::Oid::from(database.value() as u32);
+pub extern "C-unwind" fn merkle_log_worker_main(argument: pg_sys::Datum) {
+    let (database, number) = worker::argument(argument);
     worker::begin(Some(database));
-    let Some(place) = shared::get().and_then(|shared| shared.claim(database)) else {
+    let Some(shared) = shared::get() else {
+        return;
+    };
+    let Some(place) = shared.claim(database, number) else {
         return;
     };
     worker::at_exit(leave);
     place.say_why(Left::Stopped);
-    table_query::leave_alone(place.ended_by());
+    if let Some(first) = shared::first_worker() {
+        table_query::leave_alone(first.ended_by());
+    }
     let mut runner = Runner {
-        shared: shared::get().expect("there is a place in it"),
+        shared,
         place,
+        number,
         turns: HashMap::new(),
         read_at: None,
         last_took: Duration::ZERO,
@@ -72,18 +81,19 @@ pub extern "C-unwind" fn merkle_log_worker_main(database: pg_sys::Datum) {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn leave(_code: i32, _arg: pg_sys::Datum) {
-    let shared = shared::get();
-    if let Some(worker) = shared.and_then(|s| s.worker_of(server::my_database())) {
-        if let Some(source) = table_query::over_time() {
-            worker.is_ended_by(source);
-        }
-        worker.leave();
+    if let (Some(first), Some(source)) = (shared::first_worker(), table_query::over_time()) {
+        first.is_ended_by(source);
+    }
+    if let Some(place) = shared::my_worker() {
+        place.leave();
     }
 }
 
 struct Runner {
     shared: &'static Shared,
     place: &'static Worker,
+    /// Among the workers of the database.
+    number: u32,
     turns: HashMap<i32, Turn>,
     /// When the logs' rows were read.
     read_at: Option<Instant>,
@@ -157,12 +167,17 @@ impl Runner {
         if self.place.is_asked() || self.is_to_be_woken() && self.place.is_queued() {
             return Duration::ZERO;
         }
-        let next = self.next();
-        let next = next.map_or(self.verifier.due(), |at| at.min(self.verifier.due()));
-        next.saturating_duration_since(Instant::now()).min(TICK)
+        let verifies = (self.number == FIRST).then(|| self.verifier.due());
+        let next = self.next().into_iter().chain(verifies).min();
+        next.map_or(TICK, |at| {
+            at.saturating_duration_since(Instant::now()).min(TICK)
+        })
     }
 
     fn verify(&mut self) {
+        if self.number != FIRST {
+            return;
+        }
         let (place, next, woken) = (self.place, self.next(), self.is_to_be_woken());
         let is_wanted = || {
             place.is_asked()
@@ -174,12 +189,17 @@ impl Runner {
 
     /// Reads which logs there are. `None`: this database has none of ours.
     fn schedule(&mut self) -> Option<()> {
+        let (number, workers) = (self.number, settings::workers());
         let read = || {
             let name = server::database_name();
             match settings::runs_database(&name) {
+                true if number >= workers => {
+                    Err("there are to be fewer workers (merkle_log.workers)".to_owned())
+                }
                 true => Session::enter(|session| {
                     let counters = |log: &Scheduled| self.shared.counters(session, log.id);
-                    let logs = logs::scheduled(session);
+                    let mut logs = logs::scheduled(session);
+                    logs.retain(|log| shared::number_of_log(log.id, workers) == number);
                     let counters: Vec<_> = logs.iter().map(counters).collect();
                     Ok((logs, counters, queue::table(session)))
                 })
@@ -314,7 +334,7 @@ impl Runner {
 
     /// Keeps the queue's table small; gives its space back when writers are quiet.
     fn clean_up(&mut self, busy: bool) {
-        let Some((table, size)) = self.queue else {
+        let Some((table, size)) = self.queue.filter(|_| self.number == FIRST) else {
             return;
         };
         if size < LARGE_QUEUE || self.vacuumed.is_some_and(|at| at.elapsed() < VACUUM_EVERY) {
