@@ -138,7 +138,7 @@ catbird-generate: private-install ## what follows from the migrations of catbird
 	scripts/with-postgres.sh $(PRIVATE_PG) scripts/catbird-generate.sh
 
 soak: private-install ## full writer load for MINUTES (default 60): lag bounded, memory flat, all verified
-	MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG) MINUTES=$(or $(MINUTES),60) cargo test -p server-tests --test soak -- --nocapture
+	MERKLE_LOG_PG_CONFIG=$(PRIVATE_PG) MINUTES=$(or $(MINUTES),60) cargo test -p server-tests soak:: -- --nocapture
 
 bench: private-install ## merkle_log against what the server does without it, as one table of ratios
 	@CONF="$$(cat benches/bench.conf)" scripts/with-postgres.sh $(PRIVATE_PG) benches/bench.sh

@@ -1,8 +1,8 @@
 //! What trigger capture logs, held against what the server wrote into its WAL: random programs of statements
 //! inside statements, decoded from the WAL, and the log, must tell the same of every row.
 //!
-//!     cargo test -p server-tests --test wal_oracle              # some hundred programs
-//!     LONG=1 cargo test -p server-tests --test wal_oracle       # ten thousand; PROGRAMS=n for another number
+//!     cargo test -p server-tests wal_oracle::              # some hundred programs
+//!     LONG=1 cargo test -p server-tests wal_oracle::       # ten thousand; PROGRAMS=n for another number
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;

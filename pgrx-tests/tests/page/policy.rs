@@ -1,6 +1,6 @@
 //! What a page runs, and whom it shows rows.
 
-use crate::site::*;
+use super::site::*;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;

@@ -1,6 +1,6 @@
 //! What is true is proven, and what is not is refused.
 
-use crate::site::*;
+use super::site::*;
 use serde_json::{Value, json};
 use server_tests::browser::Browser;
 use server_tests::{one, run};

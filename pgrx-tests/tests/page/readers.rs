@@ -1,6 +1,6 @@
 //! Whoever reads, on whatever they have: without JavaScript, on a phone, in the dark, by keyboard, by ear.
 
-use crate::site::*;
+use super::site::*;
 use serde_json::json;
 use server_tests::browser::Browser;
 use std::path::PathBuf;

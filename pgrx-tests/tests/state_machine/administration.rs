@@ -1,8 +1,8 @@
 //! Calls of the extension's functions, with what each does to the model.
 
-use crate::expect;
-use crate::machine::{Machine, Refusal, ours};
-use crate::model::{Capture, Log, Source};
+use super::expect;
+use super::machine::{Machine, Refusal, ours};
+use super::model::{Capture, Log, Source};
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
@@ -391,7 +391,7 @@ impl Machine {
             if !waits.is_empty() {
                 return self.check_waits(log, &last, waits);
             }
-            let crate::machine::State {
+            let super::machine::State {
                 tables, logs, own, ..
             } = &mut self.state;
             logs[log].batches(tables, &last, own);
@@ -428,7 +428,7 @@ impl Machine {
             };
             match waits.is_empty() {
                 true => {
-                    let crate::machine::State {
+                    let super::machine::State {
                         tables, logs, own, ..
                     } = &mut self.state;
                     logs[log].batches(tables, &last, own);
@@ -454,7 +454,7 @@ impl Machine {
         let last = self.last_values();
         let name = self.state.logs[log].name.clone();
         let found = self.ask(&format!("SELECT count(*) FROM reconcile('{name}')"));
-        let crate::machine::State {
+        let super::machine::State {
             tables, logs, own, ..
         } = &mut self.state;
         let late = logs[log].reconcile(tables, &last, own);

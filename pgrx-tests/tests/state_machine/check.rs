@@ -1,8 +1,8 @@
 //! The server against the model: entries and their order, content, findings, states, roots, acts on record.
 
-use crate::expect::{self, is_noticed};
-use crate::machine::Machine;
-use crate::model::{Entry, Key, Log};
+use super::expect::{self, is_noticed};
+use super::machine::Machine;
+use super::model::{Entry, Key, Log};
 use server_tests::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

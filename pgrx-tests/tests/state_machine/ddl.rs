@@ -1,7 +1,7 @@
 //! Statements that change tables, with what each does to the model.
 
-use crate::machine::{Machine, Refusal, theirs};
-use crate::model::{Column, Key, Part, Rows, Table, Type, Value};
+use super::machine::{Machine, Refusal, theirs};
+use super::model::{Column, Key, Part, Rows, Table, Type, Value};
 use rand::Rng;
 
 /// How many keys a partition holds.
@@ -434,7 +434,7 @@ impl Machine {
         let refusal = match sql {
             "SELECT 1/0" => theirs("22012"),
             "INSERT INTO nowhere VALUES (1)" => theirs("42P01"),
-            _ => crate::machine::ours("42704"),
+            _ => super::machine::ours("42704"),
         };
         self.run(sql, refusal);
     }

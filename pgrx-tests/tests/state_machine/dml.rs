@@ -1,7 +1,7 @@
 //! Statements that change rows, with what each does to the model.
 
-use crate::machine::{Change, Held, Machine, Refusal, ours, theirs};
-use crate::model::{Column, Key, Kind, Row, Type, Value};
+use super::machine::{Change, Held, Machine, Refusal, ours, theirs};
+use super::model::{Column, Key, Kind, Row, Type, Value};
 use rand::Rng;
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
 //! What `verify_log` must find, and what it may: nothing, where history is honest and everything can be read.
 
-use crate::model::{Capture, Entry, Group, Kind, Log, Source, Table, Version, content};
+use super::model::{Capture, Entry, Group, Kind, Log, Source, Table, Version, content};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Findings as "kind table key", by what is found: how many there must be. Where one of several kinds is right,

@@ -1,6 +1,6 @@
 //! Runs statements on a server and on the model beside it.
 
-use crate::model::{Entry, Group, Key, Kind, Log, Row, Table, content};
+use super::model::{Entry, Group, Key, Kind, Log, Row, Table, content};
 use postgres::SimpleQueryMessage;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;

@@ -5,8 +5,8 @@
 //! is in; and which acts are on record. Roots are computed anew, and each must be consistent with all before.
 //! A statement that is refused must be one that the model refuses, for its reason, with a hint where it is ours.
 //!
-//!     cargo test -p server-tests --test state_machine              # some hundred programs
-//!     LONG=1 cargo test -p server-tests --test state_machine       # thousands; PROGRAMS=n for another number
+//!     cargo test -p server-tests state_machine::              # some hundred programs
+//!     LONG=1 cargo test -p server-tests state_machine::       # thousands; PROGRAMS=n for another number
 
 mod administration;
 mod check;
