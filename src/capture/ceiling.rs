@@ -217,7 +217,7 @@ fn uuid_clock(session: &Session) -> String {
 fn before_uuids_of(micros: i64) -> String {
     let micros = micros.max(0) as u128;
     let (milliseconds, rest) = (micros / 1000, micros % 1000);
-    let fraction = (rest << 10) / 1000 << 2;
+    let fraction = ((rest << 10) / 1000) << 2;
     let least = (milliseconds << 16 | 7 << 12 | fraction) << 64;
     let before = least - 1;
     let hex = format!("{before:032x}");
