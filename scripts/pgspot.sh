@@ -14,7 +14,7 @@ venv=target/pgspot
 
 mkdir -p target/schema
 install_script=target/schema/install.sql
-cargo pgrx schema pg15 --out "$install_script" >target/schema/log 2>&1 || { cat target/schema/log; exit 1; }
+cargo pgrx schema "pg${PG:-15}" --no-default-features --features "pg${PG:-15}" --out "$install_script" >target/schema/log 2>&1 || { cat target/schema/log; exit 1; }
 
 found=$(
     for script in "$install_script" sql/merkle_log--*--*.sql; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building and testing need and is missing: Debian packages, cargo-pgrx; for `lint` cargo-deny,
-# for `test` cargo-nextest, Go, Node, a Python package, Chromium, tmux and Prometheus; PostgreSQL clients of other languages, object stores
+# for `server` what running a server of another major needs, cargo-nextest among it; for `test` that and Go, Node, a Python package, Chromium, tmux and Prometheus; PostgreSQL clients of other languages, object stores
 # and schemathesis in target/clients; and the root directory of the hosts that the deployment guide is followed on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -42,7 +42,7 @@ tool() {
 if [ "$(cargo pgrx --version 2>/dev/null)" != "cargo-pgrx 0.18.1" ]; then
     tool cargo-pgrx --version 0.18.1
 fi
-if [ "${1:-}" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
+if [[ "${1:-}" == @(test|server) ]] && ! cargo nextest --version >/dev/null 2>&1; then
     tool cargo-nextest --version 0.9.143
 fi
 # Each in the version that the tests were written for; the stamp says which are there.

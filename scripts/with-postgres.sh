@@ -28,6 +28,10 @@ max_wal_size = '8GB'
 ${CONF:-}
 CONF
 as_server "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w start >/dev/null || { cat "$dir/log" >&2; exit 1; }
+# Before version 15 everyone may create objects in the schema public, where the extension refuses to be then.
+for database in template1 postgres; do
+    "$bin/psql" -X -q -h "$dir" -U postgres -d "$database" -c 'REVOKE CREATE ON SCHEMA public FROM PUBLIC'
+done
 export PATH="$bin:$PATH" PGHOST="$dir" PGDATA="$dir/data" PGUSER=postgres PGDATABASE=postgres PSQLRC=/dev/null
 export TEST_DATABASE_URL="postgres:///postgres?host=$dir&user=postgres"
 "$@"

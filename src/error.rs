@@ -95,6 +95,10 @@ pub enum Error {
     #[error("column \"{column}\" of table \"{table}\" does not exist")]
     NoSuchColumn { table: String, column: String },
     #[error(
+        "column \"{column}\" of table \"{table}\" is a virtual generated column, whose values are not stored and cannot be logged"
+    )]
+    VirtualColumn { table: String, column: String },
+    #[error(
         "column \"{column}\" of table \"{table}\" has type {type_name}, which cannot order log \"{log}\""
     )]
     OrderType {
@@ -149,6 +153,10 @@ pub enum Error {
         "columns ({columns}) of table \"{table}\" are not a key: no primary key or unique index on exactly these not-null columns"
     )]
     NotAKey { table: String, columns: String },
+    #[error(
+        "key ({columns}) of table \"{table}\" is temporal (WITHOUT OVERLAPS), and names no single row by equal values"
+    )]
+    TemporalKey { table: String, columns: String },
     #[error(
         "key column \"{column}\" of table \"{table}\" has type {type_name}, whose values are written as names that others may change"
     )]
@@ -436,6 +444,7 @@ impl Error {
             | CaptureNotNamed { .. }
             | NoKey { .. }
             | NotAKey { .. }
+            | TemporalKey { .. }
             | RedactedBefore { .. }
             | KeyDropped { .. }
             | KeyUnknown { .. }
@@ -454,6 +463,7 @@ impl Error {
             | MayNotSchedule
             | OwnerMayNotRead { .. } => C::ERRCODE_INSUFFICIENT_PRIVILEGE,
             NoSuchColumn { .. } => C::ERRCODE_UNDEFINED_COLUMN,
+            VirtualColumn { .. } => C::ERRCODE_INVALID_COLUMN_REFERENCE,
             OrderType { .. } | KeyType { .. } | KeyNames { .. } | HashType { .. } => {
                 C::ERRCODE_DATATYPE_MISMATCH
             }
@@ -526,9 +536,10 @@ impl Error {
                 "Grant its owner what it lacks: SELECT ON {table}, and USAGE on its schema. Every source is read as its owner."
             ),
             NoSuchColumn { table, .. } => format!("See \\d {table} for its columns."),
+            VirtualColumn { .. } => "Name the columns that it is computed from, or make it one that is stored: GENERATED ALWAYS AS (…) STORED.".into(),
             OrderType { .. } => "Use a column of type smallint, integer, bigint, numeric, date, timestamp, timestamptz or uuid.".into(),
             OrderNullable { column, .. } => {
-                format!("Run ALTER TABLE … ALTER COLUMN {column} SET NOT NULL.")
+                format!("Run ALTER TABLE … ALTER COLUMN {column} SET NOT NULL; where its NOT NULL constraint is NOT VALID, VALIDATE CONSTRAINT.")
             }
             OrderIndex { quoted_table, quoted_column, .. } => {
                 format!("Run CREATE INDEX ON {quoted_table} ({quoted_column});")
@@ -540,11 +551,14 @@ impl Error {
                 "Run ALTER SEQUENCE {sequence} {fix}; sessions that are open keep what they have."
             ),
             CaptureNotNamed { .. } => {
-                "Name the mode, capture => 'watermark', if you accept that a row with a lower order value than one already logged, or the same, is logged late, by reconcile(). Complete without it are identity and serial columns, and timestamptz columns in microseconds with DEFAULT clock_timestamp(); capture => 'trigger' is complete for every table.".into()
+                "Name the mode, capture => 'watermark', if you accept that a row with a lower order value than one already logged, or the same, is logged late, by reconcile(). Complete without it are identity and serial columns, timestamptz columns in microseconds with DEFAULT clock_timestamp(), and since PostgreSQL 18 uuid columns with DEFAULT uuidv7(); capture => 'trigger' is complete for every table.".into()
             }
             CaptureMode(_) => "Use capture => 'watermark' or capture => 'trigger'.".into(),
             NoKey { .. } => "Add a primary key: entries name their row by it.".into(),
             NotAKey { .. } => "Name the columns of a primary key, or of a unique index on not-null columns without a predicate.".into(),
+            TemporalKey { table, .. } => format!(
+                "Give the table a key of its own and name it with key_columns, for example after ALTER TABLE {table} ADD COLUMN version_id bigint GENERATED ALWAYS AS IDENTITY UNIQUE;"
+            ),
             KeyNames { table, column, .. } => format!(
                 "Choose another key with key_columns, or key it by number: ALTER TABLE {table} ALTER COLUMN {} TYPE oid.",
                 identifier(column)

@@ -69,6 +69,13 @@ impl Cluster {
         );
         self.configure();
         self.restart();
+        // Before version 15 everyone may create objects in this schema, where the extension refuses to be then.
+        for database in ["template1", "postgres"] {
+            crate::run(
+                &mut self.client(database),
+                "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+            );
+        }
         crate::run(&mut self.client("postgres"), "CREATE EXTENSION merkle_log");
         self.stop();
     }
@@ -375,8 +382,34 @@ impl Cluster {
     }
 }
 
+/// With `AMCHECK` set, as `make test-all-pg` does, every test ends with a look at the indexes of each database.
+fn damaged_indexes(cluster: &Cluster) -> Vec<String> {
+    // A server that was stopped, or that is a standby, cannot be asked.
+    let databases = cluster.try_client("postgres").and_then(|mut c| {
+        let sql =
+            "SELECT datname::text FROM pg_database WHERE datallowconn AND NOT pg_is_in_recovery()";
+        let rows = c.query(sql, &[]).ok()?;
+        Some(rows.iter().map(|row| row.get(0)).collect::<Vec<String>>())
+    });
+    let damage = |database: &String| {
+        let mut client = cluster.try_client(database)?;
+        let error = crate::try_check_indexes(&mut client).err()?;
+        // Corrupted data or index. Others, such as that the server is ending, say nothing of indexes.
+        let is_damage = error
+            .code()
+            .is_some_and(|c| ["XX001", "XX002"].contains(&c.code()));
+        is_damage.then(|| format!("{database}: {error:?}"))
+    };
+    databases.iter().flatten().filter_map(damage).collect()
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
+        let looked_for = std::env::var_os("AMCHECK").is_some() && !std::thread::panicking();
+        let damaged = match looked_for {
+            true => damaged_indexes(self),
+            false => Vec::new(),
+        };
         if std::thread::panicking() {
             let log = self.log();
             let tail: Vec<&str> = log.lines().rev().take(40).collect();
@@ -388,6 +421,7 @@ impl Drop for Cluster {
         if self.dir.path().join("data/postmaster.pid").exists() {
             self.kill_9();
         }
+        assert!(damaged.is_empty(), "{}", damaged.join("\n"));
     }
 }
 

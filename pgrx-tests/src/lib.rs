@@ -107,6 +107,32 @@ pub fn private_memory(pid: i32) -> u64 {
         .unwrap_or(0)
 }
 
+/// The major of PostgreSQL that the server is of.
+pub fn server_major(client: &mut Client) -> i32 {
+    one::<i32>(client, "SELECT current_setting('server_version_num')::int") / 10_000
+}
+
+/// That each index of the extension's tables, and of what they store out of line, is in order and leads to every row.
+///
+/// # Errors
+/// With what amcheck says.
+pub fn try_check_indexes(client: &mut Client) -> Result<(), postgres::Error> {
+    client.batch_execute(
+        "CREATE EXTENSION IF NOT EXISTS amcheck;
+         WITH own AS (SELECT c.oid, c.reltoastrelid FROM pg_class c
+                        JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+                        JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'merkle_log'
+                       WHERE c.relkind = 'r')
+         SELECT bt_index_check(i.indexrelid, heapallindexed => true) FROM pg_index i
+          WHERE i.indisvalid AND i.indrelid IN (SELECT oid FROM own UNION ALL SELECT reltoastrelid FROM own)",
+    )
+}
+
+/// As `try_check_indexes`, which must succeed.
+pub fn check_indexes(client: &mut Client) {
+    try_check_indexes(client).unwrap_or_else(|e| panic!("{e:?}"));
+}
+
 /// True for an error that says that the connection or the server went away, not that a statement
 /// was wrong.
 pub fn went_away(error: &postgres::Error) -> bool {

@@ -147,6 +147,8 @@ const LEAVES: [&str; 9] = ["t", "u", "s", "d", "p1", "p2", "p3_low", "p3_high", 
 /// Writes random statements.
 struct Author {
     rng: StdRng,
+    /// The server's major, which decides what statements there are.
+    major: i32,
 }
 
 impl Author {
@@ -169,8 +171,30 @@ impl Author {
         }
     }
 
+    /// Of old and new rows since version 18.
     fn returning(&mut self) -> &'static str {
-        self.pick(&["", "", " RETURNING chaos()"])
+        match self.pick(&["", "", " RETURNING chaos()"]) {
+            " RETURNING chaos()" if self.major >= 18 && self.chance(0.5) => {
+                " RETURNING old.id, chaos(), new.id"
+            }
+            returning => returning,
+        }
+    }
+
+    /// What MERGE can do besides since version 17: change rows that no row of the source meets, and return rows.
+    fn end_of_merge(&mut self, table: &str) -> String {
+        if self.major < 17 {
+            return String::new();
+        }
+        let key = self.key();
+        let by_source = self.pick(&["", "THEN DELETE", "THEN UPDATE SET v = 'alone'"]);
+        let by_source = match by_source {
+            "" => String::new(),
+            action => {
+                format!(" WHEN NOT MATCHED BY SOURCE AND {table}.id % 8 = {key} {action}")
+            }
+        };
+        by_source + self.pick(&["", " RETURNING merge_action(), chaos()"])
     }
 
     fn text(&mut self) -> String {
@@ -222,11 +246,14 @@ impl Author {
                       c AS (DELETE FROM p WHERE id IN (SELECT id FROM b) RETURNING id)
                  UPDATE s SET n = {n} WHERE id IN (SELECT id FROM a){returning}"
             ),
+            // MERGE came with version 15.
+            15 | 16 | 22 if self.major < 15 => format!("UPDATE p SET r = {r}, id = {k2} WHERE id = {k}{returning}"),
             15 | 16 => format!(
                 "MERGE INTO {table} USING (SELECT i, chaos() c FROM (VALUES ({k}), ({})) x (i)) m ON {table}.id = m.i
                  WHEN MATCHED AND m.i % 3 = 0 THEN DELETE WHEN MATCHED THEN UPDATE SET v = 'merged', n = m.c
-                 WHEN NOT MATCHED THEN INSERT (id, v, n) VALUES (m.i, {text}, m.c)",
-                k + 1
+                 WHEN NOT MATCHED THEN INSERT (id, v, n) VALUES (m.i, {text}, m.c){}",
+                k + 1,
+                self.end_of_merge(table)
             ),
             17 => format!(
                 "INSERT INTO u (id, t_cascade, t_null, n) VALUES ({k}, {k2}, {k}, {n})
@@ -239,7 +266,8 @@ impl Author {
             21 => format!("UPDATE p SET r = {r}, v = {text} WHERE id = {k}{returning}"),
             22 => format!(
                 "MERGE INTO p USING (SELECT {k} i, chaos() c) m ON p.id = m.i WHEN MATCHED AND p.n = 5 THEN DELETE
-                 WHEN MATCHED THEN UPDATE SET r = {r}, v = 'merged' WHEN NOT MATCHED THEN INSERT (id, r, v, n) VALUES (m.i, {r}, {text}, m.c)"
+                 WHEN MATCHED THEN UPDATE SET r = {r}, v = 'merged' WHEN NOT MATCHED THEN INSERT (id, r, v, n) VALUES (m.i, {r}, {text}, m.c){}",
+                self.end_of_merge("p")
             ),
             23 => format!("UPDATE p SET id = id + {k} - {k2} WHERE r = {r} AND id BETWEEN 1 AND 8{returning}"),
             24 => format!("DELETE FROM p WHERE id = {k}{returning}"),
@@ -907,13 +935,14 @@ fn the_log_tells_of_each_row_what_the_wal_tells() {
         .ok()
         .and_then(|n| n.parse().ok())
         .unwrap_or(if long { 10_000 } else { 300 });
-    let author = Author {
-        rng: StdRng::seed_from_u64(seed()),
-    };
     let cluster = Cluster::with(
         "wal_level = logical\nfsync = off\nautovacuum = off\nwal_retrieve_retry_interval = 100ms\nmax_locks_per_transaction = 256",
     );
     let mut a = cluster.client("postgres");
+    let author = Author {
+        rng: StdRng::seed_from_u64(seed()),
+        major: server_major(&mut a),
+    };
     run(&mut a, "CREATE DATABASE source");
     let mut source = cluster.client("source");
     run(

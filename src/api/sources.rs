@@ -455,8 +455,15 @@ fn choose_key(
             .collect::<Result<_, _>>()?,
         None => {
             let keys = table.keys(session);
-            let first = keys.first().ok_or_else(|| Error::NoKey {
-                table: table.name.clone(),
+            let first = keys.first().ok_or_else(|| {
+                let table_name = table.name.clone();
+                match table.temporal_key(session) {
+                    Some(columns) => Error::TemporalKey {
+                        table: table_name,
+                        columns,
+                    },
+                    None => Error::NoKey { table: table_name },
+                }
             })?;
             first
                 .iter()

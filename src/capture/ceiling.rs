@@ -5,11 +5,12 @@
 //! at infinity are: `reconcile` logs them. So whoever may insert can put a row of his own ahead, and cannot
 //! keep those of others out.
 //!
-//! For a column that is filled by `clock_timestamp()`, the ceiling is what makes the fence complete: all
+//! For a column that is filled by `clock_timestamp()` or `uuidv7()`, the ceiling is what makes the fence complete: all
 //! that a batch takes is strictly earlier than the clock before the fence was drawn, so a writer that came
 //! after it cannot have a value that ties with one of these.
 
 use super::order::{Domain, OrderValue};
+use super::order_values::is_time_ordered_uuid;
 use super::ready;
 use super::row_key::order_value;
 use super::shape::Shape;
@@ -81,6 +82,9 @@ pub fn of_all(session: &Session, log: &Log, shapes: &[&Shape]) -> Vec<Ceiling> {
                     }
                     (Some(last), _) => Ceiling::At(last.to_string()),
                 }
+            }
+            Some(Domain::Uuid) if is_time_ordered_uuid(session, &shape.table, order) => {
+                Ceiling::At(uuid_clock(session))
             }
             Some(Domain::Uuid | Domain::Arrival) | None => Ceiling::None,
         }
@@ -192,6 +196,39 @@ fn clock(session: &Session, base_type: pg_sys::Oid, settle: Option<Interval>) ->
     session
         .fresh_one(&sql, &args, |row| row.required(0))
         .expect("the clock has a time")
+}
+
+/// The greatest UUID that is less than all that `uuidv7()` will make from now on.
+fn uuid_clock(session: &Session) -> String {
+    let now: i64 = session
+        .fresh_one(
+            "SELECT (EXTRACT(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::pg_catalog.int8",
+            &[],
+            |row| row.required(0),
+        )
+        .expect("the clock has a time");
+    before_uuids_of(now)
+}
+
+/// The greatest UUID that is less than all that `uuidv7()` makes from a moment on, in microseconds since 1970.
+///
+/// Such a UUID holds milliseconds (48 bits), the version (4), and the fraction of the millisecond (12), of which some
+/// systems know only the upper 10 (RFC 9562, section 6.2, method 3). What follows is random, the least of it zero.
+fn before_uuids_of(micros: i64) -> String {
+    let micros = micros.max(0) as u128;
+    let (milliseconds, rest) = (micros / 1000, micros % 1000);
+    let fraction = ((rest << 10) / 1000) << 2;
+    let least = (milliseconds << 16 | 7 << 12 | fraction) << 64;
+    let before = least - 1;
+    let hex = format!("{before:032x}");
+    let parts = [
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..],
+    ];
+    parts.join("-")
 }
 
 /// The last value of the sequence that fills each source's order column, where one does.

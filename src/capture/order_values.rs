@@ -27,7 +27,10 @@ pub fn incomplete(
     table: &Table,
     order: &Attribute,
 ) -> Result<Option<Incomplete>, Error> {
-    if !check_sequences(session, table, order)? && !is_clock(session, table, order) {
+    let is_drawn = check_sequences(session, table, order)?
+        || is_clock(session, table, order)
+        || is_time_ordered_uuid(session, table, order);
+    if !is_drawn {
         return Ok(Some(Incomplete::Table));
     }
     Ok(other_default(session, table, order))
@@ -36,13 +39,27 @@ pub fn incomplete(
 /// True if the column is filled by the clock. A coarser value may be rounded up, and is shared by many rows; one without
 /// a time zone repeats an hour each year.
 fn is_clock(session: &Session, table: &Table, order: &Attribute) -> bool {
-    let clock = session.fresh_one(
+    is_fine(order) && has_default(session, table, order, "clock_timestamp()")
+}
+
+/// True if the column is filled by `uuidv7()` (since version 18), whose values begin with the time at which they are made.
+/// The function without an argument only: `uuidv7(interval)` takes another time.
+pub fn is_time_ordered_uuid(session: &Session, table: &Table, order: &Attribute) -> bool {
+    cfg!(since_pg18)
+        && order.type_oid == pg_sys::UUIDOID
+        && has_default(session, table, order, "uuidv7()")
+}
+
+/// True if the column's default is this call of a function of the server's: one of another schema would be shown with
+/// its schema.
+fn has_default(session: &Session, table: &Table, column: &Attribute, call: &str) -> bool {
+    let found = session.fresh_one(
         "SELECT true FROM pg_catalog.pg_attrdef d
-          WHERE d.adrelid = $1 AND d.adnum = $2 AND pg_catalog.pg_get_expr(d.adbin, d.adrelid) = 'clock_timestamp()'",
-        &[table.oid.into(), order.attnum.into()],
+          WHERE d.adrelid = $1 AND d.adnum = $2 AND pg_catalog.pg_get_expr(d.adbin, d.adrelid) = $3",
+        &[table.oid.into(), column.attnum.into(), call.into()],
         |row| row.required::<bool>(0),
     );
-    is_fine(order) && clock.is_some()
+    found.is_some()
 }
 
 /// A time with a zone, in microseconds.
@@ -132,6 +149,10 @@ pub fn mend(
             Some(alter(&table.name, default))
         }
         Domain::Number => mend_number(session, table, order, &column),
+        Domain::Uuid if cfg!(since_pg18) && order.type_oid == pg_sys::UUIDOID => Some(alter(
+            &table.name,
+            format!("ALTER COLUMN {column} SET DEFAULT uuidv7()"),
+        )),
         Domain::Uuid | Domain::Arrival => None,
     }
 }

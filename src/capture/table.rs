@@ -35,7 +35,11 @@ pub struct Table {
     /// `schema.table`, quoted where needed.
     pub name: String,
     pub owner: pg_sys::Oid,
+    /// The columns whose values are stored, in the table's order.
     pub attributes: Vec<Attribute>,
+    /// The names of those whose values are computed when they are read. They are no part of a stored row, triggers see
+    /// them as NULL, and ALTER TABLE may change what they show without changing a row: so they are not logged.
+    virtual_columns: Vec<String>,
     pub partitioned: bool,
     /// Why it cannot be a source, if it cannot.
     unfit: Option<&'static str>,
@@ -78,6 +82,7 @@ impl Table {
                     forced_row_security: row.required(4),
                     owner_reads: row.required(7),
                     attributes: Vec::new(),
+                    virtual_columns: Vec::new(),
                     // More, where it has partitions or is one.
                     written_through: match kind == "p" || row.required(8) {
                         true => Vec::new(),
@@ -90,8 +95,10 @@ impl Table {
             true => written_through(session, oid),
             false => table.written_through.clone(),
         };
+        let (attributes, virtual_columns) = attributes(session, oid);
         Some(Table {
-            attributes: attributes(session, oid),
+            attributes,
+            virtual_columns,
             written_through,
             ..table
         })
@@ -102,13 +109,14 @@ impl Table {
     }
 
     pub fn attribute_named(&self, name: &str) -> Result<&Attribute, Error> {
-        self.attributes
-            .iter()
-            .find(|a| a.name == name)
-            .ok_or_else(|| Error::NoSuchColumn {
-                table: self.name.clone(),
-                column: name.to_owned(),
-            })
+        let found = self.attributes.iter().find(|a| a.name == name);
+        found.ok_or_else(|| {
+            let (table, column) = (self.name.clone(), name.to_owned());
+            match self.virtual_columns.iter().any(|v| v == name) {
+                true => Error::VirtualColumn { table, column },
+                false => Error::NoSuchColumn { table, column },
+            }
+        })
     }
 
     /// That every row of it can be read and kept track of.
@@ -193,7 +201,8 @@ impl Table {
     }
 
     /// The keys of the table: attribute numbers of its primary key, then of its other unique
-    /// indexes over not-null columns.
+    /// indexes over not-null columns. A temporal key is none: its index compares ranges by whether they overlap,
+    /// and finds no row by the values of its columns.
     pub fn keys(&self, session: &Session) -> Vec<Vec<i16>> {
         session
             .fresh(
@@ -202,7 +211,7 @@ impl Table {
                           WHERE k.place <= i.indnkeyatts)
                    FROM pg_catalog.pg_index i
                   WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate
-                    AND i.indpred IS NULL AND i.indexprs IS NULL
+                    AND i.indpred IS NULL AND i.indexprs IS NULL AND NOT i.indisexclusion
                   ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid",
                 &[self.oid.into()],
                 |row| row.required::<Vec<i16>>(0),
@@ -215,6 +224,23 @@ impl Table {
             .collect()
     }
 
+    /// The columns of a temporal key, one WITHOUT OVERLAPS (since version 18), by name; the primary key's if that is one.
+    pub fn temporal_key(&self, session: &Session) -> Option<String> {
+        session
+            .fresh_one(
+                "SELECT (SELECT pg_catalog.string_agg(a.attname::pg_catalog.text, ', ' ORDER BY k.place)
+                           FROM pg_catalog.unnest(i.indkey) WITH ORDINALITY k (attnum, place)
+                           JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+                          WHERE k.place <= i.indnkeyatts)
+                   FROM pg_catalog.pg_index i
+                  WHERE i.indrelid = $1 AND i.indisunique AND i.indisexclusion
+                  ORDER BY i.indisprimary DESC, i.indexrelid LIMIT 1",
+                &[self.oid.into()],
+                |row| row.get(0),
+            )
+            .flatten()
+    }
+
     /// That `columns` are a key, in any order, of types whose order is built into the server.
     pub fn check_key(&self, session: &Session, columns: &[&Attribute]) -> Result<(), Error> {
         let mut wanted: Vec<i16> = columns.iter().map(|a| a.attnum).collect();
@@ -225,9 +251,10 @@ impl Table {
         });
         if !is_key {
             let names: Vec<&str> = columns.iter().map(|a| a.name.as_str()).collect();
-            return Err(Error::NotAKey {
-                table: self.name.clone(),
-                columns: names.join(", "),
+            let (table, columns) = (self.name.clone(), names.join(", "));
+            return Err(match self.temporal_key(session) {
+                Some(temporal) if temporal == columns => Error::TemporalKey { table, columns },
+                _ => Error::NotAKey { table, columns },
             });
         }
         if let Some(named) = columns
@@ -330,35 +357,51 @@ fn has_builtin_order(session: &Session, type_oid: pg_sys::Oid) -> bool {
         .unwrap_or(false)
 }
 
-fn attributes(session: &Session, oid: pg_sys::Oid) -> Vec<Attribute> {
-    let mut attributes = session.fresh(
+/// The columns that are stored, and the names of those that are virtual (since version 18).
+fn attributes(session: &Session, oid: pg_sys::Oid) -> (Vec<Attribute>, Vec<String>) {
+    let mut virtual_columns = Vec::new();
+    // NOT NULL NOT VALID (since version 18) says nothing of the rows that were there before.
+    let found = session.fresh(
         "SELECT a.attnum, a.attname::pg_catalog.text, pg_catalog.quote_ident(a.attname), a.atttypid,
-                pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,
+                pg_catalog.format_type(a.atttypid, a.atttypmod),
+                a.attnotnull AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k
+                                              WHERE k.conrelid = a.attrelid AND k.contype = 'n' AND NOT k.convalidated
+                                                AND a.attnum = ANY (k.conkey)),
                 (SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(l.collname)
                    FROM pg_catalog.pg_collation l JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace
-                  WHERE l.oid = a.attcollation), a.attcollation, a.atttypmod
+                  WHERE l.oid = a.attcollation), a.attcollation, a.atttypmod, a.attgenerated = 'v'
            FROM pg_catalog.pg_attribute a
           WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
           ORDER BY a.attnum",
         &[oid.into()],
-        |row| Attribute {
-            attnum: row.required(0),
-            name: row.required(1),
-            quoted: row.required(2),
-            base_type: datum::base_type(row.required(3)),
-            type_name: row.required(4),
-            type_oid: row.required(3),
-            type_modifier: row.required(8),
-            definition: None,
-            not_null: row.required(5),
-            collation: row.get(6),
-            collation_oid: row.required(7),
+        |row| {
+            let attribute = Attribute {
+                attnum: row.required(0),
+                name: row.required(1),
+                quoted: row.required(2),
+                base_type: datum::base_type(row.required(3)),
+                type_name: row.required(4),
+                type_oid: row.required(3),
+                type_modifier: row.required(8),
+                definition: None,
+                not_null: row.required(5),
+                collation: row.get(6),
+                collation_oid: row.required(7),
+            };
+            match row.required(9) {
+                false => Some(attribute),
+                true => {
+                    virtual_columns.push(attribute.name);
+                    None
+                }
+            }
         },
     );
+    let mut attributes: Vec<Attribute> = found.into_iter().flatten().collect();
     for attribute in attributes.iter_mut().filter(|a| !is_plain(a.base_type)) {
         attribute.definition = Definition::of_type(attribute.base_type);
     }
-    attributes
+    (attributes, virtual_columns)
 }
 
 /// True for types that most columns have and that depend on nothing else.

@@ -53,6 +53,13 @@ pub fn timetz<'a>(time: &pg_sys::TimeTzADT) -> Value<'a> {
 }
 
 pub fn interval<'a>(interval: &pg_sys::Interval) -> Value<'a> {
+    // Since version 17 these stand for the infinities; before, they are intervals like all others.
+    #[cfg(since_pg17)]
+    match (interval.month, interval.day, interval.time) {
+        (i32::MIN, i32::MIN, i64::MIN) => return Value::NegInfinity,
+        (i32::MAX, i32::MAX, i64::MAX) => return Value::Infinity,
+        _ => {}
+    }
     Value::List(vec![
         Value::Int(interval.month.into()),
         Value::Int(interval.day.into()),

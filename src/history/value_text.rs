@@ -49,7 +49,9 @@ pub fn of_type(value: &Cbor, of: &Decoder) -> String {
     };
     let micros = |value| wide(value).and_then(time::server_time);
     let text = match of {
-        Decoder::Date | Decoder::Timestamp | Decoder::TimestampTz if is_infinite(value) => {
+        Decoder::Date | Decoder::Timestamp | Decoder::TimestampTz | Decoder::Interval
+            if is_infinite(value) =>
+        {
             Some(infinity(value))
         }
         Decoder::Money => number(value).map(text_form::money),

@@ -165,7 +165,17 @@ impl BulkInsert {
                     for place in 0..rows {
                         let slot = *first.add(place);
                         let (none, null) = (std::ptr::null_mut(), std::ptr::null_mut());
-                        ExecInsertIndexTuples(table, slot, state, false, false, none, null);
+                        ExecInsertIndexTuples(
+                            table,
+                            slot,
+                            state,
+                            false,
+                            false,
+                            none,
+                            null,
+                            #[cfg(since_pg16)]
+                            false,
+                        );
                     }
                 })
             });

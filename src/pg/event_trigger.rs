@@ -82,7 +82,10 @@ impl Command<'_> {
                         granted.tables.push(table);
                     }
                     pg_sys::NodeTag::T_String => {
+                        #[cfg(since_pg15)]
                         let name = (*object.cast::<pg_sys::String>()).sval;
+                        #[cfg(not(since_pg15))]
+                        let name = (*object.cast::<pg_sys::Value>()).val.str_;
                         granted.schemas.push(pg_sys::get_namespace_oid(name, true));
                     }
                     _ => {}

@@ -25,7 +25,11 @@ DECLARED(multirange_deserialize, void (*) (TypeCacheEntry *, const MultirangeTyp
 /* An enumeration is passed as an int. */
 _Static_assert(sizeof(TimeoutId) == sizeof(int) && 1000 > MAX_TIMEOUTS, "timers are numbered otherwise");
 DECLARED(RegisterTimeout, TimeoutId (*) (TimeoutId, void (*) (void)));
+#if PG_VERSION_NUM >= 150000
 DECLARED(enable_timeout_every, void (*) (TimeoutId, TimestampTz, int));
+#else
+DECLARED(enable_timeout_after, void (*) (TimeoutId, int));
+#endif
 DECLARED(disable_timeout, void (*) (TimeoutId, bool));
 DECLARED(geteuid, uint32 (*) (void));
 _Static_assert(__builtin_types_compatible_p(__typeof__(bytea_output), int), "bytea_output is declared otherwise");

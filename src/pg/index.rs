@@ -143,6 +143,8 @@ impl Index {
                 self.table,
                 self.index,
                 view.snapshot,
+                #[cfg(since_pg18)]
+                std::ptr::null_mut(),
                 keys.len() as i32,
                 0,
             );

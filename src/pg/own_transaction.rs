@@ -72,7 +72,15 @@ pub fn serve(argument: pg_sys::Datum, work: impl FnOnce(&[u8]) -> Vec<u8>) {
         pg_sys::shm_mq_set_sender(queue, pg_sys::MyProc);
         let queue = pg_sys::shm_mq_attach(queue, segment, std::ptr::null_mut());
         let answer = work(request);
-        pg_sys::shm_mq_send(queue, answer.len(), answer.as_ptr().cast(), false, true);
+        // Version 14 has no way to send later, and sends at once.
+        pg_sys::shm_mq_send(
+            queue,
+            answer.len(),
+            answer.as_ptr().cast(),
+            false,
+            #[cfg(since_pg15)]
+            true,
+        );
         pg_sys::dsm_detach(segment);
     }
 }

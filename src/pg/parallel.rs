@@ -114,7 +114,14 @@ pub unsafe fn serve(
         let queue = pg_sys::shm_mq_attach(queue, segment, std::ptr::null_mut());
         work(request, &mut |answer| {
             let data = answer.as_ptr().cast();
-            let result = pg_sys::shm_mq_send(queue, answer.len(), data, false, false);
+            let result = pg_sys::shm_mq_send(
+                queue,
+                answer.len(),
+                data,
+                false,
+                #[cfg(since_pg15)]
+                false,
+            );
             result == pg_sys::shm_mq_result::SHM_MQ_SUCCESS
         });
         pg_sys::shm_mq_detach(queue);

@@ -85,13 +85,18 @@ pub struct Running {
     pub total: i64,
 }
 
+#[cfg(not(since_pg16))]
+use pg_sys::pgstat_fetch_stat_local_beentry as local_entry;
+#[cfg(since_pg16)]
+use pg_sys::pgstat_get_local_beentry_by_index as local_entry;
+
 /// The commands that are running now, in every database of the cluster.
 pub fn running() -> Vec<Running> {
     // SAFETY: the server copies the status of every backend into local memory first; entries
     // count from 1.
     unsafe {
         (1..=pg_sys::pgstat_fetch_stat_numbackends())
-            .filter_map(|i| pg_sys::pgstat_fetch_stat_local_beentry(i).as_ref())
+            .filter_map(|i| local_entry(i).as_ref())
             .map(|entry| &entry.backendStatus)
             .filter(|status| status.st_progress_command == COMMAND)
             .map(|status| {

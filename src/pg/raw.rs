@@ -8,6 +8,18 @@
 use pgrx::pg_sys::{self, *};
 use std::ffi::c_void;
 
+/// Points to what `heap_form_tuple` only reads, as each major declares it.
+#[cfg(since_pg17)]
+type ReadOnly<T> = *const T;
+#[cfg(not(since_pg17))]
+type ReadOnly<T> = *mut T;
+
+/// Points to a tuple's header that is only read, as each major declares it.
+#[cfg(since_pg18)]
+type ReadHeader = *const HeapTupleHeaderData;
+#[cfg(not(since_pg18))]
+type ReadHeader = HeapTupleHeader;
+
 unsafe extern "C-unwind" {
     pub fn ExecStoreVirtualTuple(slot: *mut TupleTableSlot) -> *mut TupleTableSlot;
     pub fn heap_multi_insert(
@@ -26,6 +38,7 @@ unsafe extern "C-unwind" {
         no_duplicate_error: bool,
         conflict: *mut bool,
         arbiters: *mut List,
+        #[cfg(since_pg16)] only_summarizing: bool,
     ) -> *mut List;
     pub fn table_open(relation: Oid, lock: LOCKMODE) -> Relation;
     pub fn table_close(relation: Relation, lock: LOCKMODE);
@@ -33,8 +46,8 @@ unsafe extern "C-unwind" {
     pub fn index_close(relation: Relation, lock: LOCKMODE);
     pub fn heap_form_tuple(
         descriptor: TupleDesc,
-        values: *mut Datum,
-        nulls: *mut bool,
+        values: ReadOnly<Datum>,
+        nulls: ReadOnly<bool>,
     ) -> HeapTuple;
     pub fn heap_freetuple(tuple: HeapTuple);
     pub fn simple_heap_insert(relation: Relation, tuple: HeapTuple);
@@ -54,8 +67,8 @@ unsafe extern "C-unwind" {
     pub fn GetTopFullTransactionIdIfAny() -> FullTransactionId;
     pub fn GetCurrentStatementStartTimestamp() -> TimestampTz;
     pub fn GetSessionUserId() -> Oid;
-    pub fn HeapTupleHeaderGetCmin(tuple: HeapTupleHeader) -> CommandId;
-    pub fn HeapTupleHeaderGetCmax(tuple: HeapTupleHeader) -> CommandId;
+    pub fn HeapTupleHeaderGetCmin(tuple: ReadHeader) -> CommandId;
+    pub fn HeapTupleHeaderGetCmax(tuple: ReadHeader) -> CommandId;
     pub fn TransactionIdIsCurrentTransactionId(xid: TransactionId) -> bool;
     pub fn die(signal: i32);
     pub fn SignalHandlerForConfigReload(signal: i32);
@@ -63,7 +76,8 @@ unsafe extern "C-unwind" {
 
 /// A function here, and the bindings' guarded one of the same name, are both of the type given.
 macro_rules! as_bound {
-    ($($name:ident: ($($argument:ty),*) -> $result:ty;)+) => {$(
+    ($($(#[$major:meta])? $name:ident: ($($argument:ty),*) -> $result:ty;)+) => {$(
+        $(#[$major])?
         const _: (
             unsafe extern "C-unwind" fn($($argument),*) -> $result,
             unsafe fn($($argument),*) -> $result,
@@ -74,12 +88,15 @@ macro_rules! as_bound {
 as_bound! {
     ExecStoreVirtualTuple: (*mut TupleTableSlot) -> *mut TupleTableSlot;
     heap_multi_insert: (Relation, *mut *mut TupleTableSlot, i32, CommandId, i32, BulkInsertState) -> ();
+    #[cfg(since_pg16)]
+    ExecInsertIndexTuples: (*mut ResultRelInfo, *mut TupleTableSlot, *mut EState, bool, bool, *mut bool, *mut List, bool) -> *mut List;
+    #[cfg(not(since_pg16))]
     ExecInsertIndexTuples: (*mut ResultRelInfo, *mut TupleTableSlot, *mut EState, bool, bool, *mut bool, *mut List) -> *mut List;
     table_open: (Oid, LOCKMODE) -> Relation;
     table_close: (Relation, LOCKMODE) -> ();
     index_open: (Oid, LOCKMODE) -> Relation;
     index_close: (Relation, LOCKMODE) -> ();
-    heap_form_tuple: (TupleDesc, *mut Datum, *mut bool) -> HeapTuple;
+    heap_form_tuple: (TupleDesc, ReadOnly<Datum>, ReadOnly<bool>) -> HeapTuple;
     heap_freetuple: (HeapTuple) -> ();
     simple_heap_insert: (Relation, HeapTuple) -> ();
     BuildIndexInfo: (Relation) -> *mut IndexInfo;
@@ -89,8 +106,8 @@ as_bound! {
     GetTopFullTransactionIdIfAny: () -> FullTransactionId;
     GetCurrentStatementStartTimestamp: () -> TimestampTz;
     GetSessionUserId: () -> Oid;
-    HeapTupleHeaderGetCmin: (HeapTupleHeader) -> CommandId;
-    HeapTupleHeaderGetCmax: (HeapTupleHeader) -> CommandId;
+    HeapTupleHeaderGetCmin: (ReadHeader) -> CommandId;
+    HeapTupleHeaderGetCmax: (ReadHeader) -> CommandId;
     TransactionIdIsCurrentTransactionId: (TransactionId) -> bool;
     die: (i32) -> ();
     SignalHandlerForConfigReload: (i32) -> ();
@@ -98,7 +115,9 @@ as_bound! {
 
 /// The functions that `headers.c` checks.
 mod unbound {
-    use pgrx::pg_sys::{Oid, RangeType, TimestampTz, TypeCacheEntry, varlena};
+    #[cfg(since_pg15)]
+    use pgrx::pg_sys::TimestampTz;
+    use pgrx::pg_sys::{Oid, RangeType, TypeCacheEntry, varlena};
     use std::ffi::c_int;
 
     /// Any number from `USER_TIMEOUT` on asks `RegisterTimeout` for the first timer that is free.
@@ -116,7 +135,10 @@ mod unbound {
         );
         /// `utils/timeout.h`.
         pub fn RegisterTimeout(id: c_int, handler: unsafe extern "C-unwind" fn()) -> c_int;
+        #[cfg(since_pg15)]
         pub fn enable_timeout_every(id: c_int, first: TimestampTz, milliseconds: c_int);
+        #[cfg(not(since_pg15))]
+        pub fn enable_timeout_after(id: c_int, milliseconds: c_int);
         pub fn disable_timeout(id: c_int, keep_indicator: bool);
         /// `unistd.h`.
         pub fn geteuid() -> u32;

@@ -12,6 +12,7 @@ static LOCKS: AtomicPtr<pg_sys::LWLockPadded> = AtomicPtr::new(std::ptr::null_mu
 static ASKED: OnceLock<(usize, usize)> = OnceLock::new();
 
 struct Hooks {
+    #[cfg(since_pg15)]
     request: pg_sys::shmem_request_hook_type,
     startup: pg_sys::shmem_startup_hook_type,
 }
@@ -32,10 +33,17 @@ pub fn ask(bytes: usize, locks: usize) {
     // SAFETY: called in the postmaster while it is the only thread and process.
     unsafe {
         let _ = PREVIOUS.set(Hooks {
+            #[cfg(since_pg15)]
             request: pg_sys::shmem_request_hook,
             startup: pg_sys::shmem_startup_hook,
         });
-        pg_sys::shmem_request_hook = Some(request);
+        #[cfg(since_pg15)]
+        {
+            pg_sys::shmem_request_hook = Some(request);
+        }
+        // Before version 15 there is no such hook, and a library asks while it is loaded.
+        #[cfg(not(since_pg15))]
+        request();
         pg_sys::shmem_startup_hook = Some(startup);
     }
 }
@@ -43,8 +51,10 @@ pub fn ask(bytes: usize, locks: usize) {
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn request() {
     let (bytes, locks) = ASKED.get().copied().unwrap_or_default();
-    // SAFETY: the hook is the place to ask; the hook before ours is called as the server would.
+    // SAFETY: the hook, or before version 15 the loading of the library, is the place to ask; the hook before ours
+    // is called as the server would.
     unsafe {
+        #[cfg(since_pg15)]
         if let Some(previous) = PREVIOUS.get().and_then(|h| h.request) {
             previous();
         }

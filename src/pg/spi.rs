@@ -83,7 +83,7 @@ impl<'a> Row<'a> {
             Row {
                 values: std::slice::from_raw_parts((*slot).tts_values, width),
                 nulls: std::slice::from_raw_parts((*slot).tts_isnull, width),
-                columns: (*descriptor).attrs.as_slice(width),
+                columns: columns(descriptor),
                 writer: pg_sys::InvalidTransactionId,
             }
         }
@@ -329,6 +329,22 @@ impl Drop for Cursor {
     }
 }
 
+/// The columns that a descriptor describes.
+///
+/// # Safety
+/// The descriptor must live as long as they are in use.
+unsafe fn columns<'a>(descriptor: pg_sys::TupleDesc) -> &'a [pg_sys::FormData_pg_attribute] {
+    // SAFETY: as many attributes as it says lie at the descriptor's end: since version 18 behind a short form of each.
+    unsafe {
+        let width = (*descriptor).natts as usize;
+        #[cfg(not(since_pg18))]
+        let first = (*descriptor).attrs.as_ptr();
+        #[cfg(since_pg18)]
+        let first = (*descriptor).compact_attrs.as_ptr().add(width).cast();
+        std::slice::from_raw_parts(first, width)
+    }
+}
+
 fn take_rows<T>(mut map: impl FnMut(&Row) -> T) -> Vec<T> {
     // SAFETY: SPI_tuptable is this connection's latest result, or null for a statement without one.
     let Some(table) = (unsafe { pg_sys::SPI_tuptable.as_mut() }) else {
@@ -336,10 +352,8 @@ fn take_rows<T>(mut map: impl FnMut(&Row) -> T) -> Vec<T> {
     };
     let tupdesc = table.tupdesc;
     // SAFETY: a tuple table always has a descriptor, which describes as many attributes as it says.
-    let (width, columns) = unsafe {
-        let width = (*tupdesc).natts as usize;
-        (width, (*tupdesc).attrs.as_slice(width))
-    };
+    let columns = unsafe { columns(tupdesc) };
+    let width = columns.len();
     let mut values = vec![pg_sys::Datum::from(0); width];
     let mut nulls = vec![true; width];
     let mut rows = Vec::new();

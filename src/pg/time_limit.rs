@@ -9,6 +9,8 @@ use super::subtransaction;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::Cell;
 use std::ffi::c_int;
+#[cfg(not(since_pg15))]
+use std::sync::atomic::AtomicI32;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -21,6 +23,27 @@ pub struct TimeIsUp;
 
 static TIMES_UP: AtomicU32 = AtomicU32::new(0);
 static RUNNING: AtomicBool = AtomicBool::new(false);
+
+/// What the handler starts again, where the server has no timers that go off repeatedly.
+#[cfg(not(since_pg15))]
+static AGAIN: Again = Again {
+    timer: AtomicI32::new(0),
+    milliseconds: AtomicI32::new(0),
+};
+
+#[cfg(not(since_pg15))]
+struct Again {
+    timer: AtomicI32,
+    milliseconds: AtomicI32,
+}
+
+#[cfg(not(since_pg15))]
+impl Again {
+    fn store(&self, timer: c_int, milliseconds: c_int) {
+        self.timer.store(timer, Relaxed);
+        self.milliseconds.store(milliseconds, Relaxed);
+    }
+}
 
 thread_local! {
     static TIMER: Cell<Option<c_int>> = const { Cell::new(None) };
@@ -61,9 +84,16 @@ impl Running {
         TIMES_UP.store(0, Relaxed);
         let milliseconds = limit.as_millis() as i32;
         // SAFETY: a timer that was registered; it is taken back in `drop`.
+        #[cfg(since_pg15)]
         unsafe {
             let first = pg_sys::GetCurrentTimestamp() + limit.as_micros() as i64;
             raw::enable_timeout_every(timer, first, milliseconds);
+        }
+        // SAFETY: as above. The handler starts the timer again, since this one goes off once.
+        #[cfg(not(since_pg15))]
+        unsafe {
+            AGAIN.store(timer, milliseconds);
+            raw::enable_timeout_after(timer, milliseconds);
         }
         Running { timer }
     }
@@ -92,5 +122,12 @@ unsafe extern "C-unwind" fn time_is_up() {
             false => pg_sys::ProcDiePending = 1,
         }
         pg_sys::InterruptPending = 1;
+    }
+    #[cfg(not(since_pg15))]
+    if RUNNING.load(Relaxed) {
+        // SAFETY: the server takes a timer out of its list before it calls the handler, which may start it again.
+        unsafe {
+            raw::enable_timeout_after(AGAIN.timer.load(Relaxed), AGAIN.milliseconds.load(Relaxed));
+        }
     }
 }

@@ -4,6 +4,14 @@ use super::subtransaction::Failure;
 use pgrx::{PgTryBuilder, pg_sys};
 use std::panic::AssertUnwindSafe;
 
+#[cfg(not(since_pg16))]
+const OPTIONS: pg_sys::bits32 = pg_sys::VACOPT_VACUUM | pg_sys::VACOPT_SKIP_LOCKED;
+/// Since version 16 a table's own pages are only vacuumed if that is asked for; without it VACUUM succeeds and does
+/// nothing.
+#[cfg(since_pg16)]
+const OPTIONS: pg_sys::bits32 =
+    pg_sys::VACOPT_VACUUM | pg_sys::VACOPT_SKIP_LOCKED | pg_sys::VACOPT_PROCESS_MAIN;
+
 /// Vacuums `table` in transactions of its own, unless someone else holds a lock on it. The process must
 /// be outside any transaction. `truncate`: also gives back empty pages at the table's end, for which it
 /// waits a while for writers to be gone.
@@ -32,7 +40,7 @@ pub fn vacuum(table: pg_sys::Oid, truncate: bool) -> Result<(), Failure> {
                 pg_sys::makeVacuumRelation(std::ptr::null_mut(), table, std::ptr::null_mut());
             let relations = pg_sys::lappend(std::ptr::null_mut(), relation.cast());
             let mut params = pg_sys::VacuumParams {
-                options: pg_sys::VACOPT_VACUUM | pg_sys::VACOPT_SKIP_LOCKED,
+                options: OPTIONS,
                 freeze_min_age: -1,
                 freeze_table_age: -1,
                 multixact_freeze_min_age: -1,
@@ -45,7 +53,18 @@ pub fn vacuum(table: pg_sys::Oid, truncate: bool) -> Result<(), Failure> {
                 },
                 ..Default::default()
             };
-            pg_sys::vacuum(relations, &mut params, std::ptr::null_mut(), true);
+            pg_sys::vacuum(
+                relations,
+                &mut params,
+                // Since version 16 the caller chooses the buffers, of which earlier ones make a ring by themselves.
+                #[cfg(not(since_pg16))]
+                std::ptr::null_mut(),
+                #[cfg(since_pg16)]
+                pg_sys::GetAccessStrategy(pg_sys::BufferAccessStrategyType::BAS_VACUUM),
+                #[cfg(since_pg16)]
+                context,
+                true,
+            );
             pg_sys::MemoryContextSwitchTo(previous);
             pg_sys::CommitTransactionCommand();
         }

@@ -8,6 +8,11 @@ use std::ffi::{CStr, CString};
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+#[cfg(not(since_pg18))]
+use pg_sys::pqsignal;
+#[cfg(since_pg18)]
+use pg_sys::pqsignal_be as pqsignal;
+
 const LIBRARY: &str = "merkle_log";
 
 /// Registers the launcher: started when the server takes writes, so never on a standby before its
@@ -106,8 +111,8 @@ const OWN_SETTINGS: &[(&CStr, &CStr)] = &[
 pub fn begin(database: Option<pg_sys::Oid>) {
     // SAFETY: called once, first thing in a new process.
     unsafe {
-        pg_sys::pqsignal(pg_sys::SIGHUP as i32, Some(SignalHandlerForConfigReload));
-        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(die));
+        pqsignal(pg_sys::SIGHUP as i32, Some(SignalHandlerForConfigReload));
+        pqsignal(pg_sys::SIGTERM as i32, Some(die));
         pg_sys::BackgroundWorkerUnblockSignals();
         match database {
             Some(oid) => {
