@@ -363,3 +363,82 @@ fn dropping_a_log_takes_what_was_noted_with_it() {
     }
     assert!(findings(&mut a, "merkle_log_administration").is_empty());
 }
+
+/// An owner can nest an expression so that the server stores it and cannot write it any more, and make one as long as he
+/// likes.
+#[test]
+fn what_an_owner_makes_of_his_table_stops_no_batch() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, SOURCES);
+    run(
+        &mut a,
+        "CREATE TABLE others (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY); SELECT add_source('audit', 'others', order_column => 'id');
+         CREATE TABLE dated (at timestamptz PRIMARY KEY); SELECT create_log('dates');
+         SELECT add_source('dates', 'dated', order_column => 'at', capture => 'watermark')",
+    );
+    let deep = |depth: usize| format!("{}note{}", "lower(".repeat(depth), ")".repeat(depth));
+    let mut depth = 4000;
+    while a
+        .batch_execute(&format!(
+            "CREATE POLICY deep ON orders USING ({} = note)",
+            deep(depth)
+        ))
+        .is_err()
+    {
+        depth -= 200;
+    }
+    assert!(depth > 1000);
+    let unshown = error(
+        &mut a,
+        "SELECT pg_get_expr(polqual, polrelid) FROM pg_policy WHERE polname = 'deep'",
+    );
+    assert!(unshown.starts_with("54001"), "{unshown}");
+    let nested = format!("{}'x'{}", "lower(".repeat(depth), ")".repeat(depth));
+    let now = format!(
+        "{}now(){}",
+        "date_trunc('second', ".repeat(depth / 2),
+        ")".repeat(depth / 2)
+    );
+    run(
+        &mut a,
+        &format!(
+            "ALTER TABLE accounts ALTER owner SET DEFAULT {nested}; ALTER TABLE dated ALTER at SET DEFAULT {now};
+             INSERT INTO orders (note) VALUES ('a'); INSERT INTO others DEFAULT VALUES; INSERT INTO dated VALUES ('2024-01-01')"
+        ),
+    );
+    assert_eq!(altered(&mut a, "audit", "{row_security,is}").len(), 1);
+    assert_eq!(altered(&mut a, "history", "{columns,is}").len(), 1);
+    altered(&mut a, "dates", "{columns,is}");
+    for (log, size) in [("audit", 2), ("dates", 1)] {
+        assert_eq!(
+            one::<i64>(&mut a, &format!("SELECT merkle_size('{log}')")),
+            size
+        );
+    }
+    // Nothing is put on record twice, and what is changed next is.
+    assert_eq!(altered(&mut a, "audit", "{}").len(), 1);
+    run(
+        &mut a,
+        &format!(
+            "DROP POLICY deep ON orders; CREATE POLICY deep ON orders USING ({} = 'b')",
+            deep(depth)
+        ),
+    );
+    assert_eq!(altered(&mut a, "audit", "{row_security,is}").len(), 2);
+    run(
+        &mut a,
+        "DROP POLICY deep ON orders; CREATE POLICY long ON orders USING (note = repeat('x', 10)); ALTER TABLE orders ALTER note SET DEFAULT 'short'",
+    );
+    let literal = "y".repeat(5000);
+    run(
+        &mut a,
+        &format!(
+            "DROP POLICY long ON orders; CREATE POLICY long ON orders USING (note = '{literal}')"
+        ),
+    );
+    let acts = altered(&mut a, "audit", "{row_security,is,0}");
+    let last = acts.last().unwrap();
+    assert!(last.contains("… (SHA-256 ") && last.len() < 2200, "{last}");
+    intact(&mut a);
+}
