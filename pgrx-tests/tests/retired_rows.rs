@@ -275,3 +275,29 @@ fn numbers_and_uuids_retire_by_their_own_order() {
     );
     assert!(detail.starts_with("retired 4999 of its rows"), "{detail}");
 }
+
+/// The text of a time may name its zone by a short name that stands for another zone where it is read.
+#[test]
+fn a_time_is_the_same_under_all_settings() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, KEPT);
+    run(
+        &mut a,
+        "SET TimeZone = 'Asia/Kolkata'; SET DateStyle = 'SQL, DMY'",
+    );
+    // What is read as IST without its zone is three and a half hours later.
+    run(
+        &mut a,
+        "INSERT INTO events (at, note) VALUES ('2025-01-01 00:00+00', 'first'), ('2025-01-01 02:00+00', 'second'); SELECT process_next_batch('audit')",
+    );
+    assert_eq!(retire(&mut a, "timestamptz '2025-01-01 01:00+00'"), "101 0");
+    run(
+        &mut a,
+        "SET DateStyle = 'German'; SET extra_float_digits = -15",
+    );
+    // Without a zone and as a day they are of the session's.
+    assert_eq!(retire(&mut a, "timestamp '2025-01-01 07:29'"), "0 0");
+    assert_eq!(retire(&mut a, "date '2025-01-02'"), "1 0");
+    assert_eq!(retire(&mut a, "'1.1.2026'"), "0 0");
+}
