@@ -360,6 +360,50 @@ fn what_is_recorded_survives_a_dump_and_a_queue_that_waits() {
     assert!(findings(&mut b, "audit").is_empty());
 }
 
+/// What functions read from cursors has a text of its own, which whoever wrote the function chose.
+#[test]
+fn a_function_cannot_put_its_own_text_in_place_of_the_clients() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, KEPT);
+    run(
+        &mut a,
+        "SELECT alter_source('audit', 'orders', record_statement => true);
+         INSERT INTO orders VALUES (1, 'a');
+         CREATE FUNCTION write() RETURNS int LANGUAGE sql AS $$ UPDATE orders SET note = note || 'x' RETURNING id $$;
+         CREATE FUNCTION dynamic() RETURNS void LANGUAGE plpgsql AS $$
+             DECLARE r record; BEGIN FOR r IN EXECUTE 'SELECT write() /* UPDATE orders SET note = 1 */' LOOP END LOOP; END $$;
+         CREATE FUNCTION looping() RETURNS void LANGUAGE plpgsql AS $$
+             DECLARE r record; BEGIN FOR r IN SELECT write() LOOP END LOOP; END $$;
+         CREATE FUNCTION opening() RETURNS void LANGUAGE plpgsql AS $$
+             DECLARE c refcursor; r record; BEGIN OPEN c FOR SELECT write(); FETCH c INTO r; END $$;
+         CREATE FUNCTION forged() RETURNS void LANGUAGE plpgsql AS $$
+             BEGIN EXECUTE 'PREPARE forged AS UPDATE orders SET note = note'; EXECUTE 'EXECUTE forged'; EXECUTE 'DEALLOCATE forged'; END $$",
+    );
+    let mut app = cluster.client_as("postgres", "app");
+    for (sent, recorded) in [
+        ("SELECT dynamic()", "SELECT dynamic()"),
+        ("SELECT looping()", "SELECT looping()"),
+        ("SELECT opening()", "SELECT opening()"),
+        ("SELECT forged()", "SELECT forged()"),
+        (
+            "PREPARE own AS UPDATE orders SET note = 'p'",
+            "SELECT forged()",
+        ),
+        // What a client has prepared is its own word.
+        (
+            "/* a /* b */ */ -- c\n execute own",
+            "PREPARE own AS UPDATE orders SET note = 'p'",
+        ),
+        // It cannot be told which of several it was.
+        ("SELECT 1; SELECT looping()", "SELECT 1; SELECT looping()"),
+    ] {
+        run(&mut app, sent);
+        assert_eq!(last(&mut a, "statement"), recorded, "{sent}");
+    }
+    intact(&mut a);
+}
+
 /// A context is shown by `jsonb`, which does not have all numbers that JSON has.
 #[test]
 fn what_is_accepted_as_a_context_can_be_shown() {
