@@ -442,3 +442,34 @@ fn what_an_owner_makes_of_his_table_stops_no_batch() {
     assert!(last.contains("… (SHA-256 ") && last.len() < 2200, "{last}");
     intact(&mut a);
 }
+
+/// Members of pg_monitor see what was done to tables, and no text that may hold values of rows.
+#[test]
+fn texts_of_commands_are_for_those_who_read_the_rows() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, SOURCES);
+    run(
+        &mut a,
+        "SELECT record_ddl(); CREATE ROLE watcher LOGIN; GRANT pg_monitor TO watcher;
+         CREATE ROLE auditor LOGIN; GRANT pg_monitor, pg_read_all_data TO auditor",
+    );
+    run(
+        &mut a,
+        r#"SET merkle_log.context = '{"patient": "Grace"}'; DO $$ BEGIN INSERT INTO orders (note) VALUES ('secret'); ALTER TABLE orders ADD COLUMN x int; END $$"#,
+    );
+    drain(&mut a, "audit");
+    for (role, shown) in [("watcher", false), ("auditor", true), ("postgres", true)] {
+        let mut client = cluster.client_as("postgres", role);
+        let acts: String = one(
+            &mut client,
+            "SELECT string_agg(content::text, ' ') FROM administration('audit') WHERE act = 'table altered'",
+        );
+        assert!(
+            acts.contains("ALTER TABLE") && acts.contains("public.orders"),
+            "{acts}"
+        );
+        assert_eq!(acts.contains("secret"), shown, "{role}: {acts}");
+        assert_eq!(acts.contains("Grace"), shown, "{role}: {acts}");
+    }
+}
