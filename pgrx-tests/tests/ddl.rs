@@ -443,6 +443,77 @@ fn what_an_owner_makes_of_his_table_stops_no_batch() {
     intact(&mut a);
 }
 
+/// The tag of a command does not say what it is about.
+#[test]
+fn commands_are_noted_whatever_they_are_called() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, SOURCES);
+    run(
+        &mut a,
+        "CREATE SEQUENCE numbers; ALTER TABLE orders ADD COLUMN number bigint DEFAULT nextval('numbers');
+         CREATE MATERIALIZED VIEW one AS SELECT 1 AS i; CREATE POLICY p ON orders USING (id > (SELECT i FROM one));
+         CREATE TABLE spare (i int, j int); CREATE POLICY q ON orders USING (id > (SELECT i FROM spare LIMIT 1));
+         CREATE TABLE parts (id int, place int, PRIMARY KEY (id, place)) PARTITION BY LIST (place);
+         CREATE TABLE part_1 PARTITION OF parts FOR VALUES IN (1); CREATE TABLE part_2 PARTITION OF parts FOR VALUES IN (2);
+         SELECT add_source('history', 'parts', capture => 'trigger');
+         SELECT process_next_batch(); SELECT record_ddl()",
+    );
+    let cases = [
+        ("ALTER VIEW orders RENAME COLUMN note TO a", "public.orders"),
+        (
+            "ALTER MATERIALIZED VIEW orders RENAME COLUMN a TO b",
+            "public.orders",
+        ),
+        (
+            "ALTER FOREIGN TABLE orders RENAME COLUMN b TO c",
+            "public.orders",
+        ),
+        (
+            "ALTER TYPE orders RENAME ATTRIBUTE c TO note",
+            "public.orders",
+        ),
+        ("COMMENT ON TABLE orders IS 'x'", "public.orders"),
+        ("DROP SEQUENCE numbers CASCADE", "public.orders"),
+        ("DROP MATERIALIZED VIEW one CASCADE", "public.orders"),
+        ("DROP TABLE part_1", "public.parts"),
+        ("ALTER TABLE part_2 ADD CHECK (id > 0)", "public.parts"),
+        (
+            "ALTER TABLE part_2 DROP CONSTRAINT part_2_id_check",
+            "public.parts",
+        ),
+        (
+            "ALTER TABLE orders ALTER note SET DEFAULT 'x'",
+            "public.orders",
+        ),
+        (
+            "ALTER TABLE orders ALTER note DROP DEFAULT",
+            "public.orders",
+        ),
+        ("ALTER TABLE orders DROP COLUMN number", "public.orders"),
+        ("ALTER TABLE spare DROP COLUMN i CASCADE", "public.orders"),
+    ];
+    for (sql, table) in cases {
+        run(&mut a, sql);
+        let told: Vec<String> = column(
+            &mut a,
+            "SELECT s.source_table || ' ' || d.statement FROM merkle_ddl_command d JOIN verification_sources s USING (source_id)",
+        );
+        assert_eq!(told, [format!("{table} {sql}")], "{sql}");
+        run(&mut a, "DELETE FROM merkle_ddl_command");
+    }
+    // Commands about other tables are not noted.
+    run(
+        &mut a,
+        "CREATE TABLE free (i int); COMMENT ON TABLE free IS 'x'; DROP TABLE free",
+    );
+    assert_eq!(
+        one::<i64>(&mut a, "SELECT count(*) FROM merkle_ddl_command"),
+        0
+    );
+    intact(&mut a);
+}
+
 /// Members of pg_monitor see what was done to tables, and no text that may hold values of rows.
 #[test]
 fn texts_of_commands_are_for_those_who_read_the_rows() {
@@ -472,4 +543,35 @@ fn texts_of_commands_are_for_those_who_read_the_rows() {
         assert_eq!(acts.contains("secret"), shown, "{role}: {acts}");
         assert_eq!(acts.contains("Grace"), shown, "{role}: {acts}");
     }
+}
+
+#[test]
+fn event_triggers_that_are_not_as_they_were_made_are_no_good_health() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, SOURCES);
+    let check = |c: &mut Client| -> Vec<bool> {
+        column(
+            c,
+            "SELECT ok FROM merkle_log_health() WHERE check_name = 'ddl'",
+        )
+    };
+    assert_eq!(check(&mut a), Vec::<bool>::new());
+    for harm in [
+        "ALTER EVENT TRIGGER merkle_log_sql_drop DISABLE",
+        "ALTER EVENT TRIGGER merkle_log_ddl_command_end ENABLE REPLICA",
+        "DROP EVENT TRIGGER merkle_log_ddl_command_end",
+    ] {
+        run(&mut a, "SELECT record_ddl()");
+        assert_eq!(check(&mut a), [true]);
+        run(&mut a, harm);
+        assert_eq!(check(&mut a), [false], "{harm}");
+    }
+    run(&mut a, "SELECT record_ddl(false)");
+    assert_eq!(check(&mut a), Vec::<bool>::new());
+    // Whoever may write one column of the extension's tables is named as well.
+    let writers = "SELECT ok FROM merkle_log_health() WHERE check_name = 'privileges'";
+    assert!(one::<bool>(&mut a, writers));
+    run(&mut a, "GRANT UPDATE (leaf_hash) ON merkle_log TO mallory");
+    assert!(!one::<bool>(&mut a, writers));
 }
