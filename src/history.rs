@@ -19,7 +19,7 @@ use crate::session::Session;
 use crate::store::entries;
 use crate::store::heads;
 use crate::store::leaves::{self, Annex};
-use json::Types;
+use json::{Types, Unshown};
 use leaf_format::{Columns, DecodedOrigin, Leaf};
 use pgrx::pg_sys;
 
@@ -237,16 +237,20 @@ fn version_of(
 }
 
 /// The row of an entry as JSON; `None` where only the digest of its columns is kept, or it is about no row. Columns that
-/// are too long for it are null there, and a notice names them.
+/// are too long for it, or that `jsonb` cannot hold, are null there, and a notice names them.
 fn row_json(log: &Log, index: i64, leaf: &Leaf, recorded: &Recorded) -> Option<String> {
     let map = match &leaf.columns {
         Columns::Map(map) if leaf.kind != leaf_format::Kind::Truncate => map,
         _ => return None,
     };
-    let (row, too_long) = json::row(map.iter(), recorded.types(index)?, json::LONGEST);
-    for column in too_long {
+    let (row, unshown) = json::row(map.iter(), recorded.types(index)?, json::LONGEST);
+    for (column, why) in unshown {
+        let why = match why {
+            Unshown::TooLong => "is too long for jsonb",
+            Unshown::NotJsonb => "holds JSON that jsonb cannot hold",
+        };
         pgrx::notice!(
-            "column \"{column}\" of entry {index} is too long for jsonb, and shown as null: kept_value({}, {index}, {}) gives it",
+            "column \"{column}\" of entry {index} {why}, and is shown as null: kept_value({}, {index}, {}) gives it",
             literal(&log.name),
             literal(column)
         );

@@ -363,3 +363,215 @@ fn dropping_a_log_takes_what_was_noted_with_it() {
     }
     assert!(findings(&mut a, "merkle_log_administration").is_empty());
 }
+
+/// An owner can nest an expression so that the server stores it and cannot write it any more, and make one as long as he
+/// likes.
+#[test]
+fn what_an_owner_makes_of_his_table_stops_no_batch() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, SOURCES);
+    run(
+        &mut a,
+        "CREATE TABLE others (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY); SELECT add_source('audit', 'others', order_column => 'id');
+         CREATE TABLE dated (at timestamptz PRIMARY KEY); SELECT create_log('dates');
+         SELECT add_source('dates', 'dated', order_column => 'at', capture => 'watermark')",
+    );
+    let deep = |depth: usize| format!("{}note{}", "lower(".repeat(depth), ")".repeat(depth));
+    let mut depth = 4000;
+    while a
+        .batch_execute(&format!(
+            "CREATE POLICY deep ON orders USING ({} = note)",
+            deep(depth)
+        ))
+        .is_err()
+    {
+        depth -= 200;
+    }
+    assert!(depth > 1000);
+    let unshown = error(
+        &mut a,
+        "SELECT pg_get_expr(polqual, polrelid) FROM pg_policy WHERE polname = 'deep'",
+    );
+    assert!(unshown.starts_with("54001"), "{unshown}");
+    let nested = format!("{}'x'{}", "lower(".repeat(depth), ")".repeat(depth));
+    let now = format!(
+        "{}now(){}",
+        "date_trunc('second', ".repeat(depth / 2),
+        ")".repeat(depth / 2)
+    );
+    run(
+        &mut a,
+        &format!(
+            "ALTER TABLE accounts ALTER owner SET DEFAULT {nested}; ALTER TABLE dated ALTER at SET DEFAULT {now};
+             INSERT INTO orders (note) VALUES ('a'); INSERT INTO others DEFAULT VALUES; INSERT INTO dated VALUES ('2024-01-01')"
+        ),
+    );
+    assert_eq!(altered(&mut a, "audit", "{row_security,is}").len(), 1);
+    assert_eq!(altered(&mut a, "history", "{columns,is}").len(), 1);
+    altered(&mut a, "dates", "{columns,is}");
+    for (log, size) in [("audit", 2), ("dates", 1)] {
+        assert_eq!(
+            one::<i64>(&mut a, &format!("SELECT merkle_size('{log}')")),
+            size
+        );
+    }
+    // Nothing is put on record twice, and what is changed next is.
+    assert_eq!(altered(&mut a, "audit", "{}").len(), 1);
+    run(
+        &mut a,
+        &format!(
+            "DROP POLICY deep ON orders; CREATE POLICY deep ON orders USING ({} = 'b')",
+            deep(depth)
+        ),
+    );
+    assert_eq!(altered(&mut a, "audit", "{row_security,is}").len(), 2);
+    run(
+        &mut a,
+        "DROP POLICY deep ON orders; CREATE POLICY long ON orders USING (note = repeat('x', 10)); ALTER TABLE orders ALTER note SET DEFAULT 'short'",
+    );
+    let literal = "y".repeat(5000);
+    run(
+        &mut a,
+        &format!(
+            "DROP POLICY long ON orders; CREATE POLICY long ON orders USING (note = '{literal}')"
+        ),
+    );
+    let acts = altered(&mut a, "audit", "{row_security,is,0}");
+    let last = acts.last().unwrap();
+    assert!(last.contains("… (SHA-256 ") && last.len() < 2200, "{last}");
+    intact(&mut a);
+}
+
+/// The tag of a command does not say what it is about.
+#[test]
+fn commands_are_noted_whatever_they_are_called() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, SOURCES);
+    run(
+        &mut a,
+        "CREATE SEQUENCE numbers; ALTER TABLE orders ADD COLUMN number bigint DEFAULT nextval('numbers');
+         CREATE MATERIALIZED VIEW one AS SELECT 1 AS i; CREATE POLICY p ON orders USING (id > (SELECT i FROM one));
+         CREATE TABLE spare (i int, j int); CREATE POLICY q ON orders USING (id > (SELECT i FROM spare LIMIT 1));
+         CREATE TABLE parts (id int, place int, PRIMARY KEY (id, place)) PARTITION BY LIST (place);
+         CREATE TABLE part_1 PARTITION OF parts FOR VALUES IN (1); CREATE TABLE part_2 PARTITION OF parts FOR VALUES IN (2);
+         SELECT add_source('history', 'parts', capture => 'trigger');
+         SELECT process_next_batch(); SELECT record_ddl()",
+    );
+    let cases = [
+        ("ALTER VIEW orders RENAME COLUMN note TO a", "public.orders"),
+        (
+            "ALTER MATERIALIZED VIEW orders RENAME COLUMN a TO b",
+            "public.orders",
+        ),
+        (
+            "ALTER FOREIGN TABLE orders RENAME COLUMN b TO c",
+            "public.orders",
+        ),
+        (
+            "ALTER TYPE orders RENAME ATTRIBUTE c TO note",
+            "public.orders",
+        ),
+        ("COMMENT ON TABLE orders IS 'x'", "public.orders"),
+        ("DROP SEQUENCE numbers CASCADE", "public.orders"),
+        ("DROP MATERIALIZED VIEW one CASCADE", "public.orders"),
+        ("DROP TABLE part_1", "public.parts"),
+        ("ALTER TABLE part_2 ADD CHECK (id > 0)", "public.parts"),
+        (
+            "ALTER TABLE part_2 DROP CONSTRAINT part_2_id_check",
+            "public.parts",
+        ),
+        (
+            "ALTER TABLE orders ALTER note SET DEFAULT 'x'",
+            "public.orders",
+        ),
+        (
+            "ALTER TABLE orders ALTER note DROP DEFAULT",
+            "public.orders",
+        ),
+        ("ALTER TABLE orders DROP COLUMN number", "public.orders"),
+        ("ALTER TABLE spare DROP COLUMN i CASCADE", "public.orders"),
+    ];
+    for (sql, table) in cases {
+        run(&mut a, sql);
+        let told: Vec<String> = column(
+            &mut a,
+            "SELECT s.source_table || ' ' || d.statement FROM merkle_ddl_command d JOIN verification_sources s USING (source_id)",
+        );
+        assert_eq!(told, [format!("{table} {sql}")], "{sql}");
+        run(&mut a, "DELETE FROM merkle_ddl_command");
+    }
+    // Commands about other tables are not noted.
+    run(
+        &mut a,
+        "CREATE TABLE free (i int); COMMENT ON TABLE free IS 'x'; DROP TABLE free",
+    );
+    assert_eq!(
+        one::<i64>(&mut a, "SELECT count(*) FROM merkle_ddl_command"),
+        0
+    );
+    intact(&mut a);
+}
+
+/// Members of pg_monitor see what was done to tables, and no text that may hold values of rows.
+#[test]
+fn texts_of_commands_are_for_those_who_read_the_rows() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, SOURCES);
+    run(
+        &mut a,
+        "SELECT record_ddl(); CREATE ROLE watcher LOGIN; GRANT pg_monitor TO watcher;
+         CREATE ROLE auditor LOGIN; GRANT pg_monitor, pg_read_all_data TO auditor",
+    );
+    run(
+        &mut a,
+        r#"SET merkle_log.context = '{"patient": "Grace"}'; DO $$ BEGIN INSERT INTO orders (note) VALUES ('secret'); ALTER TABLE orders ADD COLUMN x int; END $$"#,
+    );
+    drain(&mut a, "audit");
+    for (role, shown) in [("watcher", false), ("auditor", true), ("postgres", true)] {
+        let mut client = cluster.client_as("postgres", role);
+        let acts: String = one(
+            &mut client,
+            "SELECT string_agg(content::text, ' ') FROM administration('audit') WHERE act = 'table altered'",
+        );
+        assert!(
+            acts.contains("ALTER TABLE") && acts.contains("public.orders"),
+            "{acts}"
+        );
+        assert_eq!(acts.contains("secret"), shown, "{role}: {acts}");
+        assert_eq!(acts.contains("Grace"), shown, "{role}: {acts}");
+    }
+}
+
+#[test]
+fn event_triggers_that_are_not_as_they_were_made_are_no_good_health() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, SOURCES);
+    let check = |c: &mut Client| -> Vec<bool> {
+        column(
+            c,
+            "SELECT ok FROM merkle_log_health() WHERE check_name = 'ddl'",
+        )
+    };
+    assert_eq!(check(&mut a), Vec::<bool>::new());
+    for harm in [
+        "ALTER EVENT TRIGGER merkle_log_sql_drop DISABLE",
+        "ALTER EVENT TRIGGER merkle_log_ddl_command_end ENABLE REPLICA",
+        "DROP EVENT TRIGGER merkle_log_ddl_command_end",
+    ] {
+        run(&mut a, "SELECT record_ddl()");
+        assert_eq!(check(&mut a), [true]);
+        run(&mut a, harm);
+        assert_eq!(check(&mut a), [false], "{harm}");
+    }
+    run(&mut a, "SELECT record_ddl(false)");
+    assert_eq!(check(&mut a), Vec::<bool>::new());
+    // Whoever may write one column of the extension's tables is named as well.
+    let writers = "SELECT ok FROM merkle_log_health() WHERE check_name = 'privileges'";
+    assert!(one::<bool>(&mut a, writers));
+    run(&mut a, "GRANT UPDATE (leaf_hash) ON merkle_log TO mallory");
+    assert!(!one::<bool>(&mut a, writers));
+}

@@ -77,6 +77,7 @@ mod top;
 mod truncation;
 mod turns;
 mod upgrade;
+mod versions;
 mod wal_oracle;
 mod who;
 mod witness;

@@ -275,3 +275,74 @@ fn numbers_and_uuids_retire_by_their_own_order() {
     );
     assert!(detail.starts_with("retired 4999 of its rows"), "{detail}");
 }
+
+/// The text of a time may name its zone by a short name that stands for another zone where it is read.
+#[test]
+fn a_time_is_the_same_under_all_settings() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, KEPT);
+    run(
+        &mut a,
+        "SET TimeZone = 'Asia/Kolkata'; SET DateStyle = 'SQL, DMY'",
+    );
+    // What is read as IST without its zone is three and a half hours later.
+    run(
+        &mut a,
+        "INSERT INTO events (at, note) VALUES ('2025-01-01 00:00+00', 'first'), ('2025-01-01 02:00+00', 'second'); SELECT process_next_batch('audit')",
+    );
+    assert_eq!(retire(&mut a, "timestamptz '2025-01-01 01:00+00'"), "101 0");
+    run(
+        &mut a,
+        "SET DateStyle = 'German'; SET extra_float_digits = -15",
+    );
+    // Without a zone and as a day they are of the session's.
+    assert_eq!(retire(&mut a, "timestamp '2025-01-01 07:29'"), "0 0");
+    assert_eq!(retire(&mut a, "date '2025-01-02'"), "1 0");
+    assert_eq!(retire(&mut a, "'1.1.2026'"), "0 0");
+}
+
+/// The key of a retired row may be used again.
+#[test]
+fn a_key_of_a_retired_row_may_be_used_again() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    for (log, salted) in [("audit", false), ("salted", true)] {
+        run(
+            &mut a,
+            &format!(
+                "CREATE TABLE {log}_events (id int PRIMARY KEY, at timestamptz NOT NULL, note text); CREATE INDEX ON {log}_events (at);
+                 SELECT create_log('{log}');
+                 SELECT add_source('{log}', '{log}_events', order_column => 'at', capture => 'watermark', store_leaf_data => true, salted => {salted});
+                 INSERT INTO {log}_events SELECT i, '2024-01-01 00:00+00'::timestamptz + i * interval '1 day', 'n' || i FROM generate_series(0, 9) i;
+                 SELECT process_next_batch('{log}');
+                 SELECT retire_rows('{log}', '{log}_events', '2024-01-06 00:00+00');
+                 DELETE FROM {log}_events WHERE at < '2024-01-06 00:00+00';
+                 INSERT INTO {log}_events VALUES (3, '2024-02-01 00:00+00', 'again');
+                 SELECT process_next_batch('{log}')"
+            ),
+        );
+        let table = format!("public.{log}_events");
+        assert_eq!(found(&mut a, log), [format!("retired {table} 0")]);
+        let status = format!("SELECT status FROM verify_row('{log}', '{table}', '3')");
+        assert_eq!(one::<String>(&mut a, &status), "logged");
+        // What is changed behind the log's back is found all the same: the row that is there, and one that is put back
+        // without being logged.
+        run(
+            &mut a,
+            &format!(
+                "UPDATE {log}_events SET note = 'forged' WHERE id = 3; INSERT INTO {log}_events VALUES (4, '2024-01-05 00:00+00', 'forged')"
+            ),
+        );
+        assert_eq!(
+            found(&mut a, log),
+            [
+                format!("modified {table} 3 10"),
+                format!("modified {table} 3 3"),
+                format!("modified {table} 4 4"),
+                format!("retired {table} 0")
+            ]
+        );
+        assert_eq!(one::<String>(&mut a, &status), "modified");
+    }
+}

@@ -531,3 +531,40 @@ fn what_was_pruned_or_not_kept_is_said_and_not_left_out_in_silence() {
         assert!(said.contains("permission denied"), "{said}");
     }
 }
+
+/// A column of type json holds what jsonb cannot: one such row keeps no other from being shown.
+#[test]
+fn json_that_jsonb_cannot_hold_is_null_with_a_notice() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(
+        &mut a,
+        r#"CREATE TYPE pair AS (name text, doc json);
+         CREATE TABLE docs (id int PRIMARY KEY, doc json, docs json[], pair pair, deep jsonb);
+         SELECT create_log('audit'); SELECT add_source('audit', 'docs', capture => 'trigger', store_leaf_data => true);
+         INSERT INTO docs (id, doc) VALUES (1, '{"a": "\u0000"}'), (2, '[1e-20000]'), (3, '1e999999'), (4, '"\ud800"'), (5, '"\ud83d\ude00"'),
+             (6, '[1e20, 0.000, "\\u0000", "e"]');
+         INSERT INTO docs (id, docs) VALUES (7, ARRAY['1', '"\u0000"']::json[]);
+         INSERT INTO docs (id, pair) VALUES (8, ROW('n', '"\udc00"'));
+         INSERT INTO docs (id, deep) VALUES (9, (repeat('[', 3000) || repeat(']', 3000))::jsonb)"#,
+    );
+    drain(&mut a, "audit");
+    let shown = "SELECT string_agg(row_data->>'id' || ':' || (row_data - 'id')::text, ' ' ORDER BY leaf_index) FROM";
+    let expected = r#"1:{"doc": null} 2:{"doc": null} 3:{"doc": null} 4:{"doc": null} 5:{"doc": "😀"} 6:{"doc": [100000000000000000000, 0.000, "\\u0000", "e"]} 7:{"docs": null} 8:{"pair": null} 9:{"deep": null}"#;
+    for rows in [
+        "table_at('audit', 'docs')",
+        "changes('audit', 'docs', 0, 9)",
+    ] {
+        assert_eq!(one::<String>(&mut a, &format!("{shown} {rows}")), expected);
+    }
+    for (index, text) in [(0, r#"{"a": "\u0000"}"#), (3, r#""\ud800""#)] {
+        assert_eq!(
+            one::<String>(
+                &mut a,
+                &format!("SELECT kept_value('audit', {index}, 'doc')")
+            ),
+            text
+        );
+    }
+    assert_eq!(findings(&mut a, "audit"), Vec::<String>::new());
+}

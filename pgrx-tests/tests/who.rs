@@ -187,8 +187,12 @@ fn a_context_that_is_none_is_refused_with_a_hint() {
         "{'a': 1}",
         "\"\\u0000\"",
         "{\"\\u0000\": 1}",
-        "1e999",
+        "1e-20000",
+        "[0e-99999999]",
+        "1e200000",
+        "0e99999999999",
         "\"\\ud800\"",
+        "\"\\udc00\\ud800\"",
         &too_long,
     ] {
         let refused = error(&mut app, &format!("SET merkle_log.context = $${wrong}$$"));
@@ -204,6 +208,8 @@ fn a_context_that_is_none_is_refused_with_a_hint() {
         "null",
         " [1, 2] ",
         "-1.5e300",
+        "1e999",
+        "1E-400",
         "{\"a\": \"\\ud83d\\ude00\"}",
         &longest,
     ] {
@@ -352,4 +358,102 @@ fn what_is_recorded_survives_a_dump_and_a_queue_that_waits() {
         "app|clerk|{\"request\": 1}"
     );
     assert!(findings(&mut b, "audit").is_empty());
+}
+
+/// What functions read from cursors has a text of its own, which whoever wrote the function chose.
+#[test]
+fn a_function_cannot_put_its_own_text_in_place_of_the_clients() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, KEPT);
+    run(
+        &mut a,
+        "SELECT alter_source('audit', 'orders', record_statement => true);
+         INSERT INTO orders VALUES (1, 'a');
+         CREATE FUNCTION write() RETURNS int LANGUAGE sql AS $$ UPDATE orders SET note = note || 'x' RETURNING id $$;
+         CREATE FUNCTION dynamic() RETURNS void LANGUAGE plpgsql AS $$
+             DECLARE r record; BEGIN FOR r IN EXECUTE 'SELECT write() /* UPDATE orders SET note = 1 */' LOOP END LOOP; END $$;
+         CREATE FUNCTION looping() RETURNS void LANGUAGE plpgsql AS $$
+             DECLARE r record; BEGIN FOR r IN SELECT write() LOOP END LOOP; END $$;
+         CREATE FUNCTION opening() RETURNS void LANGUAGE plpgsql AS $$
+             DECLARE c refcursor; r record; BEGIN OPEN c FOR SELECT write(); FETCH c INTO r; END $$;
+         CREATE FUNCTION forged() RETURNS void LANGUAGE plpgsql AS $$
+             BEGIN EXECUTE 'PREPARE forged AS UPDATE orders SET note = note'; EXECUTE 'EXECUTE forged'; EXECUTE 'DEALLOCATE forged'; END $$",
+    );
+    let mut app = cluster.client_as("postgres", "app");
+    for (sent, recorded) in [
+        ("SELECT dynamic()", "SELECT dynamic()"),
+        ("SELECT looping()", "SELECT looping()"),
+        ("SELECT opening()", "SELECT opening()"),
+        ("SELECT forged()", "SELECT forged()"),
+        (
+            "PREPARE own AS UPDATE orders SET note = 'p'",
+            "SELECT forged()",
+        ),
+        // What a client has prepared is its own word.
+        (
+            "/* a /* b */ */ -- c\n execute own",
+            "PREPARE own AS UPDATE orders SET note = 'p'",
+        ),
+        // It cannot be told which of several it was.
+        ("SELECT 1; SELECT looping()", "SELECT 1; SELECT looping()"),
+    ] {
+        run(&mut app, sent);
+        assert_eq!(last(&mut a, "statement"), recorded, "{sent}");
+    }
+    intact(&mut a);
+}
+
+/// A context is shown by `jsonb`, which does not have all numbers that JSON has.
+#[test]
+fn what_is_accepted_as_a_context_can_be_shown() {
+    let cluster = Cluster::start();
+    let mut a = cluster.client("postgres");
+    run(&mut a, KEPT);
+    let mut app = cluster.client_as("postgres", "app");
+    run(&mut app, "INSERT INTO orders VALUES (1, 'a')");
+    let mut taken = 0;
+    for exponent in [
+        0,
+        16_000,
+        16_382,
+        16_383,
+        16_384,
+        20_000,
+        131_000,
+        131_071,
+        131_072,
+        140_000,
+        1 << 30,
+        i32::MAX,
+    ] {
+        for digits in ["1", "0", "0.000", "-1.5", "123456.789"] {
+            for sign in ["", "-"] {
+                let set = format!("SET merkle_log.context = '[{digits}e{sign}{exponent}]'");
+                if app.batch_execute(&set).is_ok() {
+                    run(&mut app, "UPDATE orders SET note = note || 'x'");
+                    taken += 1;
+                }
+            }
+        }
+    }
+    for depth in [1, 100, 999, 1000, 1001, 1020] {
+        let set = format!(
+            "SET merkle_log.context = '{}{}'",
+            "[".repeat(depth),
+            "]".repeat(depth)
+        );
+        if app.batch_execute(&set).is_ok() {
+            run(&mut app, "UPDATE orders SET note = note || 'x'");
+            taken += 1;
+        }
+    }
+    drain(&mut a, "audit");
+    let shown: i64 = one(
+        &mut a,
+        "SELECT count(context) FROM changes('audit', 'orders', 0, merkle_size('audit'))",
+    );
+    assert!(taken > 40, "{taken}");
+    assert_eq!(shown, taken);
+    intact(&mut a);
 }

@@ -74,10 +74,17 @@ impl Listed {
         self.source_id.map(|_| self.subject.as_str())
     }
 
-    /// What it says, without values of a source's rows, and without a reason that somebody gave, which may name them.
-    pub fn content(mut self) -> String {
+    /// What it says, without values of a source's rows, and without a reason that somebody gave, which may name them. For
+    /// those who may not read `all` rows also without the texts of commands, and what the application said of them.
+    pub fn content(mut self, all: bool) -> String {
         if let Some(Json::Object(detail)) = &mut self.detail {
             detail.remove("reason");
+            let commands = detail.get_mut("commands").and_then(Json::as_array_mut);
+            let commands = commands.into_iter().flatten().filter(|_| !all);
+            for command in commands.filter_map(Json::as_object_mut) {
+                command.remove("statement");
+                command.remove("context");
+            }
         }
         let rows: Vec<Json> = self.rows.into_iter().map(Row::without_values).collect();
         match self.detail {

@@ -35,17 +35,18 @@ pub fn administration(
     >,
     ErrorReport,
 > {
-    let acts = Session::enter(|session| {
+    let (acts, reads_all) = Session::enter(|session| {
         let administration = logs::administration(session)?;
         let asked = log.map(|name| listing::logs_called(session, &administration, &name));
-        Ok(Acts {
+        let acts = Acts {
             log: administration,
             asked,
             next: Some(0),
             read: Vec::new().into_iter(),
-        })
+        };
+        Ok((acts, session.caller_may_read_entries()?))
     })?;
-    Ok(TableIterator::new(acts.map(|(index, act)| {
+    Ok(TableIterator::new(acts.map(move |(index, act)| {
         let at = act.at.map(time::server_micros);
         let role = act.role.clone();
         (
@@ -56,7 +57,7 @@ pub fn administration(
             act.act.clone(),
             act.log_name.clone(),
             act.source_table().map(str::to_owned),
-            Jsonb(act.content()),
+            Jsonb(act.content(reads_all)),
             role,
         )
     })))

@@ -1,11 +1,12 @@
 //! Rows that may be deleted from their source: `retire_rows`.
 
 use super::{log_name, required};
-use crate::pg::argument::Variadic;
-use crate::pg::datum;
+use crate::pg::argument::{Argument, Variadic};
 use crate::pg::regclass::RegClass;
+use crate::pg::{datum, settings};
 use crate::retirement::{self, Outcome};
 use crate::session::Session;
+use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -32,20 +33,31 @@ fn retire_rows(
         let (log, relation) = of_table()?;
         retirement::order_type(session, log, relation)
     })?;
-    // As the caller's session reads and writes values.
+    // As the caller, whose functions a type may call.
     let before = before.0.into_iter().next().flatten();
-    let before = match required("before", before) {
-        Ok(before) => datum::input(order_type, &before.text()),
-        Err(error) => return Err(error.into()),
-    };
+    let before = required("before", before).map(|before| text_of(before, order_type))?;
     let outcome = Session::write(log, |session| {
         let (log, relation) = of_table()?;
-        let before = session.pinned(|| datum::text_of(&before));
         let outcome = retirement::retire(session, log, relation, &before)?;
         warn(&outcome);
         Ok(outcome)
     })?;
     Ok(TableIterator::once((outcome.retired, outcome.left)))
+}
+
+/// The value as text of the order column's type, under the settings that pin it.
+///
+/// Only what the caller has written as a text is read as the session reads it. Texts of other values go by settings by
+/// which they cannot be read again: the same short name stands for more than one time zone.
+fn text_of(before: Argument, order_type: pg_sys::Oid) -> String {
+    if let Some(text) = before.time_cast_to(order_type) {
+        return text;
+    }
+    let value = match before.is_text() {
+        true => datum::input(order_type, &before.text()),
+        false => settings::pinned_for_values(|| datum::input(order_type, &before.text())),
+    };
+    settings::pinned_for_values(|| datum::text_of(&value))
 }
 
 fn warn(outcome: &Outcome) {

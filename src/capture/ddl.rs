@@ -8,10 +8,12 @@ use super::context;
 use crate::administration::{self, Act};
 use crate::error::Error;
 use crate::pg::event_trigger::{self, Command};
+use crate::pg::extension::Extension;
 use crate::pg::spi::Row;
 use crate::pg::{role, subtransaction, xact};
 use crate::session::Session;
 use crate::{settings, shared};
+use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use serde_json::{Value as Json, json};
 use std::cell::Cell;
@@ -38,12 +40,16 @@ pub fn unnoted<T>(f: impl FnOnce() -> T) -> T {
 
 /// What the event triggers call.
 pub fn note(command: &Command) {
-    if OURS.get() || event_trigger::is_extension_script() {
+    if OURS.get() || is_own_script() {
         return;
     }
     let noted = subtransaction::run(|| {
         // Under the search path of the command, and as who has run it.
-        let granted = command.granted();
+        let named = Named {
+            granted: command.granted(),
+            // What it drops itself is told as what it alters.
+            altered: command.altered().filter(|_| command.is_drop()),
+        };
         let who = Who {
             role: xact::role_called(role::current()).to_string(),
             said: said(),
@@ -51,8 +57,8 @@ pub fn note(command: &Command) {
         };
         let noted: Result<bool, ErrorReport> = Session::enter(|session| {
             Ok(match command.is_drop() {
-                true => note_with(session, DROPPED, command, &who, granted),
-                false => note_with(session, ALTERED, command, &who, granted),
+                true => note_with(session, DROPPED, command, &who, named),
+                false => note_with(session, ALTERED, command, &who, named),
             })
         });
         noted.unwrap_or_else(|report| Error::raise_report(report))
@@ -64,6 +70,18 @@ pub fn note(command: &Command) {
             pgrx::warning!("merkle_log has not noted this command: {}", failure.message)
         }
     }
+}
+
+/// True while the script of this extension runs, which changes what notes are written to.
+fn is_own_script() -> bool {
+    let own = || Extension::find(c"merkle_log").map(|own| own.oid);
+    event_trigger::extension_of_script().is_some_and(|running| Some(running) == own())
+}
+
+/// The tables that the text of a command names.
+struct Named {
+    granted: event_trigger::Granted,
+    altered: Option<pg_sys::Oid>,
 }
 
 /// What the session says about its command.
@@ -101,19 +119,13 @@ const ALTERED: &str = "
 
 const DROPPED: &str = "
     SELECT CASE WHEN d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass THEN d.objid
-                WHEN d.object_type IN ('trigger', 'policy', 'rule', 'table constraint')
+                WHEN d.object_type IN ('trigger', 'policy', 'rule', 'table constraint', 'default value')
                 THEN pg_catalog.to_regclass(pg_catalog.format('%I.%I', d.address_names[1], d.address_names[2]))::pg_catalog.oid
            END, d.object_type || ' ' || d.object_identity
       FROM pg_catalog.pg_event_trigger_dropped_objects() d";
 
 /// True if the command is about a source.
-fn note_with(
-    session: &Session,
-    about: &str,
-    command: &Command,
-    who: &Who,
-    granted: event_trigger::Granted,
-) -> bool {
+fn note_with(session: &Session, about: &str, command: &Command, who: &Who, named: Named) -> bool {
     let sql = format!(
         "WITH about (relation, object) AS (
              {about}
@@ -122,13 +134,26 @@ fn note_with(
              UNION ALL
              SELECT c.oid, 'tables in schema ' || c.relnamespace::pg_catalog.regnamespace::pg_catalog.text
                FROM pg_catalog.pg_class c WHERE c.relnamespace = ANY ($2)),
-         of_source (source_id, objects) AS (
-             SELECT s.source_id, pg_catalog.left(pg_catalog.string_agg(DISTINCT a.object, ', ' ORDER BY a.object), 2000)
+         tables (relation, object) AS (
+             SELECT a.relation, a.object FROM about a
+             UNION ALL
+             SELECT p.relid, a.object
                FROM about a
-               JOIN @extschema@.verification_sources s
-                 ON s.relation = a.relation
-                 OR s.relation IN (SELECT p.relid FROM pg_catalog.pg_partition_ancestors(a.relation::pg_catalog.regclass) p)
+               JOIN pg_catalog.pg_class c ON c.oid = a.relation AND c.relispartition
+              CROSS JOIN LATERAL pg_catalog.pg_partition_ancestors(c.oid::pg_catalog.regclass) p (relid)
+             UNION ALL
+             -- Of a partition that is gone only we know whose it was.
+             SELECT s.relation, a.object
+               FROM about a
+               JOIN @extschema@.verification_source_partitions r ON r.relation = a.relation AND r.detached_at IS NULL
+               JOIN @extschema@.verification_sources s ON s.source_id = r.source_id),
+         of_source (source_id, objects) AS (
+             SELECT s.source_id, pg_catalog.left(pg_catalog.string_agg(DISTINCT t.object, ', ' ORDER BY t.object), 2000)
+               FROM tables t
+               JOIN @extschema@.verification_sources s ON s.relation = t.relation
               WHERE s.removed_at IS NULL
+                AND s.relation <> ALL (ARRAY(SELECT $11 WHERE $11 IS NOT NULL UNION ALL
+                                             SELECT p.relid::pg_catalog.oid FROM pg_catalog.pg_partition_ancestors($11::pg_catalog.regclass) p (relid)))
               GROUP BY s.source_id)
          INSERT INTO @extschema@.merkle_ddl_command
              (source_id, transaction_id, user_name, role_name, application_name, context, executed_at, command_tag, objects,
@@ -143,8 +168,8 @@ fn note_with(
     let noted = session.fresh(
         &sql,
         &[
-            granted.tables.into(),
-            granted.schemas.into(),
+            named.granted.tables.into(),
+            named.granted.schemas.into(),
             xact::id().to_string().into(),
             (*user).into(),
             who.role.as_str().into(),
@@ -155,6 +180,7 @@ fn note_with(
             statement
                 .map(|s| s.whole.unwrap_or(s.text.len() as u64) as i64)
                 .into(),
+            named.altered.into(),
         ],
         |_| (),
     );
@@ -226,25 +252,33 @@ pub fn noted(session: &Session, log_id: i32) -> Vec<i32> {
     )
 }
 
-/// Commands that can change the definition of a table, and that an event trigger is told of when they have run.
-const TAGS: &str = "'ALTER TABLE', 'CREATE TABLE', 'CREATE TRIGGER', 'ALTER TRIGGER', 'CREATE RULE', 'ALTER RULE', 'CREATE POLICY',
-    'ALTER POLICY', 'GRANT', 'REVOKE', 'CREATE INDEX', 'ALTER INDEX', 'ALTER SCHEMA', 'CREATE SCHEMA'";
-const DROPS: &str = "'DROP TABLE', 'DROP TRIGGER', 'DROP RULE', 'DROP POLICY', 'DROP FUNCTION', 'DROP ROUTINE', 'DROP PROCEDURE', 'DROP TYPE',
-    'DROP DOMAIN', 'DROP SCHEMA', 'DROP SEQUENCE', 'DROP VIEW', 'DROP OWNED', 'DROP EXTENSION', 'DROP COLLATION'";
-
-/// Makes the event triggers, or takes them away; true if that changed anything.
-pub fn switch(session: &Session, on: bool) -> bool {
-    let present = session.fresh(
-        "SELECT pg_catalog.quote_ident(t.evtname), t.evtenabled::pg_catalog.text
+/// The event triggers that are there, by name, quoted where it must be; of each whether it fires always and for all commands.
+fn present(session: &Session) -> Vec<(String, bool)> {
+    session.fresh(
+        "SELECT pg_catalog.quote_ident(t.evtname), t.evtenabled = 'A' AND t.evttags IS NULL
            FROM pg_catalog.pg_event_trigger t
            JOIN pg_catalog.pg_proc p ON p.oid = t.evtfoid
            JOIN pg_catalog.pg_extension e ON e.extnamespace = p.pronamespace
           WHERE e.oid = $1 AND p.proname = 'note_ddl_command'",
         &[session.extension().into()],
-        |row| (row.required::<String>(0), row.required::<String>(1)),
-    );
-    let is_whole = present.len() == 2 && present.iter().all(|(_, enabled)| enabled == "A");
-    if on && is_whole || !on && present.is_empty() {
+        |row| (row.required(0), row.required(1)),
+    )
+}
+
+fn is_whole(present: &[(String, bool)]) -> bool {
+    present.len() == 2 && present.iter().all(|(_, whole)| *whole)
+}
+
+/// Whether commands are noted as `record_ddl` has set it up; `None` where there is no event trigger.
+pub fn is_noted(session: &Session) -> Option<bool> {
+    let present = present(session);
+    (!present.is_empty()).then(|| is_whole(&present))
+}
+
+/// Makes the event triggers, or takes them away; true if that changed anything.
+pub fn switch(session: &Session, on: bool) -> bool {
+    let present = present(session);
+    if on && is_whole(&present) || !on && present.is_empty() {
         return false;
     }
     for (name, _) in &present {
@@ -252,12 +286,13 @@ pub fn switch(session: &Session, on: bool) -> bool {
     }
     if on {
         let schema = session.schema();
-        for (name, event, tags) in [
-            ("merkle_log_ddl_command_end", "ddl_command_end", TAGS),
-            ("merkle_log_sql_drop", "sql_drop", DROPS),
+        // Of all commands: those that can change a table are more than their names say, as in ALTER VIEW … RENAME COLUMN.
+        for (name, event) in [
+            ("merkle_log_ddl_command_end", "ddl_command_end"),
+            ("merkle_log_sql_drop", "sql_drop"),
         ] {
             session.command(&format!(
-                "CREATE EVENT TRIGGER {name} ON {event} WHEN TAG IN ({tags}) EXECUTE FUNCTION {schema}.note_ddl_command()"
+                "CREATE EVENT TRIGGER {name} ON {event} EXECUTE FUNCTION {schema}.note_ddl_command()"
             ));
             session.command(&format!("ALTER EVENT TRIGGER {name} ENABLE ALWAYS"));
         }

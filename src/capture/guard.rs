@@ -171,6 +171,8 @@ struct Present {
 const PRESENT: &str = "SELECT t.tgrelid, t.tgrelid::pg_catalog.regclass::pg_catalog.text, pg_catalog.quote_ident(t.tgname),
                 p.proname::pg_catalog.text, t.tgtype, t.tgenabled::pg_catalog.text, t.tgparentid <> 0,
                 CASE WHEN t.tgqual IS NULL THEN ''
+                     -- None of ours, and maybe nested deeper than the server can write it.
+                     WHEN pg_catalog.length(t.tgqual::pg_catalog.text) > 10000 THEN 'of another'
                      WHEN t.tgtype & 1 = 0 THEN pg_catalog.pg_get_expr(t.tgqual, t.tgrelid)
                      ELSE 'of a row' END,
                 pg_catalog.format('%I.capture_truncate(', n.nspname),

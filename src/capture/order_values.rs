@@ -10,6 +10,9 @@ use crate::error::{Error, identifier, literal};
 use crate::session::Session;
 use pgrx::pg_sys;
 
+/// Bytes of a default, as the catalog stores it, that may be one of those which are looked for.
+const LONGEST_DEFAULT: usize = 10_000;
+
 /// Whose way to fill the column lets rows commit behind the watermark.
 pub enum Incomplete {
     Table,
@@ -36,6 +39,15 @@ pub fn incomplete(
     Ok(other_default(session, table, order))
 }
 
+/// The default of a column as SQL. One that is stored in more bytes than any that is looked for, and maybe nested deeper
+/// than the server can write it, as it is stored.
+fn default_of(attrdef: &str) -> String {
+    format!(
+        "CASE WHEN pg_catalog.length({attrdef}.adbin::pg_catalog.text) > {LONGEST_DEFAULT} THEN {attrdef}.adbin::pg_catalog.text
+              ELSE pg_catalog.pg_get_expr({attrdef}.adbin, {attrdef}.adrelid) END"
+    )
+}
+
 /// True if the column is filled by the clock. A coarser value may be rounded up, and is shared by many rows; one without
 /// a time zone repeats an hour each year.
 fn is_clock(session: &Session, table: &Table, order: &Attribute) -> bool {
@@ -54,8 +66,11 @@ pub fn is_time_ordered_uuid(session: &Session, table: &Table, order: &Attribute)
 /// its schema.
 fn has_default(session: &Session, table: &Table, column: &Attribute, call: &str) -> bool {
     let found = session.fresh_one(
-        "SELECT true FROM pg_catalog.pg_attrdef d
-          WHERE d.adrelid = $1 AND d.adnum = $2 AND pg_catalog.pg_get_expr(d.adbin, d.adrelid) = $3",
+        &format!(
+            "SELECT true FROM pg_catalog.pg_attrdef d
+              WHERE d.adrelid = $1 AND d.adnum = $2 AND {} = $3",
+            default_of("d")
+        ),
         &[table.oid.into(), column.attnum.into(), call.into()],
         |row| row.required::<bool>(0),
     );
@@ -70,7 +85,7 @@ fn is_fine(order: &Attribute) -> bool {
 /// The first partition with a default of its own that is not the table's. A partition without a default takes only
 /// values that the writer brings.
 fn other_default(session: &Session, table: &Table, order: &Attribute) -> Option<Incomplete> {
-    session.fresh_one(
+    let sql = format!(
         "SELECT c.oid, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
            FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) t
            JOIN pg_catalog.pg_class c ON c.oid = t.relid
@@ -78,19 +93,31 @@ fn other_default(session: &Session, table: &Table, order: &Attribute) -> Option<
            JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = $3
            JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
            LEFT JOIN pg_catalog.pg_attrdef r ON r.adrelid = $1 AND r.adnum = $2
-          WHERE pg_catalog.pg_get_expr(d.adbin, d.adrelid) IS DISTINCT FROM pg_catalog.pg_get_expr(r.adbin, r.adrelid)
+          WHERE {} IS DISTINCT FROM {}
           ORDER BY c.oid LIMIT 1",
-        &[table.oid.into(), order.attnum.into(), order.name.as_str().into()],
-        |row| Incomplete::Partition { relation: row.required(0), name: row.required(1) },
+        default_of("d"),
+        default_of("r")
+    );
+    session.fresh_one(
+        &sql,
+        &[
+            table.oid.into(),
+            order.attnum.into(),
+            order.name.as_str().into(),
+        ],
+        |row| Incomplete::Partition {
+            relation: row.required(0),
+            name: row.required(1),
+        },
     )
 }
 
 /// True if the column is an identity column, or its default is a sequence's next value; an error if
 /// the sequence hands out values in another order than it draws them.
 pub fn check_sequences(session: &Session, table: &Table, order: &Attribute) -> Result<bool, Error> {
-    let sequences = session.fresh(
+    let sql = format!(
         "SELECT q.seqrelid::pg_catalog.regclass::pg_catalog.text, q.seqcache, q.seqincrement, q.seqcycle,
-                a.attidentity <> '' OR pg_catalog.pg_get_expr(d.adbin, d.adrelid) ~ '^nextval\\(''.*''::regclass\\)$'
+                a.attidentity <> '' OR {} ~ '^nextval\\(''.*''::regclass\\)$'
            FROM pg_catalog.pg_attribute a
            LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
            JOIN pg_catalog.pg_depend p
@@ -100,12 +127,12 @@ pub fn check_sequences(session: &Session, table: &Table, order: &Attribute) -> R
            JOIN pg_catalog.pg_sequence q
              ON q.seqrelid = CASE p.deptype WHEN 'i' THEN p.objid ELSE p.refobjid END
           WHERE a.attrelid = $1 AND a.attnum = $2",
-        &[table.oid.into(), order.attnum.into()],
-        |row| {
-            let numbers: (i64, i64, bool) = (row.required(1), row.required(2), row.required(3));
-            (row.required::<String>(0), numbers, row.required::<bool>(4))
-        },
+        default_of("d")
     );
+    let sequences = session.fresh(&sql, &[table.oid.into(), order.attnum.into()], |row| {
+        let numbers: (i64, i64, bool) = (row.required(1), row.required(2), row.required(3));
+        (row.required::<String>(0), numbers, row.required::<bool>(4))
+    });
     for (sequence, (cache, increment, cycle), _) in &sequences {
         let (problem, fix) = match (cache, increment, cycle) {
             (2.., _, _) => (

@@ -3,8 +3,8 @@
 use super::value_text;
 use crate::catalog::versions::{Column, Version};
 use crate::encode::Decoder;
-use crate::pg::datum;
 use crate::pg::spi::Snapshot;
+use crate::pg::{datum, jsonb};
 use crate::session::Session;
 use leaf_format::Cbor;
 use std::collections::{BTreeMap, HashMap};
@@ -47,27 +47,57 @@ impl Types {
 /// A field: name, value and type.
 type Field<'a> = (&'a str, &'a Cbor, Option<&'a Decoder>);
 
-/// A row as JSON, of no more than `longest` bytes as `jsonb`: the longest values are null where it would be more, and
-/// their columns are named.
+/// Why a value is not shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unshown {
+    TooLong,
+    /// JSON that `jsonb` cannot hold.
+    NotJsonb,
+}
+
+/// A row as JSON, of no more than `longest` bytes as `jsonb`: the longest values are null where it would be more, and so
+/// is what `jsonb` cannot hold. The columns of these are named.
 pub fn row<'a>(
     columns: impl Iterator<Item = (&'a String, &'a Cbor)>,
     types: &'a Types,
     longest: usize,
-) -> (String, Vec<&'a str>) {
+) -> (String, Vec<(&'a str, Unshown)>) {
     let field =
         |(name, value): (&'a String, &'a Cbor)| (name.as_str(), value, types.of_column(name));
     let fields: Vec<Field> = columns.map(field).collect();
-    let left_out = too_long(&fields, longest);
-    let shown = fields.iter().map(|(name, value, of)| {
-        let value = match left_out.contains(name) {
-            true => &Cbor::Null,
-            false => *value,
-        };
-        (*name, value, *of)
-    });
-    let mut json = String::new();
-    write_object(&mut json, shown);
-    (json, left_out)
+    let too_long = too_long(&fields, longest);
+    let mut unshown: Vec<_> = too_long.iter().map(|n| (*n, Unshown::TooLong)).collect();
+    let mut json = String::from("{");
+    for (place, (name, value, of)) in fields.into_iter().enumerate() {
+        if place > 0 {
+            json.push(',');
+        }
+        write_text(&mut json, name);
+        json.push(':');
+        let start = json.len();
+        if too_long.contains(&name) {
+            json.push_str("null");
+            continue;
+        }
+        write(&mut json, value, of);
+        if of.is_some_and(has_json) && !jsonb::can_hold(&json[start..]) {
+            json.truncate(start);
+            json.push_str("null");
+            unshown.push((name, Unshown::NotJsonb));
+        }
+    }
+    json.push('}');
+    (json, unshown)
+}
+
+/// True if JSON that somebody else has written is in values of the type.
+fn has_json(of: &Decoder) -> bool {
+    match of {
+        Decoder::Json | Decoder::Jsonb => true,
+        Decoder::Array(array) => has_json(array.element()),
+        Decoder::Composite(composite) => composite.fields().any(|(_, of)| has_json(of)),
+        _ => false,
+    }
 }
 
 /// The text of a value, as `->>` would give it of the row as JSON.

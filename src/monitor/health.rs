@@ -3,7 +3,7 @@
 mod verified;
 
 use super::{apart, lag, lag_limit};
-use crate::capture::{queue, state};
+use crate::capture::{ddl, queue, state};
 use crate::catalog::identity;
 use crate::catalog::logs::{self, Log};
 use crate::catalog::sources::{self, Source};
@@ -61,6 +61,7 @@ pub fn checks(session: &Session) -> Vec<Check> {
         privileges(session),
         owner(session),
     ];
+    checks.extend(ddl(session));
     for state in states(session) {
         let name = state.name.as_str();
         let quoted = literal(name);
@@ -198,13 +199,28 @@ fn database(session: &Session) -> Check {
     check("database", None, other.is_none(), detail, mend)
 }
 
+/// That the event triggers which note DDL are as `record_ddl` has made them, where there are any.
+fn ddl(session: &Session) -> Option<Check> {
+    ddl::is_noted(session).map(|noted| {
+        let detail = match noted {
+            true => "DDL on sources is noted",
+            false => "an event trigger that notes DDL on sources is missing, disabled, or not for all commands",
+        };
+        check("ddl", None, noted, detail, "SELECT record_ddl()")
+    })
+}
+
 /// That nobody but its owner can write the extension's tables.
 fn privileges(session: &Session) -> Check {
     let writers: Vec<(String, String)> = session.fresh(
         "SELECT DISTINCT c.oid::pg_catalog.regclass::pg_catalog.text, COALESCE(pg_catalog.quote_ident(r.rolname), 'PUBLIC')
            FROM pg_catalog.pg_depend d
            JOIN pg_catalog.pg_class c ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = d.objid
-          CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
+          CROSS JOIN LATERAL (SELECT x.grantee, x.privilege_type FROM pg_catalog.aclexplode(c.relacl) x
+                              UNION ALL
+                              SELECT x.grantee, x.privilege_type
+                                FROM pg_catalog.pg_attribute t CROSS JOIN LATERAL pg_catalog.aclexplode(t.attacl) x
+                               WHERE t.attrelid = c.oid) a
            LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
           WHERE d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid = $1 AND d.deptype = 'e'
             AND a.grantee <> c.relowner AND a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER')

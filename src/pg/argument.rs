@@ -31,6 +31,14 @@ impl Argument<'_> {
         unsafe { datum::output(self.type_oid, self.datum) }
     }
 
+    /// True of a text: what a literal or a parameter without a type is, too.
+    pub fn is_text(&self) -> bool {
+        matches!(
+            self.type_oid,
+            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID | pg_sys::NAMEOID
+        )
+    }
+
     /// The elements of an array in the order in which `unnest` gives them; `None` if the value is no array. They last as
     /// long as the memory context that is current.
     pub fn elements(&self) -> Option<Vec<Option<Self>>> {
@@ -79,18 +87,31 @@ impl Argument<'_> {
     /// A date or timestamp as another of these types, in the caller's time zone, and as text: where the value there is
     /// equal to it.
     pub fn time_as(&self, type_oid: pg_sys::Oid) -> Option<String> {
+        let there = self.time_cast(type_oid)?;
         let _zone = Zone::enter(self.time_zone);
-        let there = cast_time(self.type_oid, type_oid, self.datum)?;
         let back = cast_time(type_oid, self.type_oid, there)?;
         // Types that are passed by value are equal where they look so.
         let is_equal = back.value() == self.datum.value();
-        is_equal.then(|| {
-            super::settings::pinned_for_values(|| {
-                // SAFETY: the cast's result is a value of the type.
-                unsafe { datum::output(type_oid, there) }
-            })
-        })
+        is_equal.then(|| pinned_text(type_oid, there))
     }
+
+    /// As `time_as`, but of a value that no other equals the one that the server casts it to: a date is the day of the time.
+    pub fn time_cast_to(&self, type_oid: pg_sys::Oid) -> Option<String> {
+        let there = self.time_cast(type_oid)?;
+        Some(pinned_text(type_oid, there))
+    }
+
+    fn time_cast(&self, type_oid: pg_sys::Oid) -> Option<pg_sys::Datum> {
+        let _zone = Zone::enter(self.time_zone);
+        cast_time(self.type_oid, type_oid, self.datum)
+    }
+}
+
+fn pinned_text(type_oid: pg_sys::Oid, value: pg_sys::Datum) -> String {
+    super::settings::pinned_for_values(|| {
+        // SAFETY: a cast's result is a value of the type.
+        unsafe { datum::output(type_oid, value) }
+    })
 }
 
 pub fn type_name(type_oid: pg_sys::Oid) -> String {

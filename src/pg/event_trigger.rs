@@ -32,10 +32,10 @@ pub unsafe fn serve<T>(call: pg_sys::FunctionCallInfo, f: impl FnOnce(&Command) 
     Some(f(&Command(data)))
 }
 
-/// True while the script of an extension runs: one that is created, updated or altered.
-pub fn is_extension_script() -> bool {
-    // SAFETY: reads a global of the backend.
-    unsafe { pg_sys::creating_extension }
+/// The extension whose script runs: one that is created, updated or altered.
+pub fn extension_of_script() -> Option<pg_sys::Oid> {
+    // SAFETY: reads globals of the backend.
+    unsafe { pg_sys::creating_extension.then_some(pg_sys::CurrentExtensionObject) }
 }
 
 impl Command<'_> {
@@ -50,6 +50,20 @@ impl Command<'_> {
         // SAFETY: the server's table of the names of its commands.
         let name = unsafe { CStr::from_ptr(pg_sys::GetCommandTagName(self.0.tag)) };
         name.to_string_lossy().into_owned()
+    }
+
+    /// The table that an ALTER TABLE names, which is told when the command has ended. To be asked under the search path of the
+    /// command.
+    pub fn altered(&self) -> Option<pg_sys::Oid> {
+        // SAFETY: the parse tree lives as long as the call; a node is of the type that its tag says.
+        unsafe {
+            let node = self.0.parsetree.as_ref()?;
+            if node.type_ != pg_sys::NodeTag::T_AlterTableStmt {
+                return None;
+            }
+            let table = (*self.0.parsetree.cast::<pg_sys::AlterTableStmt>()).relation;
+            Some(relation(table)).filter(|found| *found != pg_sys::InvalidOid)
+        }
     }
 
     /// The tables whose privileges the command changes, which the server does not list. To be asked under the search path
@@ -72,14 +86,7 @@ impl Command<'_> {
             for object in nodes(grant.objects) {
                 match (*object).type_ {
                     pg_sys::NodeTag::T_RangeVar => {
-                        let table = pg_sys::RangeVarGetRelidExtended(
-                            object.cast(),
-                            pg_sys::NoLock as pg_sys::LOCKMODE,
-                            pg_sys::RVROption::RVR_MISSING_OK,
-                            None,
-                            std::ptr::null_mut(),
-                        );
-                        granted.tables.push(table);
+                        granted.tables.push(relation(object.cast()));
                     }
                     pg_sys::NodeTag::T_String => {
                         #[cfg(since_pg15)]
@@ -93,6 +100,23 @@ impl Command<'_> {
             }
         }
         granted
+    }
+}
+
+/// The relation of that name; none is invalid.
+///
+/// # Safety
+/// A range of a parse tree.
+unsafe fn relation(range: *const pg_sys::RangeVar) -> pg_sys::Oid {
+    // SAFETY: a look-up in catalogs, which takes no lock and calls nothing back.
+    unsafe {
+        pg_sys::RangeVarGetRelidExtended(
+            range,
+            pg_sys::NoLock as pg_sys::LOCKMODE,
+            pg_sys::RVROption::RVR_MISSING_OK,
+            None,
+            std::ptr::null_mut(),
+        )
     }
 }
 

@@ -1,5 +1,7 @@
 //! `merkle_log.context`: what an application says about its transaction, as JSON.
 
+use crate::pg::jsonb;
+
 /// Bytes of a context.
 const LONGEST: usize = 2048;
 const NOT_JSON: &str = "It is not JSON that jsonb can hold.";
@@ -16,17 +18,7 @@ pub fn check(text: &str) -> Result<(), &'static str> {
     }
 }
 
-/// True of JSON that `jsonb` can hold: no text has a NUL, and no number is beyond what a float can be.
+/// True of JSON that `jsonb` can hold, and that has no more levels than the parser here reads.
 pub fn is_json(text: &str) -> bool {
-    fn holds(value: &serde_json::Value) -> bool {
-        use serde_json::Value as Json;
-        let has_no_nul = |text: &String| !text.contains('\0');
-        match value {
-            Json::String(text) => has_no_nul(text),
-            Json::Array(elements) => elements.iter().all(holds),
-            Json::Object(fields) => fields.iter().all(|(name, v)| has_no_nul(name) && holds(v)),
-            Json::Null | Json::Bool(_) | Json::Number(_) => true,
-        }
-    }
-    serde_json::from_str(text).is_ok_and(|value| holds(&value))
+    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() && jsonb::can_hold(text)
 }

@@ -479,7 +479,10 @@ impl Rows {
             }
             if let Some(retired) = self.retired.get(&source_id) {
                 for (row, (entry, _)) in found.iter_mut().zip(&members) {
-                    if *row == Row::Gone && retired.contains(entry.leaf_index) {
+                    let is_released = retired.contains(entry.leaf_index)
+                        && (*row == Row::Gone
+                            || differs(row, entry) && is_replaced(session, log, shape, entry)?);
+                    if is_released {
                         *row = Row::Retired;
                         self.released.insert(source_id);
                     }
@@ -740,6 +743,27 @@ fn gone(problem: &Problem) -> String {
 }
 
 /// Reads rows of one source as they were under a version, for `entries`.
+/// True if another row has the key of an entry since, which was logged like any other: the row that a later entry is of.
+fn is_replaced(session: &Session, log: &Log, shape: &Shape, entry: &Entry) -> Result<bool, Error> {
+    let keys = vec![entry.key.clone()];
+    let latest = entries::live(session, Snapshot::Statement, log, entry.source_id, keys);
+    let latest = latest.into_values().find(|index| *index > entry.leaf_index);
+    let Some(index) = latest else {
+        return Ok(false);
+    };
+    let Some(latest) = entries::between(session, log, index, index + 1)?.pop() else {
+        return Ok(false);
+    };
+    let annexes = leaves::annexes(session, log, index, index + 1);
+    let annex = annexes.get(&index).cloned().unwrap_or_default();
+    let members = [(&latest, &annex)];
+    let mut scan = scan_of(log, shape, shape.version_of(index).number, &members)?;
+    let (found, _) = recompute(shape, &mut scan, &members, &[None]);
+    Ok(
+        matches!(found.first(), Some(Row::Is(hash)) if hash.as_bytes().as_slice() == latest.leaf_hash),
+    )
+}
+
 fn scan_of(
     log: &Log,
     shape: &Shape,

@@ -262,7 +262,6 @@ impl Runner {
             let Some(turn) = self.turns.get_mut(&id) else {
                 continue;
             };
-            any_changes |= turn.log.arrival;
             match seen.get(&id) {
                 Some(Seen::Idle { recent }) => {
                     turn.was_idle();
@@ -273,8 +272,9 @@ impl Runner {
                 Some(Seen::Changes) => {
                     turn.found_changes(Instant::now());
                     turn.run();
+                    any_changes = true;
                 }
-                None => turn.run(),
+                None => any_changes |= turn.run() && turn.log.arrival,
             }
         }
         self.clean_up(any_changes);
@@ -360,12 +360,16 @@ enum Seen {
 }
 
 impl Turn {
-    /// Runs what is due of a log.
-    fn run(&mut self) {
+    /// Runs what is due of a log; true if a batch appended entries.
+    fn run(&mut self) -> bool {
+        let mut appended = false;
         if self.wants_batch(Instant::now()) {
             let began = self.batch_begins();
             match run_batch(&self.log, &mut self.fence, self.busy) {
-                Ok(ran) => self.batch_ended(began, ran),
+                Ok(ran) => {
+                    appended = ran.appended;
+                    self.batch_ended(began, ran);
+                }
                 Err(failure) => self.put_aside(&failure),
             }
         }
@@ -397,6 +401,7 @@ impl Turn {
             self.checkpoint_at = Some(Instant::now() + every.max(SHORTEST_CHECKPOINT));
         }
         self.tell();
+        appended
     }
 
     /// True if rows near the watermarks are to be looked through.
