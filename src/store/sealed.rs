@@ -407,23 +407,28 @@ impl<'a> Index<'a> {
         Ok((position, before, found))
     }
 
+    /// The keys of a run as they are stored; `None` if they are not there, or are no keys.
+    fn stored(&self, number: i64) -> Option<Vec<SealedKey>> {
+        let keys = self.session.read_one(
+            "SELECT k.keys FROM @extschema@.merkle_sealed_key k
+              WHERE k.log_id = $1 AND k.from_leaf_index = $2 AND k.run = $3",
+            &[
+                self.log.id.into(),
+                self.sealed.range.start.into(),
+                (number as i32).into(),
+            ],
+            |row| from_bytes(row.required(0)),
+        );
+        keys.flatten().filter(|keys| keys.len() <= RUN)
+    }
+
     /// The keys of a run.
     ///
     /// # Errors
     /// If they are not there.
-    pub fn run(&mut self, number: i64) -> Result<&[SealedKey], Error> {
+    fn run(&mut self, number: i64) -> Result<&[SealedKey], Error> {
         if self.run.as_ref().is_none_or(|(held, _)| *held != number) {
-            let keys = self.session.read_one(
-                "SELECT k.keys FROM @extschema@.merkle_sealed_key k
-                  WHERE k.log_id = $1 AND k.from_leaf_index = $2 AND k.run = $3",
-                &[
-                    self.log.id.into(),
-                    self.sealed.range.start.into(),
-                    (number as i32).into(),
-                ],
-                |row| from_bytes(row.required(0)),
-            );
-            let keys = keys.flatten().filter(|keys| keys.len() <= RUN);
+            let keys = self.stored(number);
             let problem = "its index cannot be read";
             let keys = keys.ok_or_else(|| self.sealed.damaged(self.log, problem))?;
             self.run = Some((number, keys));
@@ -467,6 +472,8 @@ impl HashReader for Index<'_> {
     }
 }
 
+const ALTERED: &str = "its index in merkle_sealed_key was altered";
+
 /// What the stored index of a range is not: the keys, in order, with the roots of its runs.
 pub fn mismatch(
     session: &Session,
@@ -474,7 +481,7 @@ pub fn mismatch(
     sealed: &Sealed,
     keys: Option<&[SealedKey]>,
 ) -> Result<Option<&'static str>, Error> {
-    let mut index = Index::open(session, log, sealed)?;
+    let index = Index::open(session, log, sealed)?;
     let stored: Vec<(i32, Vec<u8>, Vec<u8>)> = session.read(
         "SELECT k.run, k.first_key, k.root_hash FROM @extschema@.merkle_sealed_key k
           WHERE k.log_id = $1 AND k.from_leaf_index = $2 ORDER BY k.run",
@@ -485,9 +492,10 @@ pub fn mismatch(
     let mut count = 0;
     for (place, (number, first_key, root)) in stored.iter().enumerate() {
         pgrx::check_for_interrupts!();
-        let secret = *index.secret();
-        let run = index.run((*number).into())?;
-        let computed = tile_hash(&sealed_leaves(run, &secret));
+        let Some(run) = index.stored((*number).into()) else {
+            return Ok(Some(ALTERED));
+        };
+        let computed = tile_hash(&sealed_leaves(&run, index.secret()));
         let expected = keys.map(|keys| keys.chunks(RUN).nth(place).unwrap_or_default());
         let begins = run
             .first()
@@ -497,7 +505,7 @@ pub fn mismatch(
             || computed.as_bytes().as_slice() != root
             || expected.is_some_and(|expected| expected != run)
         {
-            return Ok(Some("its index in merkle_sealed_key was altered"));
+            return Ok(Some(ALTERED));
         }
         count += run.len() as i64;
         roots.push(computed);

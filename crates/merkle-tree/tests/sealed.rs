@@ -256,14 +256,14 @@ proptest! {
             let place = place.index(proof.nodes.len());
             let mut nodes = proof.nodes.clone();
             nodes[place] = changed(&nodes[place], bit);
-            prop_assert!(refused(KeyProof { nodes, ..proof.clone() }));
+            prop_assert!(refused(KeyProof { nodes, ..proof.clone() }), "nodes");
             let mut nodes = proof.nodes.clone();
             nodes.remove(place);
-            prop_assert!(refused(KeyProof { nodes, ..proof.clone() }));
+            prop_assert!(refused(KeyProof { nodes, ..proof.clone() }), "nodes");
         }
         let mut nodes = proof.nodes.clone();
         nodes.push(salt());
-        prop_assert!(refused(KeyProof { nodes, ..proof.clone() }));
+        prop_assert!(refused(KeyProof { nodes, ..proof.clone() }), "nodes");
         let altered = |n: &Neighbour| [
             Neighbour { rest: changed(&n.rest, bit), ..*n },
             Neighbour { shared: n.shared + 1, ..*n },
@@ -275,7 +275,7 @@ proptest! {
         match &proof.shown {
             Shown::Key { blind } => {
                 let shown = Shown::Key { blind: changed(blind, bit) };
-                prop_assert!(refused(KeyProof { shown, ..proof.clone() }));
+                prop_assert!(refused(KeyProof { shown, ..proof.clone() }), "shown");
             }
             Shown::Neighbours { before, after } => {
                 let (before, after) = (*before, *after);
@@ -288,7 +288,7 @@ proptest! {
                 }
                 for (before, after) in others {
                     let shown = Shown::Neighbours { before, after };
-                    prop_assert!(refused(KeyProof { shown, ..proof.clone() }));
+                    prop_assert!(refused(KeyProof { shown, ..proof.clone() }), "shown");
                 }
             }
         }

@@ -115,7 +115,7 @@ proptest! {
     ) {
         let signer = key("example.com/log", 1);
         let mut log = Log::of_orders("example.com/log", 0);
-        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(ids.len())).chain([ids.len()]).collect();
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.clamp(1, ids.len())).chain([ids.len()]).collect();
         cuts.sort_unstable();
         let (mut parts, mut from) = (Vec::new(), 0);
         for (place, id) in ids.iter().enumerate() {

@@ -155,6 +155,12 @@ pub const CALLS: &[Call] = &[
         "SELECT pruned_to = 256 FROM verification_logs WHERE log_name = 'c#'",
     ),
     call(
+        "seal_range",
+        "",
+        "SELECT seal_range('c#', 300)",
+        "SELECT EXISTS (SELECT FROM sealed_ranges('c#'))",
+    ),
+    call(
         "retire_rows",
         "SELECT alter_source('w#', 'w#', store_leaf_data => true);
          INSERT INTO w# (note) SELECT 'kept' FROM generate_series(1, 5); SELECT process_next_batch('w#')",
