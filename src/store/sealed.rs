@@ -343,6 +343,8 @@ pub struct Index<'a> {
     secret: Secret,
     /// The run that was read last.
     run: Option<(i64, Vec<SealedKey>)>,
+    /// The leaf hashes of a run: a proof asks for several parts of a tile.
+    leaves: Option<(u64, Vec<Hash>)>,
     /// The roots of all runs.
     roots: Option<Vec<Hash>>,
 }
@@ -355,6 +357,7 @@ impl<'a> Index<'a> {
             sealed,
             secret: sealed.secret(log)?,
             run: None,
+            leaves: None,
             roots: None,
         })
     }
@@ -436,6 +439,16 @@ impl<'a> Index<'a> {
         Ok(self.run.as_ref().map_or(&[], |(_, keys)| keys))
     }
 
+    /// The leaf hashes of a run.
+    fn leaves(&mut self, number: u64) -> Result<&[Hash], Error> {
+        if self.leaves.as_ref().is_none_or(|(held, _)| *held != number) {
+            let secret = self.secret;
+            let leaves = sealed_leaves(self.run(number as i64)?, &secret);
+            self.leaves = Some((number, leaves));
+        }
+        Ok(self.leaves.as_ref().map_or(&[], |(_, leaves)| leaves))
+    }
+
     fn roots(&mut self) -> Result<&[Hash], Error> {
         if self.roots.is_none() {
             let roots = self.session.read(
@@ -456,10 +469,7 @@ impl HashReader for Index<'_> {
 
     fn read(&mut self, tile: TileId, first: u8, count: u16) -> Result<Vec<Hash>, Error> {
         let hashes = match tile.level {
-            0 => {
-                let secret = self.secret;
-                sealed_leaves(self.run(tile.index as i64)?, &secret)
-            }
+            0 => self.leaves(tile.index)?.to_vec(),
             1 => {
                 let from = (tile.index * TILE_WIDTH) as usize;
                 self.roots()?.iter().skip(from).copied().collect()

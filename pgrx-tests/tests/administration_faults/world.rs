@@ -157,7 +157,7 @@ pub const CALLS: &[Call] = &[
     call(
         "seal_range",
         "",
-        "SELECT seal_range('c#', 300)",
+        "SELECT count(*) FROM seal_range('c#')",
         "SELECT EXISTS (SELECT FROM sealed_ranges('c#'))",
     ),
     call(
@@ -232,6 +232,8 @@ const STATE: &str = "SELECT t FROM (
     UNION ALL SELECT 'column ' || v::text FROM verification_source_columns v
     UNION ALL SELECT 'retirement ' || r::text FROM verification_source_retirements r
     UNION ALL SELECT 'partition ' || p::text FROM verification_source_partitions p
+    UNION ALL SELECT 'sealed ' || r::text FROM merkle_sealed_range r
+    UNION ALL SELECT 'sealed key ' || k::text FROM merkle_sealed_key k
     UNION ALL SELECT 'entry ' || m::text FROM merkle_log m
     UNION ALL SELECT 'mark ' || m::text FROM merkle_order_index m
     UNION ALL SELECT 'tile ' || m::text FROM merkle_tile m
