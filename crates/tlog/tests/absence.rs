@@ -52,7 +52,7 @@ fn proofs_prove_what_the_vectors_say() {
             );
             assert_eq!(proven.range.end.to_string(), text(expected, "to"), "{name}");
             let indexes: Vec<String> = proven.entries.iter().map(|e| e.index.to_string()).collect();
-            assert_eq!(Json::from(indexes), expected["entries"], "{name}");
+            assert_eq!(Json::from(indexes), expected["indexes"], "{name}");
         }
     }
 }

@@ -508,7 +508,7 @@ def check_vectors(path):
             if group == "absence":
                 expected, (origin, size, root, entries, source, key, start, end) = vector["proven"], found
                 assert (origin, str(size), root.hex(), source, key) == tuple(expected[n] for n in ("origin", "size", "root", "source", "key"))
-                assert (str(start), str(end), [str(i) for i, *_ in entries]) == (expected["from"], expected["to"], expected["entries"])
+                assert (str(start), str(end), [str(i) for i, *_ in entries]) == (expected["from"], expected["to"], expected["indexes"])
             passed += 1
     print(f"python: {passed} vectors passed, {skipped} are about CBOR or witnesses")
     return passed > 0

@@ -38,7 +38,7 @@ fn proven(proof: &AbsenceProof, from: u64, to: u64) -> Json {
     json!({
         "origin": checkpoint.origin(), "size": checkpoint.size().to_string(), "root": checkpoint.root().to_string(),
         "source": proof.source, "key": proof.key, "from": from.to_string(), "to": to.to_string(),
-        "entries": indexes.collect::<Vec<_>>(),
+        "indexes": indexes.collect::<Vec<_>>(),
     })
 }
 
