@@ -1718,6 +1718,166 @@ COMMENT ON COLUMN @extschema@.verification_source_retirements.retired_before IS 
 COMMENT ON FUNCTION @extschema@.retire_rows(text, regclass, "any") IS 'Lets the rows with a lower order value be deleted from their source, if they are what was logged and the log keeps them; returns how many, and how many were left out.';
 COMMENT ON FUNCTION @extschema@.retire_rows(text, regclass, text) IS 'The same, with the order value as a text.';
 
+-- Ranges of entries whose keys are committed in an index: the entry at leaf_index says so.
+CREATE TABLE @extschema@.merkle_sealed_range (
+    log_id          integer NOT NULL,
+    from_leaf_index bigint  NOT NULL,
+    to_leaf_index   bigint  NOT NULL,
+    leaf_index      bigint  NOT NULL,
+    keys            bigint  NOT NULL,
+    root_hash       bytea   NOT NULL,
+    index_root      bytea   NOT NULL,
+    secret          bytea   NOT NULL,
+    PRIMARY KEY (log_id, from_leaf_index)
+) USING heap;
+
+-- The indexes of these ranges: each row 256 keys, sorted by their hashes, with their entries.
+CREATE TABLE @extschema@.merkle_sealed_key (
+    log_id          integer NOT NULL,
+    from_leaf_index bigint  NOT NULL,
+    run             integer NOT NULL,
+    first_key       bytea   NOT NULL,
+    root_hash       bytea   NOT NULL,
+    keys            bytea   NOT NULL,
+    PRIMARY KEY (log_id, from_leaf_index, run)
+) USING heap;
+
+ALTER TABLE @extschema@.merkle_sealed_key ALTER COLUMN keys SET STORAGE EXTERNAL;
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_sealed_range', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_sealed_key', '');
+
+CREATE FUNCTION @extschema@.seal_range(
+    log   text,
+    up_to bigint DEFAULT NULL
+) RETURNS TABLE (
+    from_leaf_index bigint,
+    to_leaf_index   bigint,
+    leaf_index      bigint,
+    keys            bigint,
+    index_root      bytea
+)
+PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'seal_range_wrapper';
+
+CREATE FUNCTION @extschema@.sealed_ranges(
+    log text
+) RETURNS TABLE (
+    from_leaf_index bigint,
+    to_leaf_index   bigint,
+    leaf_index      bigint,
+    keys            bigint,
+    root_hash       bytea,
+    index_root      bytea,
+    secret          bytea
+)
+STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'sealed_ranges_wrapper';
+
+CREATE FUNCTION @extschema@.absence_proof(
+    log             text,
+    source_table    regclass,
+    key             text,
+    from_leaf_index bigint DEFAULT NULL,
+    to_leaf_index   bigint DEFAULT NULL
+) RETURNS TABLE (
+    "json" text,
+    cbor   bytea
+)
+STABLE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'absence_proof_wrapper';
+
+CREATE FUNCTION @extschema@.absence_proof_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key "any"
+) RETURNS TABLE (
+    "json" text,
+    cbor   bytea
+)
+STABLE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'absence_proof_of_wrapper';
+
+CREATE FUNCTION @extschema@.absence_proof_of(
+    log          text,
+    source_table regclass,
+    VARIADIC key text[]
+) RETURNS TABLE (
+    "json" text,
+    cbor   bytea
+)
+STABLE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'absence_proof_of_wrapper';
+
+CREATE FUNCTION @extschema@.verify_absence(
+    proof bytea,
+    VARIADIC verifier_key text[]
+) RETURNS TABLE (
+    valid           boolean,
+    origin          text,
+    tree_size       bigint,
+    source_table    text,
+    key             text[],
+    from_leaf_index bigint,
+    to_leaf_index   bigint,
+    leaf_indexes    bigint[],
+    problem         text
+)
+IMMUTABLE STRICT PARALLEL SAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'verify_absence_wrapper';
+
+CREATE FUNCTION @extschema@.verify_absence(
+    proof text,
+    VARIADIC verifier_key text[]
+) RETURNS TABLE (
+    valid           boolean,
+    origin          text,
+    tree_size       bigint,
+    source_table    text,
+    key             text[],
+    from_leaf_index bigint,
+    to_leaf_index   bigint,
+    leaf_indexes    bigint[],
+    problem         text
+)
+IMMUTABLE STRICT PARALLEL SAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'verify_absence_text_wrapper';
+
+REVOKE ALL ON FUNCTION @extschema@.seal_range(text, bigint) FROM PUBLIC;
+REVOKE ALL ON @extschema@.merkle_sealed_range, @extschema@.merkle_sealed_key FROM PUBLIC;
+
+COMMENT ON TABLE @extschema@.merkle_sealed_range IS 'Sealed ranges of entries: their keys are committed in an index, whose root is in an entry of the log.';
+COMMENT ON COLUMN @extschema@.merkle_sealed_range.leaf_index IS 'The entry that seals the range.';
+COMMENT ON COLUMN @extschema@.merkle_sealed_range.keys IS 'How many keys the index has.';
+COMMENT ON COLUMN @extschema@.merkle_sealed_range.root_hash IS 'The root of the log''s tree of to_leaf_index entries, with which the hashes of the keys are salted.';
+COMMENT ON COLUMN @extschema@.merkle_sealed_range.index_root IS 'The root of the tree of the index.';
+COMMENT ON COLUMN @extschema@.merkle_sealed_range.secret IS 'What blinds the leaves of the index, so that a proof does not tell of other keys than its own.';
+COMMENT ON TABLE @extschema@.merkle_sealed_key IS 'The indexes of sealed ranges, 256 keys a row.';
+COMMENT ON COLUMN @extschema@.merkle_sealed_key.first_key IS 'The hash of the first key of the run.';
+COMMENT ON COLUMN @extschema@.merkle_sealed_key.root_hash IS 'The root of the tree of the run''s leaves.';
+COMMENT ON COLUMN @extschema@.merkle_sealed_key.keys IS 'Of each key its hash, the number of its entries in four bytes, and their leaf indexes in eight bytes each.';
+COMMENT ON FUNCTION @extschema@.seal_range(text, bigint) IS 'Seals the entries of a log, or those before a leaf index, from where the last sealed range ends: commits the keys that they have. Returns the ranges; none when all is sealed.';
+COMMENT ON FUNCTION @extschema@.sealed_ranges(text) IS 'The sealed ranges of a log; what blinds their indexes is shown to those who may read all its sources.';
+COMMENT ON FUNCTION @extschema@.absence_proof(text, regclass, text, bigint, bigint) IS 'The proof of which entries a row has in sealed ranges of a log, and that it has no others there: of none, that it is absent. As JSON and as CBOR.';
+COMMENT ON FUNCTION @extschema@.absence_proof_of(text, regclass, "any") IS 'The proof of which entries a row has in all sealed ranges of a log, and that it has no others there, by the values of the row''s key.';
+COMMENT ON FUNCTION @extschema@.absence_proof_of(text, regclass, text[]) IS 'The proof of which entries a row has in all sealed ranges of a log, and that it has no others there, by the values of the row''s key.';
+COMMENT ON FUNCTION @extschema@.verify_absence(bytea, text[]) IS 'Whether an absence proof holds, by the verifier key of its log, and which entries the key has; reads nothing.';
+COMMENT ON FUNCTION @extschema@.verify_absence(text, text[]) IS 'Whether an absence proof as JSON holds, by the verifier key of its log, and which entries the key has; reads nothing.';
+
 -- What ALTER DEFAULT PRIVILEGES has given to others is not meant for these either.
 DO $$
 DECLARE
@@ -1732,7 +1892,7 @@ BEGIN
                    AND c.relname OPERATOR(pg_catalog.=) ANY (ARRAY['merkle_hash_index', 'merkle_checkpoint',
                            'merkle_accepted_checkpoint', 'merkle_log_checkpoints', 'merkle_verification',
                            'merkle_finding', 'merkle_finding_finding_id_seq', 'verification_source_definitions',
-                           'verification_source_retirements',
+                           'verification_source_retirements', 'merkle_sealed_range', 'merkle_sealed_key',
                            'merkle_ddl_command', 'merkle_ddl_command_command_id_seq']::pg_catalog.name[])
                 UNION ALL
                 SELECT p.proowner, p.proacl, 'FUNCTION', p.oid::pg_catalog.regprocedure::pg_catalog.text
@@ -1746,7 +1906,8 @@ BEGIN
                            'add_cosignature', 'proof_bundle', 'proof_bundle_at', 'nest_bundle', 'verify_bundle',
                            'inclusion_proofs_of_rows', 'multiproof', 'multiproof_of_rows', 'verify_multiproof', 'proof_bundle_of_rows',
                            'kept_value', 'run_scheduled_batch', 'findings',
-                           'acknowledge_finding', 'note_ddl_command', 'record_ddl', 'retire_rows']::pg_catalog.name[])) o (owner, acl, kind, name)
+                           'acknowledge_finding', 'note_ddl_command', 'record_ddl', 'retire_rows', 'seal_range', 'sealed_ranges',
+                           'absence_proof', 'absence_proof_of', 'verify_absence']::pg_catalog.name[])) o (owner, acl, kind, name)
          CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
          WHERE a.grantee OPERATOR(pg_catalog.<>) o.owner AND a.grantee OPERATOR(pg_catalog.<>) 0
     LOOP

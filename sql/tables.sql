@@ -292,6 +292,32 @@ CREATE TABLE @extschema@.verification_source_retirements (
     PRIMARY KEY (source_id, from_leaf_index)
 ) USING heap;
 
+-- Ranges of entries whose keys are committed in an index: the entry at leaf_index says so.
+CREATE TABLE @extschema@.merkle_sealed_range (
+    log_id          integer NOT NULL,
+    from_leaf_index bigint  NOT NULL,
+    to_leaf_index   bigint  NOT NULL,
+    leaf_index      bigint  NOT NULL,
+    keys            bigint  NOT NULL,
+    root_hash       bytea   NOT NULL,
+    index_root      bytea   NOT NULL,
+    secret          bytea   NOT NULL,
+    PRIMARY KEY (log_id, from_leaf_index)
+) USING heap;
+
+-- The indexes of these ranges: each row 256 keys, sorted by their hashes, with their entries.
+CREATE TABLE @extschema@.merkle_sealed_key (
+    log_id          integer NOT NULL,
+    from_leaf_index bigint  NOT NULL,
+    run             integer NOT NULL,
+    first_key       bytea   NOT NULL,
+    root_hash       bytea   NOT NULL,
+    keys            bytea   NOT NULL,
+    PRIMARY KEY (log_id, from_leaf_index, run)
+) USING heap;
+
+ALTER TABLE @extschema@.merkle_sealed_key ALTER COLUMN keys SET STORAGE EXTERNAL;
+
 -- How the table of each source is defined, as texts: who owns it, who may do what with it, and what runs when it is written.
 CREATE TABLE @extschema@.verification_source_definitions (
     source_id    integer PRIMARY KEY,
@@ -430,6 +456,8 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_late_entry', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_source_partitions', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_database', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_source_retirements', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_sealed_range', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_sealed_key', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.verification_source_definitions', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_ddl_command', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.merkle_ddl_command_command_id_seq', '');

@@ -97,8 +97,8 @@ fn under(
     })
 }
 
-/// The entries of a bundle with these indexes and leaf hashes, still without their paths.
-fn without_paths(
+/// The entries with these indexes and leaf hashes as a bundle has them, still without their paths.
+pub fn without_paths(
     session: &Session,
     log: &Log,
     leaves: &[(i64, Hash)],

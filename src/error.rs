@@ -6,6 +6,7 @@ mod checkpoint;
 mod finding;
 mod key;
 mod refusal;
+mod sealed;
 
 use crate::catalog::logs::ADMINISTRATION_NAME;
 use crate::catalog::sources::table_name;
@@ -15,6 +16,7 @@ pub use key::KeyError;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 pub use refusal::Refusal;
+pub use sealed::SealedError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -259,6 +261,8 @@ pub enum Error {
     GivenKey(KeyError),
     #[error(transparent)]
     Finding(FindingError),
+    #[error(transparent)]
+    Sealed(SealedError),
     #[error("row {key} of table \"{table}\", entry {index} of log \"{log}\", no longer exists")]
     RowGone {
         log: String,
@@ -435,6 +439,7 @@ impl Error {
             OfWorker(refusal) => refusal.sqlstate(),
             GivenKey(error) => error.sqlstate(),
             Finding(error) => error.sqlstate(),
+            Sealed(error) => error.sqlstate(),
             DropNotConfirmed { .. }
             | ForcedRowSecurity { .. }
             | OrderNullable { .. }
@@ -605,6 +610,7 @@ impl Error {
             OfWorker(refusal) => refusal.hint.clone()?,
             GivenKey(error) => error.hint(),
             Finding(error) => error.hint(),
+            Sealed(error) => error.hint(),
             RowGone { log, .. } => format!("Run verify_log({}).", literal(log)),
             ShapeChanged { .. } => "The entry stays provable by its leaf hash; its leaf data must come from a copy of the row as it was.".into(),
             Damaged { log, .. } => format!("Run verify_log({}) to find what was altered.", literal(log)),

@@ -9,6 +9,7 @@
 
 ::pgrx::pg_module_magic!(name, version);
 
+mod absence;
 mod administration;
 mod api;
 mod batch;
@@ -26,6 +27,7 @@ mod prove;
 mod redaction;
 mod retention;
 mod retirement;
+mod seal;
 mod session;
 mod settings;
 mod shared;
@@ -73,6 +75,8 @@ pgrx::extension_sql_file!(
         "trigger_functions",
         "ddl",
         "retire",
+        "absence",
+        api::absence::seal_range,
         api::ddl::record_ddl,
         "by_key",
         "many_rows",

@@ -11,7 +11,7 @@ use crate::catalog::logs::{self, Log};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::session::Session;
-use crate::store::{hash_index, heads, redacted};
+use crate::store::{hash_index, heads, redacted, sealed};
 
 const TILE: i64 = 256;
 
@@ -41,6 +41,7 @@ pub fn prune(session: &Session, name: &str, before: i64) -> Result<i64, Error> {
         &[log.id.into(), upto.into()],
     );
     hash_index::delete(session, &log, Some(upto));
+    sealed::delete(session, &log, Some(upto));
     session.execute(
         "UPDATE @extschema@.verification_logs SET pruned_to = $2 WHERE log_id = $1",
         &[log.id.into(), upto.into()],

@@ -20,6 +20,7 @@ mod pruned;
 pub mod recorded;
 pub mod row;
 mod rows;
+mod sealed;
 pub mod slices;
 mod stages;
 mod tiles;
@@ -272,7 +273,7 @@ impl Verification {
         if self.begin_source_again(&stage) {
             return Ok(Some(Vec::new()));
         }
-        self.stage = self.without(stage);
+        self.stage = self.without(session, stage);
         if let Some(pass) = &mut self.pass {
             pass.unread = true;
         }

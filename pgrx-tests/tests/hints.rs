@@ -111,6 +111,7 @@ const WRITERS: &[&str] = &[
     "run_scheduled_batch",
     "record_ddl",
     "retire_rows",
+    "seal_range",
 ];
 
 #[test]

@@ -152,7 +152,7 @@ fn argument(rng: &mut StdRng, name: &str, type_name: &str) -> String {
             ],
         )
         .to_owned(),
-        ("note" | "bundle" | "hub" | "origin", "text") => pick(
+        ("note" | "bundle" | "proof" | "hub" | "origin", "text") => pick(
             rng,
             &["''", "'x'", "E'example.com/log\\n0\\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\\n\\n— x AAAAAAA=\\n'", "'{}'", "repeat('x', 600000)"],
         )

@@ -38,6 +38,8 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("verification_source_columns", "*", Held),
     ("verification_source_definitions", "*", Held),
     ("verification_source_retirements", "*", Held),
+    ("merkle_sealed_range", "*", Held),
+    ("merkle_sealed_key", "*", Held),
     // What a command changed is noticed all the same.
     ("merkle_ddl_command", "*", Free),
     ("merkle_log", "*", Held),
@@ -141,6 +143,8 @@ const FIXTURE: &[&str] = &[
     // A source that is not ready.
     "CREATE TABLE unready (id int PRIMARY KEY); SELECT create_log('unready'); SELECT add_source('unready', 'unready', capture => 'trigger'); INSERT INTO unready VALUES (1); SELECT process_next_batch('unready')",
     "ALTER TABLE unready SET UNLOGGED; SELECT process_next_batch('unready')",
+    // Sealed ranges: of keys in order, of two sources, and of entries that were pruned since.
+    "SELECT seal_range('ordered', 700); SELECT seal_range('ordered'); SELECT seal_range('timed', 30); SELECT seal_range('kept'); SELECT seal_range('pruned')",
     // Retired rows, some of which are gone.
     "SELECT retire_rows('timed', 'timed', (SELECT at FROM timed ORDER BY at OFFSET 5 LIMIT 1)); DELETE FROM timed WHERE at < (SELECT at FROM timed ORDER BY at OFFSET 2 LIMIT 1)",
     // DDL that nobody has put on record yet.

@@ -59,6 +59,8 @@ fn values(function: &str, name: &str, type_name: &str) -> Vec<String> {
         .map(str::to_owned)
         .to_vec(),
         ("key", "text") => texts(&["KEY-1", "KEY-2", "KEY-9"]),
+        ("from_leaf_index" | "to_leaf_index" | "up_to", "bigint") => vec!["NULL".into()],
+        ("proof", "text") => texts(&["x"]),
         ("before", _) => texts(&["2024-01-01"]),
         ("key", "\"any\"") => texts(&["KEY-1", "KEY-9"]),
         ("keys", "\"any\"") => ["ARRAY['KEY-1', 'KEY-9']", "ARRAY['KEY-2']"].map(str::to_owned).to_vec(),
@@ -153,7 +155,11 @@ impl Caller {
         self.client
             .batch_execute("ROLLBACK")
             .unwrap_or_else(|e| panic!("{sql}: {e:?}"));
-        (state, said.join("\n"))
+        // How full the server's own caches are, it tells whoever called the function that filled them.
+        let said = said
+            .into_iter()
+            .filter(|line| !line.starts_with("rehashing catalog cache"));
+        (state, said.collect::<Vec<_>>().join("\n"))
     }
 }
 

@@ -297,6 +297,8 @@ fn drop_log(
             "merkle_statement",
             "merkle_late_entry",
             "merkle_hash_index",
+            "merkle_sealed_range",
+            "merkle_sealed_key",
             "merkle_pending",
             "merkle_finding",
             "merkle_verification",

@@ -1,5 +1,6 @@
 //! The SQL functions, one file a group: parse, call, return.
 
+pub mod absence;
 pub mod administration;
 pub mod as_of;
 pub mod batch;

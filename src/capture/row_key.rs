@@ -320,6 +320,11 @@ impl Finder {
         }
     }
 
+    /// A key's columns as texts.
+    pub fn parts(&self, key: &RowKey) -> Result<Vec<String>, Error> {
+        split(&self.name, self.key.len(), &key.text)
+    }
+
     /// A key as entries have it, from what the key's types accept.
     pub fn key(&self, session: &Session, key: GivenKey) -> Result<RowKey, Error> {
         let parts = key.parts(&self.name, &self.key)?;

@@ -2,11 +2,13 @@
 //! statements that made them (`merkle_statement`).
 
 use crate::catalog::logs::Log;
+use crate::encode::time;
 use crate::error::Error;
 use crate::pg::alloc;
 use crate::pg::index::{Direction, Key};
 use crate::pg::memory::Scratch;
 use crate::pg::spi::{Row, Snapshot};
+use crate::pg::xact;
 use crate::session::Session;
 use leaf_format::{Context, DecodedOrigin, Encoder, Kind, Leaf, Origin, Value};
 use merkle_tree::{Hash, leaf_hash};
@@ -91,6 +93,39 @@ pub fn encode(
             },
         }
     })
+}
+
+/// The leaf data of an entry that a log makes itself, with who had it made. `subject`: what stands in the place of the
+/// source's name.
+pub fn of_log(
+    session: &Session,
+    log: &Log,
+    subject: &str,
+    kind: Kind,
+    columns: Vec<(&str, Value)>,
+) -> Result<Vec<u8>, Error> {
+    let (user, role) = (xact::session_user(), xact::role_called(session.caller()));
+    let application = xact::application_name(|name| name.into_owned());
+    let context = Context {
+        origin: Some(Origin {
+            transaction: xact::id(),
+            user: &user,
+            role: Some(&role),
+            application: &application,
+            at: time::unix_micros(xact::statement_start()),
+            ..Origin::default()
+        }),
+        salt: None,
+    };
+    let (names, values): (Vec<&str>, Vec<Value>) = columns.into_iter().unzip();
+    let mut leaf_data = Vec::new();
+    Encoder::new(subject, kind, &names)
+        .and_then(|e| e.encode_in_full(&values, &context, LONGEST, &mut leaf_data))
+        .map_err(|e| Error::Damaged {
+            log: log.name.clone(),
+            problem: format!("an entry of kind {} cannot be encoded: {e}", kind.as_str()),
+        })?;
+    Ok(leaf_data)
 }
 
 /// Leaf data that are kept.

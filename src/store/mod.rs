@@ -13,6 +13,7 @@ pub mod moves;
 pub mod order_index;
 pub mod redacted;
 pub mod retired;
+pub mod sealed;
 pub mod set_aside;
 pub mod stream;
 pub mod tiles;

@@ -4,18 +4,17 @@
 //! such a key is redacted by the batch that appends it, in the same transaction.
 
 use super::append::Entry;
-use super::leaves::{self, LONGEST};
+use super::leaves;
 use super::{key_index, metadata};
 use crate::capture::key_equality::{ByKey, KeyEquality};
 use crate::capture::row_key;
 use crate::catalog::logs::Log;
 use crate::catalog::sources::OF_LOG;
-use crate::encode::time;
 use crate::error::Error;
 use crate::pg::spi::{Row, Snapshot};
 use crate::pg::xact;
 use crate::session::Session;
-use leaf_format::{Cbor, Columns, Context, Encoder, Kind, Leaf, Origin, Value};
+use leaf_format::{Cbor, Columns, Kind, Leaf, Value};
 use merkle_tree::Hash;
 use pgrx::datum::TimestampWithTimeZone;
 use sha2::{Digest, Sha256};
@@ -45,44 +44,19 @@ impl Redaction {
         subject: &Subject,
         reason: &str,
     ) -> Result<Redaction, Error> {
-        let (names, values): (&[&str], Vec<Value>) = match subject {
-            Subject::Entry { index, leaf_hash } => (
-                &["leaf_index", "leaf_hash", "reason"],
-                vec![
-                    Value::Int((*index).into()),
-                    Value::Bytes((*leaf_hash).into()),
-                    Value::Text(reason.into()),
-                ],
-            ),
-            Subject::Row { source_id, key } => (
-                &["source_id", "source_key", "reason"],
-                vec![
-                    Value::Int((*source_id).into()),
-                    Value::Text((*key).into()),
-                    Value::Text(reason.into()),
-                ],
-            ),
+        let columns = match subject {
+            Subject::Entry { index, leaf_hash } => vec![
+                ("leaf_index", Value::Int((*index).into())),
+                ("leaf_hash", Value::Bytes((*leaf_hash).into())),
+                ("reason", Value::Text(reason.into())),
+            ],
+            Subject::Row { source_id, key } => vec![
+                ("source_id", Value::Int((*source_id).into())),
+                ("source_key", Value::Text((*key).into())),
+                ("reason", Value::Text(reason.into())),
+            ],
         };
-        let (user, role) = (xact::session_user(), xact::role_called(session.caller()));
-        let application = xact::application_name(|name| name.into_owned());
-        let context = Context {
-            origin: Some(Origin {
-                transaction: xact::id(),
-                user: &user,
-                role: Some(&role),
-                application: &application,
-                at: time::unix_micros(xact::statement_start()),
-                ..Origin::default()
-            }),
-            salt: None,
-        };
-        let mut leaf_data = Vec::new();
-        Encoder::new(source_table, Kind::Redact, names)
-            .and_then(|e| e.encode_in_full(&values, &context, LONGEST, &mut leaf_data))
-            .map_err(|e| Error::Damaged {
-                log: log.name.clone(),
-                problem: format!("a redaction cannot be encoded: {e}"),
-            })?;
+        let leaf_data = leaves::of_log(session, log, source_table, Kind::Redact, columns)?;
         Ok(Redaction {
             key: subject.key(),
             hash: leaves::hash(&leaf_data),

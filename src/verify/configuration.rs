@@ -293,6 +293,8 @@ fn orphans(session: &Session) -> Vec<Finding> {
         "merkle_statement",
         "merkle_pending",
         "merkle_late_entry",
+        "merkle_sealed_range",
+        "merkle_sealed_key",
         "merkle_finding",
         "merkle_verification",
     ]

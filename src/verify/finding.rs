@@ -108,6 +108,8 @@ kinds! {
         "A log, a source, or a version of its columns is not configured as the administration log says."
     LateEntryAltered "late_entry_altered" Extension
         "merkle_late_entry does not have the entries that the administration log says came late."
+    SealAltered "seal_altered" Extension
+        "A sealed range or its index is not what the entry says that seals it, or not that of its entries, so that proofs of which entries a key has would be false."
     WatermarkAltered "watermark_altered" Extension
         "The watermark of a source is not at its last entry, so that rows would be logged twice or not at all."
     Unrecorded "unrecorded" Extension

@@ -539,6 +539,9 @@ impl Rows {
             return !redacted::is_of(&leaf, &entry.key)
                 || row.is_some_and(|row| !self.redacted.is_recorded(&row, entry.leaf_index));
         }
+        if leaf.kind == Kind::Seal {
+            return super::sealed::contradicts(session, log, entry, &leaf);
+        }
         if leaf.kind == Kind::Administration {
             return administration::listing::Listed::new(&leaf)
                 .is_none_or(|l| l.key() != entry.key);

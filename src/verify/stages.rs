@@ -5,6 +5,7 @@ use super::{Verification, checkpoints};
 use crate::error::Error;
 use crate::redaction;
 use crate::session::Session;
+use crate::store::sealed::{self, Sealed};
 use crate::store::{hash_index, set_aside};
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,10 @@ pub enum Stage {
     },
     HashIndex {
         run: i64,
+    },
+    /// Sealed ranges that begin at a leaf index or later.
+    Sealed {
+        from: i64,
     },
     /// The order index, from a source on, and after which key of it.
     Marks {
@@ -61,9 +66,17 @@ impl Stage {
             Stage::Redactions => "redactions",
             Stage::Checkpoints { .. } => "checkpoints",
             Stage::HashIndex { .. } => "hash index",
+            Stage::Sealed { .. } => "sealed ranges",
             Stage::Marks { .. } => "order index",
             Stage::Unlogged { .. } => "rows of the sources",
             Stage::Report | Stage::Done => "end",
+        }
+    }
+
+    pub fn behind(sealed: &Sealed) -> Stage {
+        match sealed.range.start.checked_add(1) {
+            Some(from) => Stage::Sealed { from },
+            None => MARKS,
         }
     }
 
@@ -76,14 +89,17 @@ impl Stage {
     }
 }
 
-const MARKS: Stage = Stage::Marks {
+// What no range begins with is read too.
+const SEALED: Stage = Stage::Sealed { from: i64::MIN };
+
+pub(super) const MARKS: Stage = Stage::Marks {
     source: 0,
     after: None,
 };
 
 impl Verification {
     /// Where to go on when a step of a stage came to nothing.
-    pub(super) fn without(&self, stage: Stage) -> Stage {
+    pub(super) fn without(&self, session: &Session, stage: Stage) -> Stage {
         match stage {
             Stage::Configuration => self.after_configuration(),
             Stage::Pruned { .. } => Stage::Entries,
@@ -92,7 +108,12 @@ impl Verification {
             Stage::Edges => self.after_edges(),
             Stage::Redactions => Stage::Checkpoints { after: -1 },
             Stage::Checkpoints { .. } => Stage::HashIndex { run: 0 },
-            Stage::HashIndex { .. } => MARKS,
+            Stage::HashIndex { .. } => SEALED,
+            // What made a range unreadable does not keep the next from being read.
+            Stage::Sealed { from } => match sealed::next(session, &self.log, from) {
+                Some(sealed) => Stage::behind(&sealed),
+                None => MARKS,
+            },
             Stage::Marks { .. } => Stage::of_source(0),
             Stage::Unlogged { source, .. } => Stage::of_source(source.saturating_add(1)),
             Stage::Report | Stage::Done => Stage::Done,
@@ -120,6 +141,7 @@ impl Verification {
             Stage::Redactions => (self.redactions(session), Stage::Checkpoints { after: -1 }),
             Stage::Checkpoints { after } => self.checkpoints(session, after)?,
             Stage::HashIndex { run } => self.hash_index(session, run)?,
+            Stage::Sealed { from } => self.sealed(session, from)?,
             Stage::Marks { source, after } => self.marks(session, source, after)?,
             Stage::Unlogged { source, gap, after } => self.unlogged(session, source, gap, after)?,
             Stage::Report => {
@@ -205,7 +227,7 @@ impl Verification {
         let runs = hash_index::runs(session, &self.log);
         let run = run.max(runs.start);
         if run >= runs.end {
-            return Ok((Vec::new(), MARKS));
+            return Ok((Vec::new(), SEALED));
         }
         self.checked.marks += ROWS_OF_RUN;
         let mismatch = hash_index::mismatch(session, &self.log, run, self.head.tree_size)?;

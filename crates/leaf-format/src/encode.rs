@@ -31,6 +31,8 @@ pub enum Kind {
     Redact,
     /// Something was done to a log or a source.
     Administration,
+    /// The keys of a range of earlier entries are committed in an index.
+    Seal,
 }
 
 impl Kind {
@@ -43,6 +45,7 @@ impl Kind {
             Kind::Hash => "hash",
             Kind::Redact => "redact",
             Kind::Administration => "administration",
+            Kind::Seal => "seal",
         }
     }
 }
@@ -59,6 +62,7 @@ impl TryFrom<&str> for Kind {
             Kind::Hash,
             Kind::Redact,
             Kind::Administration,
+            Kind::Seal,
         ]
         .into_iter()
         .find(|kind| kind.as_str() == name)

@@ -36,6 +36,7 @@ mod lanes;
 mod multiproof;
 mod proof;
 mod read;
+mod sealed;
 mod verify;
 
 pub use frontier::Frontier;
@@ -47,4 +48,8 @@ pub use index::{LeafIndex, MAX_SIZE, OutOfRange, TILE_HEIGHT, TILE_WIDTH, TileId
 pub use multiproof::{Multiproof, MultiproofVerification, multiproof, verify_multiproof};
 pub use proof::{consistency_proof, inclusion_proof};
 pub use read::{Error, HashReader, root, subtree_hash};
+pub use sealed::{
+    BITS, KeyHash, KeyProof, KeyProofError, Neighbour, ProveError, SealedKey, Secret, Shown,
+    key_proof, sealed_leaves, verify_key_proof,
+};
 pub use verify::{VerifyError, prefix_root, verify_consistency, verify_inclusion};

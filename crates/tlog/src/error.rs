@@ -55,6 +55,13 @@ pub enum Error {
     },
     #[error("the entries are not proven together: {0}")]
     Inclusions(merkle_tree::VerifyError),
+    #[error(
+        "the index of the range that entry {seal} seals does not prove which entries the key has: {why}"
+    )]
+    Key {
+        seal: u64,
+        why: merkle_tree::KeyProofError,
+    },
     #[error("that the log only grew is not proven: {0}")]
     Consistency(merkle_tree::VerifyError),
     #[error("the log {origin:?} has signed two roots at size {size}")]
@@ -73,6 +80,7 @@ impl Error {
             Error::BadSignature { .. }
                 | Error::Inclusion { .. }
                 | Error::Inclusions(_)
+                | Error::Key { .. }
                 | Error::Consistency(_)
                 | Error::Fork { .. }
                 | Error::Contradiction(_)

@@ -1,8 +1,8 @@
 //! The formats of the transparency field, as pure functions over bytes: [signed notes](SignedNote),
 //! [checkpoints](Checkpoint), cosignatures, [requests to witnesses](AddCheckpoint), [policies](Policy), [tile paths](TilePath),
 //! [entry bundles](entry_bundle) and [proofs](TlogProof) as the C2SP specifications have them; and
-//! [proof bundles](ProofBundle), [consistency proofs](ConsistencyBundle) and [fork proofs](ForkProof), which are the
-//! project's own (`docs/proof-format.md`).
+//! [proof bundles](ProofBundle), [absence proofs](AbsenceProof), [consistency proofs](ConsistencyBundle) and
+//! [fork proofs](ForkProof), which are the project's own (`docs/proof-format.md`).
 //!
 //! Every decoder is strict (one value has one form, except where a specification allows several), and
 //! none panics, whatever bytes it is given. Hashing and proofs are those of the crate `merkle-tree`.
@@ -24,6 +24,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod absence;
 mod add_checkpoint;
 mod checkpoint;
 mod consistency;
@@ -40,6 +41,7 @@ mod tile_path;
 mod tlog_proof;
 mod wire;
 
+pub use absence::{AbsenceProof, KeyEntry, MAX_RANGES, ProvenKey, Seal, SealedRange};
 pub use add_checkpoint::{AddCheckpoint, Doubt, MAX_PROOF_HASHES, Ruling, Verdict};
 pub use checkpoint::Checkpoint;
 pub use consistency::{ConsistencyBundle, ProvenGrowth};

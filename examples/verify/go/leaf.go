@@ -91,7 +91,7 @@ type row struct {
 }
 
 var (
-	kinds    = regexp.MustCompile(`^(insert|update|delete|truncate|hash|redact|administration)$`)
+	kinds    = regexp.MustCompile(`^(insert|update|delete|truncate|hash|redact|administration|seal)$`)
 	contexts = regexp.MustCompile(`^(salt|at|app|xid|user|role|context|statement|statement_bytes)$`)
 )
 

@@ -79,6 +79,10 @@ func checkVectors(file []byte) error {
 	}
 	passed, skipped := 0, 0
 	for group, vectors := range groups {
+		// Absence proofs are Python's and the crate's.
+		if strings.HasSuffix(group, "absence") {
+			continue
+		}
 		for _, v := range vectors {
 			if v.JSON == nil || strings.Contains(v.Policy, "witness ") && strings.HasPrefix(group, "bad") {
 				skipped++

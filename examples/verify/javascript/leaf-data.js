@@ -80,7 +80,7 @@ export function decodeCbor(data) {
 }
 
 // Leaf data (docs/leaf-format.md).
-const KINDS = ["insert", "update", "delete", "truncate", "hash", "redact", "administration"];
+const KINDS = ["insert", "update", "delete", "truncate", "hash", "redact", "administration", "seal"];
 export const isInteger = (value) => typeof value === "bigint";
 
 function isDecimal(parts) {

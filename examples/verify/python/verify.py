@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks a proof bundle or a consistency proof (JSON) of merkle_log: docs/proof-format.md.
+"""Checks a proof bundle, an absence proof or a consistency proof (JSON) of merkle_log: docs/proof-format.md.
 
     verify.py KEY FILE             KEY: the log's verifier key; of several logs, separated by commas
     verify.py --vectors FILE       the vectors of the specification
@@ -18,10 +18,13 @@ import uuid
 MAX_SIZE = 2**62 - 1
 MAX_LEVELS = 8
 MAX_ENTRIES = 10_000
+MAX_RANGES = 10_000
+MAX_COLUMNS = 1600
+KEY_BITS = 64
 MAX_SIGNATURES = 100
 MAX_LEAF_DATA = 65535
 MAX_NESTING = 127
-KINDS = ("insert", "update", "delete", "truncate", "hash", "redact", "administration")
+KINDS = ("insert", "update", "delete", "truncate", "hash", "redact", "administration", "seal")
 CONTEXT = {"salt", "at", "app", "xid", "user", "role", "context", "statement", "statement_bytes"}
 
 
@@ -375,10 +378,108 @@ def verify_consistency(proof, keys):
     return new[0], old[1], new[1]
 
 
+# Absence proofs: which entries a key has in sealed ranges, and that it has no others.
+SEAL = {"index", "from", "to", "root_hash", "keys", "index_root"}
+
+
+def eight(value):
+    return value.to_bytes(8, "big")
+
+
+def key_hash(root, source, key):
+    """Where a key stands in the index of a range that ends with this root of the log."""
+    texts = [text.encode() for text in (source, *key)]
+    return sha256(b"\x10", root, *(part for text in texts for part in (eight(len(text)), text)))
+
+
+def bit_of(hashed, place):
+    return hashed[place // 8] >> 7 - place % 8 & 1
+
+
+def with_bits(hashed, end, commitment):
+    """The commitment to the first `end` bits of a hash, of which the given one is what follows them."""
+    for place in reversed(range(end)):
+        commitment = sha256(bytes([0x20 + bit_of(hashed, place)]), commitment)
+    return commitment
+
+
+def neighbour(shown, hashed, bit):
+    fields(shown, ["shared", "rest"])
+    shared = shown["shared"]
+    require(type(shared) is int and shared < KEY_BITS and bit_of(hashed, shared) != bit, "a neighbour is on the wrong side")
+    return with_bits(hashed, shared, sha256(bytes([0x20 + bit]), unhash(shown["rest"])))
+
+
+def read_seal(data, index):
+    """From, to, root of the log, number of keys and root of the index."""
+    found = row(data)
+    require(found is not None and found[1] == "seal" and isinstance(found[2], dict) and set(found[2]) == SEAL, "not a seal")
+    columns = found[2]
+    require(columns["index"] == "merkle_log/key-index@v1", "an index of another format")
+    bounds = [columns[name] for name in ("from", "to", "keys")]
+    require(all(type(n) is int and 0 <= n <= MAX_SIZE for n in bounds), "not the numbers of a seal")
+    hashes = [columns[name] for name in ("root_hash", "index_root")]
+    require(all(type(h) is bytes and len(h) == 32 for h in hashes), "not the hashes of a seal")
+    (start, end, keys), (root, index_root) = bounds, hashes
+    require(1 <= keys <= end - start and end <= index, "not the range of a seal")
+    return start, end, root, keys, index_root
+
+
+def check_range(shown, seal, source, key, entries):
+    """That these are all entries of the key in a sealed range."""
+    start, end, root, keys, index_root = seal
+    hashed, position = key_hash(root, source, key), number(shown["position"])
+    entries = [index for index in entries if start <= index < end]
+    if "blind" in shown:
+        require("before" not in shown and "after" not in shown and entries, "a key without entries, or with neighbours")
+        whole = sha256(b"\x11", unhash(shown["blind"]), hashed, *map(eight, entries))
+        leaves = [(position, with_bits(hashed, KEY_BITS, whole))]
+    else:
+        require(not entries, "a key with entries that is not shown")
+        require(("before" in shown) == (position > 0) and ("after" in shown) == (position < keys), "not the neighbours of the position")
+        leaves = [(position - 1, neighbour(shown["before"], hashed, 0))] if "before" in shown else []
+        leaves += [(position, neighbour(shown["after"], hashed, 1))] if "after" in shown else []
+        require(position <= keys, "the position is beyond the index")
+    leaves = [(place, sha256(b"\x00", commitment)) for place, commitment in leaves]
+    check_together(leaves, keys, [unhash(each) for each in listed(shown["nodes"])], index_root)
+
+
+def verify_absence(proof, keys):
+    """What is proven: origin, size, root, the entries of the key, and source, key and the range in which they are all."""
+    fields(proof, ["format", "checkpoint", "source", "key", "ranges", "entries", "nodes"])
+    require(proof["format"] == "merkle_log/absence-proof@v1", "another format")
+    origin, size, root, _ = checkpoint(proof["checkpoint"], keys)
+    source, key, ranges = proof["source"], listed(proof["key"]), listed(proof["ranges"])
+    require(is_text(source) and source and 0 < len(key) <= MAX_COLUMNS and all(map(is_text, key)), "not a source and a key")
+    require(0 < len(ranges) <= MAX_RANGES and len(listed(proof["entries"])) <= MAX_ENTRIES, "too few ranges, or too many entries")
+    for entry in proof["entries"]:
+        require("source" not in entry and "key" not in entry, "not the fields of an entry")
+    entries = [read_entry(entry, []) for entry in proof["entries"]]
+    for each in ranges:
+        fields(each, ["seal", "leaf_data", "position", "nodes"], ["blind", "before", "after"])
+        require("blind" in each or "before" in each or "after" in each, "neither the key nor neighbours")
+    seals = [(number(each["seal"]), unbase64(each["leaf_data"])) for each in ranges]
+    leaves = sorted([(index, sha256(b"\x00", data)) for index, data in seals] + [entry[:2] for entry in entries])
+    for ordered in (leaves, seals, entries):
+        require(all(a[0] < b[0] for a, b in zip(ordered, ordered[1:])), "entries or seals out of order, or twice")
+    check_together(leaves, size, [unhash(each) for each in listed(proof["nodes"])], root)
+    read = [read_seal(data, index) for index, data in seals]
+    require(all(a[1] == b[0] for a, b in zip(read, read[1:])), "ranges that are not one behind the other")
+    indexes = [index for index, _, _ in entries]
+    require(all(read[0][0] <= index < read[-1][1] for index in indexes), "an entry outside of the ranges")
+    for each, seal in zip(ranges, read):
+        check_range(each, seal, source, key, indexes)
+    for _, _, data in entries:
+        found = None if data is None else row(data)
+        require(found is None or found[0] == source, "the leaf data are of another source")
+    return origin, size, root, entries, source, key, read[0][0], read[-1][1]
+
+
 def verify(text, keys):
     try:
         document = parse_json(text.decode() if isinstance(text, bytes) else text)
-        kind = verify_consistency if isinstance(document, dict) and "old" in document else verify_bundle
+        fields_of = document if isinstance(document, dict) else {}
+        kind = verify_consistency if "old" in fields_of else verify_absence if "ranges" in fields_of else verify_bundle
         return kind(document, keys)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise Refused(f"malformed: {error}") from error
@@ -388,7 +489,8 @@ def check_vectors(path):
     with open(path, encoding="utf-8") as file:
         vectors = json.load(file)
     passed = skipped = 0
-    for group, good in (("bundles", 1), ("bad_bundles", 0), ("consistency", 1), ("bad_consistency", 0)):
+    for group, good in (("bundles", 1), ("bad_bundles", 0), ("consistency", 1), ("bad_consistency", 0),
+                        ("absence", 1), ("bad_absence", 0)):
         for vector in vectors[group]:
             if "json" not in vector or ("witness " in vector["policy"] and not good):
                 skipped += 1
@@ -403,6 +505,10 @@ def check_vectors(path):
                 expected = vector["proven"]
                 assert (found[0], str(found[1]), found[2].hex()) == (expected["origin"], expected["size"], expected["root"])
                 assert [(str(i), h.hex()) for i, h, _ in found[3]] == [(e["index"], e["leaf_hash"]) for e in expected["entries"]]
+            if group == "absence":
+                expected, (origin, size, root, entries, source, key, start, end) = vector["proven"], found
+                assert (origin, str(size), root.hex(), source, key) == tuple(expected[n] for n in ("origin", "size", "root", "source", "key"))
+                assert (str(start), str(end), [str(i) for i, *_ in entries]) == (expected["from"], expected["to"], expected["indexes"])
             passed += 1
     print(f"python: {passed} vectors passed, {skipped} are about CBOR or witnesses")
     return passed > 0
@@ -432,6 +538,8 @@ def main(first, path):
         print(f"NOT PROVEN: {error}")
         return 1
     print("proven:", *found[:2])
+    if len(found) > 4:
+        print("all", len(found[3]), "entries of", found[4], *found[5], "between", *found[6:])
     for index, leaf_hash, data in found[3] if len(found) > 3 else []:
         print("entry", index, leaf_hash.hex(), shown(row(data)) if data is not None else "withheld")
     return 0

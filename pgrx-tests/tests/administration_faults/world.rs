@@ -155,6 +155,12 @@ pub const CALLS: &[Call] = &[
         "SELECT pruned_to = 256 FROM verification_logs WHERE log_name = 'c#'",
     ),
     call(
+        "seal_range",
+        "",
+        "SELECT count(*) FROM seal_range('c#')",
+        "SELECT EXISTS (SELECT FROM sealed_ranges('c#'))",
+    ),
+    call(
         "retire_rows",
         "SELECT alter_source('w#', 'w#', store_leaf_data => true);
          INSERT INTO w# (note) SELECT 'kept' FROM generate_series(1, 5); SELECT process_next_batch('w#')",
@@ -226,6 +232,8 @@ const STATE: &str = "SELECT t FROM (
     UNION ALL SELECT 'column ' || v::text FROM verification_source_columns v
     UNION ALL SELECT 'retirement ' || r::text FROM verification_source_retirements r
     UNION ALL SELECT 'partition ' || p::text FROM verification_source_partitions p
+    UNION ALL SELECT 'sealed ' || r::text FROM merkle_sealed_range r
+    UNION ALL SELECT 'sealed key ' || k::text FROM merkle_sealed_key k
     UNION ALL SELECT 'entry ' || m::text FROM merkle_log m
     UNION ALL SELECT 'mark ' || m::text FROM merkle_order_index m
     UNION ALL SELECT 'tile ' || m::text FROM merkle_tile m

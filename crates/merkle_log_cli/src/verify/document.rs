@@ -5,14 +5,18 @@ use merkle_tree::{LeafIndex, leaf_hash};
 use std::io::Read;
 use std::path::Path;
 use tlog::{
-    Checkpoint, ConsistencyBundle, Content, Error, ForkProof, ProofBundle, Proven, ProvenEntry,
-    ProvenGrowth, SignedNote, TlogProof, VerifiedCheckpoint,
+    AbsenceProof, Checkpoint, ConsistencyBundle, Content, Error, ForkProof, ProofBundle, Proven,
+    ProvenEntry, ProvenGrowth, SignedNote, TlogProof, VerifiedCheckpoint,
 };
 
 pub fn verify(path: &Path, trust: &Trust) -> Result<Report, Finding> {
     let bytes = read(path).map_err(Finding::unreadable(path))?;
     let report = match kind(&bytes) {
         Kind::Bundle => Report::Bundle(bundle(&bytes, trust)?),
+        Kind::Absence => {
+            let proven = AbsenceProof::from_bytes(&bytes)?.verify(&trust.policy)?;
+            Report::Absence(Box::new(proven))
+        }
         Kind::Consistency => Report::Consistency(Box::new(consistency(&bytes, trust)?)),
         Kind::Fork => return Err(fork(&bytes, trust)),
         Kind::TlogProof => Report::Bundle(tlog_proof(&bytes, trust)?),
@@ -55,6 +59,7 @@ pub fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 
 enum Kind {
     Bundle,
+    Absence,
     Consistency,
     Fork,
     TlogProof,
@@ -72,6 +77,7 @@ fn kind(bytes: &[u8]) -> Kind {
     } else if bytes.trim_ascii_start().starts_with(b"{") || matches!(bytes, [0xa0..=0xbf, ..]) {
         // A brace, or a map of CBOR. In both, the format is a text as it is.
         match has("merkle_log/proof-bundle@") {
+            false if has("merkle_log/absence-proof@") => Kind::Absence,
             false if has("merkle_log/consistency@") => Kind::Consistency,
             false if has("merkle_log/fork@") => Kind::Fork,
             _ => Kind::Bundle,
@@ -219,6 +225,7 @@ impl Report {
                 let levels = std::iter::successors(Some(proven), |p| p.hub.as_deref());
                 levels.map(|level| &level.checkpoint.checkpoint).collect()
             }
+            Report::Absence(proven) => vec![&proven.checkpoint.checkpoint],
             Report::Consistency(growth) => vec![&growth.old.checkpoint, &growth.new.checkpoint],
             Report::Checkpoint(checkpoint) => vec![&checkpoint.checkpoint],
             Report::Directory(directory) => vec![&directory.checkpoint.checkpoint],
@@ -228,6 +235,7 @@ impl Report {
     fn oldest_checkpoint(&self) -> &VerifiedCheckpoint {
         match self {
             Report::Bundle(proven) => &proven.checkpoint,
+            Report::Absence(proven) => &proven.checkpoint,
             Report::Consistency(growth) => &growth.old,
             Report::Checkpoint(checkpoint) => checkpoint,
             Report::Directory(directory) => &directory.checkpoint,

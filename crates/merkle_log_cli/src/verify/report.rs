@@ -7,12 +7,13 @@ use leaf_format::{Columns, Leaf};
 use serde_json::{Value as Json, json};
 use std::fmt::Write as _;
 use std::path::Path;
-use tlog::{Content, Label, Proven, ProvenEntry, ProvenGrowth, VerifiedCheckpoint};
+use tlog::{Content, Label, Proven, ProvenEntry, ProvenGrowth, ProvenKey, VerifiedCheckpoint};
 
 /// What a file proved.
 #[derive(Debug)]
 pub enum Report {
     Bundle(Proven),
+    Absence(Box<ProvenKey>),
     Consistency(Box<ProvenGrowth>),
     Checkpoint(VerifiedCheckpoint),
     Directory(Directory),
@@ -41,6 +42,7 @@ impl Report {
         let mut text = String::new();
         match self {
             Report::Bundle(proven) => bundle_text(proven, &mut text),
+            Report::Absence(proven) => absence_text(proven, &mut text),
             Report::Consistency(growth) => {
                 checkpoint_text(&growth.new, &mut text);
                 line(&mut text, "grew from", &tree_head(&growth.old));
@@ -58,6 +60,7 @@ impl Report {
     fn json(&self) -> Json {
         let (kind, proven) = match self {
             Report::Bundle(proven) => ("bundle", bundle_json(proven)),
+            Report::Absence(proven) => ("absence", absence_json(proven)),
             Report::Consistency(growth) => (
                 "consistency",
                 json!({"checkpoint": checkpoint_json(&growth.new), "since": checkpoint_json(&growth.old)}),
@@ -77,6 +80,10 @@ impl Report {
             Report::Bundle(proven) => (
                 proven.outermost(),
                 "that the rows are still so in the database, or that no later entry is about them",
+            ),
+            Report::Absence(proven) => (
+                &proven.checkpoint,
+                "that the log has sealed the right keys: who has all entries, or one more of this key, can tell",
             ),
             Report::Consistency(growth) => (&growth.new, "what the entries are"),
             Report::Checkpoint(checkpoint) => (
@@ -153,6 +160,23 @@ fn bundle_text(proven: &Proven, text: &mut String) {
     if let Some(hub) = &proven.hub {
         line(text, "in a hub", "the checkpoint is an entry of this log:");
         bundle_text(hub, text);
+    }
+}
+
+fn absence_text(proven: &ProvenKey, text: &mut String) {
+    checkpoint_text(&proven.checkpoint, text);
+    let (from, to) = (proven.range.start, proven.range.end);
+    let key = format!("{} ({})", proven.source, proven.key.join(", "));
+    let count = match proven.entries.len() {
+        0 => "no entry".to_owned(),
+        1 => "one entry and no other".to_owned(),
+        n => format!("{n} entries and no others"),
+    };
+    let what = format!("{} has {count} from {from} up to {to}", printable(&key));
+    line(text, "key", &what);
+    for entry in &proven.entries {
+        let what = format!("{}: {}", entry.index, entry_text(entry));
+        line(text, "entry", &what);
     }
 }
 
@@ -265,6 +289,17 @@ fn bundle_json(proven: &Proven) -> Json {
         object["hub"] = bundle_json(hub);
     }
     object
+}
+
+fn absence_json(proven: &ProvenKey) -> Json {
+    json!({
+        "checkpoint": checkpoint_json(&proven.checkpoint),
+        "source": proven.source,
+        "key": proven.key,
+        "from": proven.range.start,
+        "to": proven.range.end,
+        "entries": proven.entries.iter().map(entry_json).collect::<Vec<_>>(),
+    })
 }
 
 fn entry_json(entry: &ProvenEntry) -> Json {

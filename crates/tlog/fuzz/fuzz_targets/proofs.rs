@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tlog::{ConsistencyBundle, Policy, ProofBundle, TlogProof};
+use tlog::{AbsenceProof, ConsistencyBundle, Policy, ProofBundle, TlogProof};
 
 const KEY: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
 
@@ -22,6 +22,11 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(consistency.verify(&policy).is_err());
     }
     let _ = ConsistencyBundle::from_json(bytes);
+    if let Ok(absence) = AbsenceProof::from_bytes(bytes) {
+        assert!(absence.verify(&policy).is_err());
+        assert_eq!(AbsenceProof::from_cbor(&absence.to_cbor()), Ok(absence.clone()));
+        assert_eq!(AbsenceProof::from_json(absence.to_json().as_bytes()), Ok(absence));
+    }
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };

@@ -140,7 +140,7 @@ fn is_integer(text: &str) -> bool {
 
 impl BundleLeaf {
     /// What it says, if it is in the tree.
-    pub(super) fn content(&self) -> Content {
+    pub(crate) fn content(&self) -> Content {
         match self {
             BundleLeaf::Hash(_) => Content::Withheld,
             BundleLeaf::Data(data) => match Leaf::decode(data) {

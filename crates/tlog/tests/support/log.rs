@@ -15,6 +15,13 @@ pub struct Log {
 /// All hashes of complete subtrees, by level.
 pub struct Tiles(Vec<Vec<Hash>>);
 
+impl Tiles {
+    /// From the leaves up.
+    pub fn new(levels: Vec<Vec<Hash>>) -> Tiles {
+        Tiles(levels)
+    }
+}
+
 impl HashReader for Tiles {
     type Error = Infallible;
 

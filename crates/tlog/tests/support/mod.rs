@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod log;
+pub mod sealed;
 pub mod vectors;
 
 use merkle_tree::{TreeSize, leaf_hash};

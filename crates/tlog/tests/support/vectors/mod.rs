@@ -1,5 +1,6 @@
 //! The content of `docs/proof-format-vectors.json`. Keys and trees are fixed, so that it is always the same.
 
+mod absence;
 mod bad;
 mod multiproof;
 mod strict;
@@ -293,6 +294,17 @@ fn consistency(cast: &Cast) -> (Vec<Json>, Vec<Json>) {
     (good, bad.chain(malformed).collect())
 }
 
+fn bad_absence(cast: &Cast) -> Vec<Json> {
+    let policy = cast.policy();
+    let disproven = absence::disproven(cast).into_iter().map(|(name, error, proof)| {
+        json!({"name": name, "policy": policy, "error": error, "json": proof.to_json(), "cbor": hex(&proof.to_cbor())})
+    });
+    let malformed = absence::malformed(cast).into_iter().map(
+        |(name, text)| json!({"name": name, "policy": policy, "error": "ProofBundle", "json": text}),
+    );
+    disproven.chain(malformed).collect()
+}
+
 /// The whole file.
 pub fn vectors() -> Json {
     let cast = Cast::new();
@@ -302,6 +314,8 @@ pub fn vectors() -> Json {
         "bad_bundles": bad::bad(&cast),
         "consistency": good_consistency,
         "bad_consistency": bad_consistency,
+        "absence": absence::good(&cast),
+        "bad_absence": bad_absence(&cast),
     })
 }
 
