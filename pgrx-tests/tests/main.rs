@@ -1,6 +1,7 @@
 //! Tests with whole servers, one module a hazard, in one program: each would otherwise be linked with all of its
 //! dependencies again. To run some of them: `cargo nextest run -p server-tests worker::`.
 
+mod absence;
 mod administration;
 mod administration_faults;
 mod bundles;
