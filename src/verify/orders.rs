@@ -13,7 +13,7 @@ use crate::capture::shape::Shape;
 use crate::capture::statement;
 use crate::capture::table::Attribute;
 use crate::catalog::logs::Log;
-use crate::catalog::sources::{OF_LOG, Source};
+use crate::catalog::sources::{self, OF_LOG, Source};
 use crate::error::Error;
 use crate::pg::spi::Snapshot;
 use crate::pg::subtransaction;
@@ -276,6 +276,22 @@ impl Verification {
                 right.push((source.id, expected));
             }
         }
+        // Of a source that cannot be read now it is known all the same that triggers capture it.
+        let shown: HashSet<i32> = self.rows.shapes().iter().map(|s| s.source.id).collect();
+        let stored = sources::all(session, &self.log).into_iter();
+        let captured = stored.filter(|s| !s.removed && s.by_trigger() && !shown.contains(&s.id));
+        findings.extend(
+            captured
+                .filter(|s| s.watermark.is_some())
+                .map(|source| Finding {
+                    source_table: Some(source.name),
+                    ..Finding::of_log(
+                        Kind::WatermarkAltered,
+                        None,
+                        "a source that triggers capture has no watermark".to_owned(),
+                    )
+                }),
+        );
         findings.extend(self.logged_ahead(session));
         for (source_id, watermark) in right {
             self.correct_watermark(source_id, watermark);
