@@ -68,7 +68,7 @@ test-all-pg: ## what depends on the major of PostgreSQL, with whole servers of e
 	@for major in $(MAJORS); do $(MAKE) --no-print-directory test-major PG=$$major PREFIX=$(PREFIXES)-pg$$major || exit 1; done
 
 # Tests of the whole server suite that meet the server's own formats, signatures and behaviour.
-MAJOR_TESTS := binary(versions) + binary(capture) + binary(dump_restore) + binary(wal_oracle) + binary(settings) + binary(partitions) + binary(worker)
+MAJOR_TESTS := test(/^(versions|capture|dump_restore|wal_oracle|settings|partitions|worker)::/)
 
 test-major: test-install
 	@scripts/setup.sh server

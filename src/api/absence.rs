@@ -1,11 +1,12 @@
 //! Sealed ranges, and proofs of which entries a key has in them. The SQL of the functions that take keys of any type is in
 //! `sql/absence.sql`.
 
+use super::bundles::policy;
 use super::proofs::named;
 use super::{given_key, log_name, required};
 use crate::capture::given_key::GivenKey;
 use crate::catalog::logs;
-use crate::error::{CheckpointError, Error};
+use crate::error::Error;
 use crate::pg::alloc;
 use crate::pg::argument::Variadic;
 use crate::pg::regclass::RegClass;
@@ -15,7 +16,7 @@ use crate::store::sealed;
 use crate::{absence, seal};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use tlog::{AbsenceProof, Policy, VerifierKey};
+use tlog::AbsenceProof;
 
 pgrx::extension_sql_file!(
     "../../sql/absence.sql",
@@ -25,6 +26,8 @@ pgrx::extension_sql_file!(
 
 /// Bytes of the longest proof that is looked at.
 const MAX_PROOF: usize = 64 << 20;
+/// How many times over a proof is in memory at most: a hash takes 33 bytes of it.
+const COPIES: usize = 8;
 
 #[pg_extern(parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
@@ -197,11 +200,7 @@ pub fn verify_absence_text(
 
 /// What a proof proves to someone who trusts these keys.
 fn verified(proof: &[u8], keys: &pgrx::VariadicArray<&str>) -> Result<Verified, Error> {
-    let key = |key: Option<&str>| {
-        let key = required("verifier_key", key)?.parse();
-        key.map_err(|e: tlog::Error| Error::Checkpoint(CheckpointError::VerifierKey(e.to_string())))
-    };
-    let keys: Vec<VerifierKey> = keys.iter().map(key).collect::<Result<_, Error>>()?;
+    let policy = policy(keys)?;
     if proof.len() > MAX_PROOF {
         return Err(Error::Argument {
             name: "proof",
@@ -209,10 +208,7 @@ fn verified(proof: &[u8], keys: &pgrx::VariadicArray<&str>) -> Result<Verified, 
             value: format!("{} bytes", proof.len()),
         });
     }
-    /// How many times over a proof is in memory at most: a hash takes 33 bytes of it.
-    const COPIES: usize = 8;
     alloc::reserve(&mut Vec::<u8>::new(), proof.len() * COPIES);
-    let policy = Policy::of_logs(keys);
     let proven = AbsenceProof::from_bytes(proof).and_then(|proof| proof.verify(&policy));
     Ok(match proven {
         Ok(proven) => {

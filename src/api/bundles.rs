@@ -187,6 +187,16 @@ pub fn verify_bundle_text(
     Ok(TableIterator::once(verified))
 }
 
+/// What somebody trusts who trusts these keys.
+pub fn policy(keys: &pgrx::VariadicArray<&str>) -> Result<Policy, Error> {
+    let key = |key: Option<&str>| {
+        let key = required("verifier_key", key)?.parse();
+        key.map_err(|e: tlog::Error| Error::Checkpoint(CheckpointError::VerifierKey(e.to_string())))
+    };
+    let keys: Vec<VerifierKey> = keys.iter().map(key).collect::<Result<_, Error>>()?;
+    Ok(Policy::of_logs(keys))
+}
+
 type Verified = (
     bool,
     Option<String>,
@@ -198,13 +208,8 @@ type Verified = (
 
 /// What a bundle proves to someone who trusts these keys, those of the log and of its hubs.
 fn verified(bundle: &[u8], keys: &pgrx::VariadicArray<&str>) -> Result<Verified, Error> {
-    let key = |key: Option<&str>| {
-        let key = required("verifier_key", key)?.parse();
-        key.map_err(|e: tlog::Error| Error::Checkpoint(CheckpointError::VerifierKey(e.to_string())))
-    };
-    let keys: Vec<VerifierKey> = keys.iter().map(key).collect::<Result<_, Error>>()?;
+    let policy = policy(keys)?;
     check_room("bundle", bundle)?;
-    let policy = Policy::of_logs(keys);
     let proven = ProofBundle::from_bytes(bundle).and_then(|bundle| bundle.verify(&policy));
     Ok(match proven {
         Ok(proven) => {
