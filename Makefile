@@ -107,8 +107,9 @@ test-install: BUILT := $(TESTED)
 
 # The bindings that pgrx-pg-sys brings along stand in for a server's headers, so no server is needed. All majors share
 # one target directory, apart from the builds with a server, so that neither throws away what the other has built.
+CHECKED := $(MAJORS)
 check-all-pg: setup ## type-check the extension for every major of PostgreSQL; needs no server
-	@for major in $(MAJORS); do \
+	@for major in $(CHECKED); do \
 	    echo "checking for PostgreSQL $$major"; \
 	    DOCS_RS=1 RUSTC_WRAPPER=$(CURDIR)/scripts/rustc-bundled-bindings.sh cargo check -q -p merkle_log --no-default-features --features pg$$major --target-dir target/majors || exit 1; \
 	done
@@ -123,7 +124,7 @@ lint: postgres
 	@scripts/setup.sh lint
 	cargo fmt --all --check
 	cargo clippy $(LINTED) --all-targets -- -D warnings
-	@$(MAKE) --no-print-directory check-all-pg MAJORS="$(filter-out $(PG),$(MAJORS))"
+	@$(MAKE) --no-print-directory check-all-pg CHECKED="$(filter-out $(PG),$(MAJORS))"
 	scripts/headers.sh $(PRIVATE_PG)
 	scripts/pgspot.sh
 	scripts/deny.sh
